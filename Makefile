@@ -1,0 +1,34 @@
+# Everything happens in .venv, which `make install` creates in the checkout. No target needs a GPU.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?= data
+# tests and small models gain nothing from OpenMP threads that wait for each other on a busy machine
+THREADS ?= 1
+
+.PHONY: install demo test lint bench clean
+
+install: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/occplug compare --name demo --root $(DATA) \
+	  --configs configs/clip_reid_synthocc.yaml configs/clip_reid_baseline_synthocc.yaml --seeds 1
+
+test: install
+	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: install
+	$(BIN)/occplug benchmark
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,58 @@
+"""The console command `occplug NAME ...`; each `tools/NAME.py` calls the same function.
+
+Exit status: 0 done, 2 a user's mistake (one message on stderr, no traceback), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from occplug.errors import OccplugError
+
+__all__ = ["COMMANDS", "main"]
+
+# name -> (module in this package, one line of help); modules are imported only when their command runs
+COMMANDS = {
+    "train": ("train", "train and evaluate the model of a config file"),
+    "test": ("test", "evaluate a checkpoint"),
+    "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
+    "compare": ("compare", "train several configs over several seeds and print one table"),
+    "benchmark": ("benchmark", "measure speed and memory as ratios"),
+    "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
+}
+
+
+def usage() -> str:
+    """The command's help text."""
+    lines = [f"  {name:14s}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["usage: occplug COMMAND [options]   (occplug COMMAND --help for its options)", "", *lines])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"occplug: there is no command {name!r}\n{usage()}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"occplug.cli.{COMMANDS[name][0]}")
+    try:
+        command.main(rest)
+    except OccplugError as error:
+        from occplug.imagefile import original_message
+
+        print(f"occplug {name}: {original_message(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\noccplug {name}: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def entry_point() -> None:
+    """What the installed `occplug` script calls."""
+    sys.exit(main())

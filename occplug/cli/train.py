@@ -1,0 +1,110 @@
+"""`occplug train`: every stage of a config, then the final test."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+from occplug.cli.arguments import config_parser, parse_config
+from occplug.cli.session import build_engine, describe_protocol, prepare, start_logging, write_metrics
+from occplug.config import resolved_yaml
+from occplug.datamanager import DataManager, GeneratedDataManager
+from occplug.engine import load_checkpoint
+from occplug.errors import CheckpointError, ConfigError
+
+__all__ = ["dry_run", "main", "train"]
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv` and train."""
+    parser = config_parser("train", "Train every stage of a method, or a stock torchreid model, then test it.")
+    parser.add_argument("--resume", action="store_true", help="go on from data.save_dir/checkpoints/last.pth")
+    parser.add_argument("--dry-run", action="store_true", help="build at full size, two steps a stage, generated images")
+    args, cfg = parse_config(parser, argv)
+    if args.dry_run:
+        dry_run(cfg, args.config_file)
+    else:
+        train(cfg, args.config_file, resume=args.resume or cfg.run.resume)
+
+
+def train(cfg, config_file: str, resume: bool = False) -> dict:
+    """Train and test `cfg`; returns what `metrics.json` holds.
+
+    Raises:
+        ConfigError: the folder holds another run and `resume` is off, or test-only keys are set.
+        CheckpointError: nothing to resume from, or a run on other data.
+    """
+    newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
+    if newest.exists() and not resume:
+        raise ConfigError(f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir")
+    state = _state_to_resume(newest, cfg) if resume else None
+    folder, device = prepare(cfg)
+    data = DataManager(cfg)
+    if state is not None:
+        _check_same_data(state, data, newest)
+    engine = build_engine(cfg, data, folder, device, pretrained=state is None)
+    try:
+        engine.run_stages(state)
+    except KeyboardInterrupt:
+        log.info("interrupted; go on with: occplug train --config-file %s --resume", folder / "config.yaml")
+        raise
+    finally:
+        data.close()
+    return write_metrics(cfg, engine, config_file, describe_protocol(cfg), folder / "metrics.json")
+
+
+def _state_to_resume(path: Path, cfg) -> dict:
+    if not path.exists():
+        raise CheckpointError(f"{path}: nothing to resume from; run without --resume first, or check data.save_dir")
+    state = load_checkpoint(path)
+    before, now = state["config"].splitlines(), resolved_yaml(cfg).splitlines()
+    changed = sorted(set(now) - set(before))
+    if changed:
+        log.warning("the config has changed since %s was written: %s", path, "; ".join(line.strip() for line in changed))
+    return state
+
+
+def _check_same_data(state: dict, data: DataManager, path: Path) -> None:
+    for name, now in data.summary().items():
+        before = state["data"].get(name)
+        if before is not None and before["fingerprint"] != now["fingerprint"]:
+            raise CheckpointError(
+                f"{path} was trained on another version of {name}: {_counts(before)} then, {_counts(now)} now; "
+                "resume on the same files, or start a new run in another data.save_dir"
+            )
+
+
+def _counts(summary: dict) -> str:
+    return f"{summary['train']} training, {summary['query']} query and {summary['gallery']} gallery images"
+
+
+def dry_run(cfg, config_file: str) -> None:
+    """Build everything of `cfg` at full size and run two steps of each stage and a small test on generated images.
+
+    The batch is cut to two identities so that a laptop can do it; initial weights are random. Nothing is kept.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        small = _shortened(cfg, folder)
+        _, device = prepare(small)
+        data = GeneratedDataManager(small, num_classes=8, num_cameras=4)
+        engine = build_engine(small, data, Path(folder), device, limit=2, pretrained=False)
+        engine.run_stages()
+        log.info("dry run of %s: %d stages and a test went through", config_file, len(engine.records))
+        start_logging()  # closes the log file before its folder goes
+
+
+def _shortened(cfg, folder: str):
+    """`cfg` with one epoch a stage and two identities a batch; shapes stay."""
+    small = cfg.clone()
+    small.defrost()
+    small.data.save_dir, small.data.workers = folder, 0
+    small.train.batch_size = 2 * cfg.sampler.num_instances
+    small.train.max_epoch = 1
+    for node in small.method.values():
+        if isinstance(node, dict) and "epochs" in node:
+            node["epochs"] = 1
+    small.freeze()
+    return small

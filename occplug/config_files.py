@@ -1,0 +1,105 @@
+"""Where settings come from: yaml files with their `_base_` files, and the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from occplug.errors import ConfigError
+
+__all__ = ["COMMAND_LINE", "Setting", "flatten", "parse_options", "read_settings"]
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One dotted key, its value, and the file or command line it comes from."""
+
+    key: str
+    value: object
+    where: str
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml's safe loader, with a key given twice as an error."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_settings(file: Path, chain: tuple[Path, ...] = ()) -> Iterator[Setting]:
+    """Settings of the yaml `file`, those of its `_base_` files first.
+
+    Args:
+        chain: the files that led here as bases of one another.
+
+    Raises:
+        ConfigError: missing, not yaml, or a circle; names the files.
+    """
+    if file in chain:
+        raise ConfigError(f"_base_ goes in a circle: {' -> '.join(map(str, (*chain, file)))}")
+    if not file.is_file():
+        complaint = (
+            f"{chain[-1]}: its _base_ {file} does not exist" if chain else f"{file}: there is no such config file"
+        )
+        raise ConfigError(complaint)
+    content = _parse_yaml(file)
+    bases = content.pop("_base_", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{file}: _base_ is {bases!r}, expected a path or a list of paths")
+    for base in bases:
+        yield from read_settings(Path(os.path.normpath(file.parent / base)), (*chain, file))
+    yield from (Setting(key, value, str(file)) for key, value in flatten(content))
+
+
+def _parse_yaml(file: Path) -> dict:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{line}: not valid yaml: {getattr(error, 'problem', None) or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not a readable text file ({error})") from error
+    if not isinstance(content, dict | None):
+        raise ConfigError(f"{file}: not a config: expected keys with values, found {type(content).__name__}")
+    return content or {}
+
+
+def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted keys and values of the leaves of nested dicts; an empty dict has none."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def parse_options(opts: list) -> list[Setting]:
+    """Settings of `[key, value, ...]` or `["key=value", ...]`, or both mixed. Raises ConfigError for a lone key."""
+    form = "give pairs KEY VALUE or KEY=VALUE"
+    settings, rest = [], list(opts)
+    while rest:
+        key = rest.pop(0)
+        if not isinstance(key, str):
+            raise ConfigError(f"{COMMAND_LINE}: {key!r} stands where a key is expected; {form}")
+        if "=" in key:
+            key, value = key.split("=", 1)
+        elif rest:
+            value = rest.pop(0)
+        else:
+            raise ConfigError(f"{COMMAND_LINE}: {key!r} has no value; {form}")
+        settings.append(Setting(key, value, COMMAND_LINE))
+    return settings

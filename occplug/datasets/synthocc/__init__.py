@@ -1,0 +1,27 @@
+"""SynthOcc: the embedded occluded re-identification benchmark, rendered on the spot (version `synthocc-1`).
+
+Synthetic people in look-alike groups, seen by a few cameras, with exact part maps, keypoints, captions and occlusion
+ratios. Nobody shown is real, and no figure measured here says anything about real pedestrians.
+"""
+
+from occplug.datasets.synthocc.captions import caption, parse_caption, training_caption
+from occplug.datasets.synthocc.image import Rendered, render
+from occplug.datasets.synthocc.knobs import CATEGORIES, Knobs
+from occplug.datasets.synthocc.parts import CODES, GROUPS, group_parts
+from occplug.datasets.synthocc.persona import ATTRIBUTES, Persona, persona
+
+__all__ = [
+    "ATTRIBUTES",
+    "CATEGORIES",
+    "CODES",
+    "GROUPS",
+    "Knobs",
+    "Persona",
+    "Rendered",
+    "caption",
+    "group_parts",
+    "parse_caption",
+    "persona",
+    "render",
+    "training_caption",
+]

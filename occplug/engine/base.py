@@ -1,0 +1,229 @@
+"""What our engines share on top of torchreid's `Engine`: evaluation, checkpoints, progress and a run's bookkeeping."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from occplug.config import resolved_yaml
+from occplug.embedding import Embedding
+from occplug.engine.checkpoint import save_checkpoint
+from occplug.engine.progress import Progress
+from occplug.engine.randomness import random_states
+from occplug.errors import TrainingError
+from occplug.evaluation import evaluate_embeddings, extract, rank_distances, re_ranking, reranking_inputs
+from occplug.torchreid_bridge import evaluate_cuhk03, visualize_ranked_results
+
+__all__ = ["RunMixin", "StageRecord"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StageRecord:
+    """One trained stage, as `metrics.json` lists it."""
+
+    name: str
+    epochs: int
+    seconds: float
+
+
+class _ToLog:
+    """A file-like object that turns what torchreid prints into debug lines of the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.debug(text.rstrip())
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+
+class RunMixin:
+    """Mixed into torchreid engines; `run`, `train`, `test` and `save_model` stay torchreid's with additions.
+
+    An engine that mixes this in sets, before `run`: `cfg`, `folder` (of the run), `device`, `stage_name`,
+    `stage_index`, `trained_epochs` (of earlier stages) and `limit` (batches per epoch in dry runs, or None), and
+    states `embed`, `matcher` and `protocol`.
+    """
+
+    def setup_run(self, cfg, folder: Path, device: torch.device, limit: int | None = None) -> None:
+        """Set the bookkeeping's initial state."""
+        self.cfg, self.folder, self.device, self.limit = cfg, Path(folder), device, limit
+        self.stage_name, self.stage_index, self.trained_epochs = "train", 0, 0
+        self.evaluates = True
+        self.records: list[StageRecord] = []
+        self.results: dict = {}
+        self.seconds = 0.0  # spent in the current stage, over all sessions of the run
+
+    # ------------------------------------------------------------------ what a run looks like
+
+    def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
+        raise TypeError(f"{type(self).__name__} does not state its embedding")
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not state its distance")
+
+    def run_stage(self, epochs: int, start_epoch: int = 0) -> None:
+        """Train `epochs` epochs through torchreid's `run`, from `start_epoch` on; then its test and checkpoint."""
+        self.epoch = start_epoch - 1  # what `run` saves if no epoch is left to train
+        self.writer = None  # a TensorBoard run per stage, or steps of different stages would share an axis
+        options = self.cfg.test
+        with contextlib.redirect_stdout(_ToLog()):
+            self.run(
+                save_dir=str(self.folder / "tensorboard" / self.stage_name),
+                max_epoch=epochs,
+                start_epoch=start_epoch,
+                print_freq=2**62,  # the progress bar and the log show what torchreid would print
+                fixbase_epoch=self.cfg.train.fixbase_epoch,
+                open_layers=self.cfg.train.open_layers,
+                start_eval=options.start_eval,
+                eval_freq=options.eval_freq,
+                dist_metric=options.dist_metric,
+                normalize_feature=options.normalize_feature,
+                ranks=options.ranks,
+            )
+        self.records.append(StageRecord(self.stage_name, epochs, round(self.seconds, 3)))
+
+    def train(self, *args, **kwargs) -> None:
+        """One epoch: torchreid's loop behind a progress bar, then the resumable state."""
+        start = time.perf_counter()
+        set_epoch = getattr(self.datamanager, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(self.trained_epochs + self.epoch)
+        loader = self.train_loader
+        title = f"{self.stage_name} {self.epoch + 1}/{self.max_epoch}"
+        self.train_loader = self.progress = Progress(loader, title, self.limit)
+        self.sums: dict[str, float] = {}
+        try:
+            super().train(*args, **kwargs)
+        finally:
+            self.train_loader = loader
+        spent = time.perf_counter() - start
+        self.seconds += spent
+        left = spent * (self.max_epoch - self.epoch - 1)
+        means = "  ".join(f"{name} {value / len(self.progress):.4f}" for name, value in self.sums.items())
+        log.info("%s: %s  (%.1f s, about %.0f s left in this stage)", title, means, spent, left)
+        if (self.epoch + 1) % self.cfg.run.save_every == 0:
+            self.save_state(self.epoch + 1)
+
+    def note_losses(self, values: dict[str, float], batch: dict) -> None:
+        """Show `values` behind the bar and stop the run if one is not finite.
+
+        Raises:
+            TrainingError: names the values and the first image files of the batch.
+        """
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if bad:
+            files = [str(path) for path in batch.get("impath", [])]
+            named = f" Images of the batch: {', '.join(files)}" if files else ""
+            raise TrainingError(
+                f"{self.stage_name}, epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
+                f"{', '.join(f'{n} is {v}' for n, v in bad.items())}. Lower the learning rate, switch amp.dtype to "
+                f"fp32 or bf16, or set run.clip_grad_norm; the last good state is {self.folder / 'checkpoints/last.pth'}."
+                + named
+            )
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.progress.show(values)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state(self, epoch: int, rank1: float) -> dict:
+        """Everything a resumed run needs, after `epoch` epochs of the current stage."""
+        return {
+            "stage": self.stage_name,
+            "stage_index": self.stage_index,
+            "epoch": epoch,
+            "rank1": float(rank1),
+            "seconds": self.seconds,
+            "records": [asdict(record) for record in self.records],
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else {},
+            "random": random_states(),
+            "config": resolved_yaml(self.cfg),
+            "pids": list(self.datamanager.pids),
+            "cameras": list(self.datamanager.cameras),
+            "data": self.datamanager.summary(),
+        }
+
+    def save_state(self, epoch: int, rank1: float = float("nan")) -> None:
+        """Write the newest resumable state, `checkpoints/last.pth`."""
+        save_checkpoint(self.state(epoch, rank1), self.folder / "checkpoints" / "last.pth")
+
+    def save_model(self, epoch: int, rank1: float, save_dir: str = "", is_best: bool = False) -> None:
+        """At the end of a stage, write `checkpoints/<stage>.pth` beside the resumable state (which holds more)."""
+        state = self.state(epoch + 1, rank1)
+        checkpoints = self.folder / "checkpoints"
+        save_checkpoint(state, checkpoints / "last.pth")
+        if epoch + 1 == self.max_epoch:
+            training_only = {"optimizer", "scheduler", "random", "scaler"}
+            save_checkpoint({k: v for k, v in state.items() if k not in training_only}, checkpoints / f"{self.stage_name}.pth")
+
+    # ------------------------------------------------------------------ evaluation
+
+    def test(self, *args, **kwargs) -> float:
+        """torchreid's test over all targets; stages before the last have nothing to test and give nan."""
+        return super().test(*args, **kwargs) if self.evaluates else float("nan")
+
+    @torch.no_grad()
+    def _evaluate(
+        self,
+        dataset_name="",
+        query_loader=None,
+        gallery_loader=None,
+        dist_metric="euclidean",
+        normalize_feature=False,
+        visrank=False,
+        visrank_topk=10,
+        save_dir="",
+        use_metric_cuhk03=False,
+        ranks=(1, 5, 10, 20),
+        rerank=False,
+    ) -> tuple[float, float]:
+        """Embeddings of query and gallery -> Rank-1 and mAP, kept in `self.results[dataset_name]`.
+
+        torchreid's signature. Blockwise unless the whole distance matrix is needed (re-ranking, pictures, cuhk03).
+        """
+        flip = self.cfg.eval.flip
+        query, q_pids, q_camids, _ = extract(self.embed, query_loader, self.device, flip=flip, title=f"{dataset_name} query")
+        gallery, g_pids, g_camids, _ = extract(
+            self.embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
+        )
+        ids = (q_pids, g_pids, q_camids, g_camids)
+        if rerank or visrank or use_metric_cuhk03:
+            distances = self._distances(query, gallery, rerank)
+            result = evaluate_cuhk03(distances, *ids) if use_metric_cuhk03 else rank_distances(distances, *ids)
+            if visrank:
+                self._draw_ranks(dataset_name, distances, save_dir, visrank_topk)
+        else:
+            result = evaluate_embeddings(self.matcher, query, gallery, *ids)
+        self.results[dataset_name] = result
+        log.info("%s: %s", dataset_name, result)
+        return float(result.cmc[0]), float(result.mAP)
+
+    def _distances(self, query: Embedding, gallery: Embedding, rerank: bool):
+        distances = self.matcher(query, gallery).numpy()
+        if not rerank:
+            return distances
+        k = self.cfg.eval
+        own_q, own_g = self.matcher(query, query).numpy(), self.matcher(gallery, gallery).numpy()
+        inputs = reranking_inputs(distances, own_q, own_g)
+        return re_ranking(*inputs, k1=k.rerank_k1, k2=k.rerank_k2, lambda_value=k.rerank_lambda)
+
+    def _draw_ranks(self, name: str, distances, save_dir: str, topk: int) -> None:
+        data = self.datamanager
+        target = str(Path(save_dir or self.folder) / f"visrank_{name}")
+        visualize_ranked_results(
+            distances, data.fetch_test_loaders(name), data.data_type, data.width, data.height, save_dir=target, topk=topk
+        )
+        log.info("ranked galleries are drawn in %s", target)

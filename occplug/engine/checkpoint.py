@@ -1,0 +1,121 @@
+"""Checkpoint files: written whole or not at all, read with `weights_only=True`, refused with a reason.
+
+A checkpoint is a dict of tensors, numbers and strings. Its keys `state_dict`, `epoch`, `rank1`, `optimizer` and
+`scheduler` are those torchreid writes, so torchreid's own loaders read our files too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from occplug.errors import CheckpointError, TrainingError
+
+__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "write_atomically"]
+
+FORMAT = "occplug-1"
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write(temporary path)` and move the result to `path`; on any failure `path` is as it was.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; names the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer reports a failed write as a RuntimeError without errno, so ask the disk itself
+        reason = "no space left on the disk" if _disk_is_full(error, path.parent) else str(error)
+        kept = "the previous file is untouched" if path.exists() else "nothing was left behind"
+        raise TrainingError(f"{path} could not be written: {reason}; {kept}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _disk_is_full(error: BaseException, folder: Path) -> bool:
+    chain = [error, error.__cause__, error.__context__]
+    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
+        return True
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < 1 << 20
+
+
+def save_checkpoint(state: dict, path: Path) -> None:
+    """Write `state` to `path` under our format mark. Raises TrainingError as `write_atomically` does."""
+    write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+
+
+def load_checkpoint(path) -> dict:
+    """Read one of our checkpoints onto the CPU, without unpickling anything but tensors and plain values.
+
+    Raises:
+        CheckpointError: missing, not a checkpoint, unsafe, or written by something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: {_unreadable(error)}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of occplug; official files are read by occplug.importers.load_official"
+        )
+    return state
+
+
+def _unreadable(error: Exception) -> str:
+    if "GLOBAL" in str(error):  # how torch names an object that is neither a tensor nor a plain value
+        return "refused, because reading it would run code stored in the file; only tensors and plain values are accepted"
+    return "not a readable checkpoint: damaged, cut off, or a file of another kind"
+
+
+def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path) -> None:
+    """Copy `weights` into `module`, all or nothing.
+
+    Raises:
+        CheckpointError: lists every missing, unknown and wrongly shaped key, and says what usually causes it.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    unknown = sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{name} is {list(weights[name].shape)} in the file and {list(own[name].shape)} in the model"
+        for name in sorted(own.keys() & weights.keys())
+        if weights[name].shape != own[name].shape
+    ]
+    if missing or unknown or shapes:
+        head = f"{path} does not fit {type(module).__name__}: {_cause(shapes)}"
+        raise CheckpointError("\n  ".join([head, *_report(missing, unknown, shapes)]))
+    module.load_state_dict(weights)
+
+
+def _report(missing: list[str], unknown: list[str], shapes: list[str]) -> list[str]:
+    lines = shapes[:20]
+    for title, keys in (("missing in the file", missing), ("unknown to the model", unknown)):
+        if keys:
+            more = f" and {len(keys) - 20} more" if len(keys) > 20 else ""
+            lines.append(f"{title}: {', '.join(keys[:20])}{more}")
+    return lines
+
+
+def _cause(shapes: list[str]) -> str:
+    text = " ".join(shapes)
+    if "classifier" in text or "context" in text:
+        return "it was trained with another number of identities (another data set?)"
+    if "positional_embedding" in text:
+        return "it was trained with another image size or backbone.stride"
+    if "camera" in text:
+        return "it was trained with another number of cameras"
+    return "it belongs to another method, backbone or configuration"

@@ -1,0 +1,145 @@
+"""The engine that drives any method through its stages."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from occplug.embedding import Embedding
+from occplug.engine.base import RunMixin, StageRecord
+from occplug.engine.checkpoint import load_weights
+from occplug.engine.randomness import restore_random_states
+from occplug.errors import TrainingError
+from occplug.method import Method, Stage, parameter_groups
+from occplug.torchreid_bridge import Engine, close_layers
+
+__all__ = ["MethodEngine"]
+
+log = logging.getLogger(__name__)
+AMP_TYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class MethodEngine(RunMixin, Engine):
+    """Trains a method stage by stage through torchreid's `Engine`, and evaluates it with its own matcher.
+
+    Args:
+        cfg: resolved config; reads `amp`, `run`, `test`, `train`, `eval`.
+        data: data manager (torchreid's attributes, plus `pids`, `cameras`, `summary`, `cache_loader`).
+        method: already on `device`.
+        folder: where the run leaves its files.
+        limit: batches per epoch, for dry runs; None for all.
+    """
+
+    def __init__(self, cfg, data, method: Method, folder: Path, device: torch.device, limit: int | None = None):
+        super().__init__(data, use_gpu=device.type == "cuda")
+        self.setup_run(cfg, folder, device, limit)
+        self.model = method
+        self.stages = method.stages()
+        self.evaluates = False
+        dtype = AMP_TYPES[cfg.amp.dtype] if device.type == "cuda" else None
+        self.amp_dtype = dtype
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
+        return self.model.embed(images, camids)
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        return self.model.matcher(query, gallery)
+
+    # ------------------------------------------------------------------ stages
+
+    def run_stages(self, resumed: dict | None = None) -> None:
+        """Train every stage that is not done yet, then test.
+
+        Args:
+            resumed: a checkpoint's state to go on from, or None for a fresh run.
+        """
+        first = 0
+        if resumed is not None:
+            first = resumed["stage_index"]
+            load_weights(self.model, resumed["state_dict"], self.folder / "checkpoints" / "last.pth")
+            self.records = [StageRecord(**record) for record in resumed["records"]][:first]
+        for index, stage in enumerate(self.stages):
+            if index >= first:
+                self._run_one(index, stage, resumed if index == first else None)
+        if not self.results:  # the last stage had no epoch
+            self.evaluates = True
+            self.test()
+
+    def _run_one(self, index: int, stage: Stage, resumed: dict | None) -> None:
+        self.stage, self.stage_name, self.stage_index = stage, stage.name, index
+        self.trained_epochs = sum(s.epochs for s in self.stages[:index])
+        self.evaluates = index == len(self.stages) - 1
+        self.seconds = 0.0
+        groups = parameter_groups(self.model, stage.groups)
+        log.info("%s: %d epochs, trains %s", stage.name, stage.epochs, _summary(groups))
+        self.model.eval()
+        stage.prepare(self.datamanager, self.device)
+        self.train_loader = stage.loader(self.datamanager) if stage.loader else self.datamanager.train_loader
+        self.optimizer = stage.optimizer([{k: v for k, v in g.items() if k != "names"} for g in groups])
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: stage.schedule(done + 1))
+        self.register_model("model", self.model, self.optimizer, self.scheduler)
+        self.first_step = True
+        start = 0
+        if resumed is not None:
+            start, self.seconds = resumed["epoch"], resumed["seconds"]
+            self.optimizer.load_state_dict(resumed["optimizer"])
+            self.scheduler.load_state_dict(resumed["scheduler"])
+            self.scaler.load_state_dict(resumed["scaler"])
+            restore_random_states(resumed["random"])
+        else:
+            self.save_state(0)  # so that an interruption in the first epoch can be resumed
+        self.run_stage(stage.epochs, start)
+
+    def state(self, epoch: int, rank1: float) -> dict:
+        return {**super().state(epoch, rank1), "scaler": self.scaler.state_dict()}
+
+    def set_model_mode(self, mode: str = "train", names=None) -> None:
+        """torchreid would put every module into train mode; frozen ones stay in eval mode here."""
+        super().set_model_mode(mode, names)
+        if mode == "train":
+            close_layers(self.model)
+
+    def two_stepped_transfer_learning(self, *args, **kwargs) -> None:
+        """torchreid would re-open every frozen layer at each epoch; what trains is the stage's to say."""
+
+    # ------------------------------------------------------------------ one step
+
+    def forward_backward(self, data: dict) -> dict[str, float]:
+        """One optimiser step on `data`; returns the unweighted losses and their weighted sum."""
+        batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in data.items()}
+        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+            losses = self.stage.losses(batch)
+        if losses.keys() != self.stage.weights.keys():
+            raise TrainingError(f"{self.stage.name} returns {sorted(losses)} and weighs {sorted(self.stage.weights)}")
+        total = sum(self.stage.weights[name] * loss for name, loss in losses.items())
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        values["loss"] = float(total.detach())
+        self.note_losses(values, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        if self.first_step:
+            self._check_gradients()
+        if self.cfg.run.clip_grad_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.cfg.run.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return values
+
+    def _check_gradients(self) -> None:
+        self.first_step = False
+        dead = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if dead:
+            raise TrainingError(f"{self.stage.name} trains parameters its losses do not reach: {', '.join(dead)}")
+
+
+def _summary(groups: list[dict]) -> str:
+    tensors = sum(len(g["params"]) for g in groups)
+    numbers = sum(p.numel() for g in groups for p in g["params"])
+    rates = ", ".join(f"{g['lr']:g}" for g in groups)
+    return f"{tensors} tensors, {numbers / 1e6:.3f} M numbers, base rates {rates}"

@@ -1,0 +1,88 @@
+"""torchreid's own engines and models, with our evaluation, checkpoints and bookkeeping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from occplug.embedding import Embedding
+from occplug.engine.base import RunMixin
+from occplug.engine.checkpoint import load_weights
+from occplug.engine.randomness import restore_random_states
+from occplug.evaluation import cosine_distance, squared_euclidean
+from occplug.torchreid_bridge import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
+
+__all__ = ["stock_engine"]
+
+
+class _StockMixin(RunMixin):
+    def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
+        features = self.model(images).float()
+        return Embedding(F.normalize(features) if self.cfg.test.normalize_feature else features)
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        distance = cosine_distance if self.cfg.test.dist_metric == "cosine" else squared_euclidean
+        return distance(query.vector, gallery.vector)
+
+    def forward_backward(self, data: dict) -> dict[str, float]:
+        values = super().forward_backward(data)
+        self.note_losses(values, data)
+        return values
+
+    def run_stages(self, resumed: dict | None = None) -> None:
+        """The one stage a stock model has, then the test."""
+        start = 0
+        if resumed is not None:
+            load_weights(self.model, resumed["state_dict"], self.folder / "checkpoints" / "last.pth")
+            start, self.seconds = resumed["epoch"], resumed["seconds"]
+            self.optimizer.load_state_dict(resumed["optimizer"])
+            self.scheduler.load_state_dict(resumed["scheduler"])
+            restore_random_states(resumed["random"])
+        else:
+            self.save_state(0)
+        if self.cfg.train.max_epoch:
+            self.run_stage(self.cfg.train.max_epoch, start)
+        else:
+            self.test()
+
+
+class _StockSoftmax(_StockMixin, ImageSoftmaxEngine):
+    """torchreid's softmax engine."""
+
+
+class _StockTriplet(_StockMixin, ImageTripletEngine):
+    """torchreid's triplet engine."""
+
+
+def stock_engine(cfg, data, model: nn.Module, folder: Path, device: torch.device, limit: int | None = None):
+    """torchreid's engine for `cfg.loss.name` on a torchreid `model`, with torchreid's optimiser and scheduler keys."""
+    t = cfg.train
+    optimizer = build_optimizer(
+        model,
+        optim=t.optim,
+        lr=t.lr,
+        weight_decay=t.weight_decay,
+        momentum=cfg.sgd.momentum,
+        sgd_dampening=cfg.sgd.dampening,
+        sgd_nesterov=cfg.sgd.nesterov,
+        rmsprop_alpha=cfg.rmsprop.alpha,
+        adam_beta1=cfg.adam.beta1,
+        adam_beta2=cfg.adam.beta2,
+        staged_lr=t.staged_lr,
+        new_layers=t.new_layers,
+        base_lr_mult=t.base_lr_mult,
+    )
+    scheduler = build_lr_scheduler(
+        optimizer, lr_scheduler=t.lr_scheduler, stepsize=t.stepsize, gamma=t.gamma, max_epoch=max(t.max_epoch, 1)
+    )
+    common = dict(scheduler=scheduler, use_gpu=device.type == "cuda", label_smooth=cfg.loss.softmax.label_smooth)
+    if cfg.loss.name == "triplet":
+        weights = dict(margin=cfg.loss.triplet.margin, weight_t=cfg.loss.triplet.weight_t, weight_x=cfg.loss.triplet.weight_x)
+        engine = _StockTriplet(data, model, optimizer, **weights, **common)
+    else:
+        engine = _StockSoftmax(data, model, optimizer, **common)
+    engine.setup_run(cfg, folder, device, limit)
+    return engine

@@ -1,0 +1,25 @@
+"""What a user can get wrong, one class per kind.
+
+The command line prints the message of an :class:`OccplugError` alone, without a traceback, and exits with status 2;
+so a message says what is wrong, where (file or key), and what to do about it.
+"""
+
+
+class OccplugError(Exception):
+    """A user's mistake: its message is all the user needs."""
+
+
+class ConfigError(OccplugError, ValueError):
+    """A wrong key, value or combination in a config file or on the command line."""
+
+
+class DataError(OccplugError):
+    """A data set or an image that is missing, damaged, or not laid out as expected."""
+
+
+class CheckpointError(OccplugError):
+    """A weight file that is missing, damaged, of another model, or unsafe to read."""
+
+
+class TrainingError(OccplugError):
+    """Training cannot go on: not-a-number losses, no space left, parameters without a gradient."""

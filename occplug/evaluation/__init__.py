@@ -1,0 +1,31 @@
+"""From embeddings to figures: distances, CMC and mAP, re-ranking, the protocol line. Knows no model."""
+
+from occplug.evaluation.distances import cosine_distance, squared_euclidean
+from occplug.evaluation.extract import extract
+from occplug.evaluation.histogram import color_histogram
+from occplug.evaluation.protocol import protocol_line
+from occplug.evaluation.ranking import (
+    Ranker,
+    RankResult,
+    by_group,
+    evaluate_embeddings,
+    evaluate_rank,
+    rank_distances,
+)
+from occplug.evaluation.reranking import re_ranking, reranking_inputs
+
+__all__ = [
+    "RankResult",
+    "Ranker",
+    "by_group",
+    "color_histogram",
+    "cosine_distance",
+    "evaluate_embeddings",
+    "evaluate_rank",
+    "extract",
+    "protocol_line",
+    "rank_distances",
+    "re_ranking",
+    "reranking_inputs",
+    "squared_euclidean",
+]

@@ -1,0 +1,50 @@
+"""The line that says how an evaluation was done; figures with different lines are not comparable."""
+
+from __future__ import annotations
+
+__all__ = ["protocol_line"]
+
+CAMERA_RULE = "gallery images of the query's person and camera left out"
+
+
+def protocol_line(
+    method: str,
+    neck: str | None = None,
+    flip: bool = False,
+    cameras: bool = False,
+    stride=None,
+    metric: str = "euclidean",
+    reranked: bool = False,
+    camera_rule: str = CAMERA_RULE,
+) -> str:
+    """What is printed under the results and kept in `metrics.json`.
+
+    Args:
+        method: registered name of the method or stock model.
+        neck: "before" or "after" the BNNeck, None where there is no choice.
+        flip: embeddings averaged with those of the mirrored image.
+        cameras: the model is told the camera of each image (SIE).
+        stride: patch stride of the backbone in pixels (a number or height and width), None where there is none.
+        metric: "method" for the method's own matcher, or a distance's name.
+        reranked: k-reciprocal re-ranking was applied.
+        camera_rule: which gallery images do not count.
+    """
+    parts = [
+        method,
+        neck and f"feature {neck} neck",
+        f"flip test {_yes(flip)}",
+        f"camera input {_yes(cameras)}",
+        stride is not None and f"stride {_size(stride)}",
+        "distance of the method" if metric == "method" else f"{metric} distance",
+        f"re-ranking {_yes(reranked)}",
+        camera_rule,
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _size(stride) -> str:
+    return "x".join(str(s) for s in stride) if isinstance(stride, (tuple, list)) else str(stride)

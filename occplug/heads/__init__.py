@@ -1,0 +1,5 @@
+"""Heads: features in, named outputs out."""
+
+from occplug.heads.bnneck import BNNeck
+
+__all__ = ["BNNeck"]

@@ -1,0 +1,158 @@
+"""The contract between a method and the engine: a method states its stages, a stage states what it trains and how.
+
+Nothing here knows a particular method, and the engine knows methods only through this file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from occplug.embedding import Embedding
+from occplug.errors import ConfigError
+from occplug.registry import METHODS, get
+
+__all__ = ["Group", "Method", "Stage", "build_method", "parameter_groups"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters trained alike.
+
+    Args:
+        pattern: regular expression matched against the *whole* parameter name; the first group that matches wins.
+        lr: base learning rate; the stage's schedule multiplies it.
+        weight_decay: as the optimiser understands it.
+    """
+
+    pattern: str
+    lr: float
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Stage:
+    """One training stage: data plus one function.
+
+    Args:
+        name: unique within the method; part of checkpoint names, log keys and `metrics.json`.
+        epochs: how many epochs it trains.
+        groups: what trains; a parameter that no group matches is frozen, and a module without any trained parameter
+            is kept in eval mode (so frozen batch norm stays frozen).
+        losses: batch (dict of tensors on the method's device) -> dict of unweighted scalar losses.
+        weights: weight of each loss; must have the same names as `losses` returns.
+        schedule: epoch (1-based) -> factor on every group's learning rate, set before the epoch's first step.
+        optimizer: parameter groups -> torch optimiser.
+        loader: data manager -> iterable with a length that yields batches; None for the identity batches of the
+            training set (`data.train_loader`).
+        prepare: (data manager, device) -> None, run at the start of the stage and again on resume, e.g. to cache
+            features; must leave the same state both times.
+    """
+
+    name: str
+    epochs: int
+    groups: list[Group]
+    losses: Callable[[dict], dict[str, Tensor]]
+    weights: dict[str, float]
+    schedule: Callable[[int], float]
+    optimizer: Callable[[list[dict]], torch.optim.Optimizer]
+    loader: Callable[[object], Iterable] | None = None
+    prepare: Callable[[object, torch.device], None] = field(default=lambda data, device: None)
+
+
+class Method(nn.Module):
+    """Base class of all methods; subclasses are registered in METHODS and live in one file each.
+
+    Class attributes:
+        defaults: nested dict, the method's keys under `cfg.method`.
+        backbones: torchreid name suffix -> name of a backbone the method works with.
+    """
+
+    defaults: dict = {}
+    backbones: dict[str, str] = {}
+
+    @staticmethod
+    def check(cfg) -> None:
+        """Raise ConfigError for a combination of keys this method cannot train; called before anything is built."""
+
+    def stages(self) -> list[Stage]:
+        """The training stages, in order."""
+        raise TypeError(f"{type(self).__name__} does not state its stages")
+
+    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """What `embed` returns for `images`; called in eval mode without gradient."""
+        raise TypeError(f"{type(self).__name__} does not state its embedding")
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """Test-time embedding of `images` [B, 3, H, W] (normalised), cameras `camids` [B] (0-based) where known.
+
+        Always computed in eval mode without gradient, in float32; the module's mode is left as it was.
+        """
+        if not self.training:
+            return self.features(images, camids)
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            return self.features(images, camids)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """[Q, G] float32 distances, smaller is closer."""
+        raise TypeError(f"{type(self).__name__} does not state its distance")
+
+    def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Training outputs for torchreid's own engines: logits [B, C] and features [B, D], one or more of each."""
+        raise TypeError(f"{type(self).__name__} does not state its outputs")
+
+    def load_pretrained(self) -> None:
+        """Read the initial weights the config names; `build_method` calls it after construction."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def parameter_groups(module: nn.Module, groups: list[Group]) -> list[dict]:
+    """Optimiser groups of `module` by first matching pattern; sets `requires_grad` accordingly.
+
+    One optimiser group per (pattern, lr, weight decay); parameters keep their order of `named_parameters`.
+
+    Raises:
+        ConfigError: a pattern that matches no parameter (most likely a name that has changed).
+    """
+    collected = [{"params": [], "names": [], "lr": g.lr, "weight_decay": g.weight_decay} for g in groups]
+    matched = [False] * len(groups)
+    for name, parameter in module.named_parameters():
+        hits = [i for i, group in enumerate(groups) if re.fullmatch(group.pattern, name)]
+        for i in hits:
+            matched[i] = True
+        parameter.requires_grad_(bool(hits))
+        if hits:
+            collected[hits[0]]["params"].append(parameter)
+            collected[hits[0]]["names"].append(name)
+    for group, hit in zip(groups, matched):
+        if not hit:
+            raise ConfigError(f"the pattern {group.pattern!r} matches no parameter of {type(module).__name__}")
+    return [group for group in collected if group["params"]]
+
+
+def build_method(cfg, num_classes: int, num_cameras: int, pretrained: bool = True) -> Method:
+    """The method `cfg.model.name` with `num_classes` training identities and `num_cameras` training cameras.
+
+    Args:
+        pretrained: read the initial weights that `cfg.backbone.weights` names; False leaves random ones.
+
+    Raises:
+        ConfigError: unknown method; CheckpointError: initial weights missing or of another shape.
+    """
+    method = get(METHODS, cfg.model.name)(cfg, num_classes, num_cameras)
+    if pretrained and cfg.backbone.weights != "none":
+        method.load_pretrained()
+    return method

@@ -1,0 +1,50 @@
+"""The eight registries of occplug's parts, and one :func:`build` whose errors name the nearest entry."""
+
+import difflib
+
+from mmengine.registry import Registry
+
+from occplug.errors import ConfigError
+
+__all__ = ["BACKBONES", "DATASETS", "HEADS", "LOSSES", "METHODS", "PROMPTS", "SAMPLERS", "TRANSFORMS", "build", "get", "names"]
+
+
+def _registry(name: str, package: str) -> Registry:
+    # `locations` makes mmengine import the package at the first look-up, so that importing occplug stays cheap;
+    # the scope is stated because mmengine would otherwise take the caller's top package.
+    return Registry(name, scope="occplug", locations=[f"occplug.{package}"])
+
+
+BACKBONES = _registry("backbone", "backbones")
+PROMPTS = _registry("prompt", "prompts")
+HEADS = _registry("head", "heads")
+LOSSES = _registry("loss", "losses")
+TRANSFORMS = _registry("transform", "transforms")
+SAMPLERS = _registry("sampler", "samplers")
+DATASETS = _registry("dataset", "datasets")
+METHODS = _registry("method", "methods")
+
+
+def names(registry: Registry) -> list[str]:
+    """Names registered in `registry`, sorted; imports the registry's package if that has not happened yet."""
+    registry.import_from_location()
+    return sorted(registry.module_dict)
+
+
+def get(registry: Registry, name: str):
+    """The class or function registered under `name`.
+
+    Raises:
+        ConfigError: nothing has that name; the message gives the nearest names and all names.
+    """
+    known = names(registry)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"no {registry.name} is called {name!r}{hint}; there are: {', '.join(known) or 'none'}")
+    return registry.module_dict[name]
+
+
+def build(registry: Registry, name: str, *args, **kwargs):
+    """Build the entry `name` of `registry` with the given arguments. Raises ConfigError for an unknown name."""
+    return get(registry, name)(*args, **kwargs)

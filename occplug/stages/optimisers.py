@@ -1,0 +1,15 @@
+"""Optimisers by name."""
+
+from collections.abc import Callable
+
+import torch
+
+__all__ = ["OPTIMISERS", "optimiser"]
+
+# Adam couples weight decay with the gradient (what CLIP-ReID's official code uses), AdamW decouples it.
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def optimiser(name: str) -> Callable[[list[dict]], torch.optim.Optimizer]:
+    """A function from parameter groups to the optimiser `name`, betas 0.9 and 0.999."""
+    return OPTIMISERS[name]

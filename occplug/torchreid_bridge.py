@@ -1,0 +1,472 @@
+"""The only file that knows torchreid's inside: what occplug takes from it, and what occplug puts into it.
+
+Works with both layouts, `torchreid.reid.*` (0.2.5 on PyPI) and `torchreid.*` (1.4.0 from source). Importing this file
+changes nothing; :func:`register` changes table entries and four functions, :func:`unregister` puts back what was there.
+
+Faults of torchreid that are cured here, each with a test that shows the fault:
+
+* a checkpoint torchreid saved cannot be read on torch >= 2.6: :func:`safe_globals`, in force while registered;
+* `read_image` tries a broken file for ever: ours raises DataError, in force while registered;
+* ranking is a Python loop: `metrics.evaluate_rank` is ours while registered;
+* the CUHK03 metric uses `np.bool`, which numpy 1.24 to 1.26 do not have: cured while registered;
+* labels depend on the order of a Python set: our Market, Duke and MSMT17 replace torchreid's while registered;
+* every epoch opens frozen layers again and puts frozen batch norm in train mode: :func:`close_layers`, and
+  :class:`TorchreidModel` keeps closed what its method does not train.
+
+Data loading workers that are spawned (not forked) import torchreid anew and see none of this.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import logging
+import os
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from occplug import registry
+from occplug.errors import CheckpointError, ConfigError, OccplugError
+from occplug.method import build_method, parameter_groups
+
+try:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Cython evaluation")
+        import torchreid
+except ModuleNotFoundError as err:
+    raise OccplugError(f"torchreid cannot be imported ({err}); installing occplug by pip brings all it needs") from err
+
+__all__ = [
+    "ROOT",
+    "STOCK_TRANSFORMS",
+    "Engine",
+    "ImageDataManager",
+    "ImageDataset",
+    "ImageSoftmaxEngine",
+    "ImageTripletEngine",
+    "TorchreidModel",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "build_stock_model",
+    "close_layers",
+    "evaluate_cuhk03",
+    "load_stock_checkpoint",
+    "register",
+    "safe_globals",
+    "stock_dataset",
+    "stock_model_names",
+    "stock_sampler",
+    "stock_transforms",
+    "sub",
+    "unregister",
+    "visualize_ranked_results",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def _drift(what: str) -> OccplugError:
+    version = getattr(torchreid, "__version__", "of unknown version")
+    return OccplugError(f"{what}: torchreid {version} is not laid out as occplug knows it (0.2.5 or 1.4.0)")
+
+
+def _attribute(owner, name: str):
+    """`owner.name`, or an error that names torchreid's version."""
+    value = getattr(owner, name, None)
+    if value is None:
+        raise _drift(f"{owner.__name__} has no {name}")
+    return value
+
+
+def _table(module, name: str, probe: str) -> dict:
+    """The dict `module.name`, which must hold the key `probe`. Inside a class Python would mangle a name with `__`."""
+    value = _attribute(module, name)
+    if not isinstance(value, dict) or probe not in value:
+        raise _drift(f"{module.__name__}.{name} is not a table with an entry {probe!r}")
+    return value
+
+
+def _function(owner, name: str, *parameters: str):
+    """The function `owner.name`, which must still have these parameters."""
+    value = _attribute(owner, name)
+    missing = set(parameters) - set(inspect.signature(value).parameters)
+    if missing:
+        raise _drift(f"{owner.__name__}.{name} has no parameter {', '.join(sorted(missing))}")
+    return value
+
+
+ROOT = _attribute(_attribute(torchreid, "models"), "__name__").rpartition(".")[0]  # "torchreid.reid" or "torchreid"
+
+
+def sub(name: str):
+    """torchreid's module `name`, e.g. `sub("data.sampler")`, in whichever layout is installed."""
+    try:
+        return importlib.import_module(f"{ROOT}.{name}")
+    except ModuleNotFoundError as err:
+        raise _drift(f"there is no module {ROOT}.{name}") from err
+
+
+Engine = _attribute(torchreid.engine, "Engine")
+ImageSoftmaxEngine = _attribute(torchreid.engine, "ImageSoftmaxEngine")
+ImageTripletEngine = _attribute(torchreid.engine, "ImageTripletEngine")
+ImageDataset = _attribute(torchreid.data, "ImageDataset")
+ImageDataManager = _attribute(torchreid.data, "ImageDataManager")
+build_optimizer = _attribute(torchreid.optim, "build_optimizer")
+build_lr_scheduler = _attribute(torchreid.optim, "build_lr_scheduler")
+visualize_ranked_results = _attribute(torchreid.utils, "visualize_ranked_results")
+
+_models = _table(torchreid.models, "__model_factory", "resnet50")
+_datasets = _table(sub("data.datasets"), "__image_datasets", "market1501")
+_manager = sub("data.datamanager")  # imports the builders by name, so they are swapped here, not where they are made
+_reader = sub("data.datasets.dataset")
+_metrics = sub("metrics")
+_rank = sub("metrics.rank")
+
+_STOCK_MODELS = dict(_models)
+_STOCK_DATASETS = dict(_datasets)
+_stock_build_transforms = _function(
+    _manager, "build_transforms", "height", "width", "transforms", "norm_mean", "norm_std"
+)
+_stock_build_sampler = _function(
+    _manager, "build_train_sampler", "data_source", "train_sampler", "batch_size", "num_instances"
+)
+_stock_evaluate_rank = _function(
+    _metrics, "evaluate_rank", "distmat", "q_pids", "g_pids", "q_camids", "g_camids", "max_rank", "use_metric_cuhk03"
+)
+_function(_reader, "read_image", "path")
+
+STOCK_TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
+
+
+# ---- torchreid's own parts, by name
+
+
+def _unknown(kind: str, name: str, known) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return ConfigError(f"torchreid has no {kind} called {name!r}{hint}; there are: {', '.join(sorted(known))}")
+
+
+def stock_model_names() -> list[str]:
+    """Names of torchreid's own models, sorted."""
+    return sorted(_STOCK_MODELS)
+
+
+def build_stock_model(name: str, num_classes: int, loss: str, pretrained: bool, use_gpu: bool) -> nn.Module:
+    """torchreid's own model `name`; `loss` is "softmax" or "triplet". Raises ConfigError for an unknown name."""
+    if name not in _STOCK_MODELS:
+        raise _unknown("model", name, _STOCK_MODELS)
+    return _STOCK_MODELS[name](num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=use_gpu)
+
+
+def stock_dataset(name: str) -> type:
+    """torchreid's own image data set class, also while ours stands in its place. Raises ConfigError if unknown."""
+    if name not in _STOCK_DATASETS:
+        raise _unknown("image data set", name, _STOCK_DATASETS)
+    return _STOCK_DATASETS[name]
+
+
+def stock_transforms() -> dict[str, type]:
+    """torchreid's own augmentation classes by the names `build_transforms` knows; flip and jitter are torchvision's."""
+    module = sub("data.transforms")
+    classes = {"random_crop": "Random2DTranslation", "random_patch": "RandomPatch", "random_erase": "RandomErasing"}
+    return {name: _attribute(module, cls) for name, cls in classes.items()}
+
+
+def stock_sampler(name: str, data_source: list, batch_size: int, num_instances: int = 4, **options):
+    """torchreid's own training sampler `name`. Raises ConfigError for an unknown name."""
+    known = _attribute(sub("data.sampler"), "AVAI_SAMPLERS")
+    if name not in known:
+        raise _unknown("sampler", name, known)
+    return _stock_build_sampler(data_source, name, batch_size=batch_size, num_instances=num_instances, **options)
+
+
+# ---- the CUHK03 metric
+
+
+def evaluate_cuhk03(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int = 50):
+    """torchreid's CUHK03 metric as an `occplug.evaluation.RankResult`; also works on numpy 1.24 to 1.26.
+
+    The CMC is the mean over ten draws (numpy's global generator) of one gallery image per person; mAP and the figures
+    per query are those of the whole gallery. Arguments and errors as `occplug.evaluation.rank_distances`.
+    """
+    from occplug.evaluation import rank_distances
+
+    case = (distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
+    result = rank_distances(*case)
+    cmc, mean_ap = _cuhk03(*case)
+    return dataclasses.replace(result, cmc=cmc, mAP=float(mean_ap))
+
+
+def _cuhk03(*case, **options):
+    with contextlib.ExitStack() as stack:
+        if not hasattr(np, "bool"):
+            _put(stack, vars(_rank), "np", _NumpyWithBool())
+        return _stock_evaluate_rank(*case, use_metric_cuhk03=True, **options)
+
+
+class _NumpyWithBool:
+    """numpy, with the name `bool` that numpy 1.24 to 1.26 lack."""
+
+    bool = bool
+
+    def __getattr__(self, name: str):
+        return getattr(np, name)
+
+
+# ---- checkpoints
+
+
+def _scalar_globals() -> list:
+    """What a torchreid checkpoint holds beside tensors: `rank1`, a numpy scalar, under numpy 1's or numpy 2's path."""
+    scalar = np.float64(0).__reduce__()[0]
+    paths = ["numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar"]
+    types = [type(np.dtype(name)) for name in ("float32", "float64")]
+    return [np.dtype, *types, *((scalar, path) for path in paths)]
+
+
+@contextlib.contextmanager
+def safe_globals():
+    """Inside, torch >= 2.6 reads checkpoints that torchreid wrote, with `weights_only=True`. May be nested."""
+    known = torch.serialization.get_safe_globals()
+    added = [entry for entry in _scalar_globals() if entry not in known]
+    torch.serialization.add_safe_globals(added)
+    try:
+        yield
+    finally:
+        kept = [entry for entry in torch.serialization.get_safe_globals() if entry not in added]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(kept)
+
+
+def load_stock_checkpoint(path) -> dict:
+    """What torchreid's `save_checkpoint` wrote at `path`, on the CPU and without running code from the file.
+
+    Raises:
+        CheckpointError: no such file, damaged, holding more than tensors and numbers, or not a dict.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise CheckpointError(f"there is no checkpoint at {path}; torchreid writes SAVE_DIR/model/model.pth.tar-EPOCH")
+    try:
+        with safe_globals():
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # a damaged pickle fails in many ways
+        reason = str(err).strip().split("\n")[0]
+        raise CheckpointError(f"{path} is damaged, or holds more than tensors and numbers: {reason}") from err
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected the dict torchreid saves")
+    return content
+
+
+# ---- models
+
+
+def close_layers(module: nn.Module, parent_mode: bool = True) -> None:
+    """Put into train mode what holds a trainable parameter, and into eval mode what holds none.
+
+    A module without any parameter (dropout, activation) follows the module it sits in. Undoes the half of torchreid's
+    `open_all_layers` that thaws batch norm statistics; run it after `model.train()`.
+    """
+    trainable = [parameter.requires_grad for parameter in module.parameters()]
+    module.training = any(trainable) if trainable else parent_mode
+    for child in module.children():
+        close_layers(child, module.training)
+
+
+class TorchreidModel(nn.Module):
+    """A method in the form torchreid's own engines, FeatureExtractor and checkpoints expect.
+
+    In train mode `forward` returns what the loss needs: a list of logits [B, C] for "softmax", a tuple of that list and
+    a list of features [B, D] for "triplet". In eval mode it returns one float32 tensor [B, K], the packed embedding.
+
+    torchreid runs one joint training, so what trains is what the method's *last* stage trains; the rest stays closed
+    although torchreid opens all layers every epoch. Direct children and checkpoint keys are the method's own, so
+    `open_layers` and `new_layers` take its names (e.g. `classifier`) and its checkpoints are interchangeable.
+    """
+
+    def __init__(self, method: nn.Module, loss: str):
+        super().__init__()
+        if loss not in ("softmax", "triplet"):
+            raise ConfigError(f"loss is {loss!r}; torchreid's engines know 'softmax' and 'triplet'")
+        self.loss = loss
+        self.method = method
+        parameter_groups(method, method.stages()[-1].groups)
+        self._frozen = tuple(parameter for parameter in method.parameters() if not parameter.requires_grad)
+        close_layers(method)
+        self._closed = tuple(module for module in method.modules() if not module.training)
+        self.register_state_dict_post_hook(_drop_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+    def forward(self, images: Tensor):
+        if not self.training:
+            return self.method.embed(images).pack()
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        logits, features = self.method.outputs(images)
+        return (list(logits), list(features)) if self.loss == "triplet" else list(logits)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for module in self._closed:
+            module.training = False
+        return self
+
+    def children(self):
+        yield self.method
+
+    def named_children(self):
+        """The method's direct children: torchreid picks the layers to open and their learning rates from these."""
+        return self.method.named_children()
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("method"), name)
+
+
+def _drop_prefix(module, state: dict, prefix: str, metadata) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}method.")]:
+        state[prefix + key[len(f"{prefix}method.") :]] = state.pop(key)
+
+
+def _add_prefix(module, state: dict, prefix: str, *unused) -> None:
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[f"{prefix}method.{key[len(prefix) :]}"] = state.pop(key)
+
+
+@functools.cache
+def _model_builder(method_name: str, backbone_name: str):
+    """The function torchreid's `build_model` calls. `use_gpu` is torchreid's and means nothing here.
+
+    Built from the default config for that backbone, images of the size it was made for. Prompts are off, because they
+    are learnt in a first stage and torchreid's engines run one stage only: `clip_reid_*` is its baseline there.
+    """
+
+    def build_occplug_model(num_classes=1, loss="softmax", pretrained=True, use_gpu=True):
+        from occplug.config import default_config
+
+        has_prompts = registry.get(registry.METHODS, method_name).defaults.get("prompts") is True
+        cfg = default_config(method_name, backbone_name, ["method.prompts", False] if has_prompts else [])
+        return TorchreidModel(build_method(cfg, num_classes, 1, pretrained), loss)
+
+    return build_occplug_model
+
+
+def _our_models() -> dict:
+    methods = {name: registry.get(registry.METHODS, name) for name in registry.names(registry.METHODS)}
+    return {
+        f"{name}_{suffix}": _model_builder(name, backbone)
+        for name, method in methods.items()
+        for suffix, backbone in method.backbones.items()
+    }
+
+
+# ---- functions that stand in for torchreid's while registered
+
+
+def _build_transforms(height, width, transforms="random_flip", norm_mean=None, norm_std=None, **kwargs):
+    """torchreid's builder, which silently ignores names it does not know; a list with a name of ours goes to ours."""
+    wanted = [transforms] if isinstance(transforms, str) else transforms or []
+    wanted = [name.lower() for name in wanted if isinstance(name, str)]
+    ours = set(registry.names(registry.TRANSFORMS)) - set(STOCK_TRANSFORMS)
+    if ours.intersection(wanted):
+        from occplug.transforms import compose_for_stock
+
+        return compose_for_stock(wanted, height, width, norm_mean, norm_std)
+    for name in set(wanted) - set(STOCK_TRANSFORMS):
+        _log.warning("torchreid ignores the transform %r, which it does not know", name)
+    return _stock_build_transforms(
+        height, width, transforms=transforms, norm_mean=norm_mean, norm_std=norm_std, **kwargs
+    )
+
+
+def _build_train_sampler(data_source, train_sampler, batch_size=32, num_instances=4, **kwargs):
+    """torchreid's builder, with our samplers beside its own."""
+    known = _attribute(sub("data.sampler"), "AVAI_SAMPLERS")
+    if train_sampler not in known and train_sampler in registry.names(registry.SAMPLERS):
+        return registry.build(
+            registry.SAMPLERS, train_sampler, data_source, batch_size=batch_size, num_instances=num_instances
+        )
+    return _stock_build_sampler(
+        data_source, train_sampler, batch_size=batch_size, num_instances=num_instances, **kwargs
+    )
+
+
+def _evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False, use_cython=True):
+    """Our ranking; the CUHK03 metric stays torchreid's."""
+    from occplug.evaluation import evaluate_rank
+
+    case = (distmat, q_pids, g_pids, q_camids, g_camids, max_rank)
+    return _cuhk03(*case, use_cython=use_cython) if use_metric_cuhk03 else evaluate_rank(*case)
+
+
+def _our_functions() -> list[tuple]:
+    from occplug.imagefile import read_image
+
+    return [
+        (_manager, "build_transforms", _build_transforms),
+        (_manager, "build_train_sampler", _build_train_sampler),
+        (_metrics, "evaluate_rank", _evaluate_rank),
+        (_reader, "read_image", read_image),
+    ]
+
+
+# ---- in and out
+
+_installed: list[contextlib.ExitStack] = []  # what `unregister` undoes
+_ABSENT = object()
+
+
+def _put(stack: contextlib.ExitStack, container: dict, key: str, value) -> None:
+    """`container[key] = value`; closing the stack undoes it, unless somebody else has changed the entry since."""
+    before = container.get(key, _ABSENT)
+    if before is value:
+        return
+
+    def undo():
+        if container.get(key) is value:
+            container.pop(key) if before is _ABSENT else container.update({key: before})
+
+    container[key] = value
+    stack.callback(undo)
+
+
+def _add(stack: contextlib.ExitStack, table: dict, entries: dict, replaceable: dict) -> None:
+    """Put `entries` into `table`; an entry of that name may only be replaced if it is the one in `replaceable`."""
+    for name, value in entries.items():
+        present = table.get(name, value)
+        if present is not value and present is not replaceable.get(name):
+            raise ConfigError(f"torchreid already has a {name!r} ({present!r}); remove it before occplug.register()")
+        _put(stack, table, name, value)
+
+
+def register() -> None:
+    """Put our models, data sets, samplers and transforms into torchreid, and cure its faults (see the top of the file).
+
+    Calling it again adds what has entered our registries since. If it fails, torchreid is as before the call.
+
+    Raises:
+        ConfigError: somebody else has put a model or data set of the same name into torchreid.
+    """
+    datasets = {name: registry.get(registry.DATASETS, name) for name in registry.names(registry.DATASETS)}
+    with contextlib.ExitStack() as stack:
+        _add(stack, _models, _our_models(), replaceable={})
+        _add(stack, _datasets, datasets, replaceable=_STOCK_DATASETS)
+        if not _installed:
+            stack.enter_context(safe_globals())
+            for module, name, function in _our_functions():
+                _put(stack, vars(module), name, function)
+        _installed.append(stack.pop_all())
+
+
+def unregister() -> None:
+    """Take everything :func:`register` put into torchreid out again; does nothing if there is nothing."""
+    while _installed:
+        _installed.pop().close()

@@ -1,0 +1,160 @@
+"""The engine: what trains, what is left behind, and that a resumed run equals an unbroken one."""
+
+import errno
+
+import pytest
+import torch
+
+from occplug.config import default_config
+from occplug.engine import MethodEngine, load_checkpoint, seed_everything
+from occplug.errors import ConfigError, TrainingError
+from occplug.method import Group
+from tests.engine.toy import ToyData, ToyMethod
+
+
+def engine_for(tmp_path, method=None, **options):
+    cfg = default_config("clip_reid")
+    seed_everything(11)
+    method = ToyMethod() if method is None else method
+    return MethodEngine(cfg, ToyData(), method, tmp_path, torch.device("cpu"), **options)
+
+
+def snapshot(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def same(a, b, prefix=""):
+    return all(torch.equal(a[k], b[k]) for k in a if k.startswith(prefix))
+
+
+def test_frozen_stays_frozen_over_epochs(tmp_path):
+    """Stock torchreid would reopen the backbone and its batch norm at every epoch."""
+    method = ToyMethod(epochs=(3, 0))
+    before = snapshot(method)
+    engine_for(tmp_path, method).run_stages()
+    after = snapshot(method)
+    assert same(before, after, "backbone.") and not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_everything_trains_in_the_second_stage(tmp_path):
+    method = ToyMethod(epochs=(0, 1))
+    before = snapshot(method)
+    engine_for(tmp_path, method).run_stages()
+    after = snapshot(method)
+    assert all(not torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_run_leaves_checkpoints_results_and_events(tmp_path):
+    engine = engine_for(tmp_path)
+    engine.run_stages()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["all.pth", "head.pth", "last.pth"]
+    assert [(r.name, r.epochs) for r in engine.records] == [("head", 2), ("all", 3)]
+    assert 0 <= engine.results["toy"].mAP <= 1 and engine.results["toy"].summary()["num_query"] == 8
+    assert list((tmp_path / "tensorboard" / "all").glob("events*"))
+    assert engine.datamanager.epochs_seen == [0, 1, 2, 3, 4]
+
+
+def test_learning_rate_is_set_before_the_first_step_of_each_epoch(tmp_path):
+    seen = []
+
+    class Spy(MethodEngine):
+        def forward_backward(self, data):
+            seen.append((self.stage_name, self.epoch, self.optimizer.param_groups[0]["lr"]))
+            return super().forward_backward(data)
+
+    seed_everything(0)
+    Spy(default_config("clip_reid"), ToyData(), ToyMethod(), tmp_path, torch.device("cpu")).run_stages()
+    assert {s[1:] for s in seen if s[0] == "all"} == {(0, 0.1), (1, 0.05), (2, pytest.approx(0.1 / 3))}
+
+
+@pytest.mark.parametrize("stop_at", [("head", 1), ("all", 0), ("all", 2)])
+def test_interrupted_and_resumed_equals_unbroken(tmp_path, stop_at):
+    """Bit for bit, weights and batch statistics, wherever Ctrl-C strikes inside an epoch."""
+    whole = engine_for(tmp_path / "whole")
+    whole.run_stages()
+
+    class Interrupted(MethodEngine):
+        def forward_backward(self, data):
+            if (self.stage_name, self.epoch) == stop_at and self.batch_idx == 1:
+                raise KeyboardInterrupt
+            return super().forward_backward(data)
+
+    seed_everything(11)
+    first = Interrupted(default_config("clip_reid"), ToyData(), ToyMethod(), tmp_path / "cut", torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        first.run_stages()
+    state = load_checkpoint(tmp_path / "cut" / "checkpoints" / "last.pth")
+    assert (state["stage"], state["epoch"]) == stop_at
+
+    torch.manual_seed(999)  # a new process starts with other random states
+    second = engine_for(tmp_path / "cut", ToyMethod(seed=5))
+    torch.manual_seed(1234)
+    second.run_stages(state)
+    assert same(whole.model.state_dict(), second.model.state_dict())
+    assert second.results["toy"].mAP == whole.results["toy"].mAP
+    assert [(r.name, r.epochs) for r in second.records] == [("head", 2), ("all", 3)]
+
+
+def test_a_checkpoint_is_read_by_torchreid_too(tmp_path):
+    from occplug.torchreid_bridge import sub
+
+    engine_for(tmp_path).run_stages()
+    other = ToyMethod(seed=3)
+    path = tmp_path / "checkpoints" / "all.pth"
+    sub("utils.torchtools").load_pretrained_weights(other, str(path))
+    assert same(other.state_dict(), torch.load(path, weights_only=True)["state_dict"])
+
+
+def test_not_a_number_stops_the_run_and_names_the_images(tmp_path):
+    class Diverges(ToyMethod):
+        def losses(self, batch):
+            return {"loss_id": super().losses(batch)["loss_id"] * float("nan")}
+
+    with pytest.raises(TrainingError) as caught:
+        engine_for(tmp_path, Diverges()).run_stages()
+    text = str(caught.value)
+    assert text.startswith("head, epoch 1, batch 1: loss_id is nan, loss is nan. Lower the learning rate")
+    assert ".jpg" in text and "checkpoints/last.pth" in text
+
+
+def test_wrong_loss_names_are_refused(tmp_path):
+    class Misspelt(ToyMethod):
+        def losses(self, batch):
+            return {"loss_di": super().losses(batch)["loss_id"]}
+
+    with pytest.raises(TrainingError, match=r"head returns \['loss_di'\] and weighs \['loss_id'\]"):
+        engine_for(tmp_path, Misspelt()).run_stages()
+
+
+def test_a_trained_parameter_without_gradient_is_refused(tmp_path):
+    method = ToyMethod(epochs=(0, 1))
+    method.unused = torch.nn.Linear(2, 2)
+    with pytest.raises(TrainingError, match="all trains parameters its losses do not reach: unused.weight, unused.bias"):
+        engine_for(tmp_path, method).run_stages()
+
+
+def test_a_pattern_that_matches_nothing_is_refused(tmp_path):
+    method = ToyMethod()
+    stages = method.stages()
+    stages[0].groups.append(Group(r"neck\..*", 0.1))
+    method.stages = lambda: stages
+    with pytest.raises(ConfigError, match=r"the pattern 'neck\\\\..\*' matches no parameter of ToyMethod"):
+        engine_for(tmp_path, method).run_stages()
+
+
+def test_disk_full_keeps_the_previous_state(tmp_path, monkeypatch):
+    engine = engine_for(tmp_path)
+    engine.run_stages()
+    last = tmp_path / "checkpoints" / "last.pth"
+    before = last.read_bytes()
+
+    def full(state, path):
+        path.write_bytes(b"half a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError) as caught:
+        engine.save_state(3)
+    assert str(caught.value) == f"{last} could not be written: no space left on the disk; the previous file is untouched"
+    assert last.read_bytes() == before
+    assert sorted(p.name for p in last.parent.iterdir()) == ["all.pth", "head.pth", "last.pth"]

@@ -1,0 +1,65 @@
+"""Extraction: order, flip test, what reaches `embed`."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from occplug.embedding import Embedding
+from occplug.errors import DataError
+from occplug.evaluation import extract
+
+
+def items(count):
+    images = torch.randn(count, 3, 4, 2)
+    return [{"img": image, "pid": 10 + i, "camid": i % 3, "impath": f"{i}.jpg"} for i, image in enumerate(images)]
+
+
+def left_half(images, camids):
+    """Not symmetric, so that a mirrored image has another embedding; parts and visibility too."""
+    vector = images[..., 0].flatten(1)
+    return Embedding(vector, parts=vector[:, None, :2], visibility=images[:, :1, 0, 0])
+
+
+def test_order_ids_and_paths_are_the_loaders():
+    data = items(7)
+    embedding, pids, camids, paths = extract(left_half, DataLoader(data, batch_size=3))
+    assert torch.equal(embedding.vector, torch.stack([item["img"] for item in data])[..., 0].flatten(1))
+    assert pids.tolist() == list(range(10, 17)) and camids.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert pids.dtype == camids.dtype == np.int64
+    assert paths == [f"{i}.jpg" for i in range(7)]
+
+
+def test_the_flip_test_averages_every_field_with_the_mirror():
+    data = items(5)
+    plain, *_ = extract(left_half, DataLoader(data, batch_size=2))
+    mirrored = [{**item, "img": item["img"].flip(2)} for item in data]
+    mirror, *_ = extract(left_half, DataLoader(mirrored, batch_size=2))
+    both, *_ = extract(left_half, DataLoader(data, batch_size=2), flip=True)
+    for name, _ in both.layout():
+        assert torch.equal(getattr(both, name), (getattr(plain, name) + getattr(mirror, name)) / 2), name
+    assert not torch.equal(both.vector, plain.vector)
+
+
+def test_embed_gets_the_camera_of_each_image_and_no_gradients():
+    seen = []
+
+    def embed(images, camids):
+        seen.extend(camids.tolist())
+        assert not torch.is_grad_enabled()
+        return Embedding(images.flatten(1))
+
+    extract(embed, DataLoader(items(4), batch_size=2), device=torch.device("cpu"), flip=True)
+    assert seen == [0, 1, 0, 1, 2, 0, 2, 0]
+
+
+def test_an_empty_loader_is_an_error():
+    with pytest.raises(DataError, match="duke query: there is no image to embed"):
+        extract(left_half, [], title="duke query")
+
+
+def test_the_bar_is_shown_on_demand_only(capsys):
+    extract(left_half, DataLoader(items(2)), progress=False)
+    assert capsys.readouterr().err == ""
+    extract(left_half, DataLoader(items(2)), title="gallery", progress=True)
+    assert "gallery" in capsys.readouterr().err

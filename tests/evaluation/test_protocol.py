@@ -1,0 +1,22 @@
+"""The protocol line, word by word."""
+
+from occplug.evaluation import protocol_line
+
+
+def test_a_methods_line():
+    line = protocol_line("clip_reid", neck="before", flip=True, cameras=True, stride=12, metric="method", reranked=True)
+    assert line == (
+        "clip_reid; feature before neck; flip test yes; camera input yes; stride 12; distance of the method; "
+        "re-ranking yes; gallery images of the query's person and camera left out"
+    )
+
+
+def test_a_stock_models_line():
+    assert protocol_line("osnet_x0_25", metric="cosine") == (
+        "osnet_x0_25; flip test no; camera input no; cosine distance; re-ranking no; "
+        "gallery images of the query's person and camera left out"
+    )
+
+
+def test_a_stride_of_two_numbers():
+    assert "; stride 12x16; " in protocol_line("x", stride=(12, 16))

@@ -1,0 +1,157 @@
+"""Every file of configs/: it loads, says what it is, states its whole recipe, and builds at full size."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from occplug.config import load_config, save_config
+from occplug.config_files import flatten, read_settings
+from occplug.method import build_method
+from occplug.registry import METHODS, names
+
+FOLDER = Path(__file__).parents[1] / "configs"
+FILES = sorted(FOLDER.glob("*.yaml"))
+STEMS = [file.stem for file in FILES]
+
+# mAP / Rank-1 as CLIP-ReID's authors published them
+PUBLISHED = """
+                          msmt17       market       duke         occduke
+clip_reid_rn50_baseline   60.7 / 82.1  88.1 / 94.7  79.3 / 88.6  47.4 / 54.2
+clip_reid_rn50            63.0 / 84.4  89.8 / 95.7  80.7 / 90.0  53.5 / 61.0
+clip_reid_baseline        66.1 / 84.4  86.4 / 93.3  80.0 / 88.8  53.5 / 60.8
+clip_reid                 73.4 / 88.7  89.6 / 95.5  82.5 / 90.0  59.5 / 67.1
+clip_reid_sie_olp         75.8 / 89.7  90.5 / 95.4  83.1 / 90.8  60.3 / 67.2
+"""
+SETS, *LINES = (re.split(r"\s{2,}", line.strip()) for line in PUBLISHED.strip().splitlines())
+ROWS = {f"{recipe}_{data}": figure for recipe, *figures in LINES for data, figure in zip(SETS, figures)}
+
+# training identities and cameras, by the last word of the file name
+TRAINING = {
+    "occduke": (702, 8),
+    "occreid": (751, 6),  # Market-1501
+    "pduke": (665, 2),
+    "market": (751, 6),
+    "duke": (702, 8),
+    "msmt17": (1041, 15),
+    "synthocc": (150, 6),
+}
+
+
+@pytest.fixture(scope="module")
+def configs():
+    return {file.stem: load_config(file) for file in FILES}
+
+
+def test_every_published_row_and_every_data_set_has_a_config():
+    recipes = {recipe for recipe, *_ in LINES}
+    expected = {f"{recipe}_{data}" for recipe in recipes for data in TRAINING if data != "synthocc"}
+    expected -= {"clip_reid_sie_olp_occreid"}  # its cameras are not those it was trained on
+    expected |= {"clip_reid_synthocc", "clip_reid_baseline_synthocc", "osnet_x0_25_synthocc"}
+    assert set(STEMS) >= expected and set(STEMS) >= set(ROWS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=STEMS)
+def test_the_header_says_how_to_run_it_and_what_to_expect(file):
+    header = [line for line in file.read_text().splitlines() if line.startswith("# ")]
+    assert f"# Run: python tools/train.py --config-file configs/{file.name} --root data" in header
+    figures = re.search(r"^# Published mAP / Rank-1: (not published|\d+\.\d / \d+\.\d)\b", "\n".join(header), re.M)
+    assert figures and figures[1] == ROWS.get(file.stem, "not published")
+    assert file.stem not in ROWS or any(line.startswith("# Source: ") for line in header)
+    assert any(re.match(r"# (Not measured|Measured) here", line) for line in header)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_it_saves_to_its_own_folder_and_reloads_equal(configs, stem, tmp_path):
+    cfg = configs[stem]
+    assert cfg.data.save_dir == f"log/{stem}"
+    save_config(cfg, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == cfg
+
+
+def test_no_two_configs_are_the_same_run(configs):
+    def run(cfg):
+        return {key: value for key, value in flatten(cfg) if key != "data.save_dir"}
+
+    twins = [(a, b) for a in configs for b in configs if a < b and run(configs[a]) == run(configs[b])]
+    assert twins == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=STEMS)
+def test_every_switch_of_the_recipe_is_in_the_files(configs, file):
+    """Nothing that moves a number is left to a default that could change."""
+    cfg = configs[file.stem]
+    stated = {setting.key for setting in read_settings(file)}
+    sections = ("input.", *(f"augment.{name}." for name in cfg.data.transforms))
+    single = "data.sources data.targets data.height data.width data.transforms data.norm_mean data.norm_std "
+    single += "sampler.train_sampler sampler.num_instances train.batch_size train.seed test.batch_size eval.flip"
+    if cfg.model.name in names(METHODS):
+        sections += ("method.", "backbone.")
+        single += " amp.dtype"
+    else:
+        sections += ("loss.",)
+        single += " train.optim train.lr train.weight_decay train.max_epoch train.lr_scheduler test.dist_metric"
+    wanted = {key for key, _ in flatten(cfg) if key.startswith(sections)} | set(single.split())
+    assert wanted - stated == set()
+
+
+VIT, RN50 = [0.5, 0.5, 0.5], [0.485, 0.456, 0.406]
+# backbone, prompts, pixel mean, stage 1's epochs; stage 2's epochs, lr, weight decay, warm-up factor, steps, ID weight
+RECIPES = {
+    "clip_reid": ("clip_vit_b16", True, VIT, 120, 60, 5e-6, 1e-4, 0.1, [30, 50], 0.25),
+    "clip_reid_sie_olp": ("clip_vit_b16", True, VIT, 120, 60, 5e-6, 1e-4, 0.1, [30, 50], 0.25),
+    "clip_reid_rn50": ("clip_rn50", True, RN50, 60, 120, 3.5e-4, 5e-4, 0.01, [40, 70], 1.0),
+    "clip_reid_baseline": ("clip_vit_b16", False, VIT, 120, 60, 5e-6, 1e-4, 0.1, [30, 50], 1.0),
+    "clip_reid_rn50_baseline": ("clip_rn50", False, RN50, 60, 120, 3.5e-4, 5e-4, 0.01, [40, 70], 1.0),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_are_the_official_ones(configs, recipe):
+    for stem, cfg in configs.items():
+        if stem.rsplit("_", 1)[0] == recipe and not stem.endswith("synthocc"):
+            s1, s2 = cfg.method.stage1, cfg.method.stage2
+            stage2 = (s2.epochs, s2.lr, s2.weight_decay, s2.warmup_factor, s2.steps, s2.weights.loss_id)
+            got = (cfg.backbone.name, cfg.method.prompts, cfg.data.norm_mean, s1.epochs, *stage2)
+            assert got == RECIPES[recipe], stem
+            is_sie = recipe == "clip_reid_sie_olp"
+            assert (cfg.backbone.sie_camera, cfg.backbone.stride) == ((True, 12) if is_sie else (False, 16)), stem
+            assert (cfg.data.height, cfg.data.width, cfg.train.batch_size, cfg.train.seed) == (256, 128, 64, 1234), stem
+
+
+# ---------------------------------------------------------------------- full size
+
+
+def expected_parameters(cfg, num_classes: int, num_cameras: int) -> int:
+    """Counted by hand from the sizes of OpenAI's towers (149,620,737 and 102,007,137 with the token table)."""
+    height, width, stride = cfg.data.height, cfg.data.width, cfg.backbone.stride
+    if cfg.backbone.name == "clip_rn50":
+        feature, embed, text_width, text = 2048, 1024, 512, 38_393_344
+        image = 38_316_896 + (height // 16 * (width // 16) + 1 - 50) * 2048
+    elif cfg.backbone.name == "clip_vit_b16":
+        feature, embed, text_width, text = 768, 512, 512, 38_131_200
+        tokens = ((height - 16) // stride + 1) * ((width - 16) // stride + 1) + 1
+        image = 86_192_640 + (tokens - 197) * 768
+    else:
+        feature, embed, text_width, text = 128, 96, 128, 617_216
+        tokens = ((height - 8) // stride + 1) * ((width - 8) // stride + 1) + 1
+        image = 1_243_648 + (tokens - 129) * 128
+    cameras = num_cameras * feature if cfg.backbone.sie_camera else 0
+    necks = (feature + embed) * (2 + num_classes)  # weight and bias of the batch norm, rows of the classifier
+    prompts = text + num_classes * 4 * text_width if cfg.method.prompts else 0
+    return image + cameras + necks + prompts
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem.startswith("clip_reid")])
+def test_it_builds_at_full_size(configs, stem):
+    cfg = configs[stem]
+    classes, cameras = TRAINING[stem.rsplit("_", 1)[1]]
+    with torch.device("meta"):
+        method = build_method(cfg, classes, cameras, pretrained=False)
+    assert sum(parameter.numel() for parameter in method.parameters()) == expected_parameters(cfg, classes, cameras)
+    assert [stage.name for stage in method.stages()] == (["stage1", "stage2"] if cfg.method.prompts else ["stage2"])
+
+
+def test_the_soft_margin_is_null(configs):
+    assert load_config(FOLDER / "clip_reid_occduke.yaml", ["method.stage2.margin", "null"]).method.stage2.margin is None

@@ -1,0 +1,58 @@
+"""Embedding: slicing, joining, packing."""
+
+import pytest
+import torch
+
+from occplug import Embedding
+
+
+def full(n=5):
+    g = torch.Generator().manual_seed(0)
+    return Embedding(
+        vector=torch.randn(n, 4, generator=g),
+        parts=torch.randn(n, 3, 2, generator=g),
+        visibility=torch.rand(n, 3, generator=g),
+        mask=torch.rand(n, 4, generator=g),
+    )
+
+
+def equal(a, b):
+    fields = ("vector", "parts", "visibility", "mask")
+    pairs = [(getattr(a, f), getattr(b, f)) for f in fields]
+    return all((x is None and y is None) or torch.equal(x, y) for x, y in pairs)
+
+
+def test_slicing_acts_on_every_field():
+    item = full()
+    assert len(item[1:3]) == 2 and torch.equal(item[1:3].parts, item.parts[1:3])
+    assert torch.equal(item[2].vector, item.vector[2:3])
+    assert torch.equal(item[torch.tensor([4, 0])].mask, item.mask[[4, 0]])
+
+
+def test_cat_undoes_slicing():
+    item = full()
+    assert equal(Embedding.cat([item[:2], item[2:]]), item)
+
+
+def test_pack_round_trip():
+    item = full()
+    packed = item.pack()
+    assert packed.shape == (5, 4 + 6 + 3 + 4)
+    assert equal(Embedding.unpack(packed, item.layout()), item)
+    plain = Embedding(torch.ones(2, 3))
+    assert equal(Embedding.unpack(plain.pack(), plain.layout()), plain)
+
+
+def test_type_conversion():
+    assert full().to(torch.float64).visibility.dtype == torch.float64
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match=r"vector is \[B, D\], got shape \(3,\)"):
+        Embedding(torch.zeros(3))
+    with pytest.raises(ValueError, match="parts has 2 rows, vector has 3"):
+        Embedding(torch.zeros(3, 1), parts=torch.zeros(2, 1, 1))
+    with pytest.raises(ValueError, match="differ in what they carry"):
+        Embedding.cat([full(), Embedding(torch.zeros(2, 4))])
+    with pytest.raises(ValueError, match=r"is \[B, 17\], got \(5, 16\)"):
+        Embedding.unpack(torch.zeros(5, 16), full().layout())

@@ -1,0 +1,860 @@
+"""The bridge: torchreid's faults and their cures, what register() adds and unregister() takes out, both layouts."""
+
+import contextlib
+import copy
+import importlib.util
+import json
+import logging
+import multiprocessing
+import pickle
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from yacs.config import CfgNode
+
+import occplug
+from occplug import torchreid_bridge as bridge
+from occplug.embedding import Embedding
+from occplug.errors import CheckpointError, ConfigError, DataError, OccplugError
+from occplug.method import Group, Method, Stage
+from occplug.registry import DATASETS, METHODS, SAMPLERS, TRANSFORMS, names
+
+torchreid = bridge.torchreid
+HEIGHT, WIDTH = 32, 16
+BRIDGE_FILE = Path(bridge.__file__)
+REPOSITORY = BRIDGE_FILE.parents[1]
+
+
+# ---- a tiny method and a tiny data set
+
+
+class ToyMethod(Method):
+    """Two stages; the last trains all but `text`, of which only the first stage would train anything."""
+
+    defaults = {"prompts": True}
+    backbones = {"small": "toy_backbone"}
+
+    def __init__(self, cfg, num_classes, num_cameras):
+        super().__init__()
+        self.cfg, self.num_cameras = cfg, num_cameras
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten())
+        self.text = nn.Sequential(nn.Linear(4 * 8 * 4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+        self.classifier = nn.Linear(6, num_classes)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def stages(self):
+        def stage(name, pattern):
+            return Stage(name, 1, [Group(pattern, 1e-3)], lambda batch: {}, {}, lambda epoch: 1.0, torch.optim.Adam)
+
+        return [stage("first", r"text\..*"), stage("second", r"(?!text\.).*")]
+
+    def outputs(self, images, camids=None):
+        feature = self.scale * self.text(self.body(images))
+        return [self.classifier(feature), 2 * self.classifier(feature)], [feature]
+
+    def features(self, images, camids=None):
+        feature = self.text(self.body(images))
+        return Embedding(feature.double(), parts=torch.stack([feature, -feature], dim=1))
+
+
+def write_images(folder, pids, cameras=(1, 2), copies=2, name="{pid:04d}_c{cam}s1_{copy:06d}_00.jpg"):
+    """Small JPEGs, one colour per person with noise; returns the sorted paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0)
+    for pid in pids:
+        colour = np.random.default_rng(pid).integers(40, 216, 3)
+        for cam in cameras:
+            for number in range(copies):
+                pixels = np.clip(colour + noise.normal(0, 20, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / name.format(pid=pid, cam=cam, copy=number))
+    return sorted(folder.iterdir())
+
+
+class ToySet(bridge.ImageDataset):
+    """All images of `root`, which serve as training, query and gallery images."""
+
+    def __init__(self, root="", **kwargs):
+        found = [(str(path), int(path.name[:4]) - 1, int(path.name[6]) - 1) for path in sorted(Path(root).iterdir())]
+        super().__init__(found, [item for item in found if item[2] == 0], found, **kwargs)
+
+
+@contextlib.contextmanager
+def entry(registry, name, value):
+    names(registry)  # so that the registry's own entries are complete before ours is put beside them
+    registry.module_dict[name] = value
+    try:
+        yield value
+    finally:
+        del registry.module_dict[name]
+
+
+def toy_config(model_name, backbone_name=None, opts=()):
+    cfg = CfgNode({"model": {"name": model_name}, "backbone": {"name": backbone_name, "weights": "none"}})
+    cfg.method = CfgNode({"prompts": True})
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
+@pytest.fixture(autouse=True)
+def stock_torchreid():
+    """Every test starts and ends with an untouched torchreid."""
+    bridge.unregister()
+    yield
+    bridge.unregister()
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """The toy method `toy` and the toy data set `toy_set` in our registries."""
+    monkeypatch.setattr("occplug.config.default_config", toy_config)
+    with entry(METHODS, "toy", ToyMethod), entry(DATASETS, "toy_set", ToySet):
+        yield
+
+
+@pytest.fixture
+def toy_root(tmp_path):
+    write_images(tmp_path / "toy", pids=range(1, 5), copies=3)  # torchreid prints Rank-20, so 20 images at least
+    return str(tmp_path / "toy")
+
+
+def toy_manager(root, **options):
+    settings = {"height": HEIGHT, "width": WIDTH, "batch_size_train": 8, "workers": 0, "use_gpu": False, **options}
+    return torchreid.data.ImageDataManager(root=root, sources="toy_set", **settings)
+
+
+def stock_engine(manager, model, kind=None, lr=1e-3):
+    optimizer = torchreid.optim.build_optimizer(model, optim="sgd", lr=lr)
+    scheduler = torchreid.optim.build_lr_scheduler(optimizer, stepsize=1)
+    return (kind or bridge.ImageTripletEngine)(manager, model, optimizer, scheduler=scheduler, use_gpu=False)
+
+
+def snapshot():
+    """Everything register() may touch, with the objects themselves."""
+    modules = [bridge.sub(name) for name in ("data.datamanager", "data.datasets.dataset", "metrics", "metrics.rank")]
+    modules += [bridge.sub(name) for name in ("data.sampler", "data.transforms", "utils.tools", "utils.torchtools")]
+    tables = [bridge._models, bridge._datasets, *map(vars, modules)]
+    return [list(table.items()) for table in tables], allowed()
+
+
+def allowed():
+    """Which of the bridge's safe globals torch knows now; torch adds many of its own at its first use of them."""
+    return {str(entry) for entry in bridge._scalar_globals() if entry in torch.serialization.get_safe_globals()}
+
+
+def same(first, second):
+    return first[1] == second[1] and all(
+        len(a) == len(b) and all(ka == kb and va is vb for (ka, va), (kb, vb) in zip(a, b))
+        for a, b in zip(first[0], second[0])
+    )
+
+
+# ---- register and unregister
+
+
+def test_importing_occplug_does_not_import_torchreid():
+    code = "import sys, occplug; print('torchreid' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_unregister_restores_every_entry_and_function(toys):
+    before = snapshot()
+    occplug.register()
+    assert not same(before, snapshot())
+    occplug.unregister()
+    assert same(before, snapshot())
+    occplug.unregister()
+    assert same(before, snapshot())
+
+
+def test_registering_twice_changes_nothing_more(toys):
+    before = snapshot()
+    occplug.register()
+    once = snapshot()
+    occplug.register()
+    assert same(once, snapshot())
+    occplug.unregister()
+    assert same(before, snapshot())
+
+
+def test_registering_again_adds_what_is_new(toys):
+    before = snapshot()
+    occplug.register()
+    with entry(DATASETS, "later_set", ToySet):
+        occplug.register()
+        assert bridge._datasets["later_set"] is ToySet
+        occplug.unregister()
+    assert same(before, snapshot())
+
+
+def test_all_registered_names_reach_torchreid(toys):
+    occplug.register()
+    assert bridge._models.keys() >= {"toy_small", "resnet50", "osnet_x0_25"}
+    assert bridge._datasets.keys() >= set(names(DATASETS))
+    for name in ("clip_reid_vit_b16", "clip_reid_rn50", "clip_reid_vit_tiny"):
+        assert name in bridge._models
+    for name in ("market1501", "dukemtmcreid", "msmt17"):
+        ours = bridge._datasets[name]
+        assert ours is DATASETS.get(name) and issubclass(ours, bridge.stock_dataset(name))
+        assert ours is not bridge.stock_dataset(name)
+
+
+def test_what_others_change_later_is_left_alone(toys):
+    occplug.register()
+
+    def theirs(*args, **kwargs):
+        return None
+
+    kept = bridge._manager.build_transforms
+    try:
+        bridge._manager.build_transforms = theirs
+        bridge._datasets["their_set"] = ToySet
+        occplug.register()
+        assert bridge._manager.build_transforms is theirs
+        occplug.unregister()
+        assert bridge._manager.build_transforms is theirs
+        assert bridge._datasets["their_set"] is ToySet
+        assert "toy_set" not in bridge._datasets
+    finally:
+        bridge._manager.build_transforms = bridge._stock_build_transforms
+        bridge._datasets.pop("their_set", None)
+    assert kept is bridge._build_transforms
+
+
+def test_a_taken_name_is_an_error_and_leaves_torchreid_as_it_was(toys):
+    bridge._datasets["toy_set"] = dict
+    before = snapshot()
+    try:
+        with pytest.raises(ConfigError, match=r"^torchreid already has a 'toy_set' \(<class 'dict'>\); remove it"):
+            occplug.register()
+        assert same(before, snapshot())
+    finally:
+        del bridge._datasets["toy_set"]
+
+
+# ---- layouts and versions
+
+SCRIPT = """
+import contextlib, io, json, pickle, sys, torch
+with contextlib.redirect_stdout(io.StringIO()):
+    from occplug import torchreid_bridge as bridge
+    torchreid = bridge.torchreid
+    def tables():
+        return sorted(bridge._models), sorted(bridge._datasets), bridge._manager.build_transforms.__name__
+    before = tables()
+    bridge.register()
+    registered = tables()
+    model = torchreid.models.build_model("osnet_x0_25", num_classes=3, loss="triplet", pretrained=False)
+    optimizer = torchreid.optim.build_optimizer(model)
+    rank1 = bridge.np.float64(0.5)
+    state = {"state_dict": model.state_dict(), "epoch": 1, "rank1": rank1, "optimizer": optimizer.state_dict()}
+    torchreid.utils.save_checkpoint(state, sys.argv[1])
+    path = sys.argv[1] + "/model.pth.tar-1"
+    readable = [torchreid.utils.resume_from_checkpoint(path, model, optimizer), len(bridge.load_stock_checkpoint(path))]
+    torchreid.utils.load_pretrained_weights(model, path)
+    bridge.unregister()
+    try:
+        torchreid.utils.load_pretrained_weights(model, path)
+    except pickle.UnpicklingError:
+        readable.append("refused")
+    stock = [bridge.stock_model_names(), bridge.stock_dataset("viper").__name__, sorted(bridge.stock_transforms())]
+    facts = [before, registered, tables() == before, readable, stock, bridge.Engine.__name__]
+print(json.dumps({"version": torchreid.__version__, "root": bridge.ROOT, "facts": facts}))
+"""
+
+
+def upstream_layout(folder):
+    """torchreid 1.4.0's layout from the installed 0.2.5: the same code one package higher."""
+    source = Path(sys.modules[bridge.ROOT].__file__).parent
+    shutil.copytree(source, folder / "torchreid", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (folder / "torchreid").rglob("*.py"):
+        file.write_text(file.read_text().replace("torchreid.reid", "torchreid"))
+    return folder
+
+
+def run_script(tmp_path, *packages):
+    paths = [str(path) for path in (*packages, REPOSITORY)]
+    code = f"import sys; sys.path[:0] = {paths!r}\n" + SCRIPT
+    command = [sys.executable, "-c", code, str(tmp_path / "log")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(bridge.ROOT != "torchreid.reid", reason="the installed torchreid already has the upstream layout")
+def test_both_layouts_behave_alike(tmp_path):
+    packaged = run_script(tmp_path)
+    upstream = run_script(tmp_path, upstream_layout(tmp_path / "upstream"))
+    assert (packaged["root"], upstream["root"]) == ("torchreid.reid", "torchreid")
+    assert upstream["version"] == "1.4.0"
+    assert packaged["facts"] == upstream["facts"]
+    before, registered, restored, readable, *_ = upstream["facts"]
+    assert before != registered and restored and readable == [1, 4, "refused"]
+
+
+def fresh_bridge():
+    """The bridge's file executed anew, as on a first import."""
+    spec = importlib.util.spec_from_file_location("fresh_bridge", BRIDGE_FILE)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value", "message"),
+    [
+        ("models", "__model_factory", None, r"models has no __model_factory"),
+        ("models", "__model_factory", {"resnet51": 1}, r"__model_factory is not a table with an entry 'resnet50'"),
+        ("data.datasets", "__image_datasets", [1], r"__image_datasets is not a table with an entry 'market1501'"),
+        ("data.datamanager", "build_transforms", lambda width: 0, r"has no parameter height, norm_mean, norm_std, tr"),
+        ("metrics", "evaluate_rank", lambda *args: None, r"evaluate_rank has no parameter distmat"),
+        ("data.datasets.dataset", "read_image", None, r"dataset has no read_image"),
+        ("engine", "ImageTripletEngine", None, r"engine has no ImageTripletEngine"),
+    ],
+)
+def test_another_torchreid_is_refused_by_name_and_version(monkeypatch, owner, name, value, message):
+    fresh_bridge()
+    monkeypatch.setattr(bridge.sub(owner), name, value)
+    version = re.escape(torchreid.__version__)
+    with pytest.raises(OccplugError, match=rf"{message}.*: torchreid {version} is not laid out as occplug knows it"):
+        fresh_bridge()
+
+
+def test_a_missing_module_is_refused_by_name_and_version():
+    with pytest.raises(OccplugError, match=r"^there is no module torchreid.*\.data\.nothing: torchreid \d"):
+        bridge.sub("data.nothing")
+
+
+def test_a_missing_torchreid_is_an_error_with_the_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchreid", None)
+    with pytest.raises(OccplugError, match=r"^torchreid cannot be imported .*; installing occplug by pip brings"):
+        fresh_bridge()
+
+
+# ---- torchreid's own parts
+
+
+def test_stock_models_are_built_by_name():
+    model = bridge.build_stock_model("osnet_x0_25", 7, "triplet", False, False)
+    logits, features = model.train()(torch.randn(2, 3, 64, 32))
+    assert logits.shape == (2, 7) and features.shape == (2, 512)
+    assert "resnet50" in bridge.stock_model_names() and bridge.stock_model_names() == sorted(bridge.stock_model_names())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bridge.build_stock_model("resnet5O", 7, "softmax", False, False), r"no model called 'resnet5O' \(did"),
+        (lambda: bridge.stock_dataset("market1502"), r"no image data set called 'market1502' \(did you mean 'market15"),
+        (lambda: bridge.stock_sampler("identity", [], 4), r"no sampler called 'identity'.*; there are: Random"),
+    ],
+)
+def test_unknown_stock_names_are_errors(toys, call, message):
+    occplug.register()  # our entries must not count as torchreid's
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_stock_parts_are_torchreids_while_registered():
+    market = bridge._datasets["market1501"]
+    occplug.register()
+    assert bridge.stock_dataset("market1501") is market
+    data = [("a", pid, 0, 0) for pid in (0, 0, 1, 1)]
+    sampler = bridge.stock_sampler("RandomIdentitySampler", data, batch_size=4, num_instances=2)
+    assert type(sampler) is bridge.sub("data.sampler").RandomIdentitySampler
+    assert bridge.stock_transforms()["random_erase"] is bridge.sub("data.transforms").RandomErasing
+    assert set(bridge.stock_transforms()) < set(bridge.STOCK_TRANSFORMS)
+
+
+# ---- fault: a checkpoint torchreid saved cannot be read
+
+
+@pytest.fixture
+def stock_checkpoint(tmp_path):
+    """A file as torchreid's engine writes it, the rank1 a numpy scalar; with the model it was saved from."""
+    model = torchreid.models.build_model("osnet_x0_25", num_classes=3, pretrained=False)
+    optimizer = torch.optim.Adam(model.parameters())
+    state = {
+        "state_dict": model.state_dict(),
+        "epoch": 3,
+        "rank1": np.float32([0.25, 0.5])[0],
+        "optimizer": optimizer.state_dict(),
+        "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1).state_dict(),
+    }
+    torchreid.utils.save_checkpoint(state, str(tmp_path))
+    return str(tmp_path / "model.pth.tar-3"), model
+
+
+def test_stock_checkpoints_load_only_while_registered(stock_checkpoint):
+    path, trained = stock_checkpoint
+    fresh = torchreid.models.build_model("osnet_x0_25", num_classes=3, pretrained=False)
+    optimizer = torch.optim.Adam(fresh.parameters())
+    uses = [
+        lambda: torchreid.utils.load_pretrained_weights(fresh, path),
+        lambda: torchreid.utils.resume_from_checkpoint(path, fresh, optimizer),
+        lambda: torchreid.utils.FeatureExtractor("osnet_x0_25", path, device="cpu", verbose=False),
+    ]
+    for use in uses:
+        with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+            use()
+    occplug.register()
+    uses[0]()
+    assert uses[1]() == 3
+    images = torch.randn(2, 3, 64, 32)
+    expected = trained.eval()(images)
+    assert torch.equal(fresh.eval()(images), expected) and torch.equal(uses[2]()(images), expected)
+    occplug.unregister()
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        uses[0]()
+
+
+def test_checkpoints_written_under_numpy_1_load_too(stock_checkpoint, tmp_path):
+    path, _ = stock_checkpoint
+    older = tmp_path / "older.pth.tar"
+    older.write_bytes(rename_in_archive(path, b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert bridge.load_stock_checkpoint(older)["rank1"] == 0.25
+
+
+def rename_in_archive(path, old, new):
+    """The zip archive at `path` with `old` replaced in its pickle."""
+    import io
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(buffer, "w") as target:
+        for item in source.namelist():
+            content = source.read(item)
+            if item.endswith("data.pkl"):
+                assert old in content
+                content = content.replace(b"c" + old, b"c" + new)
+            target.writestr(item, content)
+    return buffer.getvalue()
+
+
+def test_load_stock_checkpoint_reads_without_registering(stock_checkpoint):
+    path, model = stock_checkpoint
+    content = bridge.load_stock_checkpoint(path)
+    assert content["epoch"] == 3 and content["rank1"] == 0.25
+    assert all(torch.equal(content["state_dict"][key], value) for key, value in model.state_dict().items())
+    assert allowed() == set()
+
+
+def test_safe_globals_nests_and_keeps_what_others_allowed():
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([np.dtype, ToySet])
+    try:
+        with bridge.safe_globals():
+            with bridge.safe_globals():
+                inside = allowed()
+            assert allowed() == inside and len(inside) == 5
+        assert set(torch.serialization.get_safe_globals()) == {*before, np.dtype, ToySet}
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+class Harmful:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code from a checkpoint was run')",)
+
+
+def test_bad_checkpoints_are_errors_that_name_the_file(stock_checkpoint, tmp_path):
+    path, _ = stock_checkpoint
+    whole = Path(path).read_bytes()
+    files = {"short": whole[: len(whole) // 2], "text": b"no archive\n", "empty": b"", "noise": bytes(range(256)) * 9}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"{tmp_path / name} is damaged, or holds more than tensors and "):
+            bridge.load_stock_checkpoint(tmp_path / name)
+    torch.save({"state_dict": Harmful()}, tmp_path / "harmful")
+    with pytest.raises(CheckpointError, match="harmful is damaged, or holds more than tensors and numbers"):
+        bridge.load_stock_checkpoint(tmp_path / "harmful")
+    torch.save([1, 2], tmp_path / "list")
+    with pytest.raises(CheckpointError, match="list holds a list, expected the dict torchreid saves"):
+        bridge.load_stock_checkpoint(tmp_path / "list")
+    with pytest.raises(CheckpointError, match="there is no checkpoint at .*nowhere; torchreid writes"):
+        bridge.load_stock_checkpoint(tmp_path / "nowhere")
+
+
+# ---- fault: a broken image is read for ever
+
+
+def read_quietly(path):
+    with open("/dev/null", "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        bridge.sub("utils.tools").read_image(path)
+
+
+def test_a_broken_image_hangs_torchreid_and_is_an_error_while_registered(toys, toy_root):
+    broken = sorted(Path(toy_root).iterdir())[0]
+    broken.write_bytes(b"no image")
+    attempt = multiprocessing.get_context("fork").Process(target=read_quietly, args=(str(broken),), daemon=True)
+    attempt.start()
+    attempt.join(1.0)
+    hangs = attempt.is_alive()
+    attempt.kill()
+    attempt.join()
+    assert hangs, "torchreid no longer hangs: the cure can go"
+    occplug.register()
+    data = ToySet(toy_root, transform=None, verbose=False)
+    with pytest.raises(DataError, match=re.escape(str(broken))):
+        data[0]
+    assert data[1]["img"].size == (WIDTH, HEIGHT)
+
+
+# ---- fault: every epoch opens frozen layers again
+
+
+def test_torchreid_opens_frozen_layers_and_close_layers_closes_them():
+    model = ToyMethod(None, 3, 1)
+    model.text.requires_grad_(False)
+    bridge.sub("utils.torchtools").open_all_layers(model)
+    assert model.text[0].weight.requires_grad and model.text[1].training, "torchreid no longer thaws: the cure can go"
+    model.text.requires_grad_(False)
+    bridge.close_layers(model)
+    closed = {name for name, module in model.named_modules() if not module.training}
+    assert closed == {"text", "text.0", "text.1", "text.2"}
+
+
+def test_close_layers_looks_at_each_module():
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Dropout(), nn.BatchNorm1d(2))
+    model[0][1].requires_grad_(False)
+    model[2].weight.requires_grad_(False)
+    bridge.close_layers(model.eval())
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert modes == {"": True, "0": True, "0.0": True, "0.1": False, "1": True, "2": True}
+
+
+def test_our_models_stay_closed_over_epochs_of_torchreids_engine(toys, toy_root, tmp_path):
+    occplug.register()
+    plain = ToyMethod(None, 4, 1)
+    plain.text.requires_grad_(False)
+    plain.forward = lambda images: plain.outputs(images) if plain.training else plain.embed(images).pack()
+    ours = torchreid.models.build_model("toy_small", num_classes=4, loss="triplet", pretrained=False)
+    changed = []
+    for model, method in ((plain, plain), (ours, ours.method)):
+        before = copy.deepcopy(method.state_dict())
+        engine = stock_engine(toy_manager(toy_root), model, lr=0.1)
+        engine.run(save_dir=str(tmp_path / "log"), max_epoch=2)
+        after = method.state_dict()
+        changed.append({key for key in before if not torch.equal(before[key], after[key])})
+    text = {key for key in changed[0] if key.startswith("text.")}
+    assert text >= {"text.0.weight", "text.1.running_mean"}, "torchreid no longer thaws: the cure can go"
+    assert changed[1] == changed[0] - text
+    assert {"body.0.weight", "body.1.running_mean", "classifier.weight", "scale"} <= changed[1]
+
+
+# ---- fault: np.bool
+
+
+def random_ranking(queries=20, gallery=60, people=6, cameras=3, seed=0):
+    draw = np.random.default_rng(seed)
+    distances = draw.random((queries, gallery), dtype=np.float32)
+    ids = [draw.integers(0, people, n) for n in (queries, gallery)]
+    cams = [draw.integers(0, cameras, n) for n in (queries, gallery)]
+    return distances, ids[0], ids[1], cams[0], cams[1]
+
+
+def test_the_cuhk03_metric_works_without_np_bool(monkeypatch):
+    case = random_ranking()
+    np.random.seed(0)
+    expected = bridge._stock_evaluate_rank(*case, use_metric_cuhk03=True)
+    monkeypatch.delattr(np, "bool", raising=False)
+    with pytest.raises(AttributeError, match="bool"):
+        bridge._stock_evaluate_rank(*case, use_metric_cuhk03=True)
+    occplug.register()
+    np.random.seed(0)
+    cmc, mean_ap = bridge._metrics.evaluate_rank(*case, use_metric_cuhk03=True)
+    assert np.array_equal(cmc, expected[0]) and mean_ap == expected[1]
+    occplug.unregister()
+    np.random.seed(0)
+    result = bridge.evaluate_cuhk03(*case)
+    assert np.array_equal(result.cmc, expected[0]) and result.mAP == expected[1]
+    assert len(result.ap) == len(case[1]) and result.summary()["rank1"] == pytest.approx(expected[0][0])
+    assert bridge._rank.np is np
+
+
+def test_the_cuhk03_metric_of_queries_without_a_match_is_a_data_error():
+    distances, q_pids, g_pids, q_camids, g_camids = random_ranking()
+    with pytest.raises(DataError, match="none of the 20 queries has a match in the gallery"):
+        bridge.evaluate_cuhk03(distances, q_pids + 100, g_pids, q_camids, g_camids)
+
+
+# ---- fault: slow ranking
+
+
+def test_ranking_is_ours_while_registered_with_the_same_values():
+    case = random_ranking(gallery=200)
+    stock = bridge._metrics.evaluate_rank(*case)
+    occplug.register()
+    ours = bridge._metrics.evaluate_rank(*case)
+    assert bridge._metrics.evaluate_rank is not bridge._stock_evaluate_rank
+    np.testing.assert_allclose(ours[0], stock[0], atol=1e-6)
+    assert ours[1] == pytest.approx(stock[1], abs=1e-6)
+    np.random.seed(1)
+    cuhk03 = bridge._metrics.evaluate_rank(*case, max_rank=5, use_metric_cuhk03=True)
+    np.random.seed(1)
+    expected = bridge._stock_evaluate_rank(*case, max_rank=5, use_metric_cuhk03=True)
+    assert len(cuhk03[0]) == 5 and np.array_equal(cuhk03[0], expected[0]) and cuhk03[1] == expected[1]
+
+
+def test_ranking_is_many_times_faster_while_registered():
+    case = random_ranking(queries=150, gallery=3000, people=100)
+    spent = []
+    for _ in range(2):
+        start = time.process_time()
+        bridge._metrics.evaluate_rank(*case)
+        spent.append(time.process_time() - start)
+        occplug.register()
+        bridge._metrics.evaluate_rank(*case)  # the first call imports
+    assert spent[0] > 5 * spent[1]  # about 50 times; the bound leaves room for a busy machine
+
+
+# ---- fault: labels in the order of a set
+
+
+def test_market_labels_are_sorted_only_while_registered(tmp_path):
+    home = tmp_path / "market1501" / "Market-1501-v15.09.15"
+    write_images(home / "bounding_box_train", pids=(1, 8))
+    write_images(home / "query", pids=(2, 3), cameras=(1,))
+    write_images(home / "bounding_box_test", pids=(2, 3))
+
+    def labels():
+        data = bridge.sub("data.datasets").init_image_dataset("market1501", root=str(tmp_path), verbose=False)
+        return {Path(item[0]).name[:4]: item[1] for item in data.train}
+
+    assert labels() == {"0001": 1, "0008": 0}, "torchreid now sorts: the cure can go"
+    occplug.register()
+    assert labels() == {"0001": 0, "0008": 1}
+    occplug.unregister()
+    assert labels() == {"0001": 1, "0008": 0}
+
+
+# ---- models in torchreid's engines
+
+
+def toy_model(loss, num_classes=5):
+    return bridge.TorchreidModel(ToyMethod(toy_config("toy"), num_classes, 1), loss)
+
+
+def test_forward_returns_what_each_engine_expects():
+    images = torch.randn(3, 3, HEIGHT, WIDTH)
+    for loss in ("softmax", "triplet"):
+        model = toy_model(loss)
+        trained = model.train()(images)
+        logits = trained if loss == "softmax" else trained[0]
+        assert isinstance(logits, list) and [tuple(score.shape) for score in logits] == [(3, 5), (3, 5)]
+        if loss == "triplet":
+            assert isinstance(trained, tuple) and [tuple(feature.shape) for feature in trained[1]] == [(3, 6)]
+        tested = model.eval()(images)
+        assert tested.shape == (3, 18) and tested.dtype == torch.float32 and not tested.requires_grad
+        assert torch.equal(tested[:, :6], tested[:, 6:12]) and torch.equal(tested[:, :6], -tested[:, 12:])
+
+
+def test_an_unknown_loss_is_an_error():
+    with pytest.raises(ConfigError, match=r"^loss is 'arcface'; torchreid's engines know 'softmax' and 'triplet'$"):
+        toy_model("arcface")
+
+
+def test_models_are_built_with_torchreids_arguments_and_without_prompts(toys):
+    occplug.register()
+    model = torchreid.models.build_model("toy_small", num_classes=5, loss="triplet", pretrained=False)
+    assert model.loss == "triplet" and model.classifier.out_features == 5
+    assert model.cfg.model.name == "toy" and model.cfg.backbone.name == "toy_backbone"
+    assert model.cfg.method.prompts is False
+    assert torchreid.models.build_model("toy_small", 2).loss == "softmax"
+
+
+def test_children_and_checkpoint_keys_are_the_methods_own():
+    model = toy_model("softmax")
+    assert [name for name, _ in model.named_children()] == ["body", "text", "classifier"]
+    assert list(model.state_dict()) == list(model.method.state_dict())
+    wrapped = nn.DataParallel(model)
+    assert list(wrapped.state_dict()) == ["module." + key for key in model.method.state_dict()]
+    other = toy_model("softmax")
+    other.load_state_dict(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
+    nn.DataParallel(toy_model("softmax")).load_state_dict(wrapped.state_dict())
+    state = model.state_dict()
+    state["extra"] = state.pop("scale")
+    with pytest.raises(RuntimeError, match=r"Missing.*scale[\s\S]*Unexpected.*extra"):
+        other.load_state_dict(state)
+    assert torch.equal(copy.deepcopy(model).eval()(torch.ones(2, 3, 32, 16)), model.eval()(torch.ones(2, 3, 32, 16)))
+
+
+def test_modes_and_moves_reach_the_whole_method():
+    model = toy_model("softmax").eval()
+    assert not any(module.training for module in model.modules())
+    assert {name for name, module in model.train().named_modules() if not module.training} == {
+        f"method.text{part}" for part in ("", ".0", ".1", ".2")
+    }
+    assert {parameter.dtype for parameter in model.to(torch.float64).parameters()} == {torch.float64}
+
+
+def test_open_layers_and_new_layers_take_the_methods_names():
+    model = toy_model("softmax")
+    bridge.sub("utils.torchtools").open_specified_layers(model, "classifier")
+    opened = {name for name, parameter in model.method.named_parameters() if parameter.requires_grad}
+    assert opened == {"classifier.weight", "classifier.bias", "scale"}  # torchreid looks at children only
+    assert model.classifier.training and not model.body.training
+    optimizer = bridge.build_optimizer(model, lr=1.0, staged_lr=True, new_layers="classifier", base_lr_mult=0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 1.0]
+    assert {id(p) for p in optimizer.param_groups[1]["params"]} == {id(p) for p in model.classifier.parameters()}
+    with pytest.raises(AssertionError, match='"head" is not an attribute'):
+        bridge.sub("utils.torchtools").open_specified_layers(model, "head")
+
+
+@pytest.mark.parametrize("kind", ["ImageSoftmaxEngine", "ImageTripletEngine"])
+def test_torchreids_engines_train_resume_and_extract_with_our_models(toys, toy_root, tmp_path, kind):
+    occplug.register()
+    manager = toy_manager(toy_root, train_sampler="RandomIdentitySampler", num_instances=2)
+    loss = "triplet" if "Triplet" in kind else "softmax"
+    model = torchreid.models.build_model("toy_small", num_classes=manager.num_train_pids, loss=loss, pretrained=False)
+    engine = stock_engine(manager, model, getattr(bridge, kind))
+    engine.run(save_dir=str(tmp_path / "log"), max_epoch=2, eval_freq=1, fixbase_epoch=1, open_layers="classifier")
+    path = str(tmp_path / "log" / "model" / "model.pth.tar-2")
+    again = torchreid.models.build_model("toy_small", num_classes=manager.num_train_pids, pretrained=False)
+    assert torchreid.utils.resume_from_checkpoint(path, again) == 2
+    images = torch.randn(2, 3, HEIGHT, WIDTH)
+    assert torch.equal(again.eval()(images), model.eval()(images))
+    extractor = torchreid.utils.FeatureExtractor("toy_small", path, image_size=(HEIGHT, WIDTH), device="cpu")
+    assert torch.equal(extractor(images), model(images))
+
+
+def test_torchreids_evaluation_still_has_the_parameters_our_engines_override():
+    import inspect
+
+    expected = (
+        "self dataset_name query_loader gallery_loader dist_metric normalize_feature visrank visrank_topk save_dir "
+        "use_metric_cuhk03 ranks rerank"
+    )
+    assert list(inspect.signature(bridge.Engine._evaluate).parameters) == expected.split()
+
+
+# ---- transforms and samplers by name
+
+
+def test_stock_transforms_go_to_torchreids_builder(capsys):
+    stock = bridge._stock_build_transforms
+    for wanted in ("random_flip", None, [], ["random_flip", "Random_Erase"], list(bridge.STOCK_TRANSFORMS)):
+        occplug.register()
+        ours = bridge._manager.build_transforms(32, 16, transforms=wanted, norm_mean=None, norm_std=None)
+        occplug.unregister()
+        assert [str(part) for part in map(strip_addresses, ours)] == [
+            str(part) for part in map(strip_addresses, stock(32, 16, transforms=wanted))
+        ]
+    occplug.register()
+    with pytest.raises(ValueError, match="transforms must be a list of strings"):
+        bridge._manager.build_transforms(32, 16, transforms=("random_flip",))
+
+
+def strip_addresses(pipeline):
+    return re.sub(r"0x[0-9a-f]+", "", repr(pipeline))
+
+
+def test_a_name_neither_side_knows_is_a_warning(caplog):
+    occplug.register()
+    with caplog.at_level(logging.WARNING, logger="occplug"):
+        logging.getLogger("occplug").propagate = True
+        bridge._manager.build_transforms(32, 16, transforms=["random_flip", "random_flap"])
+    assert caplog.messages == ["torchreid ignores the transform 'random_flap', which it does not know"]
+
+
+def test_a_list_with_a_name_of_ours_goes_to_our_pipeline():
+    ours = sorted(set(names(TRANSFORMS)) - set(bridge.STOCK_TRANSFORMS))
+    assert "random_erase_pixel" in ours
+    image = Image.fromarray(np.full((40, 20, 3), 128, np.uint8))
+    silently_ignored, _ = bridge._manager.build_transforms(32, 16, transforms=["random_erase_pixel"])
+    assert all(torch.unique(silently_ignored(image)[0]).numel() == 1 for _ in range(20))
+    occplug.register()
+    train, test = bridge._manager.build_transforms(32, 16, transforms=["random_flip", "random_erase_pixel"])
+    torch.manual_seed(0)
+    samples = [train(image) for _ in range(20)]
+    assert all(sample.shape == (3, 32, 16) and sample.dtype == torch.float32 for sample in samples)
+    assert any(torch.unique(sample[0]).numel() > 10 for sample in samples)
+    assert test(image)[:, 0, 0].tolist() == pytest.approx([0.0740, 0.2052, 0.4265], abs=2e-3)  # ImageNet constants
+
+
+def test_our_sampler_works_by_name_in_torchreids_manager(toys, toy_root):
+    with pytest.raises(ValueError, match="Invalid dataset name"):
+        toy_manager(toy_root)
+    occplug.register()
+    with pytest.raises(AssertionError, match="train_sampler must be one of"):
+        toy_manager(toy_root, train_sampler="nothing")
+    manager = toy_manager(toy_root, train_sampler="identity", num_instances=2)
+    assert type(manager.train_loader.sampler) is SAMPLERS.get("identity")
+    batches = [batch["pid"].tolist() for batch in manager.train_loader]
+    assert batches and all(sorted(batch.count(pid) for pid in set(batch)) == [2, 2, 2, 2] for batch in batches)
+    occplug.unregister()
+    with pytest.raises(ValueError, match="Invalid dataset name"):
+        toy_manager(toy_root)
+
+
+def test_stock_samplers_draw_as_without_us(toys, toy_root):
+    data = ToySet(toy_root, verbose=False).train
+    orders = []
+    for _ in range(2):
+        random.seed(0)
+        np.random.seed(0)
+        sampler = bridge._manager.build_train_sampler(data, "RandomIdentitySampler", batch_size=4, num_instances=2)
+        orders.append(list(sampler))
+        occplug.register()
+    assert orders[0] == orders[1]
+    assert type(sampler) is bridge.sub("data.sampler").RandomIdentitySampler
+
+
+# ---- our real methods
+
+
+@pytest.mark.parametrize("loss", ["softmax", "triplet"])
+def test_torchreids_engine_trains_clip_reid(toys, toy_root, tmp_path, monkeypatch, loss):
+    monkeypatch.undo()  # the real default config
+    occplug.register()
+    model = torchreid.models.build_model("clip_reid_vit_tiny", num_classes=4, loss=loss, pretrained=False)
+    height, width = model.backbone.image_size
+    manager = toy_manager(toy_root, height=height, width=width)
+    assert isinstance(model, bridge.TorchreidModel) and not hasattr(model, "prompts")
+    before = copy.deepcopy(model.state_dict())
+    engine = stock_engine(manager, model, bridge.ImageTripletEngine if loss == "triplet" else bridge.ImageSoftmaxEngine)
+    engine.run(save_dir=str(tmp_path / "log"), max_epoch=1)
+    after = model.state_dict()
+    still = {key for key in before if torch.equal(before[key], after[key])}
+    assert still == {key for key in before if key.endswith("norm.bias") and key.startswith("neck")}
+    path = str(tmp_path / "log" / "model" / "model.pth.tar-1")
+    extractor = torchreid.utils.FeatureExtractor("clip_reid_vit_tiny", path, image_size=(height, width), device="cpu")
+    images = torch.randn(2, 3, height, width)
+    assert torch.equal(extractor(images), model.eval()(images))
+
+
+def test_every_registered_model_builds_on_the_meta_device():
+    builders = bridge._our_models()
+    assert "clip_reid_rn50" in builders
+    for name, builder in builders.items():
+        with torch.device("meta"):
+            model = builder(num_classes=4, loss="triplet", pretrained=False)
+        assert isinstance(model, bridge.TorchreidModel), name
+        assert any(parameter.requires_grad for parameter in model.parameters()), name
+
+
+def test_a_method_may_have_no_torchreid_name():
+    with entry(METHODS, "nameless", type("Nameless", (Method,), {})):
+        assert not any(name.startswith("nameless") for name in bridge._our_models())
+
+
+def test_the_bridge_is_the_only_file_that_imports_torchreid():
+    pattern = re.compile(r"^\s*(import|from) torchreid\b", re.MULTILINE)
+    files = [path for path in (REPOSITORY / "occplug").rglob("*.py") if pattern.search(path.read_text())]
+    assert files == [BRIDGE_FILE]
+
+
+def test_modules_of_namespace_are_found_in_either_layout():
+    assert bridge.sub("data.sampler").__name__ == f"{bridge.ROOT}.data.sampler"
+    assert isinstance(bridge.sub("metrics.rank"), types.ModuleType)
