@@ -21,7 +21,7 @@ __all__ = ["main"]
 EXTRA = (
     "For a faster start two attribute losses run beside it: linear heads on the image embedding (dropped afterwards), "
     "and short captions of one attribute each. Half of the run sees one patch of each 2x2 block, the next 35 % two, "
-    "the last 15 % all. AdamW 1.2e-3 (.9, .98), decay .05 except on tables, cosine, batch 128; flip, gain, shift."
+    "the last 15 % all. AdamW 1.2e-3 (.9, .98), decay .05 except on tables, linear decay, batch 128; flip, gain, shift."
 )
 
 

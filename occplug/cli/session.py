@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import occplug
@@ -88,6 +89,18 @@ def describe_protocol(cfg, reranked: bool = False) -> str:
     )
 
 
+def _write_queries(file: Path, result, paths: list[str]) -> None:
+    """Average precision [Q], rank of the first match [Q] (0: none) and file name [Q] of every query, to break down
+    or compare runs later without a model."""
+    names = np.array([Path(path).name for path in paths])
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, ap=result.ap, first_hit=result.first_hit, file=names)
+
+    write_atomically(file, write)
+
+
 def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path) -> dict:
     """Write `metrics.json` (interfaces: fractions in [0, 1]) and log the results; returns what was written."""
     metrics = {
@@ -99,6 +112,8 @@ def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path) -> d
         "stages": [vars(record) for record in engine.records],
         "data": engine.datamanager.summary(),
     }
+    for name, result in engine.results.items():
+        _write_queries(file.parent / "per_query" / f"{name}.npz", result, engine.query_paths[name])
     write_atomically(file, lambda temporary: temporary.write_text(json.dumps(metrics, indent=2) + "\n"))
     log.info("protocol: %s", protocol)
     log.info("results are in %s", file)

@@ -61,7 +61,8 @@ class RunMixin:
         self.stage_name, self.stage_index, self.trained_epochs = "train", 0, 0
         self.evaluates = True
         self.records: list[StageRecord] = []
-        self.results: dict = {}
+        self.results: dict = {}  # target -> RankResult
+        self.query_paths: dict[str, list[str]] = {}  # target -> files, in the order of the result's queries
         self.seconds = 0.0  # spent in the current stage, over all sessions of the run
 
     # ------------------------------------------------------------------ what a run looks like
@@ -173,7 +174,10 @@ class RunMixin:
 
     def test(self, *args, **kwargs) -> float:
         """torchreid's test over all targets; stages before the last have nothing to test and give nan."""
-        return super().test(*args, **kwargs) if self.evaluates else float("nan")
+        if not self.evaluates:
+            return float("nan")
+        with contextlib.redirect_stdout(_ToLog()):
+            return super().test(*args, **kwargs)
 
     @torch.no_grad()
     def _evaluate(
@@ -195,7 +199,9 @@ class RunMixin:
         torchreid's signature. Blockwise unless the whole distance matrix is needed (re-ranking, pictures, cuhk03).
         """
         flip = self.cfg.eval.flip
-        query, q_pids, q_camids, _ = extract(self.embed, query_loader, self.device, flip=flip, title=f"{dataset_name} query")
+        query, q_pids, q_camids, paths = extract(
+            self.embed, query_loader, self.device, flip=flip, title=f"{dataset_name} query"
+        )
         gallery, g_pids, g_camids, _ = extract(
             self.embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
         )
@@ -207,7 +213,7 @@ class RunMixin:
                 self._draw_ranks(dataset_name, distances, save_dir, visrank_topk)
         else:
             result = evaluate_embeddings(self.matcher, query, gallery, *ids)
-        self.results[dataset_name] = result
+        self.results[dataset_name], self.query_paths[dataset_name] = result, paths
         log.info("%s: %s", dataset_name, result)
         return float(result.cmc[0]), float(result.mAP)
 

@@ -25,9 +25,7 @@ def color_histogram(image, stripes: int = 6, grey_world: bool = False) -> np.nda
     """
     pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or len(pixels) < stripes:
-        raise ValueError(
-            f"image is [H, W, 3] uint8 with H at least {stripes}, got {list(pixels.shape)} {pixels.dtype}"
-        )
+        raise ValueError(f"image is [H, W, 3] uint8 with H at least {stripes}, got {list(pixels.shape)} {pixels.dtype}")
     if grey_world:
         pixels = _grey_world(pixels)
     hsv = np.asarray(Image.fromarray(pixels).convert("HSV"), dtype=np.int64)

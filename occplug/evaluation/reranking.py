@@ -39,7 +39,7 @@ def re_ranking(q_g, q_q, g_g, k1: int = 20, k2: int = 6, lambda_value: float = 0
         k2: neighbours whose neighbourhoods are averaged (local query expansion).
         lambda_value: weight of the original distance, in [0, 1].
     Returns: [Q, G] float32.
-    Raises: ValueError if the shapes do not fit; ConfigError for a wrong k1, k2 or lambda; DataError if a distance is nan.
+    Raises: ValueError if the shapes do not fit; ConfigError for a wrong k1, k2, lambda; DataError for nan, no image.
     """
     pairs = _Pairs(q_g, q_q, g_g)
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:

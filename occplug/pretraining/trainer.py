@@ -138,7 +138,8 @@ class Trainer:
 
     def _schedule(self) -> None:
         p = self.progress
-        lr = self.plan.lr * min(1.0, (self.steps + 1) / self.plan.warmup) * (0.5 * (1 + math.cos(math.pi * p)) + 0.01)
+        # straight down, not a cosine: the whole images of the last part still need a step size to learn from
+        lr = self.plan.lr * min(1.0, (self.steps + 1) / self.plan.warmup) * max(1 - p, 0.01)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.model.visual.patch_dropout.keep = 1 if p < 0.5 else 2 if p < 0.85 else 4

@@ -124,3 +124,19 @@ def test_another_architecture_is_refused(random_file, tmp_path):
     save_file(tensors, tmp_path / "wide.safetensors", metadata=metadata)
     with pytest.raises(CheckpointError, match="wide.safetensors: its architecture is .*160"):
         tiny.load(tmp_path / "wide.safetensors")
+
+
+def test_shipped_weights_tell_clothes_of_new_people_but_nothing_without_them(model):
+    from occplug.pretraining.render import Scene
+    from occplug.pretraining.scoring import score, take_sample
+    from occplug.pretraining.texts import RowTokenizer
+
+    model.load_state_dict(tiny.load())
+    tokenize = RowTokenizer(torch.arange(49408))
+    scene = Scene(seed=1, cameras=6, severity=0.6, occluded=0.0)
+    people = score(model, tokenize, take_sample(scene, range(150, 230)))
+    nobody = score(model, tokenize, take_sample(scene._replace(person=False), range(150, 230)))
+    # chance is 11, 33 and 13 per cent; the bands leave room for a retrained file
+    assert people.attributes["bottom_color"] > 0.3 and people.attributes["bottom_type"] > 0.45
+    assert people.retrieval["image to caption R@10"] > 0.3
+    assert nobody.attributes["bottom_color"] < 0.25 and nobody.retrieval["image to caption R@10"] < 0.25

@@ -23,7 +23,7 @@ class ToyData:
         pids = torch.arange(48) % CLASSES
         images = centres[pids] + 0.3 * torch.randn(48, 8, generator=g)
         rows = [
-            {"img": images[i], "pid": int(pids[i]), "camid": i % 2, "impath": f"{i:03d}.jpg"} for i in range(48)
+            {"img": images[i], "pid": int(pids[i]), "camid": i // 4 % 2, "impath": f"{i:03d}.jpg"} for i in range(48)
         ]
         self.sources = self.targets = ["toy"]
         self.pids, self.cameras = list(range(CLASSES)), [0, 1]

@@ -4,11 +4,14 @@ Synthetic people in look-alike groups, seen by a few cameras, with exact part ma
 ratios. Nobody shown is real, and no figure measured here says anything about real pedestrians.
 """
 
+from occplug.datasets.synthocc.benchmark import build
 from occplug.datasets.synthocc.captions import caption, parse_caption, training_caption
 from occplug.datasets.synthocc.image import Rendered, render
+from occplug.datasets.synthocc.integrity import check
 from occplug.datasets.synthocc.knobs import CATEGORIES, Knobs
-from occplug.datasets.synthocc.parts import CODES, GROUPS, group_parts
+from occplug.datasets.synthocc.parts import CODES, GROUPS, group_parts, part_visibility
 from occplug.datasets.synthocc.persona import ATTRIBUTES, Persona, persona
+from occplug.datasets.synthocc.plan import SIZES
 
 __all__ = [
     "ATTRIBUTES",
@@ -18,9 +21,13 @@ __all__ = [
     "Knobs",
     "Persona",
     "Rendered",
+    "SIZES",
+    "build",
     "caption",
+    "check",
     "group_parts",
     "parse_caption",
+    "part_visibility",
     "persona",
     "render",
     "training_caption",

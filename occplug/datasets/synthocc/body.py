@@ -41,7 +41,7 @@ class _Builder:
     def add(self, start, end, radii, code, texture, *, order=None, is_leg=False, depth_radii=None, **options) -> None:
         """One solid from `start` to `end` [3]; `depth_radii`: sagittal half-widths of an elliptic cross-section."""
         (p, q), depth = self.view.project(np.array([start, end], np.float64))
-        radii = np.atleast_1d(np.asarray(radii, np.float64))
+        radii = np.asarray(radii, np.float64)
         if depth_radii is not None:
             radii = np.hypot(radii * np.cos(self.view.yaw), np.asarray(depth_radii) * np.sin(self.view.yaw))
         if order is None:
@@ -127,7 +127,7 @@ class _Builder:
             shoulder, elbow, wrist, hand = (self.joints[f"{side}_{n}"] for n in ("shoulder", "elbow", "wrist", "hand"))
             self.add(
                 shoulder, elbow, upper * w, CODES[f"{side}_upper_arm"],
-                textures.sleeve(person, 0.165, 0.6 if is_short else 9.0), folds=self.folds,
+                textures.sleeve(person, 0.165, 0.6 if is_short else 9.0), caps=(0.65, 1.0), folds=self.folds,
             )  # fmt: skip
             cloth = textures.skin(person) if is_short else textures.sleeve(person, 0.155, 9.0)
             self.add(

@@ -62,15 +62,15 @@ def camera(world_seed: int, number: int, severity: float, frame: tuple[int, int]
 def _panorama(draw: np.random.Generator, number: int, frame: tuple[int, int]) -> np.ndarray:
     height, width = frame[0], frame[1] * _CROPS
     horizon = int(draw.uniform(0.28, 0.50) * height)
-    wall = draw.uniform(85, 175) + draw.normal(0, 16, 3)
+    wall = draw.uniform(85, 175) + draw.normal(0, 13, 3)
     ground = draw.uniform(75, 150) + draw.normal(0, 9, 3)
     picture = np.empty((height, width, 3), np.float32)
     picture[:horizon], picture[horizon:] = wall, ground
     # the kinds take turns, so that no two neighbours share one
     (_brick, _windows, _shop_front, _foliage)[number % 4](picture, horizon, wall, draw)
     _clutter(picture, horizon, draw)
-    grid = draw.normal(0, 11, (7, 24, 3)).astype(np.float32)
-    picture += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    grid = draw.normal(0, 10, (7, 24, 1)) + draw.normal(0, 4, (7, 24, 3))
+    picture += cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     picture += draw.normal(0, 5, (height, width, 1)).astype(np.float32)
     return np.clip(cv2.GaussianBlur(picture, (0, 0), 0.8 * height / 192), 0, 255).astype(np.uint8)
 
@@ -126,7 +126,7 @@ def _clutter(picture: np.ndarray, horizon: int, draw: np.random.Generator) -> No
     for _ in range(int(draw.integers(8, 23))):
         a, b = (draw.uniform(0.04, 0.16, 2) * size).astype(int).tolist()
         x, y = int(draw.uniform(0, width)), int(np.clip(draw.normal(horizon, 0.2 * size), 0, size))
-        color = draw.uniform(50, 190) + draw.normal(0, 30, 3)
+        color = draw.uniform(50, 190) + draw.normal(0, 24, 3)
         color = tuple(np.clip(color, 10, 245).tolist())
         if draw.random() < 0.5:
             cv2.rectangle(picture, (x - a, y - b), (x + a, y + b), color, -1)

@@ -149,7 +149,7 @@ def cutout(category: str, draw: np.random.Generator, world_seed: int, group_size
     """One occluder alone, for a frame of `height` pixels: uint8 [h, w, 4], RGBA with straight alpha."""
     light = Light(draw.uniform(-1.1, 1.1), draw.uniform(0.45, 0.75))
     if category != "person":
-        picture = _drawn(category, draw, light, height).astype(np.float32)
+        picture = _drawn(category, draw, light, height)[:height].astype(np.float32)
     else:
         canvas, other = _clear((height, height)), persona(world_seed, int(draw.integers(_PEOPLE)), group_size)
         view = View(draw.uniform(-np.pi, np.pi), draw.uniform(0.03, 0.3), 0.9 * height, height / 2, 0.96 * height)

@@ -107,7 +107,8 @@ class Persona:
         """[3] RGB of "top", "second", "bottom", "hat", "bag", "shoe", "hair" or "inner", with its hidden tint."""
         name = getattr(self, f"{garment}_color")
         anchor = _HAIR_COLORS.get(name, COLORS[name]) if garment == "hair" else COLORS[name]
-        return np.clip(np.add(anchor, self.tints[_GARMENTS.index(garment)]), 4, 250).astype(np.float32)
+        color = np.add(anchor, self.tints[_GARMENTS.index(garment)], dtype=np.float32)
+        return np.minimum(np.maximum(color, 4), 250)
 
     @property
     def width(self) -> float:

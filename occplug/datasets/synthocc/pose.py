@@ -7,6 +7,7 @@ so the person's left is on the image's right.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -104,11 +105,16 @@ class View:
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[n, 3] body units -> (pixels [n, 2] as x, y; depth [n] towards the camera, body units)."""
-        x, y, z = points.T
-        across = x * np.cos(self.yaw) + z * np.sin(self.yaw)
-        towards = z * np.cos(self.yaw) - x * np.sin(self.yaw)
-        up = y * np.cos(self.pitch) - towards * np.sin(self.pitch)
-        return np.stack([self.column + self.scale * across, self.row - self.scale * up], 1), towards
+        turned = points @ self._rotation
+        return np.array([self.column, self.row]) + self.scale * turned[:, :2], turned[:, 2]
+
+    @cached_property
+    def _rotation(self) -> np.ndarray:
+        """[3, 3]: body x, y, z -> image right, image down, towards the camera (before the pitch)."""
+        towards = np.array([-np.sin(self.yaw), 0.0, np.cos(self.yaw)])
+        across = np.array([np.cos(self.yaw), 0.0, np.sin(self.yaw)])
+        up = np.array([0.0, np.cos(self.pitch), 0.0]) - towards * np.sin(self.pitch)
+        return np.stack([across, -up, towards], axis=1)
 
 
 def fit_view(

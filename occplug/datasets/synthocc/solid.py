@@ -11,6 +11,8 @@ import numpy as np
 __all__ = ["Canvas", "Light", "Solid", "Surface", "paint"]
 
 _STEPS = 64  # of the radius table along the axis
+_GRID = np.linspace(0, 1, _STEPS)
+_HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1), np.float32(0)
 
 
 @dataclass
@@ -79,6 +81,19 @@ class Solid:
     folds: tuple[float, float] | None = field(default=None)  # phases of a garment's folds
 
 
+def _limit(x: np.ndarray) -> np.ndarray:
+    """`x` clipped to [0, 1] in place; on small arrays four times faster than np.clip."""
+    np.minimum(x, _ONE, out=x)
+    return np.maximum(x, _ZERO, out=x)
+
+
+def _radii(profile: np.ndarray) -> np.ndarray:
+    """The profile as a table of _STEPS radii, float32."""
+    if len(profile) == 1:
+        return np.full(_STEPS, profile[0], np.float32)
+    return np.interp(_GRID * (len(profile) - 1), np.arange(len(profile)), profile).astype(np.float32)
+
+
 def _surface(solid: Solid, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Surface] | None:
     """The pixels a solid covers in a frame of `shape`; None if it lies outside."""
     px, py = map(float, solid.start)
@@ -96,13 +111,15 @@ def _surface(solid: Solid, shape: tuple[int, int]) -> tuple[tuple[slice, slice],
     ys = np.arange(y0, y1, dtype=np.float32)[:, None] + np.float32(0.5 - py)
     along = ys * np.float32(uy) + xs * np.float32(ux)
     across = ys * np.float32(ny) + xs * np.float32(nx)
-    t = np.clip(along * np.float32(1 / length), 0, 1)
-    table = np.interp(np.linspace(0, 1, _STEPS), np.linspace(0, 1, len(solid.radii)), solid.radii).astype(np.float32)
-    radius = table[(t * (_STEPS - 1)).astype(np.intp)]
+    t = _limit(along * np.float32(1 / length))
+    radius = _radii(solid.radii)[(t * np.float32(_STEPS - 1)).astype(np.intp)]
     before, after = np.float32(-1 / solid.caps[0]), np.float32(1 / solid.caps[1])
-    beyond = np.maximum(np.maximum(along * before, (along - np.float32(length)) * after), 0)
-    coverage = np.clip(np.float32(0.5) - np.hypot(across, beyond) + radius, 0, 1)
-    s = np.clip(across / radius, -1, 1)
+    beyond = np.maximum(along * before, (along - np.float32(length)) * after)
+    np.maximum(beyond, _ZERO, out=beyond)
+    coverage = _limit(_HALF + radius - np.sqrt(across * across + beyond * beyond))
+    s = across / radius
+    np.minimum(s, _ONE, out=s)
+    np.maximum(s, -_ONE, out=s)
     return (slice(y0, y1), slice(x0, x1)), Surface(t, s, coverage, solid.yaw)
 
 
@@ -113,8 +130,11 @@ def paint(canvas: Canvas, solid: Solid, light: Light) -> None:
         return
     window, surface = found
     color = solid.texture(surface) if callable(solid.texture) else solid.texture
-    lit = surface.towards * np.float32(np.cos(light.azimuth)) + surface.s * np.float32(np.sin(light.azimuth))
-    shade = np.float32(light.ambient) + np.float32(1 - light.ambient) * np.maximum(lit, 0)
+    direct = 1 - light.ambient
+    shade = surface.towards * np.float32(direct * np.cos(light.azimuth))
+    shade += surface.s * np.float32(direct * np.sin(light.azimuth))
+    np.maximum(shade, _ZERO, out=shade)
+    shade += np.float32(light.ambient)
     if solid.folds is not None:
         first, second = solid.folds
         shade *= 1 + np.float32(0.07) * np.sin(9 * surface.t + 2.5 * surface.s + np.float32(first))

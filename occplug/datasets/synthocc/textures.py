@@ -24,7 +24,9 @@ def _mix(color: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def _soft(x: np.ndarray, sharpness: float) -> np.ndarray:
     """A step at 0, smooth over about 1 / sharpness."""
-    return np.clip(np.float32(0.5) + np.float32(sharpness) * x, 0, 1)
+    x = np.float32(0.5) + np.float32(sharpness) * x
+    np.minimum(x, np.float32(1), out=x)
+    return np.maximum(x, np.float32(0), out=x)
 
 
 def _window(surface: Surface, side: float, width: float, top: float, bottom: float, sign: int = 1) -> np.ndarray:
@@ -92,10 +94,10 @@ def torso(person: Persona, length: float) -> Texture:
 
 
 def _logo(person: Persona, surface: Surface, color: np.ndarray) -> np.ndarray:
-    left = 0.22 if person.top_type in ("jacket", "coat") else 0.0
-    center = np.float32(left + (0.28 if left else 0.0))
-    panel = _window(surface, center, 0.34 if not left else 0.2, 0.24, 0.52)
-    hole = _window(surface, center, 0.12 if not left else 0.05, 0.34, 0.42)
+    # beside the opening of a jacket, else in the middle of the chest
+    center, width = (0.56, 0.24) if person.top_type in ("jacket", "coat") else (0.0, 0.46)
+    panel = _window(surface, center, width, 0.2, 0.52)
+    hole = _window(surface, center, 0.3 * width, 0.32, 0.40)
     return _mix(color, person.color("second"), panel - panel * hole)
 
 

@@ -1,0 +1,134 @@
+"""OpenAI's CLIP weights: where they lie on this machine, where they come from, and what their checksums are."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
+
+from occplug.errors import CheckpointError, ConfigError
+
+__all__ = ["check_sum", "openai_file"]
+
+_log = logging.getLogger(__name__)
+_OPEN_CLIP_NAMES = {"clip_vit_b16": "ViT-B-16-quickgelu", "clip_rn50": "RN50-quickgelu"}
+_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_PATIENCE = 5  # seconds for each server to answer; the hub's own client retries for 47 s
+
+
+@dataclass(frozen=True)
+class _Source:
+    url: str  # OpenAI's own server; the sha256 is in the path
+    repository: str  # the same weights on the Hugging Face hub
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def sha256(self) -> str:
+        return self.url.split("/")[-2]
+
+    @property
+    def local(self) -> Path:
+        """Where OpenAI's and open_clip's own downloads put the file."""
+        return Path("~/.cache/clip").expanduser() / self.name
+
+
+def _sources() -> dict[str, _Source]:
+    """Backbone name -> where its weights come from, as open_clip states it."""
+    entries = {name: get_pretrained_cfg(model, "openai") for name, model in _OPEN_CLIP_NAMES.items()}
+    return {name: _Source(entry["url"], entry["hf_hub"].strip("/")) for name, entry in entries.items()}
+
+
+def check_sum(path: Path) -> None:
+    """Compare the sha256 of a file that has the name of one of OpenAI's files with the published one.
+
+    Raises:
+        CheckpointError: they differ; names both.
+    """
+    expected = {source.name: source.sha256 for source in _sources().values()}.get(path.name)
+    if expected is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: its sha256 is {found}, but OpenAI's {path.name} has {expected}; the download is broken (fetch it "
+            "again), or it is another file (rename it)"
+        )
+    _log.info("%s: sha256 as published", path)
+
+
+def openai_file(backbone: str) -> Path:
+    """OpenAI's weights for `backbone`: found on this machine, or else downloaded.
+
+    Looks in `~/.cache/clip`, then in the Hugging Face cache, then asks the hub, then OpenAI's server, each for at most
+    a few seconds. `HF_HUB_OFFLINE=1` keeps it from asking anybody.
+
+    Raises:
+        ConfigError: OpenAI has no such model.
+        CheckpointError: not on this machine and nobody answers; says which file to fetch and where to put it.
+    """
+    sources = _sources()
+    if backbone not in sources:
+        raise ConfigError(
+            f"backbone.weights is 'openai', but OpenAI has no weights for {backbone}; it has for {', '.join(sources)}"
+        )
+    source = sources[backbone]
+    found = _on_this_machine(source)
+    if found is None:
+        found = _fetch(source, backbone)
+    return found
+
+
+def _on_this_machine(source: _Source) -> Path | None:
+    if source.local.is_file():
+        return source.local
+    for name in _HUB_FILES:
+        cached = huggingface_hub.try_to_load_from_cache(source.repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def _fetch(source: _Source, backbone: str) -> Path:
+    if constants.HF_HUB_OFFLINE:
+        raise _unavailable(source, backbone, "HF_HUB_OFFLINE is set")
+    page = huggingface_hub.hf_hub_url(source.repository, _HUB_FILES[0])
+    reasons = []
+    for address, fetch in (
+        (page, lambda: huggingface_hub.hf_hub_download(source.repository, _HUB_FILES[0])),
+        (source.url, lambda: download_pretrained_from_url(source.url)),
+    ):
+        try:
+            _demand_answer(address)
+            _log.info("downloading %s", address)
+            return Path(fetch())
+        except (OSError, http.client.HTTPException, RuntimeError) as error:
+            reasons.append(f"{address.split('/')[2]}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+    raise _unavailable(source, backbone, "; ".join(reasons))
+
+
+def _demand_answer(address: str) -> None:
+    """Return if the server has the file; raises OSError otherwise."""
+    request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "occplug"})
+    with urllib.request.urlopen(request, timeout=_PATIENCE):
+        pass
+
+
+def _unavailable(source: _Source, backbone: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"OpenAI's weights for {backbone} are not on this machine and cannot be downloaded ({reason}).\n"
+        f"  Fetch {source.url}\n"
+        f"  or open_clip_model.safetensors of https://huggingface.co/{source.repository}\n"
+        f"  elsewhere, and put it at ~/.cache/clip/{source.name} (the .pt file) or set the key backbone.weights to its path."
+    )

@@ -1,0 +1,90 @@
+"""Reading weight files of others onto the CPU without running code that may be in them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from occplug.errors import CheckpointError
+
+__all__ = ["read_tensors", "strip_module"]
+
+_WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the weights
+
+
+def read_tensors(checkpoint: str | os.PathLike | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a weight file by name, floats as float32, and what to call it in messages.
+
+    Reads safetensors, TorchScript archives (OpenAI's `.pt`), and state dicts saved by torch, bare or under
+    `state_dict` or `model`. A prefix `module.` (DataParallel) is dropped. A dict in place of a path is taken as it is.
+
+    Raises:
+        CheckpointError: no such file, damaged, needing code to run, or holding something other than tensors.
+    """
+    if isinstance(checkpoint, Mapping):
+        content, where = checkpoint, "the state dict"
+    else:
+        path = Path(checkpoint).expanduser()
+        content, where = _read_file(path), str(path)
+    return _tensors(content, where), where
+
+
+def _read_file(path: Path):
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such weight file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if _is_torchscript(path):
+            return _read_torchscript(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path}: refused: it is damaged, or reading it would run code stored in the file; only tensors and plain "
+            f"values are accepted ({reason})"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: not a readable weight file ({reason})") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Both of torch's formats are zip files; only TorchScript's has constants beside the tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_torchscript(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.load.*")
+        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+
+
+def _tensors(content, where: str) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{where}: holds a {type(content).__name__}, expected tensors by name")
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor | int)]
+    if others:
+        raise CheckpointError(f"{where}: these entries are no tensors: {', '.join(others)}")
+    state = {str(name): torch.as_tensor(value).detach() for name, value in content.items()}
+    return {name: t.float() if t.is_floating_point() else t for name, t in strip_module(state).items()}
+
+
+def strip_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the prefix `module.` of DataParallel dropped from every name that has it."""
+    return {name.removeprefix("module."): value for name, value in state.items()}

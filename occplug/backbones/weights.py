@@ -1,0 +1,109 @@
+"""Initial CLIP weights into an image tower, a text tower and prompts."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from occplug.backbones import tiny
+from occplug.backbones.download import check_sum, openai_file
+from occplug.backbones.files import read_tensors
+from occplug.backbones.keys import demand_fit
+from occplug.backbones.position import resize_positions, stored_grid
+from occplug.errors import CheckpointError, ConfigError
+
+__all__ = ["fit_clip", "load_clip", "read_clip"]
+
+_log = logging.getLogger(__name__)
+_TABLE = "token_embedding.weight"
+_SIZES = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in OpenAI's archives
+_TEXT_SIDE = re.compile(r"(positional_embedding|text_projection|logit_scale|ln_final\.|token_embedding\.|transformer\.).*")
+
+
+def load_clip(source, backbone: nn.Module, text: nn.Module | None = None, prompts: Iterable[nn.Module] = ()) -> None:
+    """Fill `backbone`, and `text` and `prompts` where given, with the weights of a CLIP of their sizes.
+
+    The position embedding is fitted to the backbone's grid (bilinear, no antialiasing). The camera embedding, which no
+    CLIP has, keeps its values.
+
+    Args:
+        source: "openai" (this machine's cache or a download), "embedded" (the tiny CLIP in the package), "none", or
+            the path of a `.safetensors` file, of OpenAI's TorchScript archive, or of a state dict saved by torch.
+        backbone: CLIPViT or CLIPResNet.
+        text: text tower of the same CLIP.
+        prompts: modules with `fill(token table)`.
+
+    Raises:
+        CheckpointError: no file, damaged, unsafe to read, not the published checksum, or tensors that do not fit; a
+            file that does not fit changes nothing.
+        ConfigError: a named source that has no weights for this backbone.
+    """
+    if source == "none":
+        return
+    state, where = read_clip(source, backbone.arch.get("name", type(backbone).__name__))
+    fit_clip(state, where, backbone, text, prompts)
+
+
+def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
+    """Tensors of the CLIP `name` from `source` (as :func:`load_clip`) in OpenAI's layout, and what to call them."""
+    if source == "embedded":
+        if name != "clip_vit_tiny":
+            raise ConfigError(
+                f"backbone.weights is 'embedded', but only clip_vit_tiny has weights in the package, not {name}"
+            )
+        return tiny.load(), "the embedded CLIP"
+    path = openai_file(name) if source == "openai" else Path(source).expanduser()
+    if not path.is_file():
+        raise CheckpointError(
+            f"backbone.weights is {str(source)!r}: there is no such file; give a path, or one of openai, embedded, none"
+        )
+    check_sum(path)
+    state, where = read_tensors(path)
+    return {key: value for key, value in state.items() if key not in _SIZES}, where
+
+
+def fit_clip(
+    state: dict[str, Tensor],
+    where: str,
+    backbone: nn.Module,
+    text: nn.Module | None = None,
+    prompts: Iterable[nn.Module] = (),
+) -> None:
+    """Load `state` (OpenAI's layout) as :func:`load_clip` does; every tensor is used or named in the log."""
+    prompts = list(prompts)
+    state = _with_counters(state, backbone)
+    state = _with_fitted_positions(state, backbone)
+    expected = {f"visual.{key}": value.shape for key, value in backbone.visual.state_dict().items()}
+    if text is not None:
+        expected |= {key: value.shape for key, value in text.state_dict().items()}
+    if prompts:
+        sizes = backbone.arch["text_cfg"]
+        expected[_TABLE] = (sizes["vocab_size"], sizes["width"])
+    unused = [key for key in state if key not in expected and _TEXT_SIDE.fullmatch(key)]
+    demand_fit(state, expected, where, f"the CLIP {backbone.arch.get('name', '')}".strip(), unused)
+    backbone.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
+    if text is not None:
+        text.load_state_dict({key: state[key] for key in text.state_dict()})
+    for prompt in prompts:
+        prompt.fill(state[_TABLE])
+    _log.info("%s: %d tensors read; not used: %s", where, len(expected), ", ".join(unused) or "none")
+
+
+def _with_counters(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """`state` with the batch norms' step counters, which old files lack and which no formula here reads."""
+    own = {f"visual.{key}": value for key, value in backbone.visual.state_dict().items()}
+    return {**{key: value for key, value in own.items() if key.endswith("num_batches_tracked")}, **state}
+
+
+def _with_fitted_positions(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """`state` with the image tower's position embedding on the backbone's grid; unchanged if it is of no known grid."""
+    key = f"visual.{backbone.positions_name}"
+    positions = state.get(key)
+    stored = None
+    if positions is not None and positions.ndim == 2:
+        stored = stored_grid(len(positions), [backbone.stored_grid, backbone.grid])
+    return state if stored is None else {**state, key: resize_positions(positions, stored, backbone.grid)}

@@ -1,0 +1,81 @@
+"""A quick look whether a rendered benchmark is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from occplug.datasets.synthocc.files import IDENTITIES, IMAGES, MANIFEST, VERSION, bank_names
+from occplug.datasets.synthocc.knobs import Knobs
+from occplug.errors import DataError
+
+__all__ = ["check", "rebuild_command"]
+
+_ENDINGS = (".jpg", ".png", ".json", ".jsonl")
+
+
+def rebuild_command(directory: Path, seed: int = 1) -> str:
+    """The command line that renders `directory` (<root>/synthocc/<size>)."""
+    command = f"python tools/synthocc.py --root {directory.parent.parent} --size {directory.name}"
+    return command if seed == 1 else f"{command} --seed {seed}"
+
+
+def check(directory: str | Path) -> dict:
+    """The manifest of `directory`, after its version and the number of files in each folder were found right.
+
+    Raises:
+        DataError: damaged or of another version; names the first missing file and the command to rebuild.
+    """
+    directory = Path(directory)
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        version, expected, seed = manifest["version"], manifest["files"], manifest["settings"]["seed"]
+    except FileNotFoundError:
+        raise _damage(directory, f"{MANIFEST} is missing") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise _damage(directory, f"{MANIFEST} cannot be read ({type(error).__name__})") from error
+    if version != VERSION:
+        raise _damage(directory, f"it was made by {version}, this is {VERSION}", seed)
+    for folder, count in expected.items():
+        names = _names(directory / folder)
+        if len(names) != count:
+            raise _damage(directory, _difference(directory, folder, names, count, manifest), seed)
+    return manifest
+
+
+def _damage(directory: Path, what: str, seed: int = 1) -> DataError:
+    return DataError(
+        f"{directory} is not a complete SynthOcc: {what}; delete the folder and run "
+        f"`{rebuild_command(directory, seed)}`"
+    )
+
+
+def _names(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.name.endswith(_ENDINGS) and not entry.name.startswith(".")}
+
+
+def _difference(directory: Path, folder: str, names: set[str], count: int, manifest: dict) -> str:
+    """Names the first missing file of `folder`, or says how many are too many."""
+    if len(names) > count:
+        return f"{folder} holds {len(names)} files, not {count}"
+    missing = sorted(_expected_names(directory, folder, manifest) - names)
+    return f"{folder}/{missing[0]} is missing" if missing else f"{folder} holds {len(names)} files, not {count}"
+
+
+def _expected_names(directory: Path, folder: str, manifest: dict) -> set[str]:
+    annotations = {IDENTITIES.rsplit("/", 1)[1], IMAGES.rsplit("/", 1)[1]}
+    if folder == "annotations":
+        return annotations
+    if folder == "occluders":
+        return set(bank_names(Knobs(heldout_occluders=manifest["settings"]["heldout_occluders"])))
+    if not (directory / IMAGES).exists():
+        raise _damage(directory, f"{IMAGES} is missing", manifest["settings"]["seed"])
+    lines = map(json.loads, (directory / IMAGES).read_text(encoding="utf-8").splitlines())
+    *kind, split = folder.split("/")
+    wanted = [line for line in lines if line["split"] == split and ("occluder" not in kind or line["occluder"])]
+    ending = ".png" if kind else ".jpg"
+    return {Path(line["file"]).with_suffix(ending).name for line in wanted}

@@ -1,0 +1,6 @@
+"""Prompts: texts with learnable tokens, as token embeddings for a text tower."""
+
+from occplug.prompts.identity import IdentityPrompts
+from occplug.prompts.tokens import tokenise
+
+__all__ = ["IdentityPrompts", "tokenise"]

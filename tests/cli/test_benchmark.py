@@ -1,0 +1,69 @@
+"""The benchmark command: names, table, and that measuring measures."""
+
+import numpy as np
+import pytest
+
+from occplug.cli import benchmark, main
+from occplug.cli.measuring import Figures, machine, measured
+
+
+def busy(seconds, mebibytes):
+    """Work that uses about so much."""
+    import time
+
+    kept = np.ones(2**20)  # held before the work begins: must not count
+
+    def work():
+        filled = np.ones(mebibytes * 2**17)
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        return float(filled[-1] + kept[0])
+
+    return work
+
+
+def test_time_and_memory_are_those_of_the_work_alone():
+    figures = measured(busy, 0.2, 100)
+    assert 0.2 <= figures.cpu < 1 and figures.wall >= 0.2
+    assert 95 < figures.memory < 110
+    assert figures.output == 2
+
+
+def test_an_unknown_name_is_an_error_that_lists_all(capsys):
+    assert main(["benchmark", "rankings"]) == 2
+    assert capsys.readouterr().err == (
+        "occplug benchmark: no benchmark is called 'rankings' (did you mean 'ranking'?); "
+        "there are: ranking, reranking, stage1, loading\n"
+    )
+
+
+def test_names_choose_what_runs(monkeypatch, capsys):
+    seen = []
+
+    def stub(name):
+        def run(quick):
+            seen.append((name, quick))
+            return benchmark.Comparison(name, "them", Figures(3, 4, 30, None), Figures(1.5, 1, 0, None), "same values")
+
+        return run
+
+    for name in benchmark.BENCHMARKS:
+        monkeypatch.setitem(benchmark.BENCHMARKS, name, stub(name))
+    benchmark.main(["loading", "ranking", "--quick"])
+    benchmark.main([])
+    assert seen[:2] == [("loading", True), ("ranking", True)]
+    assert seen[2:] == [(name, False) for name in ("ranking", "reranking", "stage1", "loading")]
+    assert "| ratio   |      x2 |       x4 |            - |" in capsys.readouterr().out
+
+
+def test_the_line_about_the_machine():
+    assert "cores" in machine() and "torch" in machine() and "numpy" in machine()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(benchmark.BENCHMARKS))
+def test_each_benchmark_runs_and_its_sides_agree(name):
+    result = benchmark.BENCHMARKS[name](quick=True)
+    assert result.ours.cpu > 0 and result.theirs.cpu > 0
+    assert "NOT" not in benchmark.table(result)
