@@ -29,6 +29,7 @@ import warnings
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 
 from occplug import registry
 from occplug.errors import CheckpointError, ConfigError, OccplugError
@@ -382,21 +383,34 @@ def _build_transforms(height, width, transforms="random_flip", norm_mean=None, n
         return compose_for_stock(wanted, height, width, norm_mean, norm_std)
     for name in set(wanted) - set(STOCK_TRANSFORMS):
         _log.warning("torchreid ignores the transform %r, which it does not know", name)
-    return _stock_build_transforms(
-        height, width, transforms=transforms, norm_mean=norm_mean, norm_std=norm_std, **kwargs
-    )
+    return _stock_build_transforms(height, width, transforms, norm_mean, norm_std, **kwargs)
 
 
 def _build_train_sampler(data_source, train_sampler, batch_size=32, num_instances=4, **kwargs):
-    """torchreid's builder, with our samplers beside its own."""
+    """torchreid's builder, with our samplers beside its own; ours are seeded with torch's initial seed."""
+    sizes = {"batch_size": batch_size, "num_instances": num_instances}
     known = _attribute(sub("data.sampler"), "AVAI_SAMPLERS")
-    if train_sampler not in known and train_sampler in registry.names(registry.SAMPLERS):
-        return registry.build(
-            registry.SAMPLERS, train_sampler, data_source, batch_size=batch_size, num_instances=num_instances
-        )
-    return _stock_build_sampler(
-        data_source, train_sampler, batch_size=batch_size, num_instances=num_instances, **kwargs
-    )
+    if train_sampler in known or train_sampler not in registry.names(registry.SAMPLERS):
+        return _stock_build_sampler(data_source, train_sampler, **sizes, **kwargs)
+    seed = torch.initial_seed() % 2**32
+    sampler = registry.build(registry.SAMPLERS, train_sampler, data_source, **sizes, seed=seed)
+    return _EpochByEpoch(sampler) if hasattr(sampler, "set_epoch") else sampler
+
+
+class _EpochByEpoch(Sampler):
+    """`sampler`, in its next epoch at every pass: torchreid's engines never call `set_epoch`."""
+
+    def __init__(self, sampler):
+        self.sampler, self.epoch = sampler, 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self):
+        indices = list(self.sampler)
+        self.epoch += 1
+        self.sampler.set_epoch(self.epoch)  # already now: torchreid asks for the length before it iterates
+        return iter(indices)
 
 
 def _evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use_metric_cuhk03=False, use_cython=True):

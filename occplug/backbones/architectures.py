@@ -16,7 +16,7 @@ ARCHITECTURES = {
         "embed_dim": 512,
         "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "head_width": 64, "patch_size": 16},
         "text_cfg": _TEXT,
-        "quick_gelu": True,  # OpenAI's weights were trained with x * sigmoid(1.702 x); exact GELU moves features by 4e-2
+        "quick_gelu": True,  # OpenAI trained with x * sigmoid(1.702 x); exact GELU moves features by 4e-2
     },
     "clip_rn50": {
         "embed_dim": 1024,

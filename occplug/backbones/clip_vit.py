@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from occplug.backbones.architectures import architecture
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.position import patch_grid
-from occplug.errors import ConfigError, DataError
+from occplug.errors import DataError
 from occplug.registry import BACKBONES
 
 __all__ = ["CLIPViT"]

@@ -114,7 +114,8 @@ def _fetch(source: _Source, backbone: str) -> Path:
             _log.info("downloading %s", address)
             return Path(fetch())
         except (OSError, http.client.HTTPException, RuntimeError) as error:
-            reasons.append(f"{address.split('/')[2]}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            reason = str(error).strip() or type(error).__name__
+            reasons.append(f"{address.split('/')[2]}: {reason.splitlines()[0]}")
     raise _unavailable(source, backbone, "; ".join(reasons))
 
 
@@ -130,5 +131,5 @@ def _unavailable(source: _Source, backbone: str, reason: str) -> CheckpointError
         f"OpenAI's weights for {backbone} are not on this machine and cannot be downloaded ({reason}).\n"
         f"  Fetch {source.url}\n"
         f"  or open_clip_model.safetensors of https://huggingface.co/{source.repository}\n"
-        f"  elsewhere, and put it at ~/.cache/clip/{source.name} (the .pt file) or set the key backbone.weights to its path."
+        f"  elsewhere. Put the .pt file at ~/.cache/clip/{source.name}, or set backbone.weights to either's path."
     )

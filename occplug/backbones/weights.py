@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,12 +16,13 @@ from occplug.backbones.keys import demand_fit
 from occplug.backbones.position import resize_positions, stored_grid
 from occplug.errors import CheckpointError, ConfigError
 
-__all__ = ["fit_clip", "load_clip", "read_clip"]
+__all__ = ["SIZES", "TEXT_SIDE", "TOKEN_TABLE", "fit_clip", "load_clip", "read_clip"]
 
 _log = logging.getLogger(__name__)
-_TABLE = "token_embedding.weight"
-_SIZES = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in OpenAI's archives
-_TEXT_SIDE = re.compile(r"(positional_embedding|text_projection|logit_scale|ln_final\.|token_embedding\.|transformer\.).*")
+TOKEN_TABLE = "token_embedding.weight"
+_OUTSIDE_TOWERS = (TOKEN_TABLE, "logit_scale")
+SIZES = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in OpenAI's archives
+TEXT_SIDE = re.compile(r"(positional_embedding|text_projection|logit_scale|(ln_final|token_embedding|transformer)\..*)")
 
 
 def load_clip(source, backbone: nn.Module, text: nn.Module | None = None, prompts: Iterable[nn.Module] = ()) -> None:
@@ -63,7 +64,7 @@ def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
         )
     check_sum(path)
     state, where = read_tensors(path)
-    return {key: value for key, value in state.items() if key not in _SIZES}, where
+    return {key: value for key, value in state.items() if key not in SIZES}, where
 
 
 def fit_clip(
@@ -72,8 +73,13 @@ def fit_clip(
     backbone: nn.Module,
     text: nn.Module | None = None,
     prompts: Iterable[nn.Module] = (),
+    checked: Mapping[str, Collection[int]] | None = None,
 ) -> None:
-    """Load `state` (OpenAI's layout) as :func:`load_clip` does; every tensor is used or named in the log."""
+    """Load `state` (OpenAI's layout) as :func:`load_clip` does; every tensor is used or named in the log.
+
+    Args:
+        checked: name -> shape of tensors that must be in the file too, although nothing here uses them.
+    """
     prompts = list(prompts)
     state = _with_counters(state, backbone)
     state = _with_fitted_positions(state, backbone)
@@ -82,14 +88,16 @@ def fit_clip(
         expected |= {key: value.shape for key, value in text.state_dict().items()}
     if prompts:
         sizes = backbone.arch["text_cfg"]
-        expected[_TABLE] = (sizes["vocab_size"], sizes["width"])
-    unused = [key for key in state if key not in expected and _TEXT_SIDE.fullmatch(key)]
-    demand_fit(state, expected, where, f"the CLIP {backbone.arch.get('name', '')}".strip(), unused)
+        expected[TOKEN_TABLE] = (sizes["vocab_size"], sizes["width"])
+    spare = [key for key in state if (TEXT_SIDE.fullmatch(key) if text is None else key in _OUTSIDE_TOWERS)]
+    unused = [key for key in spare if key not in expected]
+    name = backbone.arch.get("name", "with these sizes")
+    demand_fit(state, expected | dict(checked or {}), where, f"the CLIP {name}", () if checked else unused)
     backbone.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
     if text is not None:
         text.load_state_dict({key: state[key] for key in text.state_dict()})
     for prompt in prompts:
-        prompt.fill(state[_TABLE])
+        prompt.fill(state[TOKEN_TABLE])
     _log.info("%s: %d tensors read; not used: %s", where, len(expected), ", ".join(unused) or "none")
 
 

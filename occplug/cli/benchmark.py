@@ -173,14 +173,13 @@ def stage1(quick: bool) -> Comparison:
 
 def _prompt_step(length: int | None, batch: int) -> Callable:
     """`length` None: as long as the template."""
-    from occplug.backbones import build_text_tower
+    from occplug.backbones import architecture, build_text_tower
     from occplug.losses import SupCon
     from occplug.prompts import IdentityPrompts
 
     torch.manual_seed(0)
-    text = build_text_tower("clip_vit_b16").requires_grad_(False)
+    text = build_text_tower(architecture("clip_vit_b16")).requires_grad_(False)
     prompts = IdentityPrompts(text.width, 702, "A photo of a {4} person.")
-    prompts.template.normal_(std=0.01)
     labels = torch.randint(702, (batch,))
     images = F.normalize(torch.randn(batch, text.text_projection.shape[1]))
     contrast, optimizer = SupCon(), torch.optim.Adam(prompts.parameters())

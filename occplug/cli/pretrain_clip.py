@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import shlex
 import subprocess
@@ -20,8 +21,8 @@ __all__ = ["main"]
 
 EXTRA = (
     "For a faster start two attribute losses run beside it: linear heads on the image embedding (dropped afterwards), "
-    "and short captions of one attribute each. Half of the run sees one patch of each 2x2 block, the next 35 % two, "
-    "the last 15 % all. AdamW 1.2e-3 (.9, .98), decay .05 except on tables, linear decay, batch 128; flip, gain, shift."
+    "and short captions of one attribute each. 55 % of the run sees one patch of each 2x2 block, then 35 % two, "
+    "the last 10 % all. AdamW 1.2e-3 (.9, .98), decay .05 except on tables, linear decay, batch 128; flip, gain, shift."
 )
 
 
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start", default=0.25, type=float, help="share of the images to render before training starts")
     p.add_argument("--cache", type=Path, metavar="DIR", help="images and checkpoint; default: under the temp folder")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in the cache")
+    p.add_argument("--note", metavar="TEXT", help="a sentence on this run for the card")
     return p
 
 
@@ -57,10 +59,10 @@ def main(argv: list[str]) -> None:
     if trainer.progress < 1:
         print(f"stopped at {trainer.samples:,} samples; --resume goes on (state in {cache})")
         return
-    measure(args, trainer, cache, shlex.join(["python", "tools/pretrain_clip.py", *argv]))
+    measure(args, trainer, cache)
 
 
-def measure(args: argparse.Namespace, trainer, cache: Path, command: str) -> None:
+def measure(args: argparse.Namespace, trainer, cache: Path) -> None:
     """Score the trained model and write the card beside the weights."""
     from occplug.pretraining.card import write_card
     from occplug.pretraining.render import Scene
@@ -78,14 +80,18 @@ def measure(args: argparse.Namespace, trainer, cache: Path, command: str) -> Non
     }
     scores = {name: score(trainer.model, trainer.tokenize, sample) for name, sample in samples.items()}
     card = args.out.with_suffix(".md")
-    write_card(card, args.out, facts(args, trainer, command), EXTRA, scores)
+    write_card(card, args.out, facts(args, trainer), EXTRA, scores)
     figures = {name: [s.attributes, s.retrieval] for name, s in scores.items()}
     (cache / "scores.json").write_text(json.dumps(figures, indent=1))
     print(card.read_text(encoding="utf-8"))
 
 
-def facts(args: argparse.Namespace, trainer, command: str) -> dict[str, str]:
+def facts(args: argparse.Namespace, trainer) -> dict[str, str]:
     """What made the file, one line each."""
+    options = {"out": args.out, "personas": args.personas, "cameras": args.cameras, "threads": args.threads}
+    options |= {"samples": args.samples} if math.isinf(args.minutes) else {"minutes": f"{args.minutes:g}"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = shlex.join(["python", "tools/pretrain_clip.py", *words])
     data = f"{args.personas:,} people x 2 images, {args.cameras} cameras at severity 1, 15 % occluded"
     wall, cpu = trainer.seconds / 60, trainer.cpu_seconds / 60
     return {
@@ -95,7 +101,7 @@ def facts(args: argparse.Namespace, trainer, command: str) -> dict[str, str]:
         "time": f"{wall:.0f} min wall, {cpu:.0f} min CPU in {args.threads} processes, rendering not counted",
         "date": date.today().isoformat(),
         "versions": f"python {platform.python_version()}, torch {torch.__version__}, source {revision()}",
-    }
+    } | ({"note": args.note} if args.note else {})
 
 
 def revision() -> str:

@@ -96,7 +96,7 @@ def _write_queries(file: Path, result, paths: list[str]) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
-            np.savez_compressed(stream, ap=result.ap, first_hit=result.first_hit, file=names)
+            np.savez_compressed(stream, ap=result.ap, first_hit=result.first_hit, image=names)
 
     write_atomically(file, write)
 

@@ -38,7 +38,6 @@ class MethodEngine(RunMixin, Engine):
         self.setup_run(cfg, folder, device, limit)
         self.model = method
         self.stages = method.stages()
-        self.evaluates = False
         dtype = AMP_TYPES[cfg.amp.dtype] if device.type == "cuda" else None
         self.amp_dtype = dtype
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

@@ -21,9 +21,9 @@ def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
     Raises: ValueError if the shapes do not fit (message gives both).
     """
     query, gallery = _checked(query, gallery)
-    norms = gallery.square().sum(1)
-    distances = torch.addmm(norms[None], query, gallery.T, alpha=-2)  # [Q, G]
-    return distances.add_(query.square().sum(1)[:, None]).clamp_(min=0)
+    q_squares, g_squares = (torch.linalg.vector_norm(x, dim=1).square() for x in (query, gallery))  # no copy of x
+    distances = torch.addmm(g_squares[None], query, gallery.T, alpha=-2)  # [Q, G]
+    return distances.add_(q_squares[:, None]).clamp_(min=0)
 
 
 def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:

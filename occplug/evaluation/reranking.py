@@ -16,7 +16,7 @@ from occplug.errors import ConfigError, DataError
 
 __all__ = ["re_ranking", "reranking_inputs"]
 
-BLOCK = 128  # images per block: a block of distances is 128 x N
+BLOCK = 64  # images per block: a block of distances is 64 x N
 
 
 def reranking_inputs(q_g, q_q, g_g) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,8 +79,8 @@ class _Pairs:
             columns = slice(start - self.queries, stop - self.queries)
             from_query, from_gallery = self.q_g[:, columns], self.g_g[:, columns]
         rows = np.empty((stop - start, self.total), np.float32)
-        np.square(from_query.T, out=rows[:, : self.queries], casting="same_kind")
-        np.square(from_gallery.T, out=rows[:, self.queries :], casting="same_kind")
+        rows[:, : self.queries] = np.square(from_query).T
+        rows[:, self.queries :] = np.square(from_gallery).T
         largest = rows.max(axis=1)
         if np.isnan(largest).any():
             raise DataError(
@@ -127,7 +127,7 @@ def _smallest(rows: np.ndarray, count: int) -> np.ndarray:
     limit = np.partition(rows, count - 1, axis=1)[:, count - 1]
     flat = np.flatnonzero(rows <= limit[:, None])  # at least `count` in each row
     row, column = np.divmod(flat, rows.shape[1])
-    order = np.lexsort((column, rows.ravel()[flat], row))
+    order = np.lexsort((rows.ravel()[flat], row))  # stable: equal entries stay in the order of their columns
     first = np.searchsorted(row, np.arange(len(rows)))  # where each row starts, before and after sorting
     return column[order][first[:, None] + np.arange(count)]
 

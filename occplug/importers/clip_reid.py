@@ -1,4 +1,4 @@
-"""Checkpoints of the official CLIP-ReID code (Syliz517/CLIP-ReID): two-stage models and baselines, ViT-B/16 and RN50."""
+"""Checkpoints of the official CLIP-ReID code (Syliz517/CLIP-ReID), baselines included, on ViT-B/16 and RN50."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from torch import Tensor
 
 from occplug.backbones import architecture
 from occplug.backbones.files import read_tensors
-from occplug.backbones.keys import demand_fit
 from occplug.backbones.position import patch_grid
 from occplug.config import default_config
-from occplug.errors import CheckpointError
-from occplug.importers.report import load_renamed, rows_of
+from occplug.importers.report import Composed, load_renamed, most_common
 from occplug.method import Method, build_method
 
 __all__ = ["load"]
@@ -27,12 +25,10 @@ TABLE = (
     ("text.", "text_encoder."),
     ("prompts.context", "prompt_learner.cls_ctx"),
 )
-_CAMERAS = "cv_embed"
-_CONTEXT = "prompt_learner.cls_ctx"
 _PREFIX, _SUFFIX = "prompt_learner.token_prefix", "prompt_learner.token_suffix"
-_PREFIX_LENGTH = 5  # start, A, photo, of, a
-_STRIDES = (16, 12, *range(15, 12, -1), *range(11, 0, -1))  # the official two first
-_SIZES = ((256, 128), (384, 128), (224, 224), (256, 256), (384, 192))  # for the hint of an error
+_POSITIONS = "image_encoder.positional_embedding"
+_STRIDES = (16, 12, 15, 14, 13, *range(11, 0, -1))  # the official two first
+_SIZES = ((256, 128), (384, 128), (224, 224), (256, 256), (384, 192))  # image sizes for the hint of an error
 
 
 def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
@@ -45,29 +41,81 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
 
     Args:
         image_size: (height, width) it was trained at; the position embedding must fit it.
-        num_cameras: if given, the number of cameras the file must have been trained with.
+        num_cameras: if given, the number of cameras a file with a camera embedding must have been trained with.
 
     Raises:
         CheckpointError: unreadable, or every official name that is wrongly shaped, missing or unknown.
         ConfigError: `neck` is neither "before" nor "after".
     """
     state, where = read_tensors(checkpoint)
-    is_vit = not any(name.startswith(("image_encoder.layer1.", "image_encoder.attnpool.")) for name in state)
-    cameras = rows_of(state, [_CAMERAS]) if is_vit else None
-    if num_cameras is not None and cameras is not None and cameras != num_cameras:
-        raise CheckpointError(f"{where}: cv_embed is for {cameras} cameras, num_cameras says {num_cameras}")
-    method = _build(state, is_vit, tuple(image_size), cameras or 0, neck)
-    with_prompts = method.options.prompts
-    if with_prompts:
-        _check_fixed_tokens(state, method, where)
+    is_vit = not any(name.startswith(("image_encoder.layer", "image_encoder.attnpool")) for name in state)
+    method = _build(state, is_vit, tuple(image_size), num_cameras, neck)
+    composed = {}
+    if method.options.prompts:
+        composed["prompts.template"] = _template(method)
     load_renamed(
         method,
         state,
         TABLE,
         where,
-        f"CLIP-ReID on {'ViT-B/16' if is_vit else 'RN50'}{'' if with_prompts else ' (baseline)'}",
-        computed={"prompts.template": _template(state, method)} if with_prompts else None,
-        unused=[*([_PREFIX, _SUFFIX] if with_prompts else []), *([] if is_vit else [_CAMERAS])],
-        hints=_hints(state, is_vit),
+        f"CLIP-ReID{'' if composed else ' (baseline)'} on {'ViT-B/16' if is_vit else 'RN50'}",
+        composed,
+        unused=() if is_vit else ["cv_embed"],  # the official code makes one for RN50 and never reads it
+        hints=_hints(state, is_vit, tuple(image_size)),
     )
     return method.eval()
+
+
+def _build(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int], num_cameras: int | None, neck: str):
+    """A CLIPReID with random weights and the sizes the tensors tell."""
+    cameras = (num_cameras or most_common(state, ["cv_embed"])) if is_vit and "cv_embed" in state else 0
+    with_prompts = any(name.startswith(("prompt_learner.", "text_encoder.")) for name in state)
+    learnable = most_common(state, ["prompt_learner.cls_ctx"], axis=1) or 4
+    options = {
+        "data.height": image_size[0],
+        "data.width": image_size[1],
+        "backbone.weights": "none",
+        "backbone.stride": (_stride(state, image_size) or 16) if is_vit else 16,
+        "backbone.sie_camera": bool(cameras),
+        "method.prompts": with_prompts,
+        "method.template": f"A photo of a {{{learnable}}} person.",
+        "method.neck": neck,
+    }
+    pairs = [item for pair in options.items() for item in pair]
+    cfg = default_config("clip_reid", "clip_vit_b16" if is_vit else "clip_rn50", pairs)
+    classes = most_common(state, ["classifier.weight", "classifier_proj.weight", "prompt_learner.cls_ctx"])
+    return build_method(cfg, classes or 1, cameras or 1, pretrained=False)
+
+
+def _stride(state: dict[str, Tensor], image_size: tuple[int, int]) -> int | None:
+    """The patch stride whose grid has as many patches as the position embedding, None if none has."""
+    patch = architecture("clip_vit_b16")["vision_cfg"]["patch_size"]
+    patches = (most_common(state, [_POSITIONS]) or 0) - 1
+    for stride in _STRIDES:
+        height, width = patch_grid(image_size, patch, stride)
+        if height * width == patches:
+            return stride
+    return None
+
+
+def _hints(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int]) -> list[str]:
+    """Which image size the file was trained at, if not `image_size`."""
+    if not is_vit or _POSITIONS not in state or _stride(state, image_size):
+        return []
+    rows = len(state[_POSITIONS])
+    fits = [f"{h}x{w} (stride {stride})" for h, w in _SIZES if (stride := _stride(state, (h, w))) in (16, 12)]
+    size = f"{image_size[0]}x{image_size[1]}"
+    return [f"{rows} position rows fit no stride at {size}; pass the image_size of training: {', '.join(fits) or '?'}"]
+
+
+def _template(method: Method) -> Composed:
+    """The prompt's fixed tokens: the official prefix, and of the padded suffix what comes up to end-of-text."""
+    prompts, text = method.prompts, method.text
+    slots, length = prompts.slots, len(prompts.ids)
+    suffix = (1, text.context_length - slots.stop, text.width)
+
+    def make(state):
+        between = torch.zeros(len(slots), text.width)
+        return torch.cat([state[_PREFIX][0], between, state[_SUFFIX][0, : length - slots.stop]])
+
+    return Composed({_PREFIX: (1, slots.start, text.width), _SUFFIX: suffix}, make)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from occplug.backbones.keys import demand_fit
 
-__all__ = ["load_renamed", "official_name", "rows_of"]
+__all__ = ["Composed", "load_renamed", "most_common", "official_name"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A tensor of ours that several official ones make up.
+
+    Args:
+        shapes: the official names it is made of, and their shapes.
+        make: official state dict -> the tensor.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    make: Callable[[Mapping[str, Tensor]], Tensor]
 
 
 def official_name(name: str, table: Sequence[tuple[str, str]]) -> str:
@@ -32,31 +46,39 @@ def load_renamed(
     table: Sequence[tuple[str, str]],
     where: str,
     what: str,
-    computed: Mapping[str, Tensor] | None = None,
+    composed: Mapping[str, Composed] | None = None,
     unused: Collection[str] = (),
     hints: Collection[str] = (),
 ) -> None:
-    """Load the official `state` into `module`, all or nothing; unused official names go to the log.
+    """Load the official `state` into `module`, all or nothing; official names without use go to the log.
 
     Args:
         table: (our prefix, official prefix), see :func:`official_name`.
-        computed: tensors of `module`, by our names, that no single official tensor holds.
+        where, what: the file and the model, for messages.
+        composed: by our names, what no single official tensor holds.
         unused: official names the module has no use for.
         hints: likely causes, added to the message of a failure.
 
     Raises:
         CheckpointError: lists every wrongly shaped, missing and unknown official name.
     """
-    computed = computed or {}
-    own = {name: value for name, value in module.state_dict().items() if name not in computed}
+    composed = composed or {}
+    own = {name: value for name, value in module.state_dict().items() if name not in composed}
     names = {name: official_name(name, table) for name in own}
-    demand_fit(state, {names[name]: value.shape for name, value in own.items()}, where, what, unused, hints)
-    module.load_state_dict({name: state[names[name]] for name in own} | dict(computed))
+    expected = {names[name]: tuple(value.shape) for name, value in own.items()}
+    for part in composed.values():
+        expected |= part.shapes
+    demand_fit(state, expected, where, what, unused, hints)
+    made = {name: part.make(state) for name, part in composed.items()}
+    module.load_state_dict({name: state[names[name]] for name in own} | made)
     left = [name for name in unused if name in state]
-    _log.info("%s: %d tensors read into %s; not used: %s", where, len(own), what, ", ".join(left) or "none")
+    _log.info("%s: %d tensors read into %s; not used: %s", where, len(expected), what, ", ".join(left) or "none")
 
 
-def rows_of(state: Mapping[str, Tensor], names: Sequence[str], axis: int = 0) -> int | None:
-    """The length most of the tensors `names` have along `axis` (the first of them if even), None if none is there."""
+def most_common(state: Mapping[str, Tensor], names: Collection[str], axis: int = 0) -> int | None:
+    """The length that most of the tensors `names` have along `axis`, the first one's if even; None if none is there.
+
+    Sizes are read by majority, so that one wrongly shaped tensor is reported and not believed.
+    """
     found = [state[name].shape[axis] for name in names if name in state and state[name].ndim > axis]
     return max(found, key=found.count) if found else None

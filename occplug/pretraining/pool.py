@@ -13,7 +13,7 @@ from occplug.datasets.synthocc import ATTRIBUTES
 from occplug.pretraining.render import Scene, caption_of, draw_persona, render
 from occplug.pretraining.texts import PHRASES
 
-__all__ = ["CHUNK", "Pool", "labels_of", "render_chunks"]
+__all__ = ["CHUNK", "Pool", "labels_of", "render_chunks", "shares_of"]
 
 CHUNK = 512  # images a file; 12.6 MB
 IMAGES_PER_PERSONA = 2
@@ -42,6 +42,12 @@ def labels_of(personas: list) -> dict[str, Tensor]:
     labels = {n: torch.tensor([ATTRIBUTES[n].index(getattr(p, n)) for p in personas]) for n in PHRASES}
     hidden = torch.tensor([p.hair == "bald" or p.hat != "none" for p in personas])
     return labels | {"hair_color": labels["hair_color"].masked_fill(hidden, -100)}
+
+
+def shares_of(labels: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Per attribute the share of each value among the labels that are not hidden."""
+    counts = {n: label[label >= 0].bincount(minlength=len(ATTRIBUTES[n])) for n, label in labels.items()}
+    return {name: count / count.sum() for name, count in counts.items()}
 
 
 class Pool:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from occplug.backbones import tiny
 from occplug.pretraining import parallel
-from occplug.pretraining.pool import CHUNK, IMAGES_PER_PERSONA, Pool, render_chunks
+from occplug.pretraining.pool import CHUNK, IMAGES_PER_PERSONA, Pool, labels_of, render_chunks, shares_of
 from occplug.pretraining.render import Scene, caption_of, draw_persona
 from occplug.pretraining.texts import vocabulary
 from occplug.pretraining.trainer import Trainer, TrainingPlan
@@ -65,9 +65,10 @@ def _train(args: argparse.Namespace, cache: Path, rank: int) -> Trainer:
     stop = _StopOnInterrupt()
     parallel.join(rank, args.threads, cache / "meeting")
     scene = pretraining_scene(args)
-    ids = vocabulary(caption_of(draw_persona(scene.seed, scene.group_size, pid)) for pid in range(2000))
+    people = [draw_persona(scene.seed, scene.group_size, pid) for pid in range(2000)]
+    ids = vocabulary(map(caption_of, people))
     plan = TrainingPlan(samples=args.samples, minutes=args.minutes)
-    trainer = Trainer(ids, plan, rank, args.threads)
+    trainer = Trainer(ids, plan, shares_of(labels_of(people)), rank, args.threads)
     if args.resume and (cache / CHECKPOINT).is_file():
         trainer.load_state_dict(torch.load(cache / CHECKPOINT, weights_only=True))
     chunks = -(-args.personas * IMAGES_PER_PERSONA // CHUNK)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from occplug.backbones.tiny import ARCHITECTURE, initial_table
 from occplug.datasets.synthocc import ATTRIBUTES
+from occplug.errors import CheckpointError
 from occplug.pretraining import parallel
 from occplug.pretraining.texts import PHRASES, RowTokenizer, prompts
 
@@ -35,7 +36,7 @@ class TrainingPlan:
     lr: float = 1.2e-3
     weight_decay: float = 0.05
     warmup: int = 60  # steps
-    attributes: float = 2.0  # weight of each of the two attribute losses
+    attributes: float = 4.0  # weight of each of the two attribute losses
     seed: int = 0
 
 
@@ -114,12 +115,20 @@ def augment(images: Tensor, draw: torch.Generator) -> Tensor:
 
 
 class Trainer:
-    """Model, optimiser and counters; `state_dict` and `load_state_dict` carry all of it over an interruption."""
+    """Model, optimiser and counters; `state_dict` and `load_state_dict` carry all of it over an interruption.
 
-    def __init__(self, token_ids: Tensor, plan: TrainingPlan, rank: int = 0, world: int = 1):
+    Args:
+        token_ids: the vocabulary whose rows are trained and stored.
+        plan: numbers of the recipe.
+        shares: per attribute of PHRASES the share of the people with each value.
+        rank, world: this process among all of them.
+    """
+
+    def __init__(self, token_ids: Tensor, plan: TrainingPlan, shares: dict[str, Tensor], rank: int = 0, world: int = 1):
         torch.manual_seed(plan.seed)
         self.plan, self.token_ids, self.rank, self.world = plan, token_ids, rank, world
         self.tokenize = RowTokenizer(token_ids)
+        self.log_shares = {name: value.clamp_min(1e-3).log() for name, value in shares.items()}
         self.model = build_model(token_ids)
         self.heads = nn.ModuleDict({n: nn.Linear(ARCHITECTURE["embed_dim"], len(ATTRIBUTES[n])) for n in PHRASES})
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of the attribute prompts' cosines
@@ -142,7 +151,7 @@ class Trainer:
         lr = self.plan.lr * min(1.0, (self.steps + 1) / self.plan.warmup) * max(1 - p, 0.01)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.model.visual.patch_dropout.keep = 1 if p < 0.5 else 2 if p < 0.85 else 4
+        self.model.visual.patch_dropout.keep = 1 if p < 0.55 else 2 if p < 0.9 else 4
 
     def step(self, images: Tensor, captions: list[str], labels: dict[str, Tensor]) -> dict[str, float]:
         """One update from this process's share of the batch.
@@ -187,8 +196,9 @@ class Trainer:
         groups = [prompts(name, draw) for name in names]
         text = encode_text(self.model, *self.tokenize([line for lines in groups for line in lines]))
         text = dict(zip(names, text.split([len(lines) for lines in groups]), strict=True))
-        heads = [F.cross_entropy(self.heads[n](features), labels[n]) for n in names]
-        by_text = [F.cross_entropy(self.scale.exp() * unit @ text[n].T, labels[n]) for n in names]
+        # logit adjustment (arXiv 2007.07314): the shares go in here, so that similarities need not encode them
+        heads = [F.cross_entropy(self.heads[n](features) + self.log_shares[n], labels[n]) for n in names]
+        by_text = [F.cross_entropy(self.scale.exp() * unit @ text[n].T + self.log_shares[n], labels[n]) for n in names]
         return {"heads": torch.stack(heads).mean(), "prompts": torch.stack(by_text).mean()}
 
     def state_dict(self) -> dict:
@@ -203,7 +213,13 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            CheckpointError: it was trained on another vocabulary.
+        """
+        if not torch.equal(state["token_ids"], self.token_ids):
+            raise CheckpointError("the checkpoint to resume from has another vocabulary; start without --resume")
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         self.scale.data.copy_(state["scale"])

@@ -42,9 +42,7 @@ class IdentityPrompts(nn.Module):
         ConfigError: none or several `{n}`, n = 0, or more tokens than a CLIP takes.
     """
 
-    def __init__(
-        self, width: int, num_classes: int, template: str, tokenizer: Callable[[str], list[int]] = tokenise
-    ):
+    def __init__(self, width: int, num_classes: int, template: str, tokenizer: Callable[[str], list[int]] = tokenise):
         super().__init__()
         self.ids, self.slots = _parse(template, tokenizer)
         self.eot = len(self.ids) - 1
@@ -61,7 +59,10 @@ class IdentityPrompts(nn.Module):
             ValueError: a table of another width, or without a row for each id.
         """
         if table.ndim != 2 or table.shape[1] != self.template.shape[1] or len(table) <= max(self.ids):
-            raise ValueError(f"token table {list(table.shape)} for ids up to {max(self.ids)}, {list(self.template.shape)}")
+            width = self.template.shape[1]
+            raise ValueError(
+                f"token table is {list(table.shape)}; ids reach {max(self.ids)} and embeddings are {width}"
+            )
         self.template.copy_(table[self.ids])
 
     def forward(self, labels: Tensor) -> Tensor:

@@ -108,8 +108,7 @@ def test_galleries_of_fewer_than_50(seed, num_query, num_gallery, num_ids, num_c
 def test_ties_follow_the_rule_in_any_order_of_the_gallery(seed, levels, few):
     rng = np.random.default_rng(seed)
     _, q_pids, g_pids, q_camids, g_camids = case = random_case(seed, 6, 40, 5, 3)
-    distances = rng.choice([0.0, 0.5, 1.0, 2.0, 3.0, np.inf], (6, 40))
-    distances = np.minimum(distances, levels)
+    distances = rng.choice([0.0, 0.5, 1.0, 2.0, 3.0, np.inf][-levels:], (6, 40))
     if not has_match(case):
         return
     order = rng.permutation(40)
@@ -263,7 +262,7 @@ def test_the_whole_matrix_is_never_held():
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_msmt17_in_two_gigabytes():
-    assert growth_in_mib(11659, 82161, 1280) < 2000
+    assert growth_in_mib(11659, 82161, 1280) < 1900
 
 
 # ---------------------------------------------------------------- results

@@ -22,6 +22,7 @@ CAPTIONS = [
     "a pedestrian wearing a yellow vertical striped coat with grey, of heavy build",
     "a person",
 ]
+EVEN = {name: torch.ones(len(ATTRIBUTES[name])) / len(ATTRIBUTES[name]) for name in PHRASES}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def _batch(seed, size=8):
 
 def test_resumed_training_equals_uninterrupted_training(ids, tmp_path):
     def fresh():
-        return Trainer(ids, TrainingPlan(samples=1000, batch=8))
+        return Trainer(ids, TrainingPlan(samples=1000, batch=8), EVEN)
 
     straight, first = fresh(), fresh()
     torch.manual_seed(9)
@@ -121,7 +122,7 @@ def test_resumed_training_equals_uninterrupted_training(ids, tmp_path):
 
 
 def test_training_moves_only_rows_that_were_shown(ids):
-    trainer = Trainer(ids, TrainingPlan(samples=1000, batch=8))
+    trainer = Trainer(ids, TrainingPlan(samples=1000, batch=8), EVEN)
     before = copy.deepcopy(trainer.model.token_embedding.weight.data)
     trainer.step(*_batch(0))
     moved = set(ids[(trainer.model.token_embedding.weight.data != before).any(dim=1)].tolist())
@@ -130,7 +131,7 @@ def test_training_moves_only_rows_that_were_shown(ids):
 
 
 def test_schedule_ends_with_whole_images_and_a_small_step(ids):
-    trainer = Trainer(ids, TrainingPlan(samples=1000, minutes=math.inf))
+    trainer = Trainer(ids, TrainingPlan(samples=1000, minutes=math.inf), EVEN)
     keeps, rates = [], []
     for trainer.samples in (0, 600, 999):
         trainer.steps = 100

@@ -62,9 +62,7 @@ def caption(person: Persona) -> str:
     )
 
 
-def training_caption(
-    person: Persona, draw: np.random.Generator, visibility: Mapping[str, float] | None = None
-) -> str:
+def training_caption(person: Persona, draw: np.random.Generator, visibility: Mapping[str, float] | None = None) -> str:
     """A shuffled, incomplete description: one of four openings, clauses in random order, each dropped with p = .25.
 
     Args:

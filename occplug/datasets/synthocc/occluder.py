@@ -75,9 +75,9 @@ def _drawn(category: str, draw: np.random.Generator, light: Light, height: int) 
     return np.ascontiguousarray(picture[:, ::-1]) if mirror else picture
 
 
-def _corner(category: str, draw: np.random.Generator, shape: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
-    """Column and row of the cut-out's top left pixel in the frame."""
-    (h, w), (height, width) = shape, frame
+def _corner(category: str, draw: np.random.Generator, cut: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+    """Column and row, in the frame, of the top left pixel of a cut-out of size `cut`."""
+    (h, w), (height, width) = cut, frame
     x = draw.uniform(0.1, 0.9) * width - w / 2
     y = draw.uniform(0.97, 1.06) * height - h
     if category == "car":  # only part of it is in the frame
@@ -85,6 +85,8 @@ def _corner(category: str, draw: np.random.Generator, shape: tuple[int, int], fr
         y = draw.uniform(0.98, 1.10) * height - h
     elif category == "pole":
         x, y = draw.uniform(0.3, 0.7) * width - w / 2, -0.02 * height
+    elif category in ("bin", "suitcase"):  # small: elsewhere it would rarely hide enough
+        x = draw.uniform(0.3, 0.7) * width - w / 2
     elif category == "umbrella":
         x, y = draw.uniform(0.25, 0.75) * width - w / 2, draw.uniform(-0.12, 0.03) * height
     elif category == "sign" and draw.random() < 0.5:
@@ -92,9 +94,7 @@ def _corner(category: str, draw: np.random.Generator, shape: tuple[int, int], fr
     return round(x), round(y)
 
 
-def _placed(
-    category: str, draw: np.random.Generator, light: Light, body: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _placed(category: str, draw: np.random.Generator, light: Light, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rgb, alpha) of a drawn category, premultiplied, on a frame of the shape of `body`."""
     picture = _drawn(category, draw, light, body.shape[0])
     if category == "wall":

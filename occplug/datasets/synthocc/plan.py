@@ -84,8 +84,10 @@ def plan(size: Size, knobs: Knobs) -> list[Shot]:
         DataError: too few cameras for the queries of an identity.
     """
     most = -(-size.queries // size.test_ids)
-    if max(2, knobs.num_cameras - 2) < most or knobs.num_cameras < 2:
-        raise DataError(f"synthocc: num_cameras must be at least {max(2, most + 2)} for this size, not {knobs.num_cameras}")
+    # an identity visits all cameras but two, and at least two; its queries need as many
+    fewest = 2 if most <= 2 else most + 2
+    if knobs.num_cameras < fewest:
+        raise DataError(f"synthocc: num_cameras must be at least {fewest} for this size, not {knobs.num_cameras}")
     draw = rng(knobs.seed, PLAN)
     first_test, first_distractor = size.train_ids, size.train_ids + size.test_ids
     visits = [_visits(draw, knobs.num_cameras) for _ in range(first_distractor + size.distractor_ids)]
@@ -105,7 +107,7 @@ def plan(size: Size, knobs: Knobs) -> list[Shot]:
         (GALLERY, gallery, _occluded(draw, len(gallery), knobs.occ_gallery)),
         (TWINS, queries, np.zeros(len(queries), bool)),
     )
-    listed = [(split, *key, bool(is_occluded)) for split, keys, flags in splits for key, is_occluded in zip(keys, flags)]
+    listed = [(split, *key, bool(flag)) for split, keys, flags in splits for key, flag in zip(keys, flags)]
     return [Shot(split, frame, *rest) for frame, (split, *rest) in enumerate(listed, start=1)]
 
 

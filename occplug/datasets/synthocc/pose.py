@@ -67,7 +67,8 @@ def _arm(joints: dict[str, np.ndarray], side: str, sign: int, pose: Pose, width:
     phase = pose.phase + (np.pi if sign > 0 else 0)  # opposite to the leg of the same side
     swing = 0.9 * pose.amplitude * np.sin(phase)
     shoulder = np.array([sign * 0.112 * width, 0.80, 0.0])
-    upper, fore = _turn(swing, _UPPER_ARM, sign * 0.16), _turn(swing + 0.12 + 0.5 * pose.amplitude, _FOREARM, sign * 0.05)
+    upper = _turn(swing, _UPPER_ARM, sign * 0.16)
+    fore = _turn(swing + 0.12 + 0.5 * pose.amplitude, _FOREARM, sign * 0.05)
     if pose.arms == "forward":
         upper, fore = _turn(0.1, _UPPER_ARM, sign * 0.14), _turn(1.25, _FOREARM, -sign * 0.1)
     elif pose.arms == "ear" and pose.ear_side == sign:
@@ -120,7 +121,7 @@ class View:
 def fit_view(
     joints: dict[str, np.ndarray], yaw: float, pitch: float, body: float, column: float, frame_height: int
 ) -> View:
-    """Stand the lowest foot on the frame's ground line, `body` pixels tall, or less if the head would leave the frame."""
+    """The lowest foot on the ground line, `body` pixels tall, or less if the head would leave the frame."""
     unit = View(yaw, pitch, 1.0, 0.0, 0.0)
     feet = np.stack([joints[f"{side}_{part}"] for side in ("left", "right") for part in ("heel", "toe")])
     bottom = unit.project(feet)[0][:, 1].max() + 0.02

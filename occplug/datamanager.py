@@ -1,0 +1,250 @@
+"""torchreid's image data manager with our data sets, pipelines and samplers.
+
+The draws of an image's transforms depend on (seed, epoch, index) alone, and those of a batch on (seed, epoch, first
+index), so the batches are the same for any number of workers and after a resume.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from occplug.errors import ConfigError, DataError
+from occplug.imagefile import read_image
+from occplug.registry import DATASETS, SAMPLERS, get, names
+from occplug.torchreid_bridge import ImageDataManager, stock_dataset, stock_sampler
+from occplug.transforms import build_pipeline
+
+__all__ = ["DataManager", "GeneratedDataManager"]
+
+
+def _seed_of(*keys: int) -> int:
+    return int(np.random.SeedSequence(keys).generate_state(1)[0])
+
+
+class _Images(Dataset):
+    """Items (path, pid, camid, ...) as uint8 tensors and their labels."""
+
+    def __init__(self, items, pipeline, seed: int = 0, read=read_image):
+        self.items, self.pipeline, self.read = items, pipeline, read
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        path, pid, camid = self.items[index][:3]
+        seed = _seed_of(self.seed, int(self.epoch), index)
+        torch.manual_seed(seed)
+        random.seed(seed)  # torchreid's own transforms draw from python's generator
+        image = self.pipeline.per_image(self.read(path))
+        return {"img": image, "pid": pid, "camid": camid, "impath": path, "index": index}
+
+    def collate(self, rows: list[dict]) -> dict:
+        """Rows to one batch; normalises and applies the batch transforms."""
+        torch.manual_seed(_seed_of(self.seed, int(self.epoch), rows[0]["index"], 1))
+        numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("pid", "camid", "index")}
+        images = self.pipeline.per_batch(torch.stack([row["img"] for row in rows]))
+        return {"img": images, **numbers, "impath": [row["impath"] for row in rows]}
+
+
+class _Isolated:
+    """A loader that leaves the main process's random states as they were (with 0 workers, items reseed them)."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+        self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self):
+        if self.loader.num_workers:
+            yield from self.loader
+            return
+        for batch in _swapping(iter(self.loader)):
+            yield batch
+
+
+def _swapping(batches):
+    while True:
+        outer, outer_python = torch.get_rng_state(), random.getstate()
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        finally:
+            torch.set_rng_state(outer)
+            random.setstate(outer_python)
+        yield batch
+
+
+def _one_thread(worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+class DataManager(ImageDataManager):
+    """Loaders of `cfg.data.sources` (training) and `cfg.data.targets` (query and gallery).
+
+    The attributes of torchreid's `ImageDataManager`, plus `pids` and `cameras` (label -> number in the data set),
+    `cache_loader`, `summary`, `set_epoch` and `close`.
+
+    Args:
+        cfg: resolved config; reads `data`, `augment`, `input`, `sampler`, `train`, `test`, and the section with a data
+            set's name, whose keys go to its class.
+
+    Raises:
+        ConfigError: unknown data set, transform or sampler, or a batch the sampler cannot make.
+        DataError: a data set is missing, damaged, or laid out otherwise.
+    """
+
+    data_type = "image"
+
+    def __init__(self, cfg):  # torchreid's __init__ would build everything itself
+        self.cfg = cfg
+        self.sources, self.targets = list(cfg.data.sources), list(cfg.data.targets)
+        self.height, self.width = cfg.data.height, cfg.data.width
+        self.use_gpu = cfg.use_gpu and torch.cuda.is_available()
+        self.transform_tr = self._pipeline(cfg.data.transforms, cfg.input.train_interpolation)
+        self.transform_te = self._pipeline([], cfg.input.test_interpolation)
+        self._load_sets()
+        self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read)
+        self.sampler = self._make_sampler()
+        self.train_loader = self._train_loader()
+        self.train_loader_t = None
+        self._make_test_loaders()
+
+    _read = staticmethod(read_image)
+
+    def _pipeline(self, transforms, interpolation):
+        cfg = self.cfg
+        options = {name: dict(cfg.augment[name]) for name in transforms if name in cfg.augment}
+        mean, std = cfg.data.norm_mean, cfg.data.norm_std
+        return build_pipeline(transforms, cfg.data.height, cfg.data.width, mean, std, options, interpolation)
+
+    def _load_sets(self) -> None:
+        self.sets = {name: self._dataset(name) for name in dict.fromkeys(self.sources + self.targets)}
+        self.train_items, self.pids, self.cameras = [], [], []
+        for number, name in enumerate(self.sources):
+            source = self.sets[name]
+            if not source.train:
+                raise DataError(f"{name} has no training images; name another data set in data.sources")
+            offset, cameras = len(self.pids), len(self.cameras)
+            self.train_items += [(p, pid + offset, camid + cameras, number) for p, pid, camid, *_ in source.train]
+            self.pids += list(source.pids)
+            self.cameras += list(source.cameras)
+        self._num_train_pids, self._num_train_cams = len(self.pids), len(self.cameras)
+
+    def _dataset(self, name: str):
+        cls = get(DATASETS, name) if name in names(DATASETS) else stock_dataset(name)
+        keys = dict(self.cfg[name]) if name in self.cfg else {}
+        if name in ("market1501", "cuhk03"):
+            keys = {}
+        return cls(root=self.cfg.data.root, combineall=self.cfg.data.combineall, verbose=False, **keys)
+
+    def _make_sampler(self):
+        cfg = self.cfg
+        if len(self.train_items) < cfg.train.batch_size:
+            raise ConfigError(
+                f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images"
+            )
+        name, size, instances = cfg.sampler.train_sampler, cfg.train.batch_size, cfg.sampler.num_instances
+        if name in names(SAMPLERS):
+            return get(SAMPLERS, name)(self.train_items, size, instances, cfg.train.seed)
+        if name == "RandomSampler":
+            return RandomSampler(self.train_items)
+        return stock_sampler(name, self.train_items, batch_size=size, num_instances=instances)
+
+    def _loader(self, images: _Images, batch_size: int, **options):
+        workers = self.cfg.data.workers
+        return _Isolated(
+            DataLoader(
+                images,
+                batch_size=batch_size,
+                num_workers=workers,
+                collate_fn=images.collate,
+                pin_memory=self.use_gpu,
+                worker_init_fn=_one_thread,
+                **options,
+            )
+        )
+
+    def _train_loader(self):
+        keep = self.cfg.data.workers > 0
+        return self._loader(
+            self._images, self.cfg.train.batch_size, sampler=self.sampler, drop_last=True, persistent_workers=keep
+        )
+
+    def _make_test_loaders(self) -> None:
+        self.test_dataset, self.test_loader = {}, {}
+        for name in self.targets:
+            sides = {"query": self.sets[name].query, "gallery": self.sets[name].gallery}
+            self.test_dataset[name] = sides
+            self.test_loader[name] = {
+                side: self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
+                for side, items in sides.items()
+            }
+
+    def cache_loader(self, batch_size: int):
+        """The training images in order, with test transforms; the last batch may be short."""
+        return self._loader(_Images(self.train_items, self.transform_te, read=self._read), batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the draws of the next pass over `train_loader`."""
+        self._images.epoch.fill_(epoch)
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def summary(self) -> dict[str, dict]:
+        """Per data set: numbers of images and training identities, and the fingerprint of its files."""
+        return {
+            name: {
+                "train": len(s.train),
+                "query": len(s.query),
+                "gallery": len(s.gallery),
+                "train_ids": len(s.pids),
+                "fingerprint": s.fingerprint,
+            }
+            for name, s in self.sets.items()
+        }
+
+    def close(self) -> None:
+        """End the workers of the training loader."""
+        self.train_loader = None
+
+
+class _GeneratedSet:
+    """Labels of a few generated pictures."""
+
+    fingerprint = "generated"
+
+    def __init__(self, num_classes: int, num_cameras: int, per_class: int):
+        self.pids, self.cameras = list(range(num_classes)), list(range(num_cameras))
+        rows = [(pid * per_class + k, pid, k % num_cameras) for pid in self.pids for k in range(per_class)]
+        self.train = [(f"train{n}", pid, camid) for n, pid, camid in rows]
+        self.query = [(f"query{pid}", pid, 0) for pid in self.pids]
+        self.gallery = [(f"gallery{n}", pid, camid) for n, pid, camid in rows]
+
+
+class GeneratedDataManager(DataManager):
+    """Random pictures in place of data sets: for dry runs, at the config's real size and with its real pipeline."""
+
+    def __init__(self, cfg, num_classes: int = 8, num_cameras: int = 4):
+        self.shape = (num_classes, num_cameras, cfg.sampler.num_instances)
+        super().__init__(cfg)
+
+    def _dataset(self, name: str) -> _GeneratedSet:
+        return _GeneratedSet(*self.shape)
+
+    @staticmethod
+    def _read(path: str) -> Image.Image:
+        rng = np.random.default_rng(list(path.encode()))
+        return Image.fromarray(rng.integers(0, 256, (160, 80, 3), dtype=np.uint8))
