@@ -62,12 +62,12 @@ SHARE = ("from 0 to 1", lambda v: 0 <= v <= 1)
 RANGES = {
     r"test\.ranks": ("from 1 to 50", lambda v: 1 <= v <= 50),
     r"train\.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
-    r"data\.norm_std|.*\.lr": ABOVE_0,
-    r"synthocc\.ratio|.*\.(p|probability|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing)": SHARE,
+    r"data\.norm_std|.*\.(lr|min_aspect)": ABOVE_0,
+    r"synthocc\.ratio|.*\.(p|prob|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing|\w+_area)": SHARE,
     r"eval\.rerank_lambda": SHARE,
     r"data\.(height|width|k_tfm)|sampler\.num_\w+|video\.seq_len|synthocc\.group_size|run\.save_every": AT_LEAST_1,
-    r".*\.batch_size|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
-    r".*(epochs?|weight_decay|workers|threads|seed|margin|severity|clip_grad_norm|start_eval)": AT_LEAST_0,
+    r".*\.(batch_size|attempts)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
+    r".*(epochs?|weight_decay|workers|threads|seed|margin|padding|severity|clip_grad_norm|start_eval)": AT_LEAST_0,
     r".*(_lr|_factor|_mult|\.steps|stepsize|\.weights\..*|\.weight_[tx])": AT_LEAST_0,
 }
 

@@ -60,7 +60,7 @@ def resize(positions, stored, grid):
 
 
 def vit(state, images, heads, stride, camera=None):
-    """(block-before-last stream, last stream, after ln_post, projected, weights of each block); camera [B, C] or None."""
+    """(streams after 0, 1, ... blocks; after ln_post; projected; weights of each block). `camera` is [B, C] or None."""
     patches = F.conv2d(images, state["visual.conv1.weight"], stride=stride).flatten(2).transpose(1, 2)
     first = state["visual.class_embedding"].expand(len(images), -1)
     first = first if camera is None else first + camera

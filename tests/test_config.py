@@ -44,7 +44,7 @@ class PadCrop:
 
 
 class Erase:
-    defaults = {"p": 0.5, "scale": [0.02, 0.33], "bank": None}
+    defaults = {"prob": 0.5, "scale": [0.02, 0.33], "bank": None}
 
 
 class Flip:
@@ -328,7 +328,7 @@ def complaint(file, options=()) -> str:
         (CLIP + "method: {stage1: {lr: 0}}", "F: method.stage1.lr is 0.0; it must be above 0"),
         (CLIP + "method: {stage1: {weights: {loss_i2t: -1}}}", "F: method.stage1.weights.loss_i2t is -1.0; it must be at least 0"),
         (CLIP + "method: {stage2: {steps: [30, -50]}}", "F: method.stage2.steps is [30, -50]; it must be at least 0"),
-        ("augment: {random_erase_pixel: {p: 1.5}}", "F: augment.random_erase_pixel.p is 1.5; it must be from 0 to 1"),
+        ("augment: {random_erase_pixel: {prob: 1.5}}", "F: augment.random_erase_pixel.prob is 1.5; it must be from 0 to 1"),
         ("data: {height: 0}", "F: data.height is 0; it must be at least 1"),
         ("test: {ranks: [1, 60]}", "F: test.ranks is [1, 60]; it must be from 1 to 50"),
         ("data: {norm_std: [1, 0, 1]}", "F: data.norm_std is [1.0, 0.0, 1.0]; it must be above 0"),

@@ -242,8 +242,8 @@ def _our_batch() -> Callable:
     from occplug.imagefile import read_image
     from occplug.transforms import build_pipeline
 
-    per_image, per_batch = build_pipeline(list(TRAIN_TRANSFORMS), 256, 128, MEAN, STD, {}, "bilinear")
-    return lambda paths: per_batch(torch.stack([per_image(read_image(path)) for path in paths]))
+    pipeline = build_pipeline(list(TRAIN_TRANSFORMS), 256, 128, MEAN, STD)
+    return lambda paths: pipeline.per_batch(torch.stack([pipeline.per_image(read_image(path)) for path in paths]))
 
 
 def _torchreid_batch() -> Callable:

@@ -67,7 +67,7 @@ def _train(args: argparse.Namespace, cache: Path, rank: int) -> Trainer:
     scene = pretraining_scene(args)
     people = [draw_persona(scene.seed, scene.group_size, pid) for pid in range(2000)]
     ids = vocabulary(map(caption_of, people))
-    plan = TrainingPlan(samples=args.samples, minutes=args.minutes)
+    plan = TrainingPlan(samples=args.samples, minutes=args.minutes, batch=args.batch)
     trainer = Trainer(ids, plan, shares_of(labels_of(people)), rank, args.threads)
     if args.resume and (cache / CHECKPOINT).is_file():
         trainer.load_state_dict(torch.load(cache / CHECKPOINT, weights_only=True))

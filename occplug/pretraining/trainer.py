@@ -151,7 +151,7 @@ class Trainer:
         lr = self.plan.lr * min(1.0, (self.steps + 1) / self.plan.warmup) * max(1 - p, 0.01)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.model.visual.patch_dropout.keep = 1 if p < 0.55 else 2 if p < 0.9 else 4
+        self.model.visual.patch_dropout.keep = 1 if p < 0.75 else 2 if p < 0.94 else 4
 
     def step(self, images: Tensor, captions: list[str], labels: dict[str, Tensor]) -> dict[str, float]:
         """One update from this process's share of the batch.

@@ -11,7 +11,7 @@ from tests.backbones.test_weights import save_archive
 
 TEXT = {"context_length": 20, "vocab_size": 50, "width": 64, "heads": 1, "layers": 2}
 VIT = {"image_size": 80, "patch_size": 16, "width": 128, "layers": 3}
-RESNET = {"image_size": 96, "width": 8, "layers": [1, 2, 1, 1]}
+RESNET = {"image_size": 96, "width": 8, "layers": [1, 1, 1, 1]}
 
 
 def clip(vision):

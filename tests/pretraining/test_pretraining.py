@@ -133,7 +133,7 @@ def test_training_moves_only_rows_that_were_shown(ids):
 def test_schedule_ends_with_whole_images_and_a_small_step(ids):
     trainer = Trainer(ids, TrainingPlan(samples=1000, minutes=math.inf), EVEN)
     keeps, rates = [], []
-    for trainer.samples in (0, 600, 999):
+    for trainer.samples in (0, 800, 999):
         trainer.steps = 100
         trainer._schedule()
         keeps.append(trainer.model.visual.patch_dropout.keep)
