@@ -98,7 +98,8 @@ def fit_clip(
         text.load_state_dict({key: state[key] for key in text.state_dict()})
     for prompt in prompts:
         prompt.fill(state[TOKEN_TABLE])
-    _log.info("%s: %d tensors read; not used: %s", where, len(expected), ", ".join(unused) or "none")
+    _log.info("%s: %d tensors read, %d not needed here", where, len(expected), len(unused))
+    _log.debug("not needed: %s", ", ".join(unused) or "none")
 
 
 def _with_counters(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:

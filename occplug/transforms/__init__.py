@@ -1,8 +1,21 @@
-"""Image transforms: torchvision-v2 transforms by name, and the pipelines made of them."""
+"""Image transforms by name, and the pipelines made of them: decoded picture in, normalised batch out."""
 
 from occplug.transforms.crop import PadCrop
 from occplug.transforms.erasing import RandomErasePixel
-from occplug.transforms import stock as _stock  # noqa: F401  (registers torchreid's names)
-from occplug.transforms.pipeline import Pipeline, build_pipeline, compose_for_stock
+from occplug.transforms.pipeline import PerBatch, PerImage, Pipeline, build_pipeline, compose_for_stock
+from occplug.transforms.stock import ColorJitter, RandomCrop, RandomErase, RandomFlip, RandomPatch
 
-__all__ = ["PadCrop", "Pipeline", "RandomErasePixel", "build_pipeline", "compose_for_stock"]
+__all__ = [
+    "ColorJitter",
+    "PadCrop",
+    "PerBatch",
+    "PerImage",
+    "Pipeline",
+    "RandomCrop",
+    "RandomErase",
+    "RandomErasePixel",
+    "RandomFlip",
+    "RandomPatch",
+    "build_pipeline",
+    "compose_for_stock",
+]

@@ -1,26 +1,23 @@
-"""Crops of the resized image."""
+"""Shift the image by a few pixels: pad, then crop the original size."""
 
+import torch
 from torchvision.transforms import v2
 
 from occplug.registry import TRANSFORMS
 
-__all__ = ["PadCrop", "RandomFlip"]
-
-
-@TRANSFORMS.register_module("random_flip")
-class RandomFlip(v2.RandomHorizontalFlip):
-    """Mirror with probability `prob`; torchreid's transform of this name."""
-
-    level = "image"
-    defaults = {"prob": 0.5}
-
-    def __init__(self, prob: float = 0.5):
-        super().__init__(p=prob)
+__all__ = ["PadCrop"]
 
 
 @TRANSFORMS.register_module("pad_crop")
 class PadCrop(v2.Transform):
-    """Pad every side with `padding` black pixels, then crop the original size at a random place (CLIP-ReID)."""
+    """Pad every side with black pixels (in masks: background), then crop the original size at a uniform place.
+
+    CLIP-ReID (arXiv 2211.13977), official code: `Pad(10)` and `RandomCrop` before normalisation; the draws are those of
+    torchvision's `RandomCrop`. torchreid's `random_crop` is another transform: it enlarges the image.
+
+    Args:
+        padding: pixels on each side.
+    """
 
     level = "image"
     defaults = {"padding": 10}
@@ -29,13 +26,11 @@ class PadCrop(v2.Transform):
         super().__init__()
         self.padding = padding
 
-    def make_params(self, flat_inputs):
+    def make_params(self, flat_inputs: list) -> dict[str, int]:
         height, width = v2.functional.get_size(flat_inputs[0])
-        import torch
-
-        top, left = (int(torch.randint(0, 2 * self.padding + 1, ())) for _ in range(2))
+        top, left = (int(torch.randint(2 * self.padding + 1, ())) for _ in range(2))
         return {"top": top, "left": left, "height": height, "width": width}
 
-    def transform(self, inpt, params):
+    def transform(self, inpt, params: dict[str, int]):
         padded = v2.functional.pad(inpt, [self.padding] * 4, fill=0)
         return v2.functional.crop(padded, **params)

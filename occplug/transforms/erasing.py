@@ -1,51 +1,72 @@
-"""Random erasing with per-pixel noise."""
+"""Random erasing with noise, a value per pixel."""
 
 import math
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import Transform
+from torchvision.transforms import v2
 
+from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS
 
 __all__ = ["RandomErasePixel"]
 
 
 @TRANSFORMS.register_module("random_erase_pixel")
-class RandomErasePixel(Transform):
-    """Fill one random rectangle with standard normal noise, a value per pixel and channel.
+class RandomErasePixel(v2.Transform):
+    """Fill a rectangle of an image with standard normal noise, a value per pixel and channel.
 
-    Zhong et al., arXiv 1708.04896, in the variant CLIP-ReID uses (timm's mode "pixel", after normalisation): up to
-    `attempts` times draw an area fraction uniform in [min_area, max_area] and an aspect ratio log-uniform in
-    [min_aspect, 1 / min_aspect]; h = round(sqrt(area aspect)), w = round(sqrt(area / aspect)); accept if h < H and
-    w < W; uniform position. Each image of a batch draws on its own, from torch's global generator.
+    Random erasing (Zhong et al., arXiv 1708.04896) in the variant CLIP-ReID uses, timm's mode "pixel", after
+    normalisation. Up to `attempts` times: area = H W U[min_area, max_area], aspect log-uniform in [min_aspect,
+    1 / min_aspect], h = round(sqrt(area aspect)), w = round(sqrt(area / aspect)); the first with h < H and w < W is
+    filled at a uniform place. torchreid's `random_erase` is another transform (constant fill, larger areas).
+
+    Args:
+        prob: probability that an image is erased; every image of a batch draws on its own, from torch's generator.
+        min_area, max_area: share of the image, before the sides are rounded.
+        min_aspect: height / width is between this and its inverse.
+        attempts: after so many rectangles that do not fit, the image stays whole.
+        inplace: fill the tensor that was given in place of a copy.
+
+    Raises:
+        ConfigError: areas or aspect that no rectangle has.
     """
 
     level = "batch"
+    context = ("inplace",)
     defaults = {"prob": 0.5, "min_area": 0.02, "max_area": 1 / 3, "min_aspect": 0.3, "attempts": 10}
 
-    def __init__(self, prob=0.5, min_area=0.02, max_area=1 / 3, min_aspect=0.3, attempts=10):
+    def __init__(self, prob=0.5, min_area=0.02, max_area=1 / 3, min_aspect=0.3, attempts=10, inplace=False):
         super().__init__()
-        self.prob, self.areas, self.min_aspect, self.attempts = prob, (min_area, max_area), min_aspect, attempts
+        if not 0 < min_area <= max_area < 1 or not 0 < min_aspect <= 1:
+            raise ConfigError(
+                f"augment.random_erase_pixel: min_area {min_area}, max_area {max_area}, min_aspect {min_aspect}; they "
+                "must be 0 < min_area <= max_area < 1 and 0 < min_aspect <= 1"
+            )
+        self.prob, self.min_area, self.max_area, self.min_aspect = prob, min_area, max_area, min_aspect
+        self.attempts, self.inplace = attempts, inplace
 
-    def forward(self, images: Tensor) -> Tensor:
-        """`images` [..., 3, H, W] float; returns a copy with rectangles filled."""
-        images = images.clone()
-        for image in images.view(-1, *images.shape[-3:]):
-            self._erase(image)
-        return images
+    def make_params(self, flat_inputs: list) -> dict[str, list]:
+        """`boxes`: per image (image number, top, left, height, width) in pixels, only those that are erased."""
+        *batch, _, height, width = flat_inputs[0].shape
+        count = math.prod(batch)
+        draws = torch.rand(count, 3 + 2 * self.attempts, dtype=torch.float64)  # [N, 3 + 2A]
+        chosen, at_row, at_column, areas, aspects = draws.split([1, 1, 1, self.attempts, self.attempts], dim=1)
+        areas = height * width * (self.min_area + (self.max_area - self.min_area) * areas)  # [N, A]
+        aspects = self.min_aspect ** (1 - 2 * aspects)  # [N, A]
+        h, w = (areas * aspects).sqrt().round(), (areas / aspects).sqrt().round()
+        fits = (h < height) & (w < width)
+        first = fits.int().argmax(dim=1, keepdim=True)  # [N, 1]
+        erased = ((chosen < self.prob) & fits.gather(1, first)).nonzero()[:, 0]
+        h, w = h.gather(1, first), w.gather(1, first)
+        top, left = (at_row * (height - h + 1)).floor(), (at_column * (width - w + 1)).floor()
+        boxes = torch.cat([top, left, h, w], dim=1).long()[erased]  # [E, 4]
+        return {"boxes": [(image, *box) for image, box in zip(erased.tolist(), boxes.tolist())]}
 
-    def _erase(self, image: Tensor) -> None:
-        if torch.rand(()) >= self.prob:
-            return
-        channels, height, width = image.shape
-        limit = math.log(self.min_aspect)
-        for _ in range(self.attempts):
-            area = height * width * float(torch.empty(()).uniform_(*self.areas))
-            aspect = math.exp(float(torch.empty(()).uniform_(limit, -limit)))
-            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if h < height and w < width:
-                top = int(torch.randint(0, height - h + 1, ()))
-                left = int(torch.randint(0, width - w + 1, ()))
-                image[:, top : top + h, left : left + w] = torch.randn(channels, h, w)
-                return
+    def transform(self, inpt: Tensor, params: dict[str, list]) -> Tensor:
+        """`inpt` [..., C, H, W] float."""
+        output = inpt if self.inplace else inpt.clone()
+        images = output.view(-1, *output.shape[-3:])
+        for image, top, left, h, w in params["boxes"]:
+            images[image, :, top : top + h, left : left + w] = torch.randn(images.shape[1], h, w)
+        return output

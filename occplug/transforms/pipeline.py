@@ -1,13 +1,19 @@
-"""From a decoded picture to a normalised batch, in three levels.
+"""From a decoded picture to a normalised batch.
 
-"pil" transforms see the picture, "image" transforms the resized uint8 tensor [3, H, W] (or a dict that holds it beside
-a `tv_tensors.Mask`, which then moves along), "batch" transforms the normalised float batch. Pixels stay uint8 until the
-batch is put together: more than half of the usual cost is float work per image.
+Transforms act at three levels: "pil" on the resized PIL picture, "image" on its pixels as a uint8 tensor [3, H, W],
+"batch" on the normalised float batch. Pixels stay uint8 until the batch is put together, because more than half of the
+usual cost is float work per image. At the first two levels transforms get the whole sample, so that torchvision moves
+every `tv_tensors.Mask` in it exactly as the image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -15,64 +21,131 @@ from torchvision.transforms import InterpolationMode, v2
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, get
 
-__all__ = ["Pipeline", "build_pipeline", "compose_for_stock"]
+__all__ = ["PerBatch", "PerImage", "Pipeline", "build_pipeline", "compose_for_stock"]
+
+LEVELS = ("pil", "image", "batch")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Pipeline:
-    """Per-image and per-batch part of a list of transforms.
+class PerImage:
+    """The part of a pipeline that sees one picture: resize, then the transforms of the first two levels.
 
     Args:
-        names: registered transforms, in order; the order is kept within a level.
-        height, width: output size in pixels.
-        mean, std: of pixels in [0, 1], three numbers each.
-        options: name -> keyword arguments of that transform.
-        interpolation: of the resize, "bilinear" or "bicubic" (PIL's, with antialiasing).
+        height, width: in pixels.
+        interpolation: of the resize, which is PIL's: "nearest", "bilinear" or "bicubic" (the latter two antialiased).
+        pil, image: transforms of these levels, in order.
     """
 
-    def __init__(self, names, height, width, mean, std, options=None, interpolation="bilinear"):
-        options = options or {}
-        sizes = {"random_crop": {"height": height, "width": width}}
-        built = [get(TRANSFORMS, n)(**{**sizes.get(n, {}), **options.get(n, {})}) for n in names]
-        at = {level: [t for t in built if t.level == level] for level in ("pil", "image", "batch")}
-        self.pil = at["pil"]
+    def __init__(self, height: int, width: int, interpolation: str, pil: Sequence = (), image: Sequence = ()):
         self.resize = v2.Resize((height, width), InterpolationMode(interpolation))
-        self.image = at["image"]
-        self.batch = at["batch"]
-        # 255 is folded into the constants: one multiplication and one subtraction per pixel
-        self.scale = (1 / (255 * torch.tensor(std))).view(3, 1, 1)
-        self.shift = (torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1)
+        self.pil, self.image = list(pil), list(image)
 
-    def per_image(self, picture, mask=None):
-        """PIL picture -> uint8 [3, H, W]; with a mask (PIL or tensor) also the mask, moved alike."""
-        for transform in self.pil:
-            picture = transform(picture)
-        image = tv_tensors.Image(v2.functional.pil_to_tensor(self.resize(picture)))
-        sample = {"img": image} if mask is None else {"img": image, "mask": tv_tensors.Mask(mask)}
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """RGB `picture` of any size -> uint8 [3, height, width]."""
+        return self.sample({"img": picture})["img"]
+
+    def sample(self, sample: dict) -> dict:
+        """A sample {"img": RGB picture, "mask": `tv_tensors.Mask` [..., h, w], ...} -> the same keys, transformed alike.
+
+        A mask has the picture's size before and [..., height, width] after, resized by nearest pixel. Entries that are
+        neither image nor mask are left as they are.
+        """
+        for transform in (self.resize, *self.pil):
+            sample = transform(sample)
+        pixels = torch.from_numpy(np.array(sample["img"])).permute(2, 0, 1).contiguous()  # [3, H, W]
+        sample = {**sample, "img": tv_tensors.Image(pixels)}
         for transform in self.image:
             sample = transform(sample)
-        image = sample["img"].as_subclass(Tensor)
-        return image if mask is None else (image, sample["mask"])
+        return {**sample, "img": sample["img"].as_subclass(Tensor)}
 
-    def per_batch(self, images: Tensor) -> Tensor:
-        """uint8 [..., 3, H, W] -> normalised float32 of the same shape."""
-        images = images.float().mul_(self.scale).sub_(self.shift)
-        for transform in self.batch:
-            images = transform(images)
-        return images
 
-    def __call__(self, picture) -> Tensor:
-        """Both parts for one picture, as torchreid's stock data manager needs it."""
+class PerBatch:
+    """The part of a pipeline that sees a batch: conversion, normalisation, then the transforms of the last level.
+
+    Args:
+        mean, std: of pixels in [0, 1], three numbers each.
+        transforms: of level "batch", in order.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], transforms: Sequence = ()):
+        self.mean, self.std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
+        self.transforms = list(transforms)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [..., 3, H, W] -> float32 of the same shape, the bits of torchvision's `ToTensor` and `Normalize`."""
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        output = torch.empty(images.shape, device=images.device)
+        # one image at a time, because it stays in the cache from one operation to the next
+        for image, pixels in zip(output.view(-1, *images.shape[-3:]), images.reshape(-1, *images.shape[-3:])):
+            image.copy_(pixels).div_(255).sub_(mean).div_(std)
+        for transform in self.transforms:
+            output = transform(output)
+        return output
+
+
+class Pipeline(NamedTuple):
+    """Both parts; called with one picture, they run one after the other, as torchreid's own data manager needs it."""
+
+    per_image: PerImage
+    per_batch: PerBatch
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """RGB `picture` -> normalised float32 [3, H, W]."""
         return self.per_batch(self.per_image(picture))
 
+    @property
+    def is_random(self) -> bool:
+        """Whether any transform may draw random numbers."""
+        return bool(self.per_image.pil or self.per_image.image or self.per_batch.transforms)
 
-def build_pipeline(names, height, width, mean, std, options=None, interpolation="bilinear") -> Pipeline:
-    """The pipeline of `names`. Raises ConfigError for an unknown name."""
-    return Pipeline(names, height, width, mean, std, options, interpolation)
+
+def build_pipeline(
+    names: Sequence[str],
+    height: int,
+    width: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    options: dict[str, dict] | None = None,
+    interpolation: str = "bilinear",
+) -> Pipeline:
+    """The pipeline of the registered transforms `names`, whose order is kept within a level.
+
+    Args:
+        height, width: of the output, in pixels.
+        mean, std: of pixels in [0, 1], three numbers each.
+        options: name -> keyword arguments of that transform (its keys under `augment`).
+        interpolation: of the resize.
+
+    Raises:
+        ConfigError: unknown name, or a transform that does not state its level.
+    """
+    options = options or {}
+    context = {"height": height, "width": width, "mean": mean, "std": std, "inplace": True}
+    levels: dict[str, list[Callable]] = {level: [] for level in LEVELS}
+    for name in names:
+        entry = get(TRANSFORMS, name)
+        level = getattr(entry, "level", None)
+        if level not in LEVELS:
+            raise ConfigError(f"the transform {name!r} has level {level!r}; its class must state one of {LEVELS}")
+        given = {key: context[key] for key in getattr(entry, "context", ())}
+        levels[level].append(entry(**given, **options.get(name, {})))
+    per_image = PerImage(height, width, interpolation, levels["pil"], levels["image"])
+    return Pipeline(per_image, PerBatch(mean, std, levels["batch"]))
 
 
-def compose_for_stock(names, height, width, norm_mean=None, norm_std=None) -> tuple[Pipeline, Pipeline]:
-    """(training, test) transforms for torchreid's `ImageDataManager`, which applies them to each PIL picture."""
-    mean, std = norm_mean or [0.485, 0.456, 0.406], norm_std or [0.229, 0.224, 0.225]
-    if len(mean) != 3 or len(std) != 3:
-        raise ConfigError(f"norm_mean and norm_std are three numbers each, got {mean} and {std}")
-    return Pipeline(names, height, width, mean, std), Pipeline([], height, width, mean, std)
+def compose_for_stock(
+    names: Sequence[str],
+    height: int,
+    width: int,
+    norm_mean: Sequence[float] | None = None,
+    norm_std: Sequence[float] | None = None,
+) -> tuple[Pipeline, Pipeline]:
+    """(training, test) transforms for torchreid's `ImageDataManager`: PIL picture -> normalised float32 [3, H, W].
+
+    Transforms have their default options, and the resize is bilinear in training too, as torchreid's. Constants that
+    are None are ImageNet's. Raises ConfigError for an unknown name.
+    """
+    if norm_mean is None or norm_std is None:
+        norm_mean, norm_std = IMAGENET_MEAN, IMAGENET_STD
+    size_and_constants = (height, width, norm_mean, norm_std)
+    return build_pipeline(names, *size_and_constants), build_pipeline([], *size_and_constants)

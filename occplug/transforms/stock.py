@@ -1,48 +1,94 @@
-"""torchreid's own augmentations by the names its configs use, with torchreid's settings."""
+"""torchreid's own augmentations by the names its configs use, with torchreid's settings.
+
+What torchreid draws from Python's generator is drawn from there too, so that the same seeds give the same images.
+"""
+
+from __future__ import annotations
+
+import random
 
 import torch
-from torch import Tensor, nn
-from torchvision.transforms import v2
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
 
 from occplug.registry import TRANSFORMS
-from occplug.torchreid_bridge import stock_transforms
 
-__all__ = ["ColorJitter", "RandomCrop", "RandomErase", "RandomPatch"]
+__all__ = ["ColorJitter", "RandomCrop", "RandomErase", "RandomFlip", "RandomPatch"]
+
+
+@TRANSFORMS.register_module("random_flip")
+class RandomFlip(v2.RandomHorizontalFlip):
+    """Mirror with probability `prob`."""
+
+    level = "image"
+    defaults = {"prob": 0.5}
+
+    def __init__(self, prob: float = 0.5):
+        super().__init__(p=prob)
 
 
 @TRANSFORMS.register_module("random_crop")
-class RandomCrop(nn.Module):
-    """torchreid's Random2DTranslation: enlarge by 1.125 and crop, with probability 0.5."""
+class RandomCrop(v2.Transform):
+    """Enlarge to 1.125 times the size and crop the original size, with probability 1/2.
+
+    torchreid's `Random2DTranslation`, draw for draw and pixel for pixel; masks move along (enlarged by nearest pixel).
+
+    Args:
+        height, width: of the image, in pixels.
+    """
 
     level = "pil"
+    context = ("height", "width")
+    enlargement = 1.125
 
     def __init__(self, height: int, width: int):
         super().__init__()
-        self.apply_to = stock_transforms()["random_crop"](height, width)
+        self.height, self.width = height, width
+        self.large = [round(height * self.enlargement), round(width * self.enlargement)]
 
-    def forward(self, picture):
-        return self.apply_to(picture)
+    def make_params(self, flat_inputs: list) -> dict:
+        if random.uniform(0, 1) > 0.5:
+            return {"corner": None}
+        left = round(random.uniform(0, self.large[1] - self.width))
+        top = round(random.uniform(0, self.large[0] - self.height))
+        return {"corner": (top, left)}
+
+    def transform(self, inpt, params: dict):
+        if params["corner"] is None:
+            return inpt
+        enlarged = v2.functional.resize(inpt, self.large, InterpolationMode.BILINEAR)
+        return v2.functional.crop(enlarged, *params["corner"], self.height, self.width)
 
 
 @TRANSFORMS.register_module("random_patch")
-class RandomPatch(nn.Module):
-    """torchreid's random patch from a pool of earlier pictures (so it depends on the order within a worker)."""
+class RandomPatch(v2.Transform):
+    """Paste a patch of an earlier image, with probability 1/2, once 100 patches are pooled; torchreid's `RandomPatch`.
+
+    Every worker process pools its own patches, so unlike all other transforms this one gives other images for other
+    `data.workers`, and after a resume.
+    """
 
     level = "pil"
 
     def __init__(self):
         super().__init__()
-        self.apply_to = stock_transforms()["random_patch"]()
+        from occplug.torchreid_bridge import stock_transforms  # imports torchreid, which takes seconds
 
-    def forward(self, picture):
-        return self.apply_to(picture)
+        self.stock = stock_transforms()["random_patch"]()
+
+    def transform(self, inpt, params: dict):
+        return inpt if isinstance(inpt, Tensor) else self.stock(inpt.copy())  # a mask stays; the stock code pastes in place
 
 
 @TRANSFORMS.register_module("color_jitter")
 class ColorJitter(v2.ColorJitter):
-    """torchvision's colour jitter with torchreid's settings."""
+    """torchvision's colour jitter as torchreid sets it, on the PIL image.
 
-    level = "image"
+    Args:
+        brightness, contrast: factors are uniform in [1 - value, 1 + value].
+    """
+
+    level = "pil"
     defaults = {"brightness": 0.2, "contrast": 0.15}
 
     def __init__(self, brightness: float = 0.2, contrast: float = 0.15):
@@ -50,15 +96,29 @@ class ColorJitter(v2.ColorJitter):
 
 
 @TRANSFORMS.register_module("random_erase")
-class RandomErase(nn.Module):
-    """torchreid's random erasing with a constant fill, after normalisation."""
+class RandomErase(v2.Transform):
+    """Fill a rectangle with a constant after normalisation, with probability 1/2; torchreid's `RandomErasing`.
+
+    The constant is `mean`, the pixel mean, although the image is normalised: that is what torchreid does.
+
+    Args:
+        mean: three numbers.
+        inplace: fill the tensor that was given in place of a copy.
+    """
 
     level = "batch"
+    context = ("mean", "inplace")
 
-    def __init__(self):
+    def __init__(self, mean, inplace: bool = False):
         super().__init__()
-        self.apply_to = stock_transforms()["random_erase"]()
+        from occplug.torchreid_bridge import stock_transforms
 
-    def forward(self, images: Tensor) -> Tensor:
-        rows = [self.apply_to(image.clone()) for image in images.view(-1, *images.shape[-3:])]
-        return torch.stack(rows).view(images.shape)
+        self.stock = stock_transforms()["random_erase"](mean=list(mean))
+        self.inplace = inplace
+
+    def transform(self, inpt: Tensor, params: dict) -> Tensor:
+        """`inpt` [..., 3, H, W] float."""
+        output = inpt if self.inplace else inpt.clone(memory_format=torch.contiguous_format)
+        for image in output.view(-1, *output.shape[-3:]):
+            self.stock(image)
+        return output
