@@ -69,10 +69,12 @@ class Method(nn.Module):
 
     Class attributes:
         defaults: nested dict, the method's keys under `cfg.method`.
+        nullable: keys of `defaults` (dotted) that may be null.
         backbones: torchreid name suffix -> name of a backbone the method works with.
     """
 
     defaults: dict = {}
+    nullable: tuple[str, ...] = ()
     backbones: dict[str, str] = {}
 
     @staticmethod

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from occplug.errors import CheckpointError
@@ -72,7 +72,7 @@ def save(path, state_dict: dict[str, Tensor], token_ids: Tensor, metadata: dict[
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, temporary, metadata={key: str(value) for key, value in header.items()})
+        temporary.write_bytes(to_bytes(tensors, {key: str(value) for key, value in header.items()}))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

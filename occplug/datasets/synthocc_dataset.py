@@ -1,23 +1,87 @@
-"""fallback"""
-import hashlib, os, re
-from occplug.datasets.synthocc import build, check
+"""SynthOcc as a data set: rendered at first use, read like any other, with its masks and annotations."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from occplug.datasets.common import MARKET_LAYOUT, Labelled, ReidDataset
+from occplug.datasets.layouts import Layout, Part
+from occplug.datasets.synthocc import Knobs, build
 from occplug.registry import DATASETS
-from occplug.torchreid_bridge import ImageDataset
+
+__all__ = ["SynthOcc"]
+
+_KNOBS = {field.name for field in dataclasses.fields(Knobs)} - {"seed", "size", "num_cameras"}
+
 
 @DATASETS.register_module("synthocc")
-class SynthOcc(ImageDataset):
-    def __init__(self, root="", size="small", seed=1, severity=0.6, group_size=2, ratio=(0.2, 0.6), heldout_occluders=(), **kwargs):
-        folder = build(root, size, seed, severity=severity, group_size=group_size, ratio=tuple(ratio), heldout_occluders=tuple(heldout_occluders))
-        def items(name):
-            rows = []
-            for e in sorted(os.listdir(folder / name)):
-                pid, cam = map(int, re.match(r"([-\d]+)_c(\d)", e).groups())
-                rows.append((str(folder / name / e), pid, cam - 1))
-            return rows
-        train, query, gallery = items("bounding_box_train"), items("query"), items("bounding_box_test")
-        self.pids = sorted({r[1] for r in train}); label = {p: i for i, p in enumerate(self.pids)}
-        self.cameras = sorted({r[2] + 1 for r in train})
-        train = [(p, label[i], c) for p, i, c in train]
-        self.fingerprint = hashlib.sha256(str([len(train), len(query)]).encode()).hexdigest()
-        kwargs = {k: v for k, v in kwargs.items() if k in ("transform", "k_tfm", "mode", "combineall", "verbose")}
-        super().__init__(train, query, gallery, **kwargs)
+class SynthOcc(ReidDataset):
+    """The embedded benchmark in `<root>/synthocc/<size>`; `occplug.datasets.synthocc` says what it shows.
+
+    Attributes:
+        query_holistic: the queries without their occluders, items as in `query`, in the same order.
+        masks_dir: folder of the part and occluder masks.
+    Args:
+        size: tiny, small or medium.
+        seed: of the world.
+        options: other knobs of the world (`severity`, `group_size`, `ratio`, ...), and torchreid's options.
+    Raises:
+        DataError: damaged, made with other knobs, or impossible knobs.
+        ConfigError: an option that nobody knows.
+    """
+
+    name = "synthocc"
+
+    def __init__(self, root: str = "", size: str = "small", seed: int = 1, **options):
+        self.size, self.seed = size, seed
+        self.knobs = {key: options.pop(key) for key in sorted(_KNOBS & options.keys())}
+        super().__init__(root, **options)
+        twins = self._images(Part("query_holistic"))
+        self.query_holistic = [(image.file.path, image.pid, image.camid, 0) for image in twins]
+
+    def _locate(self) -> tuple[str, Layout]:
+        return str(build(self.root, self.size, self.seed, **self.knobs)), MARKET_LAYOUT
+
+    def _fingerprint(self, splits: dict[str, list[Labelled]]) -> str:
+        """Of the settings and the content by the manifest: image bytes differ between versions of OpenCV."""
+        manifest = json.loads(Path(self.dataset_dir, "manifest.json").read_text(encoding="utf-8"))
+        told = json.dumps([manifest["settings"], manifest["content"]], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def masks_dir(self) -> str:
+        return os.path.join(self.dataset_dir, "masks")
+
+    @functools.cached_property
+    def annotations(self) -> dict[str, dict]:
+        """`query/0001_c1_f0000001.jpg` and so on -> the image's line of annotations/images.jsonl."""
+        lines = Path(self.dataset_dir, "annotations", "images.jsonl").read_text(encoding="utf-8").splitlines()
+        return {record["file"]: record for record in map(json.loads, lines)}
+
+    @functools.cached_property
+    def identities(self) -> dict[int, dict]:
+        """Person number -> attributes, caption and look-alike group."""
+        told = json.loads(Path(self.dataset_dir, "annotations", "identities.json").read_text(encoding="utf-8"))
+        return {int(pid): record for pid, record in told.items()}
+
+    def annotation(self, impath: str) -> dict:
+        """What `annotations` says of the image file `impath`."""
+        return self.annotations["/".join(Path(impath).parts[-2:])]
+
+    def part_mask_path(self, impath: str) -> str:
+        """File of the visible parts' codes, uint8 [H, W], for the image file `impath`."""
+        return self._mask("parts", impath)
+
+    def occluder_mask_path(self, impath: str) -> str | None:
+        """File of the occluder's mask, 1 bit [H, W], for the image file `impath`; None if nothing occludes it."""
+        path = self._mask("occluder", impath)
+        return path if os.path.exists(path) else None
+
+    def _mask(self, kind: str, impath: str) -> str:
+        image = Path(impath)
+        return os.path.join(self.masks_dir, kind, image.parent.name, f"{image.stem}.png")

@@ -69,6 +69,7 @@ class CLIPReID(Method):
             "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t": 1.0},
         },
     }
+    nullable = ("stage2.margin",)
     backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod

@@ -47,6 +47,8 @@ class TorchreidModel(Method):
         },
     }
 
+    nullable = ("train.margin",)
+
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
         self.options = cfg.method.train

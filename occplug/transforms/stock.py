@@ -17,14 +17,21 @@ __all__ = ["ColorJitter", "RandomCrop", "RandomErase", "RandomFlip", "RandomPatc
 
 
 @TRANSFORMS.register_module("random_flip")
-class RandomFlip(v2.RandomHorizontalFlip):
-    """Mirror with probability `prob`."""
+class RandomFlip(v2.Transform):
+    """Mirror with probability `prob`; the draw is that of torchvision's `RandomHorizontalFlip`."""
 
-    level = "image"
+    level = "pil"
     defaults = {"prob": 0.5}
 
     def __init__(self, prob: float = 0.5):
-        super().__init__(p=prob)
+        super().__init__()
+        self.prob = prob
+
+    def make_params(self, flat_inputs: list) -> dict[str, bool]:
+        return {"mirrored": float(torch.rand(1)) < self.prob}
+
+    def transform(self, inpt, params: dict[str, bool]):
+        return v2.functional.horizontal_flip(inpt) if params["mirrored"] else inpt
 
 
 @TRANSFORMS.register_module("random_crop")
