@@ -28,7 +28,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except FileNotFoundError:
-        raise DataError(f"{path}: the image file is missing; restore it, or start again to list the data set anew") from None
+        raise DataError(f"{path}: the image file is missing; restore it, or start again to list the set anew") from None
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(f"{path}: the image file cannot be read ({error.strerror}); {_CURE}") from error
     except UnidentifiedImageError as error:

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import multiprocessing
+import os
 import pickle
 import random
 import re
@@ -288,7 +289,8 @@ with contextlib.redirect_stdout(io.StringIO()):
     found = facts(bridge, {str(folder)!r})
 print(json.dumps({{"version": bridge.torchreid.__version__, "root": bridge.ROOT, "facts": found}}))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -14,6 +14,7 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader
 from tabulate import tabulate
@@ -25,13 +26,15 @@ from occplug.config import load_config, resolved_yaml
 from occplug.datamanager import DataManager
 from occplug.engine import write_atomically
 from occplug.errors import ConfigError
-from occplug.evaluation import color_histogram, extract, evaluate_embeddings, squared_euclidean
+from occplug.evaluation import color_histogram, evaluate_embeddings, extract, squared_euclidean
+from occplug.registry import DATASETS, build
 
 __all__ = ["compare", "main"]
 
 log = logging.getLogger(__name__)
 FIGURES = ("mAP", "rank1", "rank5", "rank10")
 HEADERS = ("mAP", "Rank-1", "Rank-5", "Rank-10")
+BINS = (("below 30 %", 0.0), ("30 to 45 %", 0.30), ("above 45 %", 0.45))  # occluded share of the person, lower edge
 
 
 def main(argv: list[str]) -> None:
@@ -65,9 +68,10 @@ def compare(configs, seeds, name, options, histogram, readme, command) -> Path:
     print("\n" + tabulate(table, heads, tablefmt="github", disable_numparse=True))
     footer = f"per cent, mean ± standard deviation over seeds; {_machine()}; `{command}`"
     print(footer)
+    bins = _by_occlusion(rows, load_config(configs[0], options), folder)
     page = folder / "report.html"
     template = Environment(loader=PackageLoader("occplug", "assets"), autoescape=True).get_template("compare.html")
-    html = template.render(heads=heads, table=table, rows=rows, footer=footer, version=occplug.__version__)
+    html = template.render(heads=heads, table=table, rows=rows, bins=bins, footer=footer, version=occplug.__version__)
     write_atomically(page, lambda temporary: temporary.write_text(html))
     if readme is not None:
         _replace_table(readme, name, tabulate(table, heads, tablefmt="github", disable_numparse=True) + "\n\n" + footer)
@@ -85,6 +89,7 @@ def _row_of(config: str, seeds: int, folder: Path, options: list[str]) -> dict:
             log.info("--- %s, seed %d", stem, seed)
             metrics = train(cfg, config, resume=(target / "checkpoints" / "last.pth").exists())
         (figures,) = metrics["targets"].values()
+        log.info("%s, seed %d: mAP %.1f, Rank-1 %.1f", stem, seed, 100 * figures["mAP"], 100 * figures["rank1"])
         seconds = sum(stage["seconds"] for stage in metrics["stages"])
         runs.append({**figures, "seed": seed, "seconds": seconds, "protocol": metrics["protocol"]})
     return {"name": stem, "runs": runs}
@@ -100,6 +105,25 @@ def _finished(folder: Path, cfg) -> dict | None:
     return json.loads(metrics.read_text())
 
 
+def _by_occlusion(rows: list[dict], cfg, folder: Path) -> list[tuple]:
+    """(model, Rank-1 per bin of the query's occlusion ratio, mean over seeds) where the target knows the ratios."""
+    if list(cfg.data.targets) != ["synthocc"]:
+        return []
+    known = build(DATASETS, "synthocc", root=cfg.data.root, verbose=False, **cfg.synthocc)
+    ratio = {Path(path).name: known.annotation(path)["occlusion_ratio"] for path, *_ in known.query}
+    table = []
+    for row in rows:
+        files = sorted((folder / row["name"]).glob("seed*/per_query/synthocc.npz"))
+        hits: list[list[bool]] = [[] for _ in BINS]
+        for file in files:
+            with np.load(file) as saved:
+                for image, first in zip(saved["image"].tolist(), saved["first_hit"].tolist()):
+                    hits[sum(ratio[image] >= edge for _, edge in BINS) - 1].append(first == 1)
+        if files:
+            table.append((row["name"], [statistics.mean(found) for found in hits]))
+    return table
+
+
 def _histogram_row(cfg) -> dict:
     """The colour histogram on the first config's target."""
     data = DataManager(cfg)
@@ -112,7 +136,7 @@ def _histogram_row(cfg) -> dict:
     result = evaluate_embeddings(matcher, query, gallery, q_pids, g_pids, q_camids, g_camids)
     data.close()
     run = {**result.summary(), "seed": 0, "seconds": time.perf_counter() - start, "protocol": "HSV histogram, 6 stripes"}
-    return {"name": "colour histogram (grey-world)", "runs": [run]}
+    return {"name": "colour histogram (HSV, 6 stripes, grey-world)", "runs": [run]}
 
 
 def _histogram(images, cfg):

@@ -93,7 +93,7 @@ class ReidDataset(ImageDataset):
         return {key: value for key, value in options.items() if key in _FOR_TORCHREID}
 
     def _start(self, train: list, query: list, gallery: list, options: dict) -> None:
-        """Hand the lists to torchreid, which reads element 0 of each: a set without training images lends it another."""
+        """Hand the lists to torchreid, which reads element 0 of each: for lack of training images it gets the queries."""
         if train:
             ImageDataset.__init__(self, train, query, gallery, **options)
             return
@@ -163,10 +163,10 @@ class ReidDataset(ImageDataset):
         for split in ("query", "gallery"):
             shared = sorted(train & {image.pid for image in splits[split]})
             if shared:
-                first = ", ".join(map(str, shared[:5]))
+                first = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
                 raise DataError(
-                    f"{self.name}: {len(shared)} person{'s'[: len(shared) > 1]} in both the train and the {split} split of "
-                    f"{self.dataset_dir}: {first}{', ...' if len(shared) > 5 else ''}; unpack the data set anew"
+                    f"{self.name}: {len(shared)} person{'s'[: len(shared) > 1]} in both the train and the {split} "
+                    f"split of {self.dataset_dir}: {first}; unpack the data set anew"
                 )
 
     def _fingerprint(self, splits: dict[str, list[Labelled]]) -> str:

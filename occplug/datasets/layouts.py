@@ -61,9 +61,8 @@ def find_layout(name: str, root: str, folders: Sequence[str], layouts: Sequence[
         DataError: no such root, no such folder in it, or another layout; says what was found and what is accepted.
     """
     if not os.path.isdir(root):
-        raise DataError(
-            f"{name}: the data root {root} is not a folder; set data.root (or --root) to the folder that holds {folders[0]}"
-        )
+        cure = f"set data.root (or --root) to the folder that holds {folders[0]}"
+        raise DataError(f"{name}: the data root {root} is not a folder; {cure}")
     candidates = _candidates(root, folders)
     for folder in candidates:
         for layout in layouts:
@@ -88,9 +87,9 @@ def _candidates(root: str, folders: Iterable[str]) -> list[str]:
     wanted = [_plain(folder) for folder in folders]
     found = [root] if _plain(os.path.basename(root)) in wanted else []
     outer = _matching(root, wanted)
-    inner = [path for folder in outer for path in _matching(folder, wanted)]
-    others = [path for folder in _matching(root, [_plain(c) for c in _CONTAINERS]) for path in _matching(folder, wanted)]
-    return list(dict.fromkeys([*found, *outer, *inner, *others]))
+    holders = [*outer, *_matching(root, [_plain(container) for container in _CONTAINERS])]
+    inner = [path for folder in holders for path in _matching(folder, wanted)]
+    return list(dict.fromkeys([*found, *outer, *inner]))
 
 
 def _matching(folder: str, wanted: list[str]) -> list[str]:

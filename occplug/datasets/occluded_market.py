@@ -1,4 +1,4 @@
-"""Occluded-Market: Market-1501 with occluded images of MARS, by the name lists of github.com/LiuDHS/Occluded-Market-Dataset."""
+"""Occluded-Market (github.com/LiuDHS/Occluded-Market-Dataset): occluded images of Market-1501 and MARS."""
 
 from occplug.datasets.common import MARKET_LAYOUT, Counts, ReidDataset
 from occplug.datasets.layouts import Layout, Part

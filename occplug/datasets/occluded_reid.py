@@ -7,6 +7,8 @@ from occplug.registry import DATASETS
 __all__ = ["OccludedREID"]
 
 _OCCLUDED, _WHOLE = 0, 2  # cameras in DPM's renamed release; its camera embedding needs these very numbers
+_RAW_QUERY = Part("occluded_body_images", _OCCLUDED, nested=True)
+_RAW_GALLERY = Part("whole_body_images", _WHOLE, nested=True)
 
 
 @DATASETS.register_module("occluded_reid")
@@ -19,7 +21,7 @@ class OccludedREID(ReidDataset):
     name = "occluded_reid"
     folders = ("Occluded_REID", "OccludedREID")
     layouts = (
-        Layout((), Part("occluded_body_images", _OCCLUDED, nested=True), Part("whole_body_images", _WHOLE, nested=True)),
+        Layout((), _RAW_QUERY, _RAW_GALLERY),
         Layout((), Part("query", _OCCLUDED), Part("bounding_box_test", _WHOLE)),
         Layout((), Part("query", _OCCLUDED), Part("gallery", _WHOLE)),
     )

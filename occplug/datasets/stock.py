@@ -41,8 +41,9 @@ class Market1501(ReidDataset, stock_dataset("market1501")):
     def _parts(self, layout: Layout) -> dict[str, tuple[Part, ...]]:
         parts = super()._parts(layout)
         if self.market1501_500k:
-            if not os.path.isdir(os.path.join(self.dataset_dir, "images")):
-                raise DataError(f"market1501: {self.dataset_dir}/images is missing; unpack the 500,000 distractors into it")
+            folder = os.path.join(self.dataset_dir, "images")
+            if not os.path.isdir(folder):
+                raise DataError(f"market1501: {folder} is missing; unpack the 500,000 distractors into it")
             parts["gallery"] += (Part("images"),)
         return parts
 
@@ -88,20 +89,19 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):
     _junk_pids = []
 
     def _read(self, layout: Layout) -> dict[str, list[Labelled]]:
-        lists = {
-            "train": ("list_train.txt", "list_val.txt"),
-            "query": ("list_query.txt",),
-            "gallery": ("list_gallery.txt",),
+        train = layout.train[0]
+        return {
+            "train": self._listed("list_train.txt", train) + self._listed("list_val.txt", train),
+            "query": self._listed("list_query.txt", layout.query),
+            "gallery": self._listed("list_gallery.txt", layout.gallery),
         }
-        parts = {"train": layout.train[0], "query": layout.query, "gallery": layout.gallery}
-        return {split: [i for name in names for i in self._listed(name, parts[split])] for split, names in lists.items()}
 
     def _listed(self, name: str, part: Part) -> list[Labelled]:
         """The images of list file `name`, whose lines are `path pid`, paths below the folder of `part`."""
         path = os.path.join(self.dataset_dir, name)
         on_disk = {file.below: file for file in list_images(os.path.join(self.dataset_dir, part.folder), part.nested)}
         images = [self._line(path, number, line, on_disk, part) for number, line in _lines(path)]
-        if not images and name != "list_val.txt":
+        if not images:
             raise DataError(f"msmt17: {path} lists no images; unpack the data set anew")
         return images
 
@@ -110,9 +110,8 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):
         if not below or not pid.isdecimal():
             raise DataError(f"msmt17: line {number} of {path} is {line!r}, not a path and a person number")
         if below not in on_disk:
-            raise DataError(
-                f"msmt17: {path} lists {part.folder}/{below}, which is missing in {self.dataset_dir}; unpack the data set anew"
-            )
+            missing = os.path.join(self.dataset_dir, part.folder, below)
+            raise DataError(f"msmt17: {path} lists {missing}, which is missing; unpack the data set anew")
         return Labelled(on_disk[below], int(pid), self._parse(on_disk[below], part).camid)
 
 
@@ -122,5 +121,5 @@ def _lines(path: str) -> list[tuple[int, str]]:
         with open(path, encoding="utf-8") as stream:
             lines = [line.strip() for line in stream]
     except FileNotFoundError:
-        raise DataError(f"msmt17: {path} is missing; it comes with the data set, beside the folders of images") from None
+        raise DataError(f"msmt17: {path} is missing; it comes with the data set, beside the images' folders") from None
     return [(number, line) for number, line in enumerate(lines, 1) if line]

@@ -1,7 +1,6 @@
 """Rules that hold for every data set: labels, order, checks, messages, caching."""
 
 import logging
-import os
 import re
 import time
 
@@ -78,7 +77,7 @@ def test_combineall_makes_test_images_training_images_with_sorted_labels(home):
     data = load(home.parent, combineall=True)
     assert data.pids == [3, 7, 1, 2] and data.num_train_pids == 4
     assert [pid for _, pid, *_ in data.train] == [0, 0, 1, 1, 2, 3, 2, 2, 3, 3]
-    assert len(data.train) == data.data.__len__() == 10 and data.num_train_cams == 2
+    assert len(data.train) == len(data) == 10 and data.num_train_cams == 2
 
 
 # ---- where it lies
@@ -156,7 +155,8 @@ def test_empty_split(home, split):
     for path in (home / split).iterdir():
         path.unlink()
     assert message(home.parent) == (
-        f"occluded_duke: {home}/{split} has no images, it holds nothing; fill it with the images of the data set; {LAYOUT}"
+        f"occluded_duke: {home}/{split} has no images, it holds nothing; "
+        f"fill it with the images of the data set; {LAYOUT}"
     )
 
 
@@ -167,8 +167,8 @@ def test_a_split_without_images_says_what_it_holds(home):
         put(home / "query", f"person{number}/0001_c1_f0046182.jpg")
     (home / "query" / "list").touch()
     assert (
-        "/query has no images, it holds subfolders person0, person1, person2, person3, person4, person5, ... (8 in all), "
-        "2 files with .npy, 1 file with no ending;"
+        "/query has no images, it holds subfolders person0, person1, person2, person3, person4, person5, ... "
+        "(8 in all), 2 files with .npy, 1 file with no ending;"
     ) in message(home.parent)
 
 
@@ -216,7 +216,8 @@ def test_unknown_options_are_errors_and_torchreids_are_not(home):
 
 
 def test_a_folder_that_cannot_be_read(tmp_path):
-    with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path))}/gone cannot be read \\(No such file or directory\\)$"):
+    place = re.escape(str(tmp_path))
+    with pytest.raises(DataError, match=rf"^{place}/gone cannot be read \(No such file or directory\)$"):
         listing.list_images(str(tmp_path / "gone"))
 
 
@@ -285,7 +286,7 @@ def test_30000_images_are_listed_within_a_second(tmp_path):
     folder = tmp_path / "Occluded_Duke"
     market_tree(folder)
     for number in range(30_000):
-        os.close(os.open(folder / "bounding_box_train" / f"{number % 700 + 10:04d}_c1_f{number:07d}.jpg", os.O_CREAT | os.O_WRONLY))
+        (folder / "bounding_box_train" / f"{number % 700 + 10:04d}_c1_f{number:07d}.jpg").touch()
     start = time.process_time()
     assert len(load(tmp_path).train) == 30_004
     assert time.process_time() - start < 1

@@ -9,7 +9,7 @@ from tests.datasets.trees import put, told
 LAYOUTS = {
     "raw": ("occluded_body_images/{0:03d}/{0:03d}_{1:02d}.tif", "whole_body_images/{0:03d}/{0:03d}_{1:02d}.tif"),
     "raw, flat": ("occluded_body_images/{0:03d}_{1:02d}.tif", "whole_body_images/{0:03d}_{1:02d}.tif"),
-    "raw, as jpeg": ("occluded_body_images/{0:03d}/{0:03d}_{1:02d}.jpg", "whole_body_images/{0:03d}/{0:03d}_{1:02d}.jpg"),
+    "raw, as jpeg": ("occluded_body_images/{0:03d}/{0:03d}_{1:02d}.jpg", "whole_body_images/{0:03d}/{0}_{1:02d}.jpg"),
     "renamed": ("query/{0:04d}_c1s1_0000{1}0_00.tif", "bounding_box_test/{0:04d}_c3s3_0000{1}0_00.tif"),
     "renamed, short": ("query/{0:03d}_c1_{1}.jpg", "gallery/{0:03d}_c3_{1}.jpg"),
     "fast-reid": ("query/{0:03d}_{1:02d}.jpg", "gallery/{0:03d}_{1:02d}.jpg"),

@@ -14,10 +14,10 @@ def raw(folder):
     put(folder / "test/whole_body_images", "0007/0007_c6_f0000001.jpg", "0008/0008_c6_f0000001.jpg")
 
 
-@pytest.mark.parametrize(
-    "folder",
-    ["P-DukeMTMC-reid", "P-DukeMTMC-reID", "p_dukemtmc", "ICME2018_Occluded-Person-Reidentification_datasets/P-DukeMTMC-reid"],
-)
+CONTAINER = "ICME2018_Occluded-Person-Reidentification_datasets"
+
+
+@pytest.mark.parametrize("folder", ["P-DukeMTMC-reid", "P-DukeMTMC-reID", "p_dukemtmc", f"{CONTAINER}/P-DukeMTMC-reid"])
 def test_the_layout_of_the_release(tmp_path, folder):
     raw(tmp_path / folder)
     data = PDukeMTMC(str(tmp_path))
@@ -70,5 +70,5 @@ def test_an_empty_training_folder_is_an_error(tmp_path):
 def test_persons_in_training_and_test(tmp_path):
     raw(tmp_path / "P-DukeMTMC-reid")
     put(tmp_path / "P-DukeMTMC-reid/test/whole_body_images", "0004/0004_c2_f0000077.jpg")
-    with pytest.raises(DataError, match="^p_dukemtmc: 1 person in both the train and the gallery split of .*: 4; unpack"):
+    with pytest.raises(DataError, match="1 person in both the train and the gallery split of .*: 4; unpack"):
         PDukeMTMC(str(tmp_path))

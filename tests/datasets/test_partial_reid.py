@@ -7,7 +7,7 @@ from occplug.errors import DataError
 from tests.datasets.trees import put, told
 
 
-@pytest.mark.parametrize("folder", ["Partial_REID", "Partial-REID_Dataset", "PartialREID", "partial_reid/Partial-REID_Dataset"])
+@pytest.mark.parametrize("folder", ["Partial_REID", "Partial-REID_Dataset", "PartialREID", "partial_reid/PartialREID"])
 @pytest.mark.parametrize(
     ("query", "gallery"),
     [("partial_body_images", "whole_body_images"), ("occluded_body_images", "whole_body_images"), ("query", "gallery")],

@@ -1,5 +1,7 @@
 """SynthOcc as a data set: names, twins, masks, annotations, one rendering for three builds."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,11 +73,14 @@ def test_one_rendering_serves_all_builds(root, monkeypatch):
 
 
 def test_the_fingerprint_is_that_of_the_content_not_of_the_jpeg_bytes(root, data, tmp_path):
-    other = SynthOcc(str(tmp_path), size="tiny", seed=2, verbose=False)
-    assert other.fingerprint != data.fingerprint and len(data.fingerprint) == 64
-    image = Path(other.train[0][0])
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    image = tmp_path / "synthocc" / "tiny" / "query" / Path(data.query[0][0]).name
     image.write_bytes(image.read_bytes() + b" ")
-    assert SynthOcc(str(tmp_path), size="tiny", seed=2).fingerprint == other.fingerprint
+    assert SynthOcc(str(tmp_path), size="tiny").fingerprint == data.fingerprint and len(data.fingerprint) == 64
+    manifest = tmp_path / "synthocc" / "tiny" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**told, "content": "0" * 64}))
+    assert SynthOcc(str(tmp_path), size="tiny").fingerprint != data.fingerprint
 
 
 def test_unknown_and_impossible_options(root):

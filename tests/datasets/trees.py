@@ -24,7 +24,7 @@ def put(folder: Path, *names: str) -> None:
 
 
 def market_tree(folder: Path, train=(7, 3), test=(1, 2), name="{:04d}_c{}s1_000151_01.jpg", cameras=(1, 2)) -> None:
-    """bounding_box_train, query and bounding_box_test, one image per person and camera; queries from the first camera."""
+    """The three folders of Market-1501, one image per person and camera; queries from the first camera."""
     put(folder / "bounding_box_train", *(name.format(pid, camera) for pid in train for camera in cameras))
     put(folder / "query", *(name.format(pid, cameras[0]) for pid in test))
     put(folder / "bounding_box_test", *(name.format(pid, camera) for pid in test for camera in cameras))
