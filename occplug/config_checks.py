@@ -71,10 +71,17 @@ RANGES = {
     r".*(_lr|_factor|_mult|\.steps|stepsize|\.weights\..*|\.weight_[tx])": AT_LEAST_0,
 }
 
+# torchreid keys that no command of ours reads, whatever the model.
+UNUSED_BY_ALL = {
+    "model.resume": "--resume goes on from data.save_dir",
+    "test.evaluate": "tools/test.py --weights evaluates a checkpoint",
+    "data.type": "video data sets are not supported",
+    "data.load_train_targets": "target training sets are not supported",
+}
 NO_COUNTERPART = "the method states itself what trains and how"
 # Keys of torchreid's engines that our engine does not read, and what counts in their place: `.name.` of method keys or
 # sections, or a sentence.
-UNUSED_BY_METHODS = {
+UNUSED_BY_METHODS = UNUSED_BY_ALL | {
     "train.max_epoch": ".epochs.",
     "train.lr": ".lr.",
     "train.weight_decay": ".weight_decay.",
@@ -96,13 +103,12 @@ UNUSED_BY_METHODS = {
     "loss.triplet.margin": ".margin.",
     "loss.triplet.weight_*": ".weights.",
     "model.load_weights": "set backbone.weights for initial weights; tools/test.py --weights evaluates a checkpoint",
-    "model.resume": "--resume goes on from data.save_dir",
     "test.dist_metric": "the distance is the method's own",
     "test.normalize_feature": "the distance is the method's own",
     "video.*": "methods take images",
 }
 # The other way round: our sections that torchreid's engines and models do not read.
-UNUSED_BY_STOCK = {
+UNUSED_BY_STOCK = UNUSED_BY_ALL | {
     "backbone.*": "a torchreid model is chosen by model.name",
     "amp.dtype": "torchreid's engines train in fp32",
     "run.clip_grad_norm": "torchreid's engines do not clip gradients",

@@ -6,7 +6,19 @@ from mmengine.registry import Registry
 
 from occplug.errors import ConfigError
 
-__all__ = ["BACKBONES", "DATASETS", "HEADS", "LOSSES", "METHODS", "PROMPTS", "SAMPLERS", "TRANSFORMS", "build", "get", "names"]
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "HEADS",
+    "LOSSES",
+    "METHODS",
+    "PROMPTS",
+    "SAMPLERS",
+    "TRANSFORMS",
+    "build",
+    "get",
+    "names",
+]
 
 
 def _registry(name: str, package: str) -> Registry:

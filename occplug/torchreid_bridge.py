@@ -57,6 +57,7 @@ __all__ = [
     "close_layers",
     "evaluate_cuhk03",
     "load_stock_checkpoint",
+    "load_stock_weights",
     "register",
     "safe_globals",
     "stock_dataset",
@@ -263,6 +264,16 @@ def load_stock_checkpoint(path) -> dict:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected the dict torchreid saves")
     return content
+
+
+def load_stock_weights(model: nn.Module, path) -> None:
+    """Copy into `model` what fits of the torchreid checkpoint `path` (`model.load_weights`), as torchreid does.
+
+    Raises: CheckpointError as :func:`load_stock_checkpoint`.
+    """
+    load_stock_checkpoint(path)
+    with safe_globals():
+        sub("utils.torchtools").load_pretrained_weights(model, os.path.expanduser(path))
 
 
 # ---- models

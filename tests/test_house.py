@@ -55,7 +55,9 @@ def test_methods_never_import_each_other():
         assert "from occplug.methods" not in path.read_text(), path.name
 
 
-@pytest.mark.parametrize("pattern", [r"\.cuda\(\)", r"except:", r"\beval\(\"", r"^\s*global ", r"# ?TODO", r"/(home|root|work)/"])
+@pytest.mark.parametrize(
+    "pattern", [r"\.cuda\(\)", r"except:", r"\beval\(\"", r"^\s*global ", r"# ?TODO", r"/(home|root|work)/"]
+)
 def test_what_never_appears(pattern):
     hits = [p.name for p in FILES if re.search(pattern, p.read_text(), re.M)]
     assert hits == []

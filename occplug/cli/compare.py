@@ -39,13 +39,17 @@ BINS = (("below 30 %", 0.0), ("30 to 45 %", 0.30), ("above 45 %", 0.45))  # occl
 
 def main(argv: list[str]) -> None:
     """Parse `argv`, run and print."""
-    parser = argparse.ArgumentParser("occplug compare", description="Train several configs over several seeds, print one table.")
+    parser = argparse.ArgumentParser(
+        "occplug compare", description="Train several configs over several seeds, print one table."
+    )
     parser.add_argument("--configs", nargs="+", required=True, metavar="F", help="yaml files, one row each")
     parser.add_argument("--name", default="compare", help="runs go to log/NAME")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1..N of each config")
     parser.add_argument("--root", default=None, metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--histogram", action="store_true", help="add a colour histogram, which learns nothing")
-    parser.add_argument("--readme", metavar="FILE", type=Path, help="replace the table between this command's marks in FILE")
+    parser.add_argument(
+        "--readme", metavar="FILE", type=Path, help="replace the table between this command's marks in FILE"
+    )
     args, options = parser.parse_known_args(argv)
     if any(word.startswith("--") for word in options):
         raise ConfigError(f"there is no option {options[0]}; see occplug compare --help")
@@ -130,12 +134,20 @@ def _histogram_row(cfg) -> dict:
     (target,) = data.targets
     loaders = data.test_loader[target]
     start = time.perf_counter()
-    sides = [extract(lambda images, camids: _histogram(images, cfg), loaders[s], torch.device("cpu")) for s in ("query", "gallery")]
+    sides = [
+        extract(lambda images, camids: _histogram(images, cfg), loaders[s], torch.device("cpu"))
+        for s in ("query", "gallery")
+    ]
     (query, q_pids, q_camids, _), (gallery, g_pids, g_camids, _) = sides
     matcher = lambda q, g: squared_euclidean(q.vector, g.vector)  # noqa: E731
     result = evaluate_embeddings(matcher, query, gallery, q_pids, g_pids, q_camids, g_camids)
     data.close()
-    run = {**result.summary(), "seed": 0, "seconds": time.perf_counter() - start, "protocol": "HSV histogram, 6 stripes"}
+    run = {
+        **result.summary(),
+        "seed": 0,
+        "seconds": time.perf_counter() - start,
+        "protocol": "HSV histogram, 6 stripes",
+    }
     return {"name": "colour histogram (HSV, 6 stripes, grey-world)", "runs": [run]}
 
 

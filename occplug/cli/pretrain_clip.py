@@ -19,10 +19,10 @@ from occplug.errors import ConfigError
 
 __all__ = ["main"]
 
-EXTRA = """Image-caption contrast over the whole batch. For a faster start two attribute losses run beside it: linear heads
-on the image embedding (dropped afterwards), and short captions of one attribute each. Three quarters of the run see one
-patch of each 2x2 block, then 19 % two, the last 6 % all. AdamW 1.2e-3 (.9, .98), weight decay .05 except on tables,
-linear decay; flips, gain, shifts."""
+EXTRA = """Image-caption contrast over the whole batch. For a faster start two attribute losses run beside it: linear
+heads on the image embedding (dropped afterwards), and short captions of one attribute each. Three quarters of the run
+see one patch of each 2x2 block, then 19 % two, the last 6 % all. AdamW 1.2e-3 (.9, .98), weight decay .05 except on
+tables, linear decay; flips, gain, shifts."""
 
 
 def parser() -> argparse.ArgumentParser:

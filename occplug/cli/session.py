@@ -17,7 +17,7 @@ from occplug.engine import MethodEngine, seed_everything, stock_engine, write_at
 from occplug.evaluation import protocol_line
 from occplug.method import build_method
 from occplug.registry import METHODS, names
-from occplug.torchreid_bridge import build_stock_model
+from occplug.torchreid_bridge import build_stock_model, load_stock_weights
 
 __all__ = ["build_engine", "describe_protocol", "prepare", "start_logging", "write_metrics"]
 
@@ -58,7 +58,9 @@ def prepare(cfg) -> tuple[Path, torch.device]:
     return folder, device
 
 
-def build_engine(cfg, data: DataManager, folder: Path, device: torch.device, num_classes=None, num_cameras=None, **options):
+def build_engine(
+    cfg, data: DataManager, folder: Path, device: torch.device, num_classes=None, num_cameras=None, **options
+):
     """The model of `cfg` on `device` in the engine that trains and tests it.
 
     Args:
@@ -71,7 +73,11 @@ def build_engine(cfg, data: DataManager, folder: Path, device: torch.device, num
     if cfg.model.name in names(METHODS):
         method = build_method(cfg, classes, cameras, pretrained=pretrained).to(device)
         return MethodEngine(cfg, data, method, folder, device, **options)
-    model = build_stock_model(cfg.model.name, classes, cfg.loss.name, pretrained and cfg.model.pretrained, device.type == "cuda")
+    model = build_stock_model(
+        cfg.model.name, classes, cfg.loss.name, pretrained and cfg.model.pretrained, device.type == "cuda"
+    )
+    if pretrained and cfg.model.load_weights:
+        load_stock_weights(model, cfg.model.load_weights)
     return stock_engine(cfg, data, model.to(device), folder, device, **options)
 
 

@@ -15,8 +15,12 @@ def main(argv: list[str]) -> None:
     from occplug.datasets.synthocc import SIZES, build
 
     parser = argparse.ArgumentParser("occplug synthocc", description="Render the embedded benchmark SynthOcc.")
-    parser.add_argument("--root", required=True, type=Path, metavar="DIR", help="data root; files go to DIR/synthocc/SIZE")
-    parser.add_argument("--size", default="small", choices=sorted(SIZES), help="tiny (CI), small (default), medium (GPU)")
+    parser.add_argument(
+        "--root", required=True, type=Path, metavar="DIR", help="data root; files go to DIR/synthocc/SIZE"
+    )
+    parser.add_argument(
+        "--size", default="small", choices=sorted(SIZES), help="tiny (CI), small (default), medium (GPU)"
+    )
     parser.add_argument("--seed", default=1, type=int, help="world seed; 1 is the benchmark")
     parser.add_argument("--workers", default=None, type=int, help="processes; default: one per core")
     args = parser.parse_args(argv)

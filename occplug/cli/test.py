@@ -19,7 +19,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (eval.rerank_*)")
     parser.add_argument("--visrank", action="store_true", help="draw the ranked galleries of the queries")
     args, cfg = parse_config(parser, argv)
-    test(cfg, args.config_file, args.weights, rerank=args.rerank or cfg.test.rerank, visrank=args.visrank or cfg.test.visrank)
+    test(
+        cfg,
+        args.config_file,
+        args.weights,
+        rerank=args.rerank or cfg.test.rerank,
+        visrank=args.visrank or cfg.test.visrank,
+    )
 
 
 def test(cfg, config_file: str, weights: str, rerank: bool = False, visrank: bool = False) -> dict:
@@ -47,4 +53,6 @@ def test(cfg, config_file: str, weights: str, rerank: bool = False, visrank: boo
         rerank=rerank,
     )
     data.close()
-    return write_metrics(cfg, engine, config_file, describe_protocol(cfg, rerank), Path(folder) / "test" / "metrics.json")
+    return write_metrics(
+        cfg, engine, config_file, describe_protocol(cfg, rerank), Path(folder) / "test" / "metrics.json"
+    )

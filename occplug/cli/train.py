@@ -22,7 +22,9 @@ def main(argv: list[str]) -> None:
     """Parse `argv` and train."""
     parser = config_parser("train", "Train every stage of a method, or a stock torchreid model, then test it.")
     parser.add_argument("--resume", action="store_true", help="go on from data.save_dir/checkpoints/last.pth")
-    parser.add_argument("--dry-run", action="store_true", help="build at full size, two steps a stage, generated images")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build at full size, two steps a stage, generated images"
+    )
     args, cfg = parse_config(parser, argv)
     if args.dry_run:
         dry_run(cfg, args.config_file)
@@ -39,7 +41,9 @@ def train(cfg, config_file: str, resume: bool = False) -> dict:
     """
     newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
     if newest.exists() and not resume:
-        raise ConfigError(f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir")
+        raise ConfigError(
+            f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir"
+        )
     state = _state_to_resume(newest, cfg) if resume else None
     folder, device = prepare(cfg)
     data = DataManager(cfg)
@@ -63,7 +67,9 @@ def _state_to_resume(path: Path, cfg) -> dict:
     before, now = state["config"].splitlines(), resolved_yaml(cfg).splitlines()
     changed = sorted(set(now) - set(before))
     if changed:
-        log.warning("the config has changed since %s was written: %s", path, "; ".join(line.strip() for line in changed))
+        log.warning(
+            "the config has changed since %s was written: %s", path, "; ".join(line.strip() for line in changed)
+        )
     return state
 
 

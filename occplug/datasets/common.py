@@ -93,7 +93,7 @@ class ReidDataset(ImageDataset):
         return {key: value for key, value in options.items() if key in _FOR_TORCHREID}
 
     def _start(self, train: list, query: list, gallery: list, options: dict) -> None:
-        """Hand the lists to torchreid, which reads element 0 of each: for lack of training images it gets the queries."""
+        """Hand the lists to torchreid; it reads element 0 of each, so for lack of training images it gets the queries."""
         if train:
             ImageDataset.__init__(self, train, query, gallery, **options)
             return
@@ -133,8 +133,7 @@ class ReidDataset(ImageDataset):
         return images
 
     def _parse(self, file: ImageFile, part: Part) -> Labelled:
-        stem = os.path.splitext(os.path.basename(file.below))[0]
-        match = _compiled(self.pattern).match(stem)
+        match = re.match(self.pattern, file.stem)
         camid = None if match is None else self._camera(match, part)
         if camid is None or camid < 0:
             raise DataError(
@@ -170,9 +169,9 @@ class ReidDataset(ImageDataset):
                 )
 
     def _fingerprint(self, splits: dict[str, list[Labelled]]) -> str:
-        digest = hashlib.sha256()
+        digest, start = hashlib.sha256(), len(os.path.join(self.dataset_dir, ""))
         for split, images in splits.items():
-            lines = sorted(f"{os.path.relpath(i.file.path, self.dataset_dir)} {i.file.size}\n" for i in images)
+            lines = sorted(f"{image.file.path[start:]} {image.file.size}\n" for image in images)
             digest.update(f"{split}\n{''.join(lines)}".replace(os.sep, "/").encode())
         return digest.hexdigest()
 
@@ -186,9 +185,6 @@ class ReidDataset(ImageDataset):
         self.cameras = list(range(1, 2 + max(camid for _, _, camid, *_ in self.train)))
         self.num_train_pids = self.get_num_pids(self.train)
         self.num_train_cams = self.get_num_cams(self.train)
-
-
-_compiled = functools.cache(re.compile)
 
 
 def _items(images: list[Labelled]) -> list[tuple[str, int, int]]:

@@ -13,11 +13,16 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".web
 
 
 class ImageFile(NamedTuple):
-    """One image: its `path`, its path `below` the listed folder (with `/`), and its `size` in bytes."""
+    """One image: its `path`, its path `below` the listed folder (with `/`), its `size` in bytes."""
 
     path: str
     below: str
     size: int
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its last ending."""
+        return self.below.rpartition("/")[2].rpartition(".")[0]
 
 
 class _Listing(NamedTuple):
@@ -47,7 +52,10 @@ def list_images(folder: str, nested: bool = False) -> list[ImageFile]:
 
 
 def _time(folder: str) -> int:
-    return os.stat(folder).st_mtime_ns if os.path.isdir(folder) else -1
+    try:
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return -1
 
 
 def _scan(folder: str, nested: bool) -> _Listing:
@@ -71,7 +79,6 @@ def _scan(folder: str, nested: bool) -> _Listing:
 def _refuse_duplicates(files: list[ImageFile]) -> None:
     first: dict[str, ImageFile] = {}
     for file in files:
-        stem = os.path.splitext(os.path.basename(file.below))[0]
-        other = first.setdefault(stem, file)
+        other = first.setdefault(file.stem, file)
         if other is not file:
             raise DataError(f"{other.path} and {file.path} have the same name; delete or rename one of them")

@@ -168,7 +168,9 @@ class RunMixin:
         save_checkpoint(state, checkpoints / "last.pth")
         if epoch + 1 == self.max_epoch:
             training_only = {"optimizer", "scheduler", "random", "scaler"}
-            save_checkpoint({k: v for k, v in state.items() if k not in training_only}, checkpoints / f"{self.stage_name}.pth")
+            save_checkpoint(
+                {k: v for k, v in state.items() if k not in training_only}, checkpoints / f"{self.stage_name}.pth"
+            )
 
     # ------------------------------------------------------------------ evaluation
 
@@ -230,6 +232,12 @@ class RunMixin:
         data = self.datamanager
         target = str(Path(save_dir or self.folder) / f"visrank_{name}")
         visualize_ranked_results(
-            distances, data.fetch_test_loaders(name), data.data_type, data.width, data.height, save_dir=target, topk=topk
+            distances,
+            data.fetch_test_loaders(name),
+            data.data_type,
+            data.width,
+            data.height,
+            save_dir=target,
+            topk=topk,
         )
         log.info("ranked galleries are drawn in %s", target)

@@ -77,7 +77,9 @@ def load_checkpoint(path) -> dict:
 
 def _unreadable(error: Exception) -> str:
     if "GLOBAL" in str(error):  # how torch names an object that is neither a tensor nor a plain value
-        return "refused, because reading it would run code stored in the file; only tensors and plain values are accepted"
+        return (
+            "refused, because reading it would run code stored in the file; only tensors and plain values are accepted"
+        )
     return "not a readable checkpoint: damaged, cut off, or a file of another kind"
 
 

@@ -80,7 +80,9 @@ def stock_engine(cfg, data, model: nn.Module, folder: Path, device: torch.device
     )
     common = dict(scheduler=scheduler, use_gpu=device.type == "cuda", label_smooth=cfg.loss.softmax.label_smooth)
     if cfg.loss.name == "triplet":
-        weights = dict(margin=cfg.loss.triplet.margin, weight_t=cfg.loss.triplet.weight_t, weight_x=cfg.loss.triplet.weight_x)
+        weights = dict(
+            margin=cfg.loss.triplet.margin, weight_t=cfg.loss.triplet.weight_t, weight_x=cfg.loss.triplet.weight_x
+        )
         engine = _StockTriplet(data, model, optimizer, **weights, **common)
     else:
         engine = _StockSoftmax(data, model, optimizer, **common)

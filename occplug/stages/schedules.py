@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 __all__ = ["warmup_cosine", "warmup_multistep"]
 
 
-def warmup_cosine(lr: float, epochs: int, warmup_epochs: int, warmup_lr: float, min_lr: float) -> Callable[[int], float]:
+def warmup_cosine(
+    lr: float, epochs: int, warmup_epochs: int, warmup_lr: float, min_lr: float
+) -> Callable[[int], float]:
     """Linear warm-up from `warmup_lr`, then a cosine down to `min_lr` that is *not* shifted by the warm-up.
 
     The schedule of CLIP-ReID's first stage (official code): for epoch e < warmup_epochs the rate is
@@ -24,7 +26,9 @@ def warmup_cosine(lr: float, epochs: int, warmup_epochs: int, warmup_lr: float, 
     return factor
 
 
-def warmup_multistep(steps: Sequence[int], gamma: float, warmup_epochs: int, warmup_factor: float) -> Callable[[int], float]:
+def warmup_multistep(
+    steps: Sequence[int], gamma: float, warmup_epochs: int, warmup_factor: float
+) -> Callable[[int], float]:
     """Linear warm-up from `warmup_factor` to 1 over `warmup_epochs`, times `gamma` for every milestone reached.
 
     The schedule of CLIP-ReID's second stage (official code): the drop acts from the milestone's epoch on, and the

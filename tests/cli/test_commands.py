@@ -79,7 +79,9 @@ def test_a_checkpoint_of_another_class_count_is_explained(run, data, capsys):
     assert main(["test", "--config-file", str(run / "config.yaml"), "--weights", str(run / "fewer.pth"),
                  "data.save_dir", str(run / "x")]) == 2  # fmt: skip
     error = capsys.readouterr().err
-    assert "fewer.pth does not fit CLIPReID: it was trained with another number of identities (another data set?)" in error
+    assert (
+        "fewer.pth does not fit CLIPReID: it was trained with another number of identities (another data set?)" in error
+    )
     assert "neck.classifier.weight is [16, 128] in the file and [15, 128] in the model" in error
 
 
@@ -114,7 +116,18 @@ def test_a_stock_model_trains_with_torchreids_engine(data, tmp_path):
 def test_our_engine_trains_a_stock_resnet50(data, tmp_path):
     file = tmp_path / "resnet50.yaml"
     file.write_text("model: {name: torchreid_model, pretrained: False}\nmethod: {arch: resnet50, train: {epochs: 1}}\n")
-    options = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16", "data.height", "64", "data.width", "32"]
+    options = [
+        "synthocc.size",
+        "tiny",
+        "data.workers",
+        "0",
+        "train.batch_size",
+        "16",
+        "data.height",
+        "64",
+        "data.width",
+        "32",
+    ]
     options += ["sampler.train_sampler", "identity", "data.save_dir", str(tmp_path / "run")]
     command = ["train", "--config-file", str(file), "--root", str(data), "-s", "synthocc", "-t", "synthocc", *options]
     assert main(command) == 0
@@ -129,12 +142,19 @@ def test_our_engine_trains_a_stock_resnet50(data, tmp_path):
         (["train", "--config-file", "configs/clip_reid_synthocc.yaml", "--faster"], "there is no option --faster"),
         (["train", "--config-file", "configs/clip_reid_synthocc.yaml", "train.sede", "3"], "train.seed"),
         (["train", "--config-file", "configs/clip_reid_market.yaml", "--root", "nowhere"], "nowhere"),
-        (["test", "--config-file", "configs/clip_reid_synthocc.yaml", "--weights", "no.pth"], "no.pth: there is no such checkpoint"),
+        (
+            ["test", "--config-file", "configs/clip_reid_synthocc.yaml", "--weights", "no.pth"],
+            "no.pth: there is no such checkpoint",
+        ),
     ],
 )
 def test_a_mistake_exits_with_2_and_one_message(arguments, message, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tools/train.py")] if arguments[0] == "train" else [sys.executable, "-m", "occplug", arguments[0]]
+    command = (
+        [sys.executable, str(ROOT / "tools/train.py")]
+        if arguments[0] == "train"
+        else [sys.executable, "-m", "occplug", arguments[0]]
+    )
     arguments = [str(ROOT / a) if a.startswith("configs/clip") else a for a in arguments[1:]]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2, done.stderr
@@ -145,5 +165,7 @@ def test_flags_with_several_values_leave_the_pairs_alone(tmp_path):
     from occplug.cli.arguments import config_parser, parse_config
 
     file = str(ROOT / "configs/clip_reid_synthocc.yaml")
-    _, cfg = parse_config(config_parser("train", ""), ["--config-file", file, "-t", "synthocc", "market1501", "train.seed", "5"])
+    _, cfg = parse_config(
+        config_parser("train", ""), ["--config-file", file, "-t", "synthocc", "market1501", "train.seed", "5"]
+    )
     assert list(cfg.data.targets) == ["synthocc", "market1501"] and cfg.train.seed == 5

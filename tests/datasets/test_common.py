@@ -1,6 +1,7 @@
 """Rules that hold for every data set: labels, order, checks, messages, caching."""
 
 import logging
+import os
 import re
 import time
 
@@ -286,7 +287,7 @@ def test_30000_images_are_listed_within_a_second(tmp_path):
     folder = tmp_path / "Occluded_Duke"
     market_tree(folder)
     for number in range(30_000):
-        (folder / "bounding_box_train" / f"{number % 700 + 10:04d}_c1_f{number:07d}.jpg").touch()
+        os.mknod(f"{folder}/bounding_box_train/{number % 700 + 10:04d}_c1_f{number:07d}.jpg")
     start = time.process_time()
     assert len(load(tmp_path).train) == 30_004
     assert time.process_time() - start < 1

@@ -130,7 +130,9 @@ def test_wrong_loss_names_are_refused(tmp_path):
 def test_a_trained_parameter_without_gradient_is_refused(tmp_path):
     method = ToyMethod(epochs=(0, 1))
     method.unused = torch.nn.Linear(2, 2)
-    with pytest.raises(TrainingError, match="all trains parameters its losses do not reach: unused.weight, unused.bias"):
+    with pytest.raises(
+        TrainingError, match="all trains parameters its losses do not reach: unused.weight, unused.bias"
+    ):
         engine_for(tmp_path, method).run_stages()
 
 
@@ -156,6 +158,8 @@ def test_disk_full_keeps_the_previous_state(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TrainingError) as caught:
         engine.save_state(3)
-    assert str(caught.value) == f"{last} could not be written: no space left on the disk; the previous file is untouched"
+    assert (
+        str(caught.value) == f"{last} could not be written: no space left on the disk; the previous file is untouched"
+    )
     assert last.read_bytes() == before
     assert sorted(p.name for p in last.parent.iterdir()) == ["all.pth", "head.pth", "last.pth"]

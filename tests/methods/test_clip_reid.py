@@ -9,7 +9,18 @@ from occplug.config import default_config
 from occplug.losses import BatchHardTriplet, SupCon
 from occplug.method import parameter_groups
 
-OPTIONS = ["data.height", 32, "data.width", 16, "backbone.weights", "none", "data.norm_mean", [0.5] * 3, "data.norm_std", [0.5] * 3]
+OPTIONS = [
+    "data.height",
+    32,
+    "data.width",
+    16,
+    "backbone.weights",
+    "none",
+    "data.norm_mean",
+    [0.5] * 3,
+    "data.norm_std",
+    [0.5] * 3,
+]
 
 
 def tiny(*options, classes=5, cameras=3):
@@ -75,7 +86,9 @@ def test_stage2_trains_all_but_text_prompts_and_the_necks_shifts():
     method = tiny("backbone.sie_camera", True)
     groups = parameter_groups(method, method.stages()[1].groups)
     frozen = {name for name, p in method.named_parameters() if not p.requires_grad}
-    assert all(name.startswith(("text.", "prompts.")) or name in ("neck.norm.bias", "neck_proj.norm.bias") for name in frozen)
+    assert all(
+        name.startswith(("text.", "prompts.")) or name in ("neck.norm.bias", "neck_proj.norm.bias") for name in frozen
+    )
     assert any(name.startswith("text.") for name in frozen)
     rate = {name: g["lr"] for g in groups for name in g["names"]}
     assert all(r == pytest.approx(1e-5 if "bias" in name else 5e-6) for name, r in rate.items())
