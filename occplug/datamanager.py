@@ -6,6 +6,9 @@ index), so the batches are the same for any number of workers and after a resume
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import random
 
 import numpy as np
@@ -13,13 +16,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from occplug.errors import ConfigError, DataError
+from occplug.errors import ConfigError
 from occplug.imagefile import read_image
 from occplug.registry import DATASETS, SAMPLERS, get, names
 from occplug.torchreid_bridge import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
 
 __all__ = ["DataManager", "GeneratedDataManager"]
+
+
+STOCK_SECTIONS = ("market1501", "cuhk03")  # sections of torchreid's key tree; their keys have other names in its classes
 
 
 def _seed_of(*keys: int) -> int:
@@ -67,8 +73,7 @@ class _Isolated:
         if self.loader.num_workers:
             yield from self.loader
             return
-        for batch in _swapping(iter(self.loader)):
-            yield batch
+        yield from _swapping(iter(self.loader))
 
 
 def _swapping(batches):
@@ -135,8 +140,6 @@ class DataManager(ImageDataManager):
         self.train_items, self.pids, self.cameras = [], [], []
         for number, name in enumerate(self.sources):
             source = self.sets[name]
-            if not source.train:
-                raise DataError(f"{name} has no training images; name another data set in data.sources")
             offset, cameras = len(self.pids), len(self.cameras)
             self.train_items += [(p, pid + offset, camid + cameras, number) for p, pid, camid, *_ in source.train]
             self.pids += list(source.pids)
@@ -144,11 +147,26 @@ class DataManager(ImageDataManager):
         self._num_train_pids, self._num_train_cams = len(self.pids), len(self.cameras)
 
     def _dataset(self, name: str):
-        cls = get(DATASETS, name) if name in names(DATASETS) else stock_dataset(name)
-        keys = dict(self.cfg[name]) if name in self.cfg else {}
-        if name in ("market1501", "cuhk03"):
-            keys = {}
-        return cls(root=self.cfg.data.root, combineall=self.cfg.data.combineall, verbose=False, **keys)
+        """The data set `name`, ours or torchreid's, with the options of its own section and torchreid's."""
+        cfg = self.cfg
+        ours = name in names(DATASETS)
+        options = dict(cfg[name]) if ours and name in cfg and name not in STOCK_SECTIONS else {}
+        data = (get(DATASETS, name) if ours else stock_dataset(name))(
+            root=cfg.data.root,
+            mode="train" if name in self.sources else "query",
+            combineall=cfg.data.combineall,
+            split_id=cfg.data.split_id,
+            market1501_500k=cfg.market1501.use_500k_distractors,
+            cuhk03_labeled=cfg.cuhk03.labeled_images,
+            cuhk03_classic_split=cfg.cuhk03.classic_split,
+            verbose=False,
+            **options,
+        )
+        if not ours:  # torchreid's own classes keep neither the numbers behind their labels nor a fingerprint
+            data.pids, data.cameras = list(range(data.num_train_pids)), list(range(data.num_train_cams))
+            listed = [[os.path.basename(str(row[0])) for row in side] for side in (data.train, data.query, data.gallery)]
+            data.fingerprint = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        return data
 
     def _make_sampler(self):
         cfg = self.cfg

@@ -93,7 +93,7 @@ class ReidDataset(ImageDataset):
         return {key: value for key, value in options.items() if key in _FOR_TORCHREID}
 
     def _start(self, train: list, query: list, gallery: list, options: dict) -> None:
-        """Hand the lists to torchreid; it reads element 0 of each, so for lack of training images it gets the queries."""
+        """Hand the lists to torchreid; it reads element 0 of each, so in place of no training images it gets others."""
         if train:
             ImageDataset.__init__(self, train, query, gallery, **options)
             return

@@ -1,0 +1,86 @@
+"""Pipelines against torchvision's own composition, and masks that move with their image."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tvf
+
+from occplug.errors import ConfigError
+from occplug.transforms import build_pipeline, compose_for_stock
+
+MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.25, 0.2]
+
+
+def picture(height=90, width=47, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_test_pipeline_is_pil_resize_totensor_normalize(interpolation):
+    image = picture()
+    resized = tvf.resize(image, [64, 32], InterpolationMode(interpolation))
+    expected = tvf.normalize(tvf.to_tensor(resized), MEAN, STD)
+    result = build_pipeline([], 64, 32, MEAN, STD, interpolation=interpolation)(image)
+    assert torch.allclose(result, expected, atol=1e-6) and result.dtype == torch.float32
+
+
+def test_pixels_stay_uint8_until_the_batch():
+    pipeline = build_pipeline(["random_flip", "pad_crop"], 64, 32, MEAN, STD)
+    assert pipeline.per_image(picture()).dtype == torch.uint8
+    batch = torch.stack([pipeline.per_image(picture(seed=s)) for s in range(3)])
+    expected = torch.stack([tvf.normalize(image / 255.0, MEAN, STD) for image in batch])
+    assert torch.allclose(pipeline.per_batch(batch), expected, atol=1e-6)
+
+
+def test_flip_mirrors_and_half_of_the_time():
+    pipeline = build_pipeline(["random_flip"], 64, 32, MEAN, STD)
+    plain = build_pipeline([], 64, 32, MEAN, STD).per_image(picture())
+    mirrored = 0
+    for _ in range(200):
+        result = pipeline.per_image(picture())
+        assert torch.equal(result, plain) or torch.equal(result, plain.flip(2))
+        mirrored += torch.equal(result, plain.flip(2))
+    assert 70 <= mirrored <= 130
+
+
+def test_pad_crop_is_a_window_of_the_black_padded_image():
+    pipeline = build_pipeline(["pad_crop"], 64, 32, MEAN, STD, {"pad_crop": {"padding": 10}})
+    plain = build_pipeline([], 64, 32, MEAN, STD).per_image(picture())
+    padded = torch.nn.functional.pad(plain, [10] * 4)
+    places = set()
+    for _ in range(60):
+        result = pipeline.per_image(picture())
+        hits = [
+            (top, left)
+            for top in range(21)
+            for left in range(21)
+            if torch.equal(padded[:, top : top + 64, left : left + 32], result)
+        ]
+        assert len(hits) == 1
+        places.update(hits)
+    assert len(places) > 40 and max(top for top, _ in places) > 15 and min(left for _, left in places) < 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mask_follows_flip_and_crop_exactly(seed):
+    """A mask made of the image's own red channel stays the image's red channel."""
+    pipeline = build_pipeline(["random_flip", "pad_crop"], 64, 32, MEAN, STD, interpolation="nearest")
+    image = picture(64, 32, seed)
+    mask = tv_tensors.Mask(torch.from_numpy(np.asarray(image)[..., 0].copy())[None])
+    torch.manual_seed(seed)
+    moved = pipeline.per_image.sample({"img": image, "mask": mask})
+    assert torch.equal(moved["mask"].as_subclass(torch.Tensor)[0], moved["img"][0])
+
+
+def test_stock_composition_gives_normalised_tensors():
+    train, test = compose_for_stock(["random_flip", "random_erase_pixel"], 64, 32)
+    assert train(picture()).shape == test(picture()).shape == (3, 64, 32)
+    assert train(picture()).dtype == torch.float32
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="no transform is called 'pad_corp' \\(did you mean 'pad_crop'\\?\\)"):
+        build_pipeline(["pad_corp"], 64, 32, MEAN, STD)
