@@ -25,7 +25,8 @@ from occplug.transforms import build_pipeline
 __all__ = ["DataManager", "GeneratedDataManager"]
 
 
-STOCK_SECTIONS = ("market1501", "cuhk03")  # sections of torchreid's key tree; their keys have other names in its classes
+# sections of torchreid's key tree whose keys have other names in its classes
+STOCK_SECTIONS = ("market1501", "cuhk03")
 
 
 def _seed_of(*keys: int) -> int:
@@ -164,7 +165,8 @@ class DataManager(ImageDataManager):
         )
         if not ours:  # torchreid's own classes keep neither the numbers behind their labels nor a fingerprint
             data.pids, data.cameras = list(range(data.num_train_pids)), list(range(data.num_train_cams))
-            listed = [[os.path.basename(str(row[0])) for row in side] for side in (data.train, data.query, data.gallery)]
+            sides = (data.train, data.query, data.gallery)
+            listed = [[os.path.basename(str(row[0])) for row in side] for side in sides]
             data.fingerprint = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
         return data
 

@@ -129,8 +129,8 @@ class RunMixin:
             raise TrainingError(
                 f"{self.stage_name}, epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
                 f"{', '.join(f'{n} is {v}' for n, v in bad.items())}. Lower the learning rate, switch amp.dtype to "
-                f"fp32 or bf16, or set run.clip_grad_norm; the last good state is {self.folder / 'checkpoints/last.pth'}."
-                + named
+                "fp32 or bf16, or set run.clip_grad_norm; the last good state is "
+                f"{self.folder / 'checkpoints/last.pth'}.{named}"
             )
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value

@@ -59,6 +59,7 @@ class CLIPReID(Method):
             "optimizer": "adam",  # adam (coupled weight decay, official) or adamw
             "lr": 5e-6,
             "bias_lr_factor": 2.0,  # on every parameter whose name contains "bias"
+            "classifier_lr_factor": 1.0,  # on the classifiers, which start from noise while the tower is pretrained
             "weight_decay": 1e-4,
             "warmup_epochs": 10,
             "warmup_factor": 0.1,
@@ -131,6 +132,7 @@ class CLIPReID(Method):
             name="stage2",
             epochs=o.epochs,
             groups=[
+                Group(r"neck(_proj)?\.classifier\..*", o.lr * o.classifier_lr_factor, o.weight_decay),
                 Group(trained + r".*bias.*", o.lr * o.bias_lr_factor, o.weight_decay),
                 Group(trained + r".*", o.lr, o.weight_decay),
             ],

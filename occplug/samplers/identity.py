@@ -40,8 +40,8 @@ class IdentitySampler(Sampler[int]):
         self.per_batch, self.instances, self.seed = batch_size // num_instances, num_instances, seed
         if len(self.groups_of) < self.per_batch:
             raise DataError(
-                f"a batch needs {self.per_batch} identities (train.batch_size / sampler.num_instances) and the training "
-                f"set has {len(self.groups_of)}; lower train.batch_size"
+                f"a batch needs {self.per_batch} identities (train.batch_size / sampler.num_instances) and the "
+                f"training set has {len(self.groups_of)}; lower train.batch_size"
             )
         if num_instances > 1 and max(map(len, self.groups_of.values())) == 1:
             raise DataError(

@@ -68,7 +68,7 @@ class PerImage:
         return self.sample({"img": picture})["img"]
 
     def sample(self, sample: dict) -> dict:
-        """A sample {"img": RGB picture, "mask": `tv_tensors.Mask` [..., h, w], ...} -> the same keys, transformed alike.
+        """{"img": RGB picture, "mask": `tv_tensors.Mask` [..., h, w], ...} -> the same keys, transformed alike.
 
         A mask has the picture's size before and [..., height, width] after, resized by nearest pixel. Entries that are
         neither image nor mask are left as they are.

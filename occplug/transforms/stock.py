@@ -84,7 +84,8 @@ class RandomPatch(v2.Transform):
         self.stock = stock_transforms()["random_patch"]()
 
     def transform(self, inpt, params: dict):
-        return inpt if isinstance(inpt, Tensor) else self.stock(inpt.copy())  # a mask stays; the stock code pastes in place
+        # a mask stays as it is; the stock code pastes in place
+        return inpt if isinstance(inpt, Tensor) else self.stock(inpt.copy())
 
 
 @TRANSFORMS.register_module("color_jitter")

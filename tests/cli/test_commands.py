@@ -169,3 +169,21 @@ def test_flags_with_several_values_leave_the_pairs_alone(tmp_path):
         config_parser("train", ""), ["--config-file", file, "-t", "synthocc", "market1501", "train.seed", "5"]
     )
     assert list(cfg.data.targets) == ["synthocc", "market1501"] and cfg.train.seed == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", sorted(p.stem for p in (ROOT / "configs").glob("*.yaml")))
+def test_every_config_goes_through_a_dry_run_at_full_size(config, capsys):
+    assert main(["train", "--config-file", str(ROOT / f"configs/{config}.yaml"), "--dry-run"]) == 0
+    assert "dry run of" in capsys.readouterr().out
+
+
+def test_a_dry_run_needs_no_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(
+            ["train", "--config-file", str(ROOT / "configs/clip_reid_synthocc.yaml"), "--root", "nowhere", "--dry-run"]
+        )
+        == 0
+    )
+    assert "2 stages and a test went through" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
