@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from tabulate import tabulate
 
+from occplug.cli.markdown import replace_marked
 from occplug.cli.measuring import Figures, free_memory, machine, measured
 from occplug.errors import ConfigError
 
@@ -52,13 +53,18 @@ def main(argv: list[str]) -> None:
     """Parse `argv`, measure and print one table per benchmark."""
     parser = argparse.ArgumentParser("occplug benchmark", description="Speed and memory, as ratios to the alternative.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--readme", metavar="FILE", type=Path, help="also put the tables between the marks in FILE")
     parser.add_argument("--quick", action="store_true", help="smaller inputs: all in about a minute")
     args = parser.parse_args(argv)
     for name in args.names:
         _check(name)
-    print(machine(), flush=True)
+    parts = [machine()]
+    print(parts[0], flush=True)
     for name in args.names or BENCHMARKS:
-        print(f"\n{table(BENCHMARKS[name](args.quick))}", flush=True)
+        parts.append(table(BENCHMARKS[name](args.quick)))
+        print(f"\n{parts[-1]}", flush=True)
+    if args.readme:
+        replace_marked(args.readme, "benchmark", "\n\n".join(parts))
 
 
 def _check(name: str) -> None:

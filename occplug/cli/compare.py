@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader
 from tabulate import tabulate
 
 import occplug
+from occplug.cli.markdown import replace_marked
 from occplug.cli.session import start_logging
 from occplug.cli.train import train
 from occplug.config import load_config, resolved_yaml
@@ -69,7 +70,8 @@ def compare(configs, seeds, name, options, histogram, readme, command) -> Path:
     rows.sort(key=lambda row: row["runs"][0]["rank1"])
     table = [[row["name"], len(row["runs"]), *(_spread(row["runs"], key) for key in FIGURES)] for row in rows]
     heads = ["model", "seeds", *HEADERS]
-    print("\n" + tabulate(table, heads, tablefmt="github", disable_numparse=True))
+    printed = tabulate(table, heads, tablefmt="github", disable_numparse=True)
+    print(f"\n{printed}")
     footer = f"per cent, mean ± standard deviation over seeds; {_machine()}; `{command}`"
     print(footer)
     bins = _by_occlusion(rows, load_config(configs[0], options), folder)
@@ -78,7 +80,7 @@ def compare(configs, seeds, name, options, histogram, readme, command) -> Path:
     html = template.render(heads=heads, table=table, rows=rows, bins=bins, footer=footer, version=occplug.__version__)
     write_atomically(page, lambda temporary: temporary.write_text(html))
     if readme is not None:
-        _replace_table(readme, name, tabulate(table, heads, tablefmt="github", disable_numparse=True) + "\n\n" + footer)
+        replace_marked(readme, f"compare {name}", f"{printed}\n\n{footer}")
     return page
 
 
@@ -167,14 +169,3 @@ def _spread(runs: list[dict], key: str) -> str:
 def _machine() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
     return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
-
-
-def _replace_table(file: Path, name: str, table: str) -> None:
-    """Put `table` between `<!-- compare NAME -->` and `<!-- end -->` in `file`."""
-    start, end = f"<!-- compare {name} -->", "<!-- end -->"
-    text = file.read_text()
-    if start not in text:
-        raise ConfigError(f"{file} has no line {start!r} to put the table under")
-    head, rest = text.split(start, 1)
-    tail = rest[rest.index(end) :]
-    write_atomically(file, lambda temporary: temporary.write_text(f"{head}{start}\n{table}\n{tail}"))
