@@ -38,7 +38,8 @@ class _Resize(v2.Transform):
     def transform(self, inpt, params: dict):
         if isinstance(inpt, Tensor):
             return v2.functional.resize(inpt, [self.height, self.width], InterpolationMode.NEAREST)
-        return inpt.resize((self.width, self.height), self.filter)
+        size = (self.width, self.height)
+        return inpt if inpt.size == size else inpt.resize(size, self.filter)
 
 
 def _planes(picture: Image.Image) -> Tensor:
@@ -48,6 +49,13 @@ def _planes(picture: Image.Image) -> Tensor:
     planes = np.empty((3, picture.height, picture.width), np.uint8)
     cv2.split(np.asarray(picture), list(planes))
     return torch.from_numpy(planes)
+
+
+def _apply(transform: v2.Transform, image):
+    """`transform(image)`; without torchvision's search for images in a sample, which takes longer than a flip."""
+    if type(transform).forward is not v2.Transform.forward:
+        return transform(image)
+    return transform.transform(image, transform.make_params([image]))
 
 
 class PerImage:
@@ -64,8 +72,16 @@ class PerImage:
         self.pil, self.image = list(pil), list(image)
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """RGB `picture` of any size -> uint8 [3, height, width]."""
-        return self.sample({"img": picture})["img"]
+        """RGB `picture` of any size -> uint8 [3, height, width]; what `sample` gives for the picture alone."""
+        for transform in (self.resize, *self.pil):
+            picture = _apply(transform, picture)
+        image = _planes(picture)
+        if self.image:
+            image = tv_tensors.Image(image)
+            for transform in self.image:
+                image = _apply(transform, image)
+            image = image.as_subclass(Tensor)
+        return image
 
     def sample(self, sample: dict) -> dict:
         """{"img": RGB picture, "mask": `tv_tensors.Mask` [..., h, w], ...} -> the same keys, transformed alike.
