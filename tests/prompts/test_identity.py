@@ -57,10 +57,17 @@ def test_context_starts_from_a_narrow_normal():
     assert abs(values.std() - 0.02) < 1e-3 and abs(values.mean()) < 1e-3
 
 
-@pytest.mark.parametrize("template", ["A photo of a person.", "{4} and {4}", "a {0} person", "{}", "{x} person"])
-def test_a_template_needs_one_slot(template):
-    with pytest.raises(ConfigError, match=r"it needs one \{n\}, n learnable tokens, e.g. \{4\}"):
-        IdentityPrompts(8, 2, template)
+def test_dispersed_tokens_take_their_places_among_the_words():
+    table = torch.randn(49408, 8)
+    prompts = IdentityPrompts(8, 3, "a X person with X X hair")
+    prompts.fill(table)
+    ids = tokenise("a X person with X X hair")
+    assert prompts.slots == [2, 5, 6]
+    for label in range(3):
+        rows = [table[i] for i in ids]
+        for j, position in enumerate(prompts.slots):
+            rows[position] = prompts.context[label, j]
+        assert torch.equal(prompts(torch.tensor([label]))[0], torch.stack(rows))
 
 
 def test_a_template_too_long_for_clip_is_an_error():
