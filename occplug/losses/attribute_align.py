@@ -14,7 +14,7 @@ from occplug.registry import LOSSES
 
 __all__ = ["AttributeAlign", "noise_threshold", "otsu_threshold"]
 
-KEEP_ALL = -1.0  # below or at every cosine: nothing is masked
+KEEP_ALL = -1.0  # the paper's gamma for holistic data sets: nothing is masked
 _QUANTILE = re.compile(r"p(\d{1,2})")
 
 
@@ -101,7 +101,8 @@ class AttributeAlign(nn.Module):
     def cosines(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Cosine of each slot's pair, [n, r] float32; a zero vector has cosine 0 with everything."""
         if predicted.shape != target.shape or predicted.ndim != 3:
-            raise ValueError(f"AttributeAlign wants two [n, r, D]; got {list(predicted.shape)} and {list(target.shape)}")
+            shapes = f"{list(predicted.shape)} and {list(target.shape)}"
+            raise ValueError(f"AttributeAlign wants two [n, r, D]; got {shapes}")
         with torch.autocast(predicted.device.type, enabled=False):
             a, v = (F.normalize(x.float(), dim=-1, eps=1e-8) for x in (predicted, target))
             return (a * v).sum(dim=-1)
@@ -112,6 +113,10 @@ class AttributeAlign(nn.Module):
 
     def reduce(self, cosine: Tensor, gamma: Tensor) -> Tensor:
         """Eq. 14 from cosines [n, r] and a threshold."""
-        kept = torch.where(cosine.detach() > gamma, cosine, 0.0)
-        per_image = -kept.mean(dim=1)
+        per_image = -torch.where(self.kept(cosine, gamma), cosine, 0.0).mean(dim=1)
         return per_image.sum() if self.reduction == "sum" else per_image.mean()
+
+    @staticmethod
+    def kept(cosine: Tensor, gamma: Tensor) -> Tensor:
+        """D of eq. 13, boolean [n, r]; gamma = -1 keeps all, opposite vectors (cosine -1) included."""
+        return (cosine.detach() > gamma) | (gamma <= KEEP_ALL)
