@@ -31,7 +31,7 @@ def test_by_hand_on_two_images_with_two_slots():
     assert AttributeAlign("mean")(predicted, target).item() == pytest.approx(-0.4)
     assert AttributeAlign(threshold=0.0)(predicted, target).item() == pytest.approx(-2.6 / 2)
     assert AttributeAlign(threshold=0.7)(predicted, target).item() == pytest.approx(-2 / 2)
-    # otsu splits {-1} from {.6, 1, 1}
+    predicted[1, 1] = torch.tensor([-4.0, 3.0])  # cosine -.8; otsu splits it from {.6, 1, 1}
     assert AttributeAlign(threshold="otsu")(predicted, target).item() == pytest.approx(-2.6 / 2)
 
 
