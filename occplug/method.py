@@ -51,6 +51,8 @@ class Stage:
             training set (`data.train_loader`).
         prepare: (data manager, device) -> None, run at the start of the stage and again on resume, e.g. to cache
             features; must leave the same state both times.
+        after_epoch: run after each epoch's last step, before the resumable state is written; what a later epoch needs
+            of this one belongs in a buffer.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Stage:
     optimizer: Callable[[list[dict]], torch.optim.Optimizer]
     loader: Callable[[object], Iterable] | None = None
     prepare: Callable[[object, torch.device], None] = field(default=lambda data, device: None)
+    after_epoch: Callable[[], None] = field(default=lambda: None)
 
 
 class Method(nn.Module):
@@ -80,6 +83,10 @@ class Method(nn.Module):
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for a combination of keys this method cannot train; called before anything is built."""
+
+    def bound_to(self) -> dict[str, str]:
+        """Config key -> text without which the trained weights mean nothing; a checkpoint of another one is refused."""
+        return {}
 
     def stages(self) -> list[Stage]:
         """The training stages, in order."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from occplug.losses import SupCon
 from occplug.method import Group, Stage
+from occplug.stages.clip_tuning import Further
 from occplug.stages.optimisers import optimiser
 from occplug.stages.schedules import warmup_cosine
 
@@ -57,6 +58,7 @@ def prompt_alignment(
     pattern: str,
     options,
     name: str = "stage1",
+    further: Further | None = None,
 ) -> Stage:
     """The stage that trains the parameters matching `pattern` so that text and image features of an identity agree.
 
@@ -68,21 +70,24 @@ def prompt_alignment(
         encode_images: images [B, 3, H, W] -> [B, E], the frozen image tower.
         encode_prompts: labels [B] -> [B, E], gradients reach the prompts.
         options: config node with epochs, batch_size, lr, weight_decay, warmup_epochs, warmup_lr, min_lr, weights.
+        further: more losses, on the cached image features.
     """
+    further = dict(further or {})
     cache = FeatureCache(encode_images, options.batch_size)
     contrast = SupCon()
 
     def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image, label = batch["feature"], batch["pid"]
         text = encode_prompts(label)
-        return {"loss_i2t": contrast(image, text, label, label), "loss_t2i": contrast(text, image, label, label)}
+        aligned = {"loss_i2t": contrast(image, text, label, label), "loss_t2i": contrast(text, image, label, label)}
+        return aligned | {each: loss(image, label) for each, loss in further.items()}
 
     return Stage(
         name=name,
         epochs=options.epochs,
         groups=[Group(pattern, options.lr, options.weight_decay)],
         losses=losses,
-        weights=dict(options.weights),
+        weights={each: options.weights[each] for each in ("loss_i2t", "loss_t2i", *further)},
         schedule=warmup_cosine(options.lr, options.epochs, options.warmup_epochs, options.warmup_lr, options.min_lr),
         optimizer=optimiser("adam"),
         loader=lambda data: cache,
