@@ -16,6 +16,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": ("train", "train and evaluate the model of a config file"),
     "test": ("test", "evaluate a checkpoint"),
+    "attribute-report": ("attribute_report", "what the learnt prompt tokens of each identity say"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
@@ -25,7 +26,7 @@ COMMANDS = {
 
 def usage() -> str:
     """The command's help text."""
-    lines = [f"  {name:14s}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: occplug COMMAND [options]   (occplug COMMAND --help for its options)", "", *lines])
 
 

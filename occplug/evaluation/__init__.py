@@ -3,6 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
+from occplug.evaluation.linear_probe import Probe, linear_probe
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -15,6 +16,7 @@ from occplug.evaluation.ranking import (
 from occplug.evaluation.reranking import re_ranking, reranking_inputs
 
 __all__ = [
+    "Probe",
     "RankResult",
     "Ranker",
     "by_group",
@@ -23,6 +25,7 @@ __all__ = [
     "evaluate_embeddings",
     "evaluate_rank",
     "extract",
+    "linear_probe",
     "protocol_line",
     "rank_distances",
     "re_ranking",

@@ -43,9 +43,9 @@ def linear_probe(
     """Cross-validated multinomial logistic regression of `labels` on `vectors`.
 
     Vectors are standardised with the training folds' statistics and divided by the root of their width, so that
-    `penalty` (half the squared norm of the weights, per training sample's loss sum) means the same at any width. Members
-    of a group stay in one fold. A shuffle hands the labels of a whole group to another of its size, so that shuffled
-    labels agree within groups as often as the true ones do; it is fitted like these.
+    `penalty` (factor of half the squared norm of the weights, beside the sum of the samples' losses) means the same at
+    any width. Members of a group stay in one fold. A shuffle hands the labels of a whole group to another of its size,
+    so that shuffled labels agree within groups as often as the true ones do; it is fitted like these.
 
     Args:
         vectors: [N, D]; labels: [N] integers; groups: [N] integers, at least `folds` different ones.
