@@ -16,7 +16,7 @@ from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.session import start_logging
 from occplug.engine import demand_same_run, load_checkpoint, write_atomically
 from occplug.errors import CheckpointError, ConfigError
-from occplug.evaluation import linear_probe
+from occplug.evaluation import linear_probe, slot_accuracies
 from occplug.prompts import Template, nearest_words, parse_template, vocabulary
 from occplug.registry import DATASETS, build
 
@@ -81,7 +81,7 @@ def _tokens(state: dict, template: Template, weights: str) -> Tensor:
     """Learnt tokens [K, r, W] of the checkpoint's identities."""
     context = state["state_dict"].get("prompts.context")
     if context is None:
-        raise CheckpointError(f"{weights} holds no prompts (a baseline?); give a checkpoint of a method that learns them")
+        raise CheckpointError(f"{weights} holds no prompts (a baseline?); give one of a method that learns them")
     demand_same_run(state, {"method.template": template.text}, state["pids"], weights)
     if context.shape[1] != len(template.positions["X"]):
         raise CheckpointError(
@@ -95,7 +95,7 @@ def _table_and_words(cfg) -> tuple[Tensor, dict[int, str]]:
     """The token table [vocabulary, W] of the config's CLIP, and the words that mean something in it."""
     source, name = cfg.backbone.weights, cfg.backbone.name
     if source == "none":
-        raise ConfigError("backbone.weights is 'none', but words have no embeddings then; name the CLIP of the training")
+        raise ConfigError("backbone.weights is 'none', but words have no embeddings then; name the CLIP of training")
     state, where = read_clip(source, name)
     if TOKEN_TABLE not in state:
         raise CheckpointError(f"{where} has no {TOKEN_TABLE}; give a file with CLIP's text side")
@@ -147,7 +147,8 @@ def _probes(tokens: Tensor, pids: list, people: dict) -> list[dict]:
         labels = torch.tensor([values.index(known[k][name]) for k in chosen.tolist()])
         some, own = tokens[chosen], groups[chosen]
         whole = linear_probe(some.flatten(1), labels, own, FOLDS, SHUFFLES)
-        single = [linear_probe(some[:, j], labels, own, FOLDS, 0).accuracy for j in range(tokens.shape[1])]
+        single = slot_accuracies(some, labels, own, FOLDS)
         log.info("%s: %.3f, shuffled %.3f (p %.2f)", name, whole.accuracy, whole.shuffled, whole.p_value)
-        rows.append({"name": name.replace("_", " "), "whole": whole, "single": single, "best": 1 + single.index(max(single))})
+        best = 1 + single.index(max(single))
+        rows.append({"name": name.replace("_", " "), "whole": whole, "single": single, "best": best})
     return rows

@@ -3,7 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
-from occplug.evaluation.linear_probe import Probe, linear_probe
+from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -30,5 +30,6 @@ __all__ = [
     "rank_distances",
     "re_ranking",
     "reranking_inputs",
+    "slot_accuracies",
     "squared_euclidean",
 ]

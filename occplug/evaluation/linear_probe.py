@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Probe", "linear_probe"]
+__all__ = ["Probe", "linear_probe", "slot_accuracies"]
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,44 @@ def linear_probe(
         )
     draw = torch.Generator().manual_seed(seed)
     orders = [torch.arange(len(labels)), *(_shuffled(groups, draw) for _ in range(shuffles))]
-    all_labels = torch.stack([labels[order] for order in orders])  # [1 + shuffles, N], the true ones first
     fold = torch.randperm(len(names), generator=draw)[groups] % folds
-    hits = torch.zeros(len(all_labels), dtype=torch.float64)
-    majority = 0
-    for k in range(folds):
-        train, test = fold != k, fold == k
-        mean, std = vectors[train].double().mean(0), vectors[train].double().std(0).clamp(min=1e-8)
-        x = (vectors.double() - mean) / std / vectors.shape[1] ** 0.5
-        answers = _fit(x[train], all_labels[:, train], len(values), penalty)(x[test])
-        hits += (answers == all_labels[:, test]).sum(1)
-        majority += int((labels[test] == labels[train].mode().values).sum())
-    accuracy = hits / len(labels)
+    # the true labels first
+    accuracy = _accuracies(vectors, torch.stack([labels[order] for order in orders]), fold, penalty)
+    tests = [(labels[fold == k], labels[fold != k].mode().values) for k in range(folds)]
     better = int((accuracy[1:] >= accuracy[0]).sum())
     return Probe(
         accuracy=accuracy[0].item(),
-        majority=majority / len(labels),
+        majority=sum(int((own == common).sum()) for own, common in tests) / len(labels),
         shuffled=accuracy[1:].mean().item(),
         p_value=(1 + better) / (1 + shuffles),
         count=len(labels),
         classes=len(values),
     )
+
+
+def slot_accuracies(
+    vectors: Tensor, labels: Tensor, groups: Tensor, folds: int = 5, penalty: float = 1.0, seed: int = 0
+) -> list[float]:
+    """Accuracy of :func:`linear_probe` from each slot of `vectors` [N, r, D] alone, all fitted at once."""
+    _, labels = labels.unique(return_inverse=True)
+    names, groups = groups.unique(return_inverse=True)
+    fold = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))[groups] % folds
+    slots = vectors.transpose(0, 1)  # [r, N, D]
+    return _accuracies(slots, labels.expand(len(slots), -1), fold, penalty).tolist()
+
+
+def _accuracies(vectors: Tensor, labels: Tensor, fold: Tensor, penalty: float) -> Tensor:
+    """Cross-validated accuracy [P] for `labels` [P, N] from `vectors` [N, D], or [P, N, D] of their own."""
+    vectors, classes = vectors.double(), int(labels.max()) + 1
+    hits = torch.zeros(len(labels), dtype=torch.float64)
+    for k in fold.unique():
+        train, test = fold != k, fold == k
+        known = vectors[..., train, :]
+        mean, std = known.mean(-2, keepdim=True), known.std(-2, keepdim=True).clamp(min=1e-8)
+        x = (vectors - mean) / std / vectors.shape[-1] ** 0.5
+        answers = _fit(x[..., train, :], labels[:, train], classes, penalty)(x[..., test, :])
+        hits += (answers == labels[:, test]).sum(1)
+    return hits / labels.shape[1]
 
 
 def _shuffled(groups: Tensor, draw: torch.Generator) -> Tensor:
@@ -97,17 +114,18 @@ def _shuffled(groups: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def _fit(x: Tensor, labels: Tensor, classes: int, penalty: float):
-    """A classifier for each row of `labels` [P, n] on x [n, D]; returns a function from [m, D] to answers [P, m].
+    """A classifier for each row of `labels` [P, n] on x [n, D] or [P, n, D]: a function from [(P,) m, D] to answers
+    [P, m].
 
     The weights of an L2-penalised linear model lie in the span of the samples, so n coordinates hold them all.
     """
     u, s, v = torch.linalg.svd(x, full_matrices=False)
-    inputs = u * s  # [n, min(n, D)]
-    weight = torch.zeros(len(labels), inputs.shape[1], classes, dtype=x.dtype, requires_grad=True)
+    inputs = u * s[..., None, :]  # [(P,) n, min(n, D)]
+    weight = torch.zeros(len(labels), inputs.shape[-1], classes, dtype=x.dtype, requires_grad=True)
     bias = torch.zeros(len(labels), 1, classes, dtype=x.dtype, requires_grad=True)
     target = F.one_hot(labels, classes).to(x.dtype)  # [P, n, classes]
     # convex and separable over P, so one run of L-BFGS serves all
-    solver = torch.optim.LBFGS([weight, bias], max_iter=60, history_size=20, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([weight, bias], max_iter=60, tolerance_grad=1e-4, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
@@ -118,4 +136,4 @@ def _fit(x: Tensor, labels: Tensor, classes: int, penalty: float):
 
     solver.step(loss)
     whole, shift = weight.detach(), bias.detach()
-    return lambda others: ((others @ v.T) @ whole + shift).argmax(-1)
+    return lambda others: ((others @ v.mT) @ whole + shift).argmax(-1)

@@ -53,8 +53,9 @@ def test_another_run_starts_behind_stage1(run, data, tmp_path):
     arguments += ["--after", str(run / "checkpoints/stage1.pth"), "method.noise_mask.method", "p75"]
     assert main(arguments) == 0
     assert [s["name"] for s in json.loads((tmp_path / "metrics.json").read_text())["stages"]] == ["stage1", "stage2"]
-    kept = torch.load(tmp_path / "checkpoints/stage2.pth", weights_only=True)["state_dict"]["prompts.context"]
-    assert torch.equal(kept, torch.load(run / "checkpoints/stage1.pth", weights_only=True)["state_dict"]["prompts.context"])
+    files = (tmp_path / "checkpoints/stage2.pth", run / "checkpoints/stage1.pth")
+    new, old = (torch.load(file, weights_only=True)["state_dict"]["prompts.context"] for file in files)
+    assert torch.equal(new, old)
     assert not (tmp_path / "checkpoints/stage1.pth").exists()
 
 
@@ -104,14 +105,13 @@ def test_a_checkpoint_without_prompts_is_refused(run, data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("stage1.pth", ["method.template", "attribute_b"], "stage1.pth was trained with method.template 'A photo of a X X"),
-        ("stage1.pth", ["synthocc.seed", "2"], "was trained on another version of synthocc"),
+        ("stage1.pth", ["method.template", "attribute_b"], "stage1.pth was trained with method.template 'A photo of"),
         ("last.pth", [], "last.pth is a state to --resume from; --after takes the file of a finished stage"),
         ("stage2.pth", [], "stage2.pth is of the last stage, so nothing is left to train"),
     ],
 )
 def test_a_stage_of_another_run_that_does_not_fit_is_refused(run, data, tmp_path, capsys, file, change, message):
-    arguments = ["train", "--config-file", CONFIG, "--root", str(tmp_path if "seed" in str(change) else data), *SHORT]
+    arguments = ["train", "--config-file", CONFIG, "--root", data, *SHORT]
     arguments += ["--after", str(run / "checkpoints" / file), "data.save_dir", str(tmp_path / "run"), *change]
     assert main(arguments) == 2
     assert message in capsys.readouterr().err

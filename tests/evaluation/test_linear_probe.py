@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from occplug.evaluation.linear_probe import _fit, _shuffled, linear_probe
+from occplug.evaluation.linear_probe import _fit, _shuffled, linear_probe, slot_accuracies
 
 
 def test_the_fit_is_the_minimum_of_the_penalised_loss():
@@ -48,6 +48,16 @@ def test_shuffles_move_whole_groups():
     assert sorted(order.tolist()) == list(range(8)) and order.tolist() != list(range(8))
     for pair in ([0, 1], [3, 4], [6, 7]):
         assert order[pair].tolist() in ([0, 1], [3, 4], [6, 7])
+
+
+def test_slots_fitted_at_once_are_probes_of_their_own():
+    labels, groups = torch.arange(60) % 3, torch.arange(60) // 2
+    vectors = torch.randn(60, 2, 12)
+    vectors[:, 1] += 2 * torch.randn(3, 12)[labels]
+    single = slot_accuracies(vectors, labels, groups)
+    # without shuffles a probe draws the same folds
+    apart = [linear_probe(vectors[:, j], labels, groups, shuffles=0).accuracy for j in range(2)]
+    assert single == pytest.approx(apart, abs=0.02) and single[1] > single[0]
 
 
 def test_the_majority_is_that_of_the_training_folds():
