@@ -111,11 +111,11 @@ def _hints(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int]) 
 def _template(method: Method) -> Composed:
     """The prompt's fixed tokens: the official prefix, and of the padded suffix what comes up to end-of-text."""
     prompts, text = method.prompts, method.text
-    slots, length = prompts.slots, len(prompts.ids)
-    suffix = (1, text.context_length - slots.stop, text.width)
+    start, stop, length = prompts.slots[0], prompts.slots[-1] + 1, len(prompts.ids)
+    suffix = (1, text.context_length - stop, text.width)
 
     def make(state):
-        between = torch.zeros(len(slots), text.width)
-        return torch.cat([state[_PREFIX][0], between, state[_SUFFIX][0, : length - slots.stop]])
+        between = torch.zeros(stop - start, text.width)
+        return torch.cat([state[_PREFIX][0], between, state[_SUFFIX][0, : length - stop]])
 
-    return Composed({_PREFIX: (1, slots.start, text.width), _SUFFIX: suffix}, make)
+    return Composed({_PREFIX: (1, start, text.width), _SUFFIX: suffix}, make)

@@ -71,7 +71,7 @@ def test_the_text_side_gives_the_official_text_features(learnable):
     state = clip_reid_state(VIT, 13, classes=7, learnable=learnable)
     method = load(state)
     with torch.no_grad():
-        features = method._encode_prompts(torch.arange(7))
+        features = method.encode_prompts(method.prompts, torch.arange(7))
     torch.testing.assert_close(features, clip_reid_text_features(state, 2), atol=1e-5, rtol=0)
     assert torch.equal(method.neck.classifier.weight, state["classifier.weight"])
     assert torch.equal(method.neck_proj.classifier.weight, state["classifier_proj.weight"])
