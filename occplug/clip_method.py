@@ -102,8 +102,11 @@ class CLIPMethod(Method):
     # ------------------------------------------------------------------ texts
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Projected features [B, E] of `images`; no camera, as the official code caches them for the prompts."""
-        return self.backbone(images).projected
+        """Projected features [B, E] of `images`; no camera, as the official code caches them for the prompts.
+
+        A hybrid backbone is its CLIP tower until it has been trained, so the tower alone is asked.
+        """
+        return getattr(self.backbone, "clip", self.backbone)(images).projected
 
     def encode_prompts(self, prompts, labels: Tensor) -> Tensor:
         """Text features [B, E] of the identities `labels` [B] under the prompt module `prompts`."""
@@ -157,9 +160,10 @@ class CLIPMethod(Method):
             "loss_tri": sum(self.triplet(feature, labels) for feature in features),
         }
 
-    def classification(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Label-smoothed cross entropy of `scores` [B, C]."""
-        return F.cross_entropy(scores, labels, label_smoothing=self.options.stage2.label_smoothing)
+    def classification(self, scores: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Label-smoothed cross entropy of `scores` [B, C]; `reduction` as torch's."""
+        smoothing = self.options.stage2.label_smoothing
+        return F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction=reduction)
 
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Two logits [B, C] and three features [B, *]: last-but-one level, last level, projected."""

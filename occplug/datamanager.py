@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -145,9 +146,9 @@ class DataManager(ImageDataManager):
 
     _read = staticmethod(read_image)
 
-    def _pipeline(self, transforms, interpolation):
+    def _pipeline(self, transforms, interpolation, **over):
         cfg = self.cfg
-        options = {name: dict(cfg.augment[name]) for name in transforms if name in cfg.augment}
+        options = {name: {**cfg.augment[name], **over} for name in transforms if name in cfg.augment}
         mean, std = cfg.data.norm_mean, cfg.data.norm_std
         return build_pipeline(transforms, cfg.data.height, cfg.data.width, mean, std, options, interpolation)
 
@@ -241,9 +242,22 @@ class DataManager(ImageDataManager):
                 for side, items in sides.items()
             }
 
-    def cache_loader(self, batch_size: int):
-        """The training images in order, with test transforms; the last batch may be short."""
-        return self._loader(_Images(self.train_items, self.transform_te, read=self._read), batch_size)
+    def cache_loader(self, batch_size: int, transforms: Sequence[str] = (), draw: int = 0, **options):
+        """The training images in order, resized as for the test; the last batch may be short.
+
+        Args:
+            transforms: names of augmentations to apply, with their options in the config and `options` over them.
+            draw: another number draws them anew; the same one gives the same images.
+        """
+        pipeline = self._pipeline(transforms, self.cfg.input.test_interpolation, **options)
+        images = _Images(self.train_items, pipeline, self.cfg.train.seed, self._read)
+        images.epoch.fill_(draw)
+        return self._loader(images, batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """Number that chose the draws of the present pass over `train_loader`."""
+        return int(self._images.epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of the next pass over `train_loader`."""

@@ -19,7 +19,7 @@ from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
 from occplug.method import Stage
 from occplug.prompts import IdentityPrompts
 from occplug.registry import METHODS
-from occplug.stages import prompt_alignment
+from occplug.stages import Pair, prompt_alignment
 
 __all__ = ["CLIPReID"]
 
@@ -50,12 +50,8 @@ class CLIPReID(CLIPMethod):
     def stages(self) -> list[Stage]:
         if not self.options.prompts:
             return [self.finetuning(self._losses, ["loss_id", "loss_tri"])]
-        stage1 = prompt_alignment(
-            self.encode_images,
-            lambda labels: self.encode_prompts(self.prompts, labels),
-            r"prompts\.context",
-            self.options.stage1,
-        )
+        pair = Pair(lambda labels: self.encode_prompts(self.prompts, labels))
+        stage1 = prompt_alignment(self.encode_images, [pair], r"prompts\.(context|others)", self.options.stage1)
         stage2 = self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"], prepare=self._fix_text_features)
         return [stage1, stage2]
 

@@ -64,7 +64,6 @@ def parse_template(
 
 def _spell(count: str, text: str) -> str:
     if not count.isdecimal() or int(count) == 0:
-        raise ConfigError(
-            f"the template {text!r} has {{{count}}}; {{n}} needs a number of learnable tokens, e.g. {{4}}"
-        )
+        complaint = f"the template {text!r} has {{{count}}}"
+        raise ConfigError(f"{complaint}; {{n}} needs a number of learnable tokens, e.g. {{4}}")
     return " ".join("X" * int(count))

@@ -33,6 +33,7 @@ class RandomErasePixel(v2.Transform):
     """
 
     level = "batch"
+    occludes = True
     context = ("inplace",)
     defaults = {"prob": 0.5, "min_area": 0.02, "max_area": 1 / 3, "min_aspect": 0.3, "attempts": 10}
 
