@@ -1,6 +1,6 @@
 """LSNet from a state dict in the published naming, written down plainly: scalar loops where a formula has an index.
 
-Shares nothing with occplug.backbones; eval mode. `shapes` lists every tensor of a released file, `random_state` fills it.
+Shares nothing with occplug; eval mode. `shapes` lists the tensors of a released file, `random_state` fills it.
 """
 
 import math
