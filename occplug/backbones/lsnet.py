@@ -16,6 +16,7 @@ from timm.layers import SqueezeExcite
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from occplug.backbones.resampling import enlarge_bicubic
 from occplug.backbones.ska import small_kernel_aggregation
 from occplug.registry import BACKBONES
 
@@ -141,16 +142,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).split(self.widths, dim=1)
         q, k, v = (t.flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3) for t in (self.dw(q), k, v))  # [B, h, N, d]
-        bias = self.bias(x.shape[2], x.shape[3]).to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=KEY_WIDTH**-0.5)
+        logits = KEY_WIDTH**-0.5 * q @ k.transpose(2, 3) + self.bias(x.shape[2], x.shape[3])  # [B, h, N, N]
+        out = logits.softmax(dim=3).to(v.dtype) @ v
         return self.proj(out.transpose(2, 3).reshape(x.shape))
 
     def bias(self, rows: int, columns: int) -> Tensor:
         """Bias between every two cells of a grid, [heads, N, N], N = rows * columns."""
         table, size = self.attention_biases, (max(TABLE_SIDE, rows), max(TABLE_SIDE, columns))
         if size != (TABLE_SIDE, TABLE_SIDE):
-            square = table.unflatten(1, (TABLE_SIDE, TABLE_SIDE))[None]
-            table = F.interpolate(square, size=size, mode="bicubic", align_corners=False)[0].flatten(1)
+            table = enlarge_bicubic(table.unflatten(1, (TABLE_SIDE, TABLE_SIDE)), size).flatten(1)
         return table[:, _distances(rows, columns, size, table.device)]
 
 

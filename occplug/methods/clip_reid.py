@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occplug.backbones import build_text_tower
+from occplug.backbones import build_backbone, build_text_tower
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
@@ -24,7 +24,7 @@ from occplug.heads import BNNeck
 from occplug.losses import BatchHardTriplet
 from occplug.method import Group, Method, Stage
 from occplug.prompts import IdentityPrompts
-from occplug.registry import BACKBONES, METHODS, build
+from occplug.registry import METHODS
 from occplug.stages import optimiser, prompt_alignment, warmup_multistep
 
 __all__ = ["CLIPReID"]
@@ -85,14 +85,7 @@ class CLIPReID(Method):
         super().__init__()
         self.options = cfg.method
         self.weights_source = cfg.backbone.weights
-        self.backbone = build(
-            BACKBONES,
-            cfg.backbone.name,
-            image_size=(cfg.data.height, cfg.data.width),
-            stride=cfg.backbone.stride,
-            num_cameras=num_cameras if cfg.backbone.sie_camera else 0,
-            sie_coefficient=cfg.backbone.sie_coefficient,
-        )
+        self.backbone = build_backbone(cfg, num_cameras)
         _, width, projected = self.backbone.widths
         self.neck = BNNeck(width, num_classes)
         self.neck_proj = BNNeck(projected, num_classes)
@@ -117,7 +110,8 @@ class CLIPReID(Method):
         return [stage1, self._stage2()]
 
     def _encode_images(self, images: Tensor) -> Tensor:
-        return self.backbone(images).projected  # [B, E]; no camera, as the official code caches them
+        # the CLIP tower alone, which a hybrid equals at its start; no camera, as the official code caches them
+        return self.backbone.clip(images).projected  # [B, E]
 
     def _encode_prompts(self, labels: Tensor) -> Tensor:
         return self.text(self.prompts(labels), self.prompts.eot)  # [B, E]
@@ -132,6 +126,7 @@ class CLIPReID(Method):
             name="stage2",
             epochs=o.epochs,
             groups=[
+                *self.backbone.own_groups(o.weight_decay),
                 Group(r"neck(_proj)?\.classifier\..*", o.lr * o.classifier_lr_factor, o.weight_decay),
                 Group(trained + r".*bias.*", o.lr * o.bias_lr_factor, o.weight_decay),
                 Group(trained + r".*", o.lr, o.weight_decay),
