@@ -23,6 +23,7 @@ setup(
         "torchvision>=0.21",
         "torchreid>=0.2.5",  # no upper bound: the upstream source installs under the same name as 1.4.0
         "open_clip_torch>=3.0",
+        "timm>=1.0",
         "mmengine>=0.10.7",
         "yacs>=0.1.8",
         "gdown>=5.0",

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from occplug.backbones import build_backbone
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
@@ -19,7 +20,6 @@ from occplug.evaluation import cosine_distance
 from occplug.heads import BNNeck
 from occplug.losses import BatchHardTriplet
 from occplug.method import Group, Method, Stage
-from occplug.registry import BACKBONES, build
 from occplug.stages import optimiser, warmup_multistep
 
 __all__ = ["ALIGNMENT", "FINETUNING", "CLIPMethod"]
@@ -78,14 +78,7 @@ class CLIPMethod(Method):
         self.options = cfg.method
         self.weights_source = cfg.backbone.weights
         self.num_classes = num_classes
-        self.backbone = build(
-            BACKBONES,
-            cfg.backbone.name,
-            image_size=(cfg.data.height, cfg.data.width),
-            stride=cfg.backbone.stride,
-            num_cameras=num_cameras if cfg.backbone.sie_camera else 0,
-            sie_coefficient=cfg.backbone.sie_coefficient,
-        )
+        self.backbone = build_backbone(cfg, num_cameras)
         _, width, projected = self.backbone.widths
         self.neck = BNNeck(width, num_classes)
         self.neck_proj = BNNeck(projected, num_classes)
@@ -106,7 +99,7 @@ class CLIPMethod(Method):
 
         A hybrid backbone is its CLIP tower until it has been trained, so the tower alone is asked.
         """
-        return getattr(self.backbone, "clip", self.backbone)(images).projected
+        return self.backbone.clip(images).projected
 
     def encode_prompts(self, prompts, labels: Tensor) -> Tensor:
         """Text features [B, E] of the identities `labels` [B] under the prompt module `prompts`."""
@@ -124,7 +117,6 @@ class CLIPMethod(Method):
         self,
         losses: Callable[[dict], dict[str, Tensor]],
         names: list[str],
-        groups: list[Group] = (),
         prepare: Callable[[object, torch.device], None] = lambda data, device: None,
     ) -> Stage:
         """CLIP-ReID's second stage: everything trains but texts and the necks' shifts.
@@ -132,7 +124,6 @@ class CLIPMethod(Method):
         Args:
             losses: as `Stage.losses`; `identity_losses` gives two of them.
             names: of the losses, weighted by `method.stage2.weights`.
-            groups: go before the stage's own, for parameters with another rate.
         """
         o = self.options.stage2
         # "bias" anywhere in the name doubles the rate, so `in_proj_bias` too
@@ -141,7 +132,7 @@ class CLIPMethod(Method):
             name="stage2",
             epochs=o.epochs,
             groups=[
-                *groups,
+                *self.backbone.own_groups(o.weight_decay),
                 Group(r"neck(_proj)?\.classifier\..*", o.lr * o.classifier_lr_factor, o.weight_decay),
                 Group(trained + r".*bias.*", o.lr * o.bias_lr_factor, o.weight_decay),
                 Group(trained + r".*", o.lr, o.weight_decay),

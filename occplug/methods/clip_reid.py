@@ -52,7 +52,7 @@ class CLIPReID(CLIPMethod):
             return [self.finetuning(self._losses, ["loss_id", "loss_tri"])]
         pair = Pair(lambda labels: self.encode_prompts(self.prompts, labels))
         stage1 = prompt_alignment(self.encode_images, [pair], r"prompts\.(context|others)", self.options.stage1)
-        stage2 = self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"], prepare=self._fix_text_features)
+        stage2 = self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"], self._fix_text_features)
         return [stage1, stage2]
 
     def _fix_text_features(self, data, device: torch.device) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from occplug.backbones import build_text_tower
 from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
 from occplug.errors import ConfigError
-from occplug.method import Group, Stage
+from occplug.method import Stage
 from occplug.prompts import IdentityPrompts, parse_template
 from occplug.registry import METHODS, TRANSFORMS, get, names
 from occplug.stages import CLEAN, OCCLUDED, OccludedViews, Pair, prompt_alignment
@@ -57,7 +57,6 @@ class DPLReID(CLIPMethod):
             "i2t": "dual",  # dual: both sets; fused: their mean; by_image: occluded images the occ set, others the full
             "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t_full": 1.0, "loss_i2t_occ": 1.0},
         },
-        "wgff": {"lr": 3.5e-4, "lsnet_lr": 3.5e-5},  # rates of the gates and of LSNet in stage 2
     }
     CHOICES = {
         "prompts": tuple(SETS),
@@ -119,7 +118,7 @@ class DPLReID(CLIPMethod):
 
     def stages(self) -> list[Stage]:
         names = ["loss_id", "loss_tri", *self._text_losses()]
-        stage2 = self.finetuning(self._losses, names, self._hybrid_groups(), self._fix_text_features)
+        stage2 = self.finetuning(self._losses, names, self._fix_text_features)
         return [self._stage1(), stage2] if self.sets else [stage2]
 
     def _stage1(self) -> Stage:
@@ -139,13 +138,6 @@ class DPLReID(CLIPMethod):
         return lambda labels: self.encode_prompts(self._prompts(kind), labels)
 
     # ------------------------------------------------------------------ stage 2
-
-    def _hybrid_groups(self) -> list[Group]:
-        """Rates of what a hybrid backbone adds to CLIP's tower."""
-        if not hasattr(self.backbone, "gates"):
-            return []
-        rates, decay = self.options.wgff, self.options.stage2.weight_decay
-        return [Group(r"backbone\.gates\..*", rates.lr, decay), Group(r"backbone\.lsnet\..*", rates.lsnet_lr, decay)]
 
     def _fix_text_features(self, data, device: torch.device) -> None:
         for kind in self.sets:
