@@ -280,8 +280,8 @@ def wgff(quick: bool) -> Comparison:
         "ViT-B/16 alone",
         plain[0],
         hybrid[0],
-        f"cost of the hybrid: x{training[1] / training[0]:.3g} in training, x{forward[1] / forward[0]:.3g} in a forward "
-        f"pass ({forward[0]:.3g} and {forward[1]:.3g} CPU s); features before training differ by {difference:.1e}",
+        f"cost of the hybrid: x{training[1] / training[0]:.3g} in training, x{forward[1] / forward[0]:.3g} in the "
+        f"forward pass ({forward[0]:.3g} and {forward[1]:.3g} CPU s); features differ by {difference:.1e} at first",
     )
 
 
