@@ -122,6 +122,7 @@ class DataManager(ImageDataManager):
         self.transform_tr = self._pipeline(cfg.data.transforms, cfg.input.train_interpolation)
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._load_sets()
+        self.transform_tr.bind(self.train_items, self._read)
         self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read)
         self.sampler = self._make_sampler()
         self.train_loader = self._train_loader()
