@@ -41,17 +41,19 @@ DRAWERS = {
     "kite": things.kite,
 }
 LARGER = {"person": 1.5, "post": 1.3, "stop sign": 1.3}  # narrow, and pasted nearly as high as the image
+TWICE = ("person", "car")  # the most frequent, with several views
 
 
 def pieces(seed: int = 1, per_category: int = 6, side: int = 144) -> Iterator[Piece]:
     """Cut-outs of all categories; each depends on (seed, category, number, side) alone.
 
     Args:
+        per_category: how many; twice as many people and cars.
         side: longest side in pixels; of people and poles 1.5 and 1.3 times as many.
     """
     for name, drawer in DRAWERS.items():
         longest = round(side * LARGER.get(name, 1))
-        for number in range(per_category):
+        for number in range(per_category * (2 if name in TWICE else 1)):
             draw = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
             source = {"generator": "occplug", "seed": seed, "number": number}
             yield Piece(name, trimmed(drawer(draw, longest), longest), source, LICENCE)

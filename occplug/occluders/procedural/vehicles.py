@@ -36,7 +36,7 @@ def _window(s: Sketch, mask: np.ndarray) -> None:
 
 
 def car(draw: np.random.Generator, side: int) -> np.ndarray:
-    return _car_from_ahead(draw, side) if draw.random() < 0.4 else _car_from_the_side(draw, side)
+    return _car_from_ahead(draw, side) if draw.random() < 0.5 else _car_from_the_side(draw, side)
 
 
 def _car_from_ahead(draw: np.random.Generator, side: int) -> np.ndarray:
@@ -62,7 +62,7 @@ def _car_from_ahead(draw: np.random.Generator, side: int) -> np.ndarray:
     lamp = (176, 26, 24) if back else (232, 232, 222)
     for sign in (-1, 1):
         s.paint(s.disc(0.95 + sign * 0.68, 0.86, 0.15, 0.075, sign * 14), lamp, round_=0.08)
-        s.paint(s.disc(0.95 + sign * 0.96, 0.58, 0.09, 0.06), 0.8 * paint, round_=0.06)
+        s.paint(s.disc(0.95 + sign * 0.83, 0.6, 0.1, 0.07), 0.8 * paint, round_=0.06)
     if not back:
         _, y = s.grid()
         s.paint(s.box(0.56, 0.8, 1.34, 1.0, 0.05), DARK)
