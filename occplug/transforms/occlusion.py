@@ -48,8 +48,9 @@ class Tally:
         worker = get_worker_info()
         row = 0 if worker is None else 1 + worker.id % (_SLOTS - 1)
         column = self.names.index(name)
-        self.slots[row, column] += 1
-        return int(self.slots[row, column])
+        slots = self.slots.numpy()  # the same memory; torch's own indexing takes ten times as long
+        slots[row, column] += 1
+        return int(slots[row, column])
 
     def __getitem__(self, name: str) -> int:
         return int(self.slots[:, self.names.index(name)].sum())

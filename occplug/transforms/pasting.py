@@ -69,7 +69,7 @@ def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
     """`alpha`, uint8 [h, w], with a soft border that lies inside the object: min(alpha, blurred core).
 
     The radius is r = max(1, feather min(h, w)) pixels, the core is alpha > 1/2 eroded by ceil(r / 2), and the blur is a
-    Gaussian of sigma r / 2. What is so thin that the erosion would remove it, as a spoke, is part of the core as it is.
+    Gaussian of sigma r / 2. What is so thin that little or nothing of it would be left, as a spoke, is not eroded.
     `feather` 0 leaves alpha as it is.
     """
     if not feather:
@@ -77,13 +77,15 @@ def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
     import cv2
 
     radius = max(1.0, feather * min(alpha.shape))
-    solid = (alpha > 127).astype(np.uint8) * 255
-    side = 2 * math.ceil(radius / 2) + 1
-    kernel, outside = np.ones((side, side), np.uint8), {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    core = cv2.erode(solid, kernel, **outside)
-    core |= solid & ~cv2.dilate(core, kernel, **outside)
+    reach = math.ceil(radius / 2)
+    outside = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+    solid = cv2.compare(alpha, 127, cv2.CMP_GT)
+    narrow, wide = (np.ones((2 * n + 1, 2 * n + 1), np.uint8) for n in (reach, 2 * reach))
+    core = cv2.erode(solid, narrow, **outside)
+    thick = cv2.dilate(cv2.erode(core, narrow, **outside), wide, **outside)
+    core |= solid & ~thick
     blurred = cv2.GaussianBlur(core, (0, 0), radius / 2, borderType=cv2.BORDER_CONSTANT)
-    return np.minimum(alpha, blurred)
+    return cv2.min(alpha, blurred)
 
 
 @dataclass(frozen=True)
@@ -113,33 +115,48 @@ class Light:
         if self.mode == "none":
             return
         alpha = layer.alpha.astype(np.float32) / 255
-        around = _surroundings(layer, alpha, pixels)
         total = float(alpha.sum())
-        if total == 0 or not around.shape[1]:
+        around = _moments(layer, pixels, per_colour=self.mode == "adain")
+        if total == 0 or around is None:
             return
-        planes = layer.colours if self.mode == "adain" else np.tensordot(LUMINANCE, layer.colours, 1)[None]
-        around = around if self.mode == "adain" else LUMINANCE[None] @ around
+        planes = layer.colours if self.mode == "adain" else _luminance(layer.colours)[None]
         mean = planes.sum((1, 2)) / total  # of premultiplied colours: the mean weighted by alpha
         square = (planes * planes / np.maximum(alpha, 1e-3)).sum((1, 2)) / total
         spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
-        factor = np.clip((around.std(1) / spread) ** self.contrast, self.min_contrast, 1)
-        shift = mean * (1 - factor) + self.brightness * (around.mean(1) - mean)
-        layer.colours *= factor[:, None, None]
-        layer.colours += shift[:, None, None] * alpha
-        np.clip(layer.colours, 0, 255 * alpha, out=layer.colours)
+        factor = np.clip((around[1] / spread) ** self.contrast, self.min_contrast, 1)
+        shift = mean * (1 - factor) + self.brightness * (around[0] - mean)
+        layer.colours *= factor.astype(np.float32)[:, None, None]
+        layer.colours += shift.astype(np.float32)[:, None, None] * alpha
+        np.maximum(layer.colours, 0, out=layer.colours)
+        np.minimum(layer.colours, 255 * alpha, out=layer.colours)
 
 
-def _surroundings(layer: Layer, alpha: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """float32 [3, n]: the pixels around the occluder, not hidden by it."""
+def _luminance(planes: np.ndarray) -> np.ndarray:
+    """[3, h, w] -> float32 [h, w]."""
+    red, green, blue = planes
+    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+
+
+def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Means and standard deviations ([3] per colour, else [1] of luminance) of what is around `layer` and not hidden
+    by it; None if it hides all."""
+    import cv2
+
     height, width = pixels.shape[1:]
-    covered = np.zeros((height, width), bool)
-    covered[layer.area] = alpha >= UNCOVERED
+    free = np.full((height, width), 255, np.uint8)
+    free[layer.area] = cv2.compare(layer.alpha, UNCOVERED * 255, cv2.CMP_LT)
     top, left, bottom, right = layer.box
     down, across = GROWN * (bottom - top), GROWN * (right - left)
     rows = slice(max(0, round(top - down)), min(height, round(bottom + down)))
     columns = slice(max(0, round(left - across)), min(width, round(right + across)))
-    around = pixels[:, rows, columns][:, ~covered[rows, columns]]
-    return (around if around.shape[1] >= FEWEST else pixels[:, ~covered]).astype(np.float32)
+    if cv2.countNonZero(free[rows, columns]) < FEWEST:
+        rows = columns = slice(None)
+        if not cv2.countNonZero(free):
+            return None
+    near = pixels[:, rows, columns]
+    planes = near if per_colour else [_luminance(near)]
+    moments = [cv2.meanStdDev(plane, mask=free[rows, columns]) for plane in planes]
+    return tuple(np.array([moment[i].item() for moment in moments]) for i in (0, 1))
 
 
 def mixed(layer: Layer, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
