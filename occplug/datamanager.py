@@ -138,6 +138,7 @@ class DataManager(ImageDataManager):
         self.transform_tr = self._pipeline(cfg.data.transforms, cfg.input.train_interpolation)
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._load_sets()
+        self.transform_tr.bind(self.train_items, self._read)
         self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read)
         self.sampler = self._make_sampler()
         self.train_loader = self._train_loader()
@@ -250,6 +251,7 @@ class DataManager(ImageDataManager):
             draw: another number draws them anew; the same one gives the same images.
         """
         pipeline = self._pipeline(transforms, self.cfg.input.test_interpolation, **options)
+        pipeline.bind(self.train_items, self._read)
         images = _Images(self.train_items, pipeline, self.cfg.train.seed, self._read)
         images.epoch.fill_(draw)
         return self._loader(images, batch_size)

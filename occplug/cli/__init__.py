@@ -17,6 +17,8 @@ COMMANDS = {
     "train": ("train", "train and evaluate the model of a config file"),
     "test": ("test", "evaluate a checkpoint"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
+    "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),
+    "show-augment": ("show_augment", "draw augmented images beside their originals"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
@@ -25,7 +27,7 @@ COMMANDS = {
 
 def usage() -> str:
     """The command's help text."""
-    lines = [f"  {name:14s}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:17s}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: occplug COMMAND [options]   (occplug COMMAND --help for its options)", "", *lines])
 
 

@@ -132,6 +132,16 @@ class Pipeline(NamedTuple):
         """RGB `picture` -> normalised float32 [3, H, W]."""
         return self.per_batch(self.per_image(picture))
 
+    def bind(self, items: Sequence, read: Callable) -> None:
+        """Hand the training images to the transforms that cut from them, those with a method `bind`.
+
+        Args:
+            items: rows (path, ...).   read: path -> RGB picture.
+        """
+        for transform in (*self.per_image.pil, *self.per_image.image, *self.per_batch.transforms):
+            if hasattr(transform, "bind"):
+                transform.bind(items, read)
+
     @property
     def is_random(self) -> bool:
         """Whether any transform may draw random numbers."""
