@@ -18,6 +18,7 @@ COMMANDS = {
     "test": ("test", "evaluate a checkpoint"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
+    "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }

@@ -65,7 +65,7 @@ def paired_bootstrap(ours, baseline, groups=None, draws: int = 10_000, seed: int
     differences = ours[valid] - baseline[valid]
     means = _drawn_means(differences, groups[valid], draws, np.random.default_rng(seed))
     smaller = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    p = min(1.0, 2 * (smaller + 1) / (draws + 1))
+    p = min(1.0, 2 * (int(smaller) + 1) / (draws + 1))
     low, high = np.quantile(means, (0.025, 0.975))
     return PairedDifference(float(differences.mean()), float(low), float(high), p, len(differences))
 
