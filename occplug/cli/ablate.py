@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from occplug.cli.ablations import AblationRow, AblationTable, find_tables, settings_of
+from occplug.cli.ablations import AblationTable, find_tables, settings_of
 from occplug.cli.arguments import config_parser, parse_options
 from occplug.cli.session import start_logging
-from occplug.cli.tables import Published, Report
+from occplug.cli.tables import Report
 from occplug.cli.trainings import Training, plan, run_rows
 from occplug.config import load_config
 from occplug.errors import ConfigError
