@@ -1,6 +1,7 @@
 """`occplug ablate` and `occplug compare` with a training that only leaves a run's files, and mistakes."""
 
 import json
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from occplug.cli.tables import Published, Report, spread
 from occplug.cli.trainings import Row, Run, plan, run_rows
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, paired_bootstrap
-from tests.cli.fakes import QUERIES, fake_run
+from tests.cli.fakes import fake_run, killed_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SYNTHOCC = str(CONFIGS / "clip_reid_synthocc.yaml")
@@ -172,27 +173,27 @@ def test_an_interrupted_run_is_resumed(monkeypatch):
     assert seen == [("runs/a/seed1", False), ("runs/a/seed2", True)]
 
 
-def test_runs_in_parallel_processes_give_what_runs_in_turn_give(tmp_path):
-    def rows(folder, jobs):
-        planned = {"a": ("A", plan("a", SYNTHOCC, [], 2, Path(folder)))}
-        return run_rows(planned, jobs, fake_run)
-
-    one, two = rows("one", 1), rows("two", 2)
-    assert [run.figures for run in one[0].runs] == [run.figures for run in two[0].runs]
-    planned = {"b": ("B", plan("b", SYNTHOCC, ["method.neck", "after"], 1, Path("three")))}
+def test_runs_in_parallel_processes_give_what_runs_in_turn_give():
+    """Two good runs and one that fails, in two fresh processes: the good ones are complete, the failure is named."""
+    in_turn = run_rows({"a": ("A", plan("a", SYNTHOCC, [], 2, Path("one")))}, 1)
+    planned = {"a": ("A", plan("a", SYNTHOCC, [], 2, Path("two")))}
+    bad = {"b": ("B", plan("b", SYNTHOCC, ["method.neck", "after"], 1, Path("two")))}
     with pytest.raises(TrainingError, match="b does not converge"):
-        run_rows(planned, 2, fake_run)
+        run_rows({**planned, **bad}, 2, fake_run)
+    (again,) = run_rows(planned, 2, None)  # nothing is left to do
+    assert [run.figures for run in again.runs] == [run.figures for run in in_turn[0].runs]
+
+
+def test_a_killed_process_is_explained(monkeypatch):
+    monkeypatch.setattr(trainings.multiprocessing, "get_context", lambda kind: get_context("fork"))  # starts faster
+    with pytest.raises(TrainingError, match="was killed, perhaps for want of memory; give the command again"):
+        run_rows({"a": ("A", plan("a", SYNTHOCC, [], 1, Path("x")))}, 2, killed_run)
 
 
 # ---------------------------------------------------------------- compare: configs as rows
 
 
-def compare(*options):
-    configs = [SYNTHOCC, str(CONFIGS / "clip_reid_baseline_synthocc.yaml")]
-    return main(["compare", "--configs", *configs, "--name", "both", "-t", "market1501", *options])
-
-
-def test_compare_is_the_same_mechanism(monkeypatch, capsys):
+def test_compare_is_the_same_mechanism(capsys):
     # market1501: no occlusion ratios to look up
     configs = [SYNTHOCC, str(CONFIGS / "clip_reid_baseline_synthocc.yaml")]
     command = ["compare", "--configs", *configs, "--name", "both", "--seeds", "2", "data.targets", "[market1501]"]
@@ -240,4 +241,3 @@ def test_figures_nobody_published_are_dashes():
 def test_a_plan_needs_a_seed():
     with pytest.raises(ConfigError, match="--seeds is -1"):
         plan("a", SYNTHOCC, [], -1, Path("x"))
-    assert QUERIES == 120
