@@ -18,12 +18,9 @@ tables:
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from yacs.config import CfgNode
 
 from occplug.cli.tables import Published
 from occplug.config import load_config
@@ -32,7 +29,6 @@ from occplug.errors import ConfigError
 
 __all__ = ["AblationRow", "AblationTable", "PublishedCell", "find_tables", "load_tables", "settings_of"]
 
-log = logging.getLogger(__name__)
 NAME = re.compile(r"[a-z0-9_+-]+")  # a folder's name; no dot, or --rows could not tell it from a config key
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 FIGURES = ("mAP", "rank1", "rank5", "rank10")
@@ -48,7 +44,8 @@ class PublishedCell:
 
     def fits(self, cfg) -> bool:
         """Whether a run of `cfg` may stand beside the figures."""
-        return matches(self.where, cfg)
+        known = dict(flatten(cfg))
+        return all(known.get(key) in values for key, values in self.where.items())
 
 
 @dataclass(frozen=True)
@@ -129,27 +126,16 @@ def settings_of(row: AblationRow, config_file: Path, options: list) -> tuple[Pat
     if not file.is_file():
         return f"{file} does not exist"
     cfg = load_config(file, options)
-    if not matches(row.where, cfg):
-        values = "; ".join(f"{key} is {look_up(cfg, key)!r}" for key in row.where)
-        return f"made for other configs: {values}"
-    return file, [Setting(key, _resolved(value, cfg, row.origin), row.origin) for key, value in row.overrides.items()]
+    known = dict(flatten(cfg))
+    if others := [key for key, values in row.where.items() if known.get(key) not in values]:
+        return "made for other configs: " + ", ".join(f"{key} is {known.get(key)!r}" for key in others)
+    return file, [Setting(key, _resolved(value, known, row.origin), row.origin) for key, value in row.overrides.items()]
 
 
-def matches(where: dict[str, list], cfg) -> bool:
-    """Whether every key of `where` has one of its values in `cfg`."""
-    return all(look_up(cfg, key) in values for key, values in where.items())
-
-
-def look_up(cfg: CfgNode, key: str):
-    """The value of the dotted `key`; None if there is none."""
-    return dict(flatten(cfg)).get(key)
-
-
-def _resolved(value, cfg, origin: str):
+def _resolved(value, known: dict, origin: str):
     reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
     if reference is None:
         return value
-    known = dict(flatten(cfg))
     if reference[1] not in known:
         raise ConfigError(f"{origin}: {value} refers to a key that the config does not have")
     return known[reference[1]]

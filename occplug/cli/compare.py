@@ -16,7 +16,7 @@ import torch
 import occplug
 from occplug.cli.arguments import parse_options
 from occplug.cli.session import start_logging
-from occplug.cli.tables import Report
+from occplug.cli.tables import DASH, Report
 from occplug.cli.trainings import Row, Run, plan, run_rows
 from occplug.config import load_config
 from occplug.datamanager import DataManager
@@ -86,7 +86,7 @@ def _by_occlusion(rows: list[Row], cfg) -> list[tuple[str, list[str], list[list]
         for queries in (run.queries["synthocc"] for run in row.runs):
             for image, first in zip(queries.image.tolist(), queries.first_hit.tolist()):
                 hits[sum(ratio[image] >= edge for _, edge in BINS) - 1].append(first == 1)
-        lines.append([row.title, *(f"{100 * statistics.mean(found):.1f}" if found else "—" for found in hits)])
+        lines.append([row.title, *(f"{100 * statistics.mean(found):.1f}" if found else DASH for found in hits)])
     return [("Rank-1 by how much of the query is occluded", ["model", *(name for name, _ in BINS)], lines)]
 
 
@@ -105,7 +105,7 @@ def _histogram_row(cfg) -> Row:
         result = evaluate_embeddings(matcher, query, gallery, q_pids, g_pids, q_camids, g_camids)
         figures[target], queries[target] = result.summary(), PerQuery.of(result, paths)
     data.close()
-    run = Run(0, time.perf_counter() - start, "HSV histogram, 6 stripes", figures, queries)
+    run = Run(0, time.perf_counter() - start, "HSV histogram, 6 stripes", figures, queries, {})
     return Row("histogram", "colour histogram (HSV, 6 stripes, grey-world)", [run])
 
 

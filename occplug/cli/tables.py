@@ -21,7 +21,7 @@ from occplug.engine import write_atomically
 from occplug.errors import DataError
 from occplug.evaluation import PairedDifference, paired_bootstrap
 
-__all__ = ["DASH", "Published", "Report", "differences", "spread"]
+__all__ = ["DASH", "Published", "Report", "differences", "machine", "spread"]
 
 FIGURES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 DASH = "—"
@@ -68,7 +68,10 @@ class Report:
     def __post_init__(self) -> None:
         self.targets = list(self.rows[0].runs[0].figures)
         self.differences = {target: differences(self.rows, self.baseline, target) for target in self.targets}
-        explained = f"differences from {self.baseline}: paired bootstrap over the queries' persons, 95 % interval"
+        explained = (
+            f"Δ: from {self.baseline}, each query's mean over seeds; paired bootstrap over the queries' persons, 95 % "
+            "interval; p is not corrected for the number of rows"
+        )
         compared = [explained] if any(self.differences.values()) else []
         self.footer = [f"per cent, mean ± standard deviation over seeds; {machine()}; `{self.command}`", *compared]
 
@@ -79,12 +82,9 @@ class Report:
         tables = [(target, self.heads(), self.lines(target)) for target in self.targets]
         html = template.render(report=self, tables=tables, figures=FIGURES, version=occplug.__version__)
         content = json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n"
-        for file, written in (
-            ("results.json", content),
-            ("results.md", f"# {self.title}\n\n{text}\n"),
-            (page.name, html),
-        ):
-            write_atomically(self.folder / file, lambda temporary, w=written: temporary.write_text(w, encoding="utf-8"))
+        files = {"results.json": content, "results.md": f"# {self.title}\n\n{text}\n", page.name: html}
+        for name, written in files.items():
+            write_atomically(self.folder / name, lambda temporary, w=written: temporary.write_text(w, encoding="utf-8"))
         if readme is not None:
             replace_marked(readme, mark, text)
         return page
@@ -98,11 +98,8 @@ class Report:
         """Cells of the table of `target`."""
         lines = []
         for row in self.rows:
-            line = [
-                row.title,
-                str(len(row.runs)),
-                *(spread([r.figures[target][key] for r in row.runs]) for key in FIGURES),
-            ]
+            values = ([run.figures[target][key] for run in row.runs] for key in FIGURES)
+            line = [row.title, str(len(row.runs)), *map(spread, values)]
             if any(self.differences.values()):
                 found = self.differences[target].get(row.name)
                 line += [_difference(found[key]) for key in ("mAP", "rank1")] if found else [DASH, DASH]

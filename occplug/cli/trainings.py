@@ -24,7 +24,7 @@ from yacs.config import CfgNode
 from occplug.cli.session import start_logging
 from occplug.cli.train import train
 from occplug.config import load_config, resolved_yaml
-from occplug.errors import ConfigError, TrainingError
+from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 
 __all__ = ["Row", "Run", "Training", "plan", "run_rows"]
@@ -53,7 +53,8 @@ class Training:
             ConfigError: it holds a run of another config.
         """
         complete, config = (self.folder / "metrics.json").exists(), self.folder / "config.yaml"
-        if (complete or self.can_resume()) and config.read_text(encoding="utf-8") != resolved_yaml(self.cfg):
+        known = config.read_text(encoding="utf-8") if config.exists() else ""
+        if (complete or self.can_resume()) and known != resolved_yaml(self.cfg):
             raise ConfigError(f"{self.folder} holds a run of another config; delete it, or choose another folder")
         return complete
 
@@ -64,13 +65,20 @@ class Training:
 
 @dataclass(frozen=True)
 class Run:
-    """What a complete run found, figures as fractions in [0, 1], per target data set."""
+    """What a complete run found, figures as fractions in [0, 1], per target data set.
+
+    Args:
+        seconds: spent in training.
+        protocol: how features were made and compared.
+        fingerprints: which version of each data set was used.
+    """
 
     seed: int
     seconds: float
     protocol: str
     figures: dict[str, dict]
     queries: dict[str, PerQuery]
+    fingerprints: dict[str, str]
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -78,7 +86,8 @@ class Run:
         metrics = json.loads((folder / "metrics.json").read_text())
         seconds = sum(stage["seconds"] for stage in metrics["stages"])
         queries = {target: read_per_query(folder / "per_query" / f"{target}.npz") for target in metrics["targets"]}
-        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries)
+        fingerprints = {name: summary["fingerprint"] for name, summary in metrics["data"].items()}
+        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, fingerprints)
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
 
     Raises:
         ConfigError: fewer than one job, or a folder holds a run of another config (before anything is trained).
+        DataError: two runs used different versions of a data set.
         OccplugError: what the first failing run raised; complete runs stay.
     """
     if jobs < 1:
@@ -130,7 +140,22 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
             "--- %s, seed %d is complete: %d of %d runs left, about %.0f min",
             training.row, training.seed, len(missing) - done, len(missing), left,
         )  # fmt: skip
-    return [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
+    read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
+    _check_same_data(read)
+    return read
+
+
+def _check_same_data(rows: list[Row]) -> None:
+    seen: dict[str, tuple[str, str]] = {}  # data set -> fingerprint, and the run that used it first
+    for row in rows:
+        for run in row.runs:
+            for name, fingerprint in run.fingerprints.items():
+                first, where = seen.setdefault(name, (fingerprint, f"{row.name}, seed {run.seed}"))
+                if fingerprint != first:
+                    raise DataError(
+                        f"{row.name}, seed {run.seed}, and {where} used different versions of {name}, so they do not "
+                        "belong in one table; delete the older run and give the command again"
+                    )
 
 
 def _run(training: Training) -> None:

@@ -31,7 +31,8 @@ def fake_run(training) -> None:
         ranks = {f"rank{k}": float((first_hit <= k).mean()) for k in (1, 5, 10, 20)}
         targets[target] = {"mAP": float(ap.mean()), **ranks, "num_query": QUERIES, "num_gallery": 9}
     stages = [{"name": "stage2", "epochs": 1, "seconds": 2.0}]
-    metrics = {"seed": cfg.train.seed, "protocol": "fake", "targets": targets, "stages": stages}
+    data = {target: {"fingerprint": f"version {cfg.synthocc.seed}"} for target in targets}
+    metrics = {"seed": cfg.train.seed, "protocol": "fake", "targets": targets, "stages": stages, "data": data}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     with Path(folder.parents[1], "made").open("a") as made:
         made.write(f"{training.row} {training.seed}\n")

@@ -19,6 +19,9 @@ SYNTHOCC = str(CONFIGS / "clip_reid_synthocc.yaml")
 OCCDUKE = str(CONFIGS / "clip_reid_occduke.yaml")
 
 
+BOTH = {"baseline": ["method.prompts", False, "method.stage2.weights.loss_id", 1.0], "clip_reid": []}
+
+
 @pytest.fixture(autouse=True)
 def _no_training(monkeypatch, tmp_path):
     monkeypatch.setattr(trainings, "_run", fake_run)
@@ -51,7 +54,7 @@ def test_rows_and_seeds_go_to_their_own_folders_and_are_read_again(capsys):
     assert results(folder)["targets"] == first["targets"]
     printed = capsys.readouterr().out
     assert (
-        "left out: sie_olp (made for other configs: " in printed
+        "left out: sie_olp (made for other configs: backbone.name is 'clip_vit_tiny', data.targets" in printed
         and "report: runs/clip_reid_synthocc/prompts" in printed
     )
 
@@ -151,12 +154,21 @@ def test_a_run_of_another_config_is_not_read_as_this_one(capsys):
     ablate("--seeds", "1")
     assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
     assert "baseline/seed1 holds a run of another config; delete it" in capsys.readouterr().err
-    # an interrupted one neither: it would go on under the new config
+    # an interrupted one neither: it would go on under another config
     folder = Path("runs/clip_reid_synthocc/prompts/baseline/seed1")
     (folder / "metrics.json").unlink()
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/last.pth").touch()
     assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
+
+
+def test_runs_on_different_versions_of_the_data_do_not_share_a_table():
+    ablate("--seeds", "1")
+    file = Path("runs/clip_reid_synthocc/prompts/clip_reid/seed1/metrics.json")
+    file.write_text(file.read_text().replace("version 1", "version 2"))
+    planned = {name: (name, plan(name, SYNTHOCC, options, 1, file.parents[2])) for name, options in BOTH.items()}
+    with pytest.raises(DataError, match="clip_reid, seed 1, and baseline, seed 1 used different versions of synthocc"):
+        run_rows(planned)
 
 
 def test_an_interrupted_run_is_resumed(monkeypatch):
@@ -223,7 +235,7 @@ def row(name, ap, images=None):
     images = np.array([f"{i}.jpg" for i in range(len(ap))]) if images is None else images
     queries = PerQuery(images, np.arange(len(ap)), np.zeros(len(ap), int), np.array(ap), np.ones(len(ap), int))
     figures = {"mAP": float(np.mean(ap)), "rank1": 1.0, "rank5": 1.0, "rank10": 1.0}
-    return Row(name, name, [Run(1, 1.0, "p", {"toy": figures}, {"toy": queries})])
+    return Row(name, name, [Run(1, 1.0, "p", {"toy": figures}, {"toy": queries}, {"toy": "v"})])
 
 
 def test_rows_tested_on_other_queries_are_not_compared():
