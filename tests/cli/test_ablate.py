@@ -160,6 +160,7 @@ def test_a_run_of_another_config_is_not_read_as_this_one(capsys):
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/last.pth").touch()
     assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
+    assert "baseline/seed1 holds a run of another config; delete it" in capsys.readouterr().err
 
 
 def test_runs_on_different_versions_of_the_data_do_not_share_a_table():
