@@ -20,6 +20,7 @@ COMMANDS = {
     "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),
     "show-augment": ("show_augment", "draw augmented images beside their originals"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
+    "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }

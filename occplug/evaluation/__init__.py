@@ -3,6 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
+from occplug.evaluation.per_query import PerQuery, read_per_query
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -13,8 +14,11 @@ from occplug.evaluation.ranking import (
     rank_distances,
 )
 from occplug.evaluation.reranking import re_ranking, reranking_inputs
+from occplug.evaluation.significance import PairedDifference, paired_bootstrap
 
 __all__ = [
+    "PairedDifference",
+    "PerQuery",
     "RankResult",
     "Ranker",
     "by_group",
@@ -23,9 +27,11 @@ __all__ = [
     "evaluate_embeddings",
     "evaluate_rank",
     "extract",
+    "paired_bootstrap",
     "protocol_line",
     "rank_distances",
     "re_ranking",
+    "read_per_query",
     "reranking_inputs",
     "squared_euclidean",
 ]
