@@ -106,11 +106,14 @@ class _Isolated:
                 batch = next(batches, None)
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread() -> None:
+    """OpenCV works on one thread, here and in workers forked later; its pictures are too small for more.
+
+    To be called before the fork: a worker that inherits OpenCV's thread pool waits for ever when it changes the number.
+    """
     import cv2
 
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 class DataManager(ImageDataManager):
@@ -131,6 +134,7 @@ class DataManager(ImageDataManager):
     data_type = "image"
 
     def __init__(self, cfg):  # torchreid's __init__ would build everything itself
+        _one_thread()
         self.cfg = cfg
         self.sources, self.targets = list(cfg.data.sources), list(cfg.data.targets)
         self.height, self.width = cfg.data.height, cfg.data.width
@@ -221,7 +225,6 @@ class DataManager(ImageDataManager):
                 num_workers=workers,
                 collate_fn=images.collate,
                 pin_memory=self.use_gpu,
-                worker_init_fn=_one_thread,
                 generator=torch.Generator(),  # for torch's own draws, whose number depends on the workers
                 **options,
             )

@@ -2,6 +2,7 @@
 
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -247,3 +248,14 @@ def test_generated_data_has_the_real_size_and_pipeline():
     assert data.num_train_pids == 8 and data.num_train_cams == 4
     (name,) = data.targets
     assert sum(len(b["pid"]) for b in data.test_loader[name]["query"]) == 8
+
+
+def test_workers_start_although_opencv_has_used_its_threads(tmp_path):
+    """Forked workers inherit OpenCV's pool without its threads, and would wait for them."""
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 9)  # large enough to start the pool
+    market(tmp_path)
+    data = manager(tmp_path, "data.workers", 2)
+    assert len(list(data.train_loader)) == len(data.train_loader) > 0
+    data.close()
+    assert cv2.getNumThreads() == 1
