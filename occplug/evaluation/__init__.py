@@ -3,7 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
-from occplug.evaluation.part_distance import part_distance
+from occplug.evaluation.parts import part_distance
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,

@@ -48,7 +48,9 @@ class HybridDecoder(nn.Module):
     ):
         super().__init__()
         if width % heads:
-            raise ConfigError(f"method.decoder_heads is {heads}, which does not divide the width {width} of the decoder")
+            raise ConfigError(
+                f"method.decoder_heads is {heads}, which does not divide the width {width} of the decoder"
+            )
         self.memory_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.LayerNorm(width))
         self.query_proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.layers = nn.ModuleList(
@@ -79,10 +81,10 @@ class HybridDecoder(nn.Module):
 class HybridLayer(nn.Module):
     """One layer; arguments as :class:`HybridDecoder`'s.
 
-        keys = LN(mem + MHA(mem, x))                          reverse attention; mem itself goes on unchanged
-        x = LN(x + MHA(x, mem) + SPA(x, mem))                 semantic and spatial attention
-        x = x + MHA(x, keys)
-        x = LN(x + MLP(LN(x)))
+    keys = LN(mem + MHA(mem, x))                          reverse attention; mem itself goes on unchanged
+    x = LN(x + MHA(x, mem) + SPA(x, mem))                 semantic and spatial attention
+    x = x + MHA(x, keys)
+    x = LN(x + MLP(LN(x)))
     """
 
     def __init__(self, width: int, heads: int, dropout: float, semantic: bool, spatial: bool, dropped_maps: bool):
@@ -100,7 +102,11 @@ class HybridLayer(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.norm_out = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width), nn.Dropout(dropout)
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+            nn.Dropout(dropout),
         )
 
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor | None]:

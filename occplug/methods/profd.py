@@ -57,6 +57,7 @@ from occplug.stages import optimiser, warmup_multistep
 __all__ = ["ProFD"]
 
 CELL = 4  # image pixels to a cell of the masks
+SIDES = ("height", "width")
 CHOICES = {
     "parts": tuple(PART_SCHEMES),
     "prompt": ("text", "learned"),
@@ -251,9 +252,7 @@ class ProFD(Method):
         seen = self.backbone(images, camids, tokens=True)
         queries, labels = self.part_queries(), self._patch_labels(masks)
         decoded = self.decoder(queries, seen.projected_tokens, labels)
-        return Seen(
-            seen.projected, seen.projected_tokens, queries, decoded.rows[:, 2:], decoded.attention, labels
-        )
+        return Seen(seen.projected, seen.projected_tokens, queries, decoded.rows[:, 2:], decoded.attention, labels)
 
     def _patch_labels(self, masks: Tensor | None) -> Tensor | None:
         patch = self.backbone.visual.conv1.kernel_size[0]
@@ -418,9 +417,6 @@ class ProFD(Method):
         # flip averaging leaves vectors shorter than 1
         sides = [(F.normalize(e.vector), F.normalize(e.parts, dim=2), e.visibility) for e in (query, gallery)]
         return part_distance(*sides[0], *sides[1], metric=self.options.dist_metric, vis_floor=self.options.vis_floor)
-
-
-SIDES = ("height", "width")
 
 
 def _active(options) -> list[str]:

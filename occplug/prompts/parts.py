@@ -62,7 +62,9 @@ class PartPrompts(nn.Module):
         length = max(map(len, texts))
         if context_tokens < 1 or length > CONTEXT_LENGTH:
             most = CONTEXT_LENGTH - (length - context_tokens)
-            raise ConfigError(f"method.context_tokens is {context_tokens}; with these parts it must be from 1 to {most}")
+            raise ConfigError(
+                f"method.context_tokens is {context_tokens}; with these parts it must be from 1 to {most}"
+            )
         self.ids = [ids + [0] * (length - len(ids)) for ids in texts]
         self.register_buffer("eot", torch.tensor([len(ids) - 1 for ids in texts]), persistent=False)
         rows = () if shared else (len(texts),)
@@ -92,10 +94,11 @@ class PartPrompts(nn.Module):
     def encode(self, text: nn.Module) -> Tensor:
         """Features [K + 1, E] of all rows by the tower `text`, not normalised.
 
-        Without gradient the answer is kept until a parameter of the prompts or of the tower changes: at test the texts
-        are the same for every batch.
+        Without gradient the answer is kept until a parameter of the prompts or of the tower changes, or a call with
+        gradient comes between: at test the texts are the same for every batch.
         """
         if torch.is_grad_enabled():
+            self._known = None  # a fused optimiser's step, which may follow, leaves no trace on the parameters
             return text(self(), self.eot)
         tensors = [self.context, self.template, *text.parameters()]
         state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 __all__ = ["part_distance"]
 
-_QUERIES, _GALLERY = 512, 4096  # rows of a block: its distances stay in the processor's cache
+_QUERIES, _GALLERY = 512, 1024  # rows of a block: its distances stay in the processor's cache
 METRICS = ("euclidean", "cosine")
 
 
