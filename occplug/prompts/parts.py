@@ -13,7 +13,7 @@ from occplug.registry import PROMPTS
 
 __all__ = ["PART_SCHEMES", "PartPrompts"]
 
-# grouping of the body -> what the texts call its parts; row 0 is the whole person (official code, underscores as spaces)
+# grouping of the body -> what the texts call its parts, the whole person first; the official code's words
 PART_SCHEMES: dict[str, tuple[str, ...]] = {
     "five_v": ("people", "head", "upper arms torso", "lower arms torso", "legs", "feet"),
     "eight": (

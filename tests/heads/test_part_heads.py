@@ -42,10 +42,11 @@ def linear(x, state, name):
 
 def mha(query, memory, state, name, heads):
     """Head by head; returns the output and the weights of each head."""
-    wq, wk, wv = state[f"{name}.in_proj_weight"].split(D)
-    bq, bk, bv = state[f"{name}.in_proj_bias"].split(D)
+    size = query.shape[1]
+    wq, wk, wv = state[f"{name}.in_proj_weight"].split(size)
+    bq, bk, bv = state[f"{name}.in_proj_bias"].split(size)
     q, k, v = query @ wq.T + bq, memory @ wk.T + bk, memory @ wv.T + bv
-    width, outs, maps = D // heads, [], []
+    width, outs, maps = size // heads, [], []
     for h in range(heads):
         part = slice(h * width, (h + 1) * width)
         weights = (q[:, part] @ k[:, part].T / math.sqrt(width)).softmax(1)

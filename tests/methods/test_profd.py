@@ -415,7 +415,7 @@ def test_masks_are_asked_for_only_by_what_they_teach():
 
 
 class Stripes:
-    """Persons whose head, torso and legs have their own colours, and masks made by hand; some have their legs hidden."""
+    """Persons in bands of their own colours, with masks made by hand; every fourth has hidden legs."""
 
     data_type, height, width = "image", H, W
 
