@@ -84,3 +84,16 @@ def test_stock_composition_gives_normalised_tensors():
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="no transform is called 'pad_corp' \\(did you mean 'pad_crop'\\?\\)"):
         build_pipeline(["pad_corp"], 64, 32, MEAN, STD)
+
+
+def test_colour_jitter_happens_with_its_probability():
+    from occplug.transforms.stock import ColorJitter
+
+    image = torch.randint(0, 256, (3, 8, 4), dtype=torch.uint8)
+    changed = [not torch.equal(ColorJitter(prob=0.5)(image), image) for _ in range(200)]
+    assert 60 < sum(changed) < 140
+    assert all(torch.equal(ColorJitter(prob=0.0)(image), image) for _ in range(20))
+    torch.manual_seed(5)
+    first = ColorJitter()(image)
+    torch.manual_seed(5)
+    assert torch.equal(first, ColorJitter(prob=1.0)(image))
