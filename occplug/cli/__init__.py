@@ -19,13 +19,14 @@ COMMANDS = {
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
+    "show-attention": ("show_attention", "draw where a method's parts look"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }
 
 
 def usage() -> str:
     """The command's help text."""
-    lines = [f"  {name:14s}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:16s}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: occplug COMMAND [options]   (occplug COMMAND --help for its options)", "", *lines])
 
 

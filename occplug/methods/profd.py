@@ -402,6 +402,18 @@ class ProFD(Method):
         visibility = self._visibility(self.visibility(seen.parts.float()))
         return Embedding(F.normalize(whole), F.normalize(parts, dim=2), visibility)
 
+    @torch.no_grad()
+    def attention_maps(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[str], Tensor]:
+        """What the rows are called, and where they look: [B, R, h, w] (figure 5). Call in eval mode.
+
+        Raises:
+            ConfigError: `method.decoder` has no spatial maps.
+        """
+        attention = self.see(images, camids).attention
+        if attention is None:
+            raise ConfigError(f"method.decoder {self.options.decoder!r} has no attention maps; hybrid, spa and wap do")
+        return ["background", *PART_SCHEMES[self.options.parts]], attention.unflatten(2, self.backbone.grid)
+
     def _visibility(self, logits: Tensor) -> Tensor:
         """[B, K] in [0, 1] as `test_visibility` says, from the heads' logits."""
         seen = logits.sigmoid()
