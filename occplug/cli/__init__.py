@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
+    "show-attention": ("show_attention", "draw where a method's parts look"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }
 

@@ -114,6 +114,8 @@ def _report(missing: list[str], unknown: list[str], shapes: list[str]) -> list[s
 
 def _cause(shapes: list[str]) -> str:
     text = " ".join(shapes)
+    if "visibility." in text or "part_norm." in text:
+        return "it was trained with another grouping of the body into parts (method.parts)"
     if "classifier" in text or "context" in text:
         return "it was trained with another number of identities (another data set?)"
     if "positional_embedding" in text:

@@ -128,6 +128,8 @@ class MethodEngine(RunMixin, Engine):
             nn.utils.clip_grad_norm_(trained, self.cfg.run.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        with torch.no_grad():
+            self.stage.after_step(batch)
         return values
 
     def _check_gradients(self) -> None:

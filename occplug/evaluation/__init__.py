@@ -3,6 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
+from occplug.evaluation.parts import part_distance
 from occplug.evaluation.per_query import PerQuery, read_per_query
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate_rank",
     "extract",
     "paired_bootstrap",
+    "part_distance",
     "protocol_line",
     "rank_distances",
     "re_ranking",

@@ -7,13 +7,18 @@ from functools import partial
 
 from occplug.backbones.lsnet import LSNet
 from occplug.errors import ConfigError
-from occplug.importers import clip_reid, lsnet, openai_clip, torchreid_stock
+from occplug.importers import clip_reid, lsnet, openai_clip, profd, torchreid_stock
 from occplug.method import Method
 
 __all__ = ["load_official"]
 
 # source -> function of (checkpoint, image_size, num_cameras, neck)
-SOURCES = {"openai_clip": openai_clip.load, "clip_reid": clip_reid.load, "lsnet": lsnet.load}
+SOURCES = {
+    "openai_clip": openai_clip.load,
+    "clip_reid": clip_reid.load,
+    "profd": profd.load,
+    "lsnet": lsnet.load,
+}
 _STOCK = "torchreid:"
 
 
@@ -29,7 +34,7 @@ def load_official(
     For `lsnet` it is the backbone alone, and `.forward_features(images)` gives the outputs of its four stages.
 
     Args:
-        source: `openai_clip`, `clip_reid`, `lsnet`, or `torchreid:<model name>`, e.g. `torchreid:osnet_x1_0`.
+        source: `openai_clip`, `clip_reid`, `profd`, `lsnet`, or `torchreid:<model name>`, e.g. `torchreid:osnet_x1_0`.
         checkpoint: path, or a state dict in the official naming; a prefix `module.` is allowed.
         image_size: (height, width) of the images in pixels.
         num_cameras: cameras of a model with camera embedding; None: as the file says.

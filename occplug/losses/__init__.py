@@ -3,7 +3,23 @@
 Label-smoothed cross entropy is torch's own (`torch.nn.functional.cross_entropy(..., label_smoothing=0.1)`).
 """
 
+from occplug.losses.attention_align import AttentionAlign
+from occplug.losses.part_diversity import PartDiversity
+from occplug.losses.patch_labels import patch_labels, visible_parts
+from occplug.losses.prototype_memory import PrototypeMemory
+from occplug.losses.spatial_align import SpatialAlign
 from occplug.losses.supcon import SupCon
 from occplug.losses.triplet import BatchHardTriplet
+from occplug.losses.visibility_focal import VisibilityFocal
 
-__all__ = ["BatchHardTriplet", "SupCon"]
+__all__ = [
+    "AttentionAlign",
+    "BatchHardTriplet",
+    "PartDiversity",
+    "PrototypeMemory",
+    "SpatialAlign",
+    "SupCon",
+    "VisibilityFocal",
+    "patch_labels",
+    "visible_parts",
+]

@@ -94,13 +94,21 @@ class ColorJitter(v2.ColorJitter):
 
     Args:
         brightness, contrast: factors are uniform in [1 - value, 1 + value].
+        prob: of any change at all; torchreid always jitters.
     """
 
     level = "pil"
-    defaults = {"brightness": 0.2, "contrast": 0.15}
+    defaults = {"brightness": 0.2, "contrast": 0.15, "prob": 1.0}
 
-    def __init__(self, brightness: float = 0.2, contrast: float = 0.15):
+    def __init__(self, brightness: float = 0.2, contrast: float = 0.15, prob: float = 1.0):
         super().__init__(brightness=brightness, contrast=contrast)
+        self.prob = prob
+
+    def forward(self, *inputs):
+        # no draw if there is nothing to decide, so that the stock transform's draws stay as they are
+        if self.prob < 1 and float(torch.rand(1)) >= self.prob:
+            return inputs[0] if len(inputs) == 1 else inputs
+        return super().forward(*inputs)
 
 
 @TRANSFORMS.register_module("random_erase")

@@ -6,7 +6,7 @@ import torch
 from occplug.backbones.architectures import ARCHITECTURES
 from occplug.embedding import Embedding
 from occplug.errors import CheckpointError, ConfigError
-from occplug.importers import load_official
+from occplug.importers import SOURCES, load_official
 from tests.importers.official import (
     FULL_RN50,
     FULL_VIT,
@@ -152,7 +152,7 @@ def test_wrong_arguments_are_errors():
         load_official("clip_ried", {})
     assert str(caught.value) == (
         "no source of checkpoints is called 'clip_ried' (did you mean 'clip_reid'?); there are: "
-        "openai_clip, clip_reid, lsnet, torchreid:<model name>"
+        f"{', '.join(SOURCES)}, torchreid:<model name>"
     )
 
 

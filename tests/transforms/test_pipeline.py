@@ -155,3 +155,16 @@ def test_image_transforms_see_uint8_pixels_after_the_pil_ones():
     result = pipeline.per_image(picture())
     torch.manual_seed(0)
     assert torch.equal(255 - result, build_pipeline(["pad_crop"], 64, 32, MEAN, STD).per_image(picture()))
+
+
+def test_colour_jitter_happens_with_its_probability():
+    from occplug.transforms.stock import ColorJitter
+
+    image = torch.randint(0, 256, (3, 8, 4), dtype=torch.uint8)
+    changed = [not torch.equal(ColorJitter(prob=0.5)(image), image) for _ in range(200)]
+    assert 60 < sum(changed) < 140
+    assert all(torch.equal(ColorJitter(prob=0.0)(image), image) for _ in range(20))
+    torch.manual_seed(5)
+    first = ColorJitter()(image)
+    torch.manual_seed(5)
+    assert torch.equal(first, ColorJitter(prob=1.0)(image))
