@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
@@ -139,7 +140,7 @@ class CLIPViT(CLIPTower):
             elif number == self.depth and class_row_only:
                 x = _class_row(block, x)  # [B, 1, C]
             else:
-                x = block(x)
+                x = _block(block, x)
             x = self._edited(x, edits.get(number))
             if number in blocks:
                 streams[number] = x
@@ -179,7 +180,7 @@ class CLIPViT(CLIPTower):
     def run_blocks(self, x: Tensor, start: int, stop: int) -> Tensor:
         """The stream after block `stop` from the stream `x` after block `start` (0: from :meth:`embed_tokens`)."""
         for block in self.visual.transformer.resblocks[start:stop]:
-            x = block(x)
+            x = _block(block, x)
         return x
 
     def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:
@@ -200,6 +201,16 @@ class CLIPViT(CLIPTower):
 
 def _pair(size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """`block(x)` [B, L, C]; torch's own attention module copies queries, keys and values into other layouts."""
+    attn, y = block.attn, block.ln_1(x)
+    qkv = F.linear(y, attn.in_proj_weight, attn.in_proj_bias).unflatten(2, (3, attn.num_heads, attn.head_dim))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, C / heads]
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, L, C]
+    x = x + attn.out_proj(mixed)
+    return x + block.mlp(block.ln_2(x))
 
 
 def _class_row(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
