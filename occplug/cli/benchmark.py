@@ -393,6 +393,43 @@ def _aggregation(whose: str, batch: int) -> Callable:
             grads = torch.autograd.grad(out, [x, kernels], upstream)
         return [t.detach().numpy() for t in (out, *grads)]
 
+
+# ---------------------------------------------------------------- augmentation
+
+AUGMENTATIONS = ("random_erase_pixel", "oamn", "oia", "rwoa")
+
+
+def augment(quick: bool) -> Comparison:
+    """Loading with RWOA on every image against plain loading; the note has the other augmentations."""
+    count = 128 if quick else 512
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _write_images(Path(folder), min(count, 128))
+        paths = [paths[i % len(paths)] for i in range(count)]
+        plain, *others = (measured(_augmenting, name, paths, repeats=2) for name in (None, *AUGMENTATIONS))
+    shares = [f"{name} x{other.cpu / plain.cpu:.2f}" for name, other in zip(AUGMENTATIONS, others)]
+    each = 1e3 * (others[-1].cpu - plain.cpu) / count
+    return Comparison(
+        f"augment: {count:,} JPEGs to batches of 64 of 256x128, flip and pad-crop, with rwoa on every image",
+        "without an occluder",
+        plain,
+        others[-1],
+        f"CPU time against plain loading, every image occluded: {', '.join(shares)}; rwoa takes {each:.2f} ms an image",
+    )
+
+
+def _augmenting(name: str | None, paths: list[str]) -> Callable:
+    """`name` None: flip and pad-crop alone."""
+    from occplug.imagefile import read_image
+    from occplug.transforms import build_pipeline
+
+    names = ["random_flip", "pad_crop", *([name] if name else [])]
+    pipeline = build_pipeline(names, 256, 128, MEAN, STD, {name: {"prob": 1.0}} if name else {})
+    pipeline.bind([(path,) for path in paths], read_image)
+
+    def work() -> float:
+        rows = ([pipeline.per_image(read_image(p)) for p in paths[i : i + 64]] for i in range(0, len(paths), 64))
+        return float(sum(pipeline.per_batch(torch.stack(row)).mean() for row in rows))
+
     return work
 
 
@@ -404,4 +441,5 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison]] = {
     "loading": loading,
     "wgff": wgff,
     "ska": ska,
+    "augment": augment,
 }

@@ -41,9 +41,11 @@ def mask_rcnn(weights: str = "") -> nn.Module:
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         return model.eval()
     except (OSError, RuntimeError, ValueError, EOFError, TypeError, UnpicklingError) as error:
+        unreadable = isinstance(error, UnpicklingError | EOFError | TypeError)
+        reason = "not a state dict file" if unreadable else str(error).partition("\n")[0]
         what = weights or f"the download of {published.url}"
         cure = f"download {published.url} where there is a network, and give the file with --weights"
-        raise CheckpointError(f"Mask R-CNN has no weights: {what}: {error}; {cure}") from error
+        raise CheckpointError(f"Mask R-CNN has no weights: {what}: {reason}; {cure}") from error
 
 
 class DetectedObjects:

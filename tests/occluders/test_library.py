@@ -32,7 +32,7 @@ def test_what_is_written_is_read(tmp_path):
         "fire hydrant": 1,
     }
     cutout = read.by_category["bicycle"][1]
-    assert np.array_equal(cutout.rgba[..., 3], rgba[..., 3]) and cutout.category is read_categories()["bicycle"]
+    assert np.array_equal(cutout.rgba[..., 3], rgba[..., 3]) and cutout.category == read_categories()["bicycle"]
     expected = rgba[..., :3] * (rgba[..., 3:] / 255.0)
     assert np.abs(cutout.rgba[..., :3] - expected).max() <= 0.5
     assert cutout.alpha_mean == pytest.approx(rgba[..., 3].mean() / 255) and cutout.aspect == 1
