@@ -6,6 +6,7 @@ index), so the batches are the same for any number of workers and after a resume
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from occplug.errors import ConfigError
 from occplug.imagefile import read_image
 from occplug.registry import DATASETS, SAMPLERS, get, names
+from occplug.samplers import check_identity_batches
 from occplug.torchreid_bridge import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
 
@@ -29,8 +31,28 @@ __all__ = ["DataManager", "GeneratedDataManager"]
 STOCK_SECTIONS = ("market1501", "cuhk03")
 
 
-def _seed_of(*keys: int) -> int:
-    return int(np.random.SeedSequence(keys).generate_state(1)[0])
+# tells a sampler's draws from those of images (seed, epoch, index) and batches (seed, epoch, first index, 1)
+OF_A_SAMPLER = (0, 2)
+
+
+def _seed_all(*keys: int) -> None:
+    """Seed torch's CPU generator, Python's and numpy's."""
+    seed = int(np.random.SeedSequence(keys).generate_state(1)[0])
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 100 times as long, as it seeds devices too
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+@contextlib.contextmanager
+def _isolated():
+    """Leaves the three generators as they were."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
 
 
 class _Images(Dataset):
@@ -46,22 +68,24 @@ class _Images(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         path, pid, camid = self.items[index][:3]
-        seed = _seed_of(self.seed, int(self.epoch), index)
-        torch.manual_seed(seed)
-        random.seed(seed)  # torchreid's own transforms draw from python's generator
-        image = self.pipeline.per_image(self.read(path))
+        picture = self.read(path)
+        if self.pipeline.is_random:
+            _seed_all(self.seed, int(self.epoch), index)
+        image = self.pipeline.per_image(picture)
         return {"img": image, "pid": pid, "camid": camid, "impath": path, "index": index}
 
     def collate(self, rows: list[dict]) -> dict:
         """Rows to one batch; normalises and applies the batch transforms."""
-        torch.manual_seed(_seed_of(self.seed, int(self.epoch), rows[0]["index"], 1))
+        if self.pipeline.is_random:
+            _seed_all(self.seed, int(self.epoch), rows[0]["index"], 1)
         numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("pid", "camid", "index")}
         images = self.pipeline.per_batch(torch.stack([row["img"] for row in rows]))
         return {"img": images, **numbers, "impath": [row["impath"] for row in rows]}
 
 
 class _Isolated:
-    """A loader that leaves the main process's random states as they were (with 0 workers, items reseed them)."""
+    """A loader whose passes depend on the seed and epoch of its images alone, samplers of torchreid and torch included
+    (they draw from the global generators), and that leaves those generators as they were."""
 
     def __init__(self, loader: DataLoader):
         self.loader = loader
@@ -71,23 +95,14 @@ class _Isolated:
         return len(self.loader)
 
     def __iter__(self):
-        if self.loader.num_workers:
-            yield from self.loader
-            return
-        yield from _swapping(iter(self.loader))
-
-
-def _swapping(batches):
-    while True:
-        outer, outer_python = torch.get_rng_state(), random.getstate()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        finally:
-            torch.set_rng_state(outer)
-            random.setstate(outer_python)
-        yield batch
+        with _isolated():
+            _seed_all(self.dataset.seed, int(self.dataset.epoch), *OF_A_SAMPLER)
+            batches = iter(self.loader)
+            batch = next(batches, None)  # the sampler draws the whole pass
+        while batch is not None:
+            yield batch
+            with _isolated():
+                batch = next(batches, None)
 
 
 def _one_thread(worker: int) -> None:
@@ -174,14 +189,26 @@ class DataManager(ImageDataManager):
         cfg = self.cfg
         if len(self.train_items) < cfg.train.batch_size:
             raise ConfigError(
-                f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images"
+                f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images, "
+                "which do not make one batch; lower train.batch_size"
             )
         name, size, instances = cfg.sampler.train_sampler, cfg.train.batch_size, cfg.sampler.num_instances
         if name in names(SAMPLERS):
             return get(SAMPLERS, name)(self.train_items, size, instances, cfg.train.seed)
         if name == "RandomSampler":
             return RandomSampler(self.train_items)
-        return stock_sampler(name, self.train_items, batch_size=size, num_instances=instances)
+        if name == "RandomIdentitySampler":
+            check_identity_batches(self.train_items, size, instances)
+        counts = {"num_cams": cfg.sampler.num_cams, "num_datasets": cfg.sampler.num_datasets}
+        try:
+            return stock_sampler(name, self.train_items, batch_size=size, num_instances=instances, **counts)
+        except (AssertionError, ValueError) as error:
+            told = ", ".join(f"sampler.{key} = {value}" for key, value in counts.items())
+            raise ConfigError(
+                f"the sampler {name!r} cannot make batches of train.batch_size = {size} with {told}: it takes equally "
+                "many images of so many cameras (RandomDomainSampler) or data sets (RandomDatasetSampler), and each "
+                "must have enough"
+            ) from error
 
     def _loader(self, images: _Images, batch_size: int, **options):
         workers = self.cfg.data.workers
@@ -193,6 +220,7 @@ class DataManager(ImageDataManager):
                 collate_fn=images.collate,
                 pin_memory=self.use_gpu,
                 worker_init_fn=_one_thread,
+                generator=torch.Generator(),  # for torch's own draws, whose number depends on the workers
                 **options,
             )
         )
