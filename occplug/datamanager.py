@@ -125,8 +125,8 @@ class DataManager(ImageDataManager):
     `cache_loader`, `summary`, `set_epoch` and `close`.
 
     Args:
-        cfg: resolved config; reads `data`, `augment`, `input`, `masks`, `sampler`, `train`, `test`, and the section with
-            a data set's name, whose keys go to its class.
+        cfg: resolved config; reads `data`, `augment`, `input`, `masks`, `sampler`, `train`, `test`, and the section
+            with a data set's name, whose keys go to its class.
 
     Raises:
         ConfigError: unknown data set, transform or sampler, a batch the sampler cannot make, or a batch entry of the
@@ -262,7 +262,8 @@ class DataManager(ImageDataManager):
             }
 
     def cache_loader(self, batch_size: int):
-        """The training images in order, with test transforms; entries as in `train_loader`, the last batch may be short."""
+        """The training images in order, with test transforms and the entries of `train_loader`; the last batch may be
+        short."""
         images = _Images(self.train_items, self.transform_te, read=self._read, extras=self.extras)
         return self._loader(images, batch_size)
 

@@ -73,7 +73,7 @@ class Extras:
         return {key: sample[key] for key in {"img", "places", *self.wanted} & sample.keys()}
 
     def batch(self, rows: Sequence[dict], pipeline: Pipeline) -> dict[str, Tensor]:
-        """"img" and the wanted entries of `rows`; a row has "impath" and "source", the number of its data set, too."""
+        """The images and wanted entries of `rows`, which have "impath" and "source", the number of the data set."""
         images = torch.stack([row["img"] for row in rows])
         entries = {name: _stacked([row[name] for row in rows]) for name in self.wanted if name != "masks"}
         if self.masks is None:

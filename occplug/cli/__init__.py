@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("train", "train and evaluate the model of a config file"),
     "test": ("test", "evaluate a checkpoint"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
+    "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),

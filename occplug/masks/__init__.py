@@ -1,4 +1,4 @@
-"""Part masks: files, groupings and labels, beside other sources of them; any method may ask for them (`Method.extras`)."""
+"""Part masks: files, groupings and labels, and other sources; any method may ask for them (`Method.extras`)."""
 
 from occplug.masks.labels import CELL, group_channels, part_labels, places, sample_maps
 from occplug.masks.part_masks import PartMasks

@@ -75,7 +75,7 @@ def check_mask_file(path: str | os.PathLike) -> tuple[int, int]:
     """The size (h, w) of a mask file's maps, from its header alone.
 
     Raises:
-        DataError: no `.npy` file, cut off, holding pickled objects (never unpickled), of another type or other channels.
+        DataError: no `.npy` file, cut off, holding pickled objects (never unpickled), of another type or shape.
     """
     path = os.fspath(path)
     try:
@@ -95,8 +95,8 @@ def check_mask_file(path: str | os.PathLike) -> tuple[int, int]:
         raise DataError(f"{path}: the mask file is cut off, {missing} bytes are missing; {_CURE}")
     if len(shape) != 3 or shape[0] != NUM_CHANNELS or not all(shape):
         raise DataError(
-            f"{path}: the array is {list(shape)}, expected [{NUM_CHANNELS}, h, w]: PifPaf's confidences of 17 keypoints "
-            "and 19 limbs; masks of another kind cannot be grouped into parts"
+            f"{path}: the array is {list(shape)}, expected [{NUM_CHANNELS}, h, w]: PifPaf's confidences of 17 "
+            "keypoints and 19 limbs; masks of another kind cannot be grouped into parts"
         )
     if dtype.kind != "f":
         raise DataError(f"{path}: the array is of type {dtype}, expected float32 confidences; {_CURE}")

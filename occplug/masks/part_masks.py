@@ -18,7 +18,7 @@ __all__ = ["PartMasks"]
 class PartMasks:
     """Part labels at a quarter of the image's size.
 
-    `places` goes through an image's transforms beside it, as a mask; `labels` then reads the mask at what is left of it.
+    `places` goes through an image's transforms beside it; `labels` then reads the mask at what is left of it.
 
     Args:
         sources: of the masks, one per training set.

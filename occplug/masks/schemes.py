@@ -1,7 +1,7 @@
 """The 36 channels of a part mask file, and the groupings of them into parts that methods use.
 
-Channels are the confidence fields of PifPaf (Kreiss et al., arXiv 1903.06593): 17 keypoints, then 19 limbs; the groupings
-are those of BPBReID (arXiv 2211.03679) and ProFD (arXiv 2409.20081). A part's prompt is its name.
+Channels are the confidence fields of PifPaf (Kreiss et al., arXiv 1903.06593): 17 keypoints, then 19 limbs; the
+groupings are those of BPBReID (arXiv 2211.03679) and ProFD (arXiv 2409.20081). A part's prompt is its name.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from occplug.errors import ConfigError, DataError
 from occplug.imagefile import read_image
 from occplug.masks.cache import MaskCache
 from occplug.masks.degrade import degraded
-from occplug.masks.files import MaskFile, check_mask_file, find_mask_files, read_mask_file
+from occplug.masks.files import check_mask_file, find_mask_files, read_mask_file
 from occplug.masks.schemes import NUM_CHANNELS, SCHEMES
 
 __all__ = ["FileMasks", "MaskSource", "RenderedMasks", "Stripes", "build_source"]
@@ -52,8 +52,8 @@ def build_source(options, data, images: Sequence[str], size: tuple[int, int]) ->
     if options.source == "files":
         if options.noise != "none":
             raise ConfigError(
-                f"masks.noise is {options.noise!r}, but masks.source is 'files'; noise is put on the masks of 'synthocc' "
-                "and 'stripes' only"
+                f"masks.noise is {options.noise!r}, but masks.source is 'files'; noise is put on the masks of "
+                "'synthocc' and 'stripes' only"
             )
         return FileMasks(options, data, images)
     if options.source == "stripes":
@@ -131,8 +131,8 @@ class Noisy:
 class FileMasks:
     """Confidences of keypoints and limbs in `.npy` files, one per image.
 
-    They lie in `<data set>/masks/<masks.directory>/` (or below `masks.root` in place of `<data set>/masks`, where a folder
-    of the data set's name may come between), under the names of `find_mask_files`. All are looked for, and their
+    They lie in `<data set>/masks/<masks.directory>/` (or below `masks.root` in place of `<data set>/masks`, where a
+    folder of the data set's name may come between), under the names of `find_mask_files`. All are looked for, and their
     headers checked, at the start.
 
     Args:
@@ -151,7 +151,7 @@ class FileMasks:
         self.files = {image: found[name] for image, name in below.items() if found[name] is not None}
         missing = [name for name in below.values() if found[name] is None]
         if missing:
-            _report_missing(options.missing, self.folder, data, missing, len(below))
+            _report_missing(options, self.folder, data, missing, len(below))
         self.numbers = {image: number for number, image in enumerate(self.files)}
         self.cache = None
         if options.cache and self.files:
@@ -178,19 +178,20 @@ def _folder(options, data) -> str:
     return own if os.path.isdir(own) else os.path.join(options.root, options.directory)
 
 
-def _report_missing(rule: str, folder: str, data, missing: list[str], total: int) -> None:
+def _report_missing(options, folder: str, data, missing: list[str], total: int) -> None:
     first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     what = f"{_name(data)}: {len(missing)} of {total} training images have no part masks in {folder}: {first}"
-    if rule == "background":
+    if options.missing == "background":
         log.warning("%s; they train as background alone (masks.missing: background)", what)
         return
-    command = f"python tools/make_masks.py --set {_name(data)} --root {data.root}"
+    target = f"--out {folder}" if options.root else f"--directory {options.directory}"
+    command = f"python tools/make_masks.py --set {_name(data)} --root {data.root} {target}"
     example = _any_mask(folder)
     if len(missing) == total and example is not None:
         raise DataError(
             f"{_name(data)}: {folder} holds masks such as {example}, and none belongs to one of the {total} training "
-            f"images, such as {missing[0]}: these are masks of other images; set masks.root and masks.directory, or make "
-            f"them with `{command}`"
+            f"images, such as {missing[0]}: these are masks of other images; set masks.root and masks.directory, or "
+            f"make them with `{command}`"
         )
     raise DataError(f"{what}; make them with `{command}`, or set masks.missing to background")
 
