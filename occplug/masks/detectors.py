@@ -15,6 +15,8 @@ from occplug.masks.confidences import Person
 
 __all__ = ["PersonDetector", "load_detector"]
 
+# what torch's safe unpickler raises on files of other kinds
+_NOT_A_FILE_OF_TENSORS = (UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError)
 _PERSON = 1  # COCO's label
 _LEAST_SCORE = 0.3
 _VISIBLE = 2.0  # heat map score at which a keypoint is as likely seen as not
@@ -46,8 +48,8 @@ def load_detector(kind: str, weights: str = "") -> nn.Module:
             state = torch.load(weights, map_location="cpu", weights_only=True)
         else:
             state = published.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        reason = "not a state dict file" if isinstance(error, UnpicklingError | EOFError) else str(error)
+    except (OSError, RuntimeError, *_NOT_A_FILE_OF_TENSORS) as error:
+        reason = "not a state dict file" if isinstance(error, _NOT_A_FILE_OF_TENSORS) else str(error)
         what = weights or f"torchvision's weights of {kind} R-CNN cannot be downloaded"
         raise CheckpointError(f"{what}: {reason.strip().splitlines()[0]}; {cure}") from error
     try:

@@ -120,7 +120,6 @@ def test_a_shift_moves_all_parts_alike_by_the_given_length():
 
 
 def test_a_shift_out_of_the_image_leaves_nothing():
-    assert not degraded(blocks(), "shifted", 1.0, "a/0.jpg")[:, :0].any()
     far = [degraded(torch.ones(1, 10, 3), "shifted", 1.0, f"a/{n}.jpg").sum() for n in range(20)]
     assert min(far) == 0
 
