@@ -14,7 +14,7 @@ from occplug.masks.schemes import KEYPOINTS, LIMBS, NUM_CHANNELS
 __all__ = ["Person", "confidence_maps"]
 
 # How far a body part reaches around its keypoint or limb, in heights of the person: there the confidence is half.
-_HEAD, _SHOULDER, _ARM, _HAND, _TORSO, _LEG = 0.06, 0.07, 0.06, 0.05, 0.10, 0.065
+_HEAD, _SHOULDER, _ARM, _HAND, _TORSO, _LEG = 0.07, 0.12, 0.07, 0.06, 0.12, 0.08
 _RADII = [
     *[_HEAD] * 5, *[_SHOULDER] * 2, *[_ARM] * 2, *[_HAND] * 2, *[_TORSO] * 2, *[_LEG] * 4,
     *[_LEG] * 4, _TORSO, _TORSO, _TORSO, _SHOULDER, *[_ARM] * 2, *[_HAND] * 2, *[_HEAD] * 7,

@@ -45,7 +45,7 @@ def test_channels_have_their_largest_value_at_their_keypoint_or_limb():
 def test_confidence_halves_at_the_radius():
     points = torch.tensor([(20.0, 20.0, 0.8)]).repeat(17, 1)
     maps = confidence_maps(Person(points, torch.ones(100, 100), 100.0), (100, 100))
-    assert maps[0, 20, 26] == pytest.approx(0.4, abs=1e-5) and maps[0, 14, 20] == pytest.approx(0.4, abs=1e-5)
+    assert maps[0, 20, 27] == pytest.approx(0.4, abs=1e-5) and maps[0, 13, 20] == pytest.approx(0.4, abs=1e-5)
 
 
 def test_a_limb_is_as_sure_as_its_less_sure_end_and_the_mask_cuts():
