@@ -111,6 +111,17 @@ OURS = {
         "ratio": [0.2, 0.6],  # occluded share of a query person's pixels
         "heldout_occluders": [],  # categories that only queries show
     },
+    "masks": {  # part masks, for methods that ask for them
+        "source": "files",  # files, synthocc (its rendered masks), stripes, none
+        "root": "",  # folder in place of <data set>/masks
+        "directory": "pifpaf_maskrcnn_filtering",  # folder of the files below it
+        "scheme": "five_v",  # grouping of the channels into parts
+        "interp": "bicubic",  # of mask files to the image's size
+        "missing": "error",  # background: an image without a mask trains as background alone
+        "cache": "",  # folder for one memory-mapped file per data set; empty: the files are read each time
+        "noise": "none",  # eroded, shifted or swapped, on rendered masks and stripes
+        "noise_strength": 0.05,  # eroded, shifted: in image heights; swapped: share of the parts
+    },
     "amp": {"dtype": "fp32"},  # fp16 or bf16 on a GPU; a CPU always computes in fp32
     "eval": {"flip": False, "rerank_k1": 20, "rerank_k2": 6, "rerank_lambda": 0.3},
     "run": {

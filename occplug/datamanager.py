@@ -19,7 +19,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from occplug.errors import ConfigError
+from occplug.extras import Extras, wanted_extras
 from occplug.imagefile import read_image
+from occplug.masks import MaskSource, PartMasks, Stripes, build_source
 from occplug.registry import DATASETS, SAMPLERS, get, names
 from occplug.samplers import check_identity_batches
 from occplug.torchreid_bridge import ImageDataManager, stock_dataset, stock_sampler
@@ -59,8 +61,8 @@ def _isolated():
 class _Images(Dataset):
     """Items (path, pid, camid, ...) as uint8 tensors and their labels."""
 
-    def __init__(self, items, pipeline, seed: int = 0, read=read_image):
-        self.items, self.pipeline, self.read = items, pipeline, read
+    def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
+        self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
 
@@ -68,20 +70,24 @@ class _Images(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict:
-        path, pid, camid = self.items[index][:3]
+        path, pid, camid, *source = self.items[index]
         picture = self.read(path)
         if self.pipeline.is_random:
             _seed_all(self.seed, int(self.epoch), index)
-        image = self.pipeline.per_image(picture)
-        return {"img": image, "pid": pid, "camid": camid, "impath": path, "index": index}
+        row = {"pid": pid, "camid": camid, "impath": path, "index": index}
+        if self.extras:
+            return {**row, "source": source[0], **self.extras.sample(picture, self.pipeline)}
+        return {**row, "img": self.pipeline.per_image(picture)}
 
     def collate(self, rows: list[dict]) -> dict:
         """Rows to one batch; normalises and applies the batch transforms."""
         if self.pipeline.is_random:
             _seed_all(self.seed, int(self.epoch), rows[0]["index"], 1)
         numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("pid", "camid", "index")}
-        images = self.pipeline.per_batch(torch.stack([row["img"] for row in rows]))
-        return {"img": images, **numbers, "impath": [row["impath"] for row in rows]}
+        labels = {**numbers, "impath": [row["impath"] for row in rows]}
+        if self.extras:
+            return {**self.extras.batch(rows, self.pipeline), **labels}
+        return {"img": self.pipeline.per_batch(torch.stack([row["img"] for row in rows])), **labels}
 
 
 class _Isolated:
@@ -123,12 +129,13 @@ class DataManager(ImageDataManager):
     `cache_loader`, `summary`, `set_epoch` and `close`.
 
     Args:
-        cfg: resolved config; reads `data`, `augment`, `input`, `sampler`, `train`, `test`, and the section with a data
-            set's name, whose keys go to its class.
+        cfg: resolved config; reads `data`, `augment`, `input`, `masks`, `sampler`, `train`, `test`, and the section
+            with a data set's name, whose keys go to its class.
 
     Raises:
-        ConfigError: unknown data set, transform or sampler, or a batch the sampler cannot make.
-        DataError: a data set is missing, damaged, or laid out otherwise.
+        ConfigError: unknown data set, transform or sampler, a batch the sampler cannot make, or a batch entry of the
+            method's `extras` that nobody provides.
+        DataError: a data set or its masks are missing, damaged, or laid out otherwise.
     """
 
     data_type = "image"
@@ -143,7 +150,8 @@ class DataManager(ImageDataManager):
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._load_sets()
         self.transform_tr.bind(self.train_items, self._read)
-        self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read)
+        self.extras = self._extras()
+        self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
         self.sampler = self._make_sampler()
         self.train_loader = self._train_loader()
         self.train_loader_t = None
@@ -190,6 +198,18 @@ class DataManager(ImageDataManager):
             listed = [[os.path.basename(str(row[0])) for row in side] for side in sides]
             data.fingerprint = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
         return data
+
+    def _extras(self) -> Extras:
+        """What the method wants in batches of training images; test batches are without."""
+        wanted = wanted_extras(self.cfg)
+        if "masks" not in wanted:
+            return Extras(wanted, None)
+        sources = [self._mask_source(number, name) for number, name in enumerate(self.sources)]
+        return Extras(wanted, PartMasks(sources, self.height, self.width))
+
+    def _mask_source(self, number: int, name: str) -> MaskSource:
+        images = [item[0] for item in self.train_items if item[3] == number]
+        return build_source(self.cfg.masks, self.sets[name], images, (self.height, self.width))
 
     def _make_sampler(self):
         cfg = self.cfg
@@ -247,7 +267,8 @@ class DataManager(ImageDataManager):
             }
 
     def cache_loader(self, batch_size: int, transforms: Sequence[str] = (), draw: int = 0, **options):
-        """The training images in order, resized as for the test; the last batch may be short.
+        """The training images in order, resized as for the test, with the entries of `train_loader`; the last batch may
+        be short.
 
         Args:
             transforms: names of augmentations to apply, with their options in the config and `options` over them.
@@ -255,7 +276,7 @@ class DataManager(ImageDataManager):
         """
         pipeline = self._pipeline(transforms, self.cfg.input.test_interpolation, **options)
         pipeline.bind(self.train_items, self._read)
-        images = _Images(self.train_items, pipeline, self.cfg.train.seed, self._read)
+        images = _Images(self.train_items, pipeline, self.cfg.train.seed, self._read, self.extras)
         images.epoch.fill_(draw)
         return self._loader(images, batch_size)
 
@@ -310,6 +331,9 @@ class GeneratedDataManager(DataManager):
 
     def _dataset(self, name: str) -> _GeneratedSet:
         return _GeneratedSet(*self.shape)
+
+    def _mask_source(self, number: int, name: str) -> MaskSource:
+        return Stripes(self.cfg.masks.scheme, (self.height, self.width))
 
     @staticmethod
     def _read(path: str) -> Image.Image:

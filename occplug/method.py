@@ -86,7 +86,11 @@ class Method(nn.Module):
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
-        """Names of batch entries beyond img, pid and camid that the losses need."""
+        """Names of batch entries beyond img, pid and camid that the losses need.
+
+        "masks": part labels [B, K + 1, H/4, W/4], from the source that `cfg.masks` names; "occlusion", uint8 [B, 1, H,
+        W], and "occluder", int64 [B], from a transform that puts something before the person.
+        """
         return ()
 
     def stages(self) -> list[Stage]:

@@ -16,6 +16,7 @@ LEVELS = {
     "occluders": 5,
     "torchreid_bridge": 6, "samplers": 6, "transforms": 6, "datasets": 7, "stages": 7, "pretraining": 8,
     "datamanager": 8, "methods": 9,
+    "files": 1, "masks": 7, "extras": 8,
     "engine": 9, "importers": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
 

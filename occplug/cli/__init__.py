@@ -19,6 +19,7 @@ COMMANDS = {
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),
     "show-augment": ("show_augment", "draw augmented images beside their originals"),
+    "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),

@@ -81,15 +81,11 @@ class DPLReID(CLIPMethod):
         if options.stage1.occluder not in occluders:
             known = ", ".join(occluders)
             raise ConfigError(f"method.stage1.occluder is {options.stage1.occluder!r}; there are: {known}")
-        if DPLReID.extras(cfg) and not set(occluders) & set(cfg.data.transforms):
-            raise ConfigError(
-                f"method.stage2.i2t is 'by_image', but no transform of data.transforms occludes: {', '.join(occluders)}"
-            )
         _check_sets(options)
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
-        """Names of the batch entries the losses need beyond images, identities and cameras."""
+        """The occluder's mask, which says whether an image is occluded, in the mode `by_image`."""
         return ("occlusion",) if cfg.method.prompts == "dual" and cfg.method.stage2.i2t == "by_image" else ()
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):

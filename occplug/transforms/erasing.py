@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from occplug.errors import ConfigError
@@ -20,6 +21,8 @@ class RandomErasePixel(v2.Transform):
     normalisation. Up to `attempts` times: area = H W U[min_area, max_area], aspect log-uniform in [min_aspect,
     1 / min_aspect], h = round(sqrt(area aspect)), w = round(sqrt(area / aspect)); the first with h < H and w < W is
     filled at a uniform place. torchreid's `random_erase` is another transform (constant fill, larger areas).
+
+    A mask given with the images is set to 0 in the same rectangles.
 
     Args:
         prob: probability that an image is erased; every image of a batch draws on its own, from torch's generator.
@@ -65,9 +68,11 @@ class RandomErasePixel(v2.Transform):
         return {"boxes": [(image, *box) for image, box in zip(erased.tolist(), boxes.tolist())]}
 
     def transform(self, inpt: Tensor, params: dict[str, list]) -> Tensor:
-        """`inpt` [..., C, H, W] float."""
+        """`inpt` [..., C, H, W]: float images, or masks of any type."""
         output = inpt if self.inplace else inpt.clone()
         images = output.view(-1, *output.shape[-3:])
+        is_mask = isinstance(inpt, tv_tensors.Mask)
         for image, top, left, h, w in params["boxes"]:
-            images[image, :, top : top + h, left : left + w] = torch.randn(images.shape[1], h, w)
+            noise = 0 if is_mask else torch.randn(images.shape[1], h, w)
+            images[image, :, top : top + h, left : left + w] = noise
         return output

@@ -77,6 +77,7 @@ class Occlusion(v2.Transform):
 
     level = "image"
     occludes = True
+    provides = ("occlusion", "occluder")
 
     def __init__(self, name: str, prob: float):
         super().__init__()
