@@ -11,6 +11,9 @@ from occplug.datamanager import GeneratedDataManager
 from occplug.engine import save_checkpoint
 
 
+EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
+
+
 def test_each_map_is_stretched_and_a_flat_one_is_zero():
     maps = torch.rand(2, 3, 4, 2)
     maps[1, 2] = 0.125
@@ -61,7 +64,7 @@ def test_mistakes_are_named(trained, tmp_path, capsys):
 
 def test_another_grouping_than_the_checkpoints_is_named(trained, tmp_path, capsys):
     arguments = trained()
-    assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png"), "method.parts", "eight"]) == 2
+    assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png"), *EIGHT]) == 2
     message = capsys.readouterr().err
     assert (
         "w.pth does not fit ProFD: it was trained with another grouping of the body into parts (method.parts)"

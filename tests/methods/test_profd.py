@@ -21,6 +21,8 @@ PLAIN = ["backbone.weights", "none"]
 
 
 def config(*options):
+    grouping = [option.replace("method.parts", "masks.scheme") for option in options if "method.parts" in option]
+    options = [*options, *(option for option in grouping if "six" not in option)]
     return default_config("profd", "clip_vit_tiny", [*SMALL, *options])
 
 
@@ -394,6 +396,11 @@ def test_wrong_keys_are_errors_before_anything_is_built(option, message):
     with pytest.raises(ConfigError) as caught:
         config(option)
     assert message in str(caught.value)
+
+
+def test_masks_of_another_scheme_than_the_parts_are_refused():
+    with pytest.raises(ConfigError, match="method.parts is 'five_v', but masks.scheme is 'two_v'; both name the same"):
+        config("masks.scheme=two_v")
 
 
 def test_a_backbone_without_patch_tokens_is_refused():
