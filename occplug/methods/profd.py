@@ -182,9 +182,8 @@ class ProFD(Method):
             known = ", ".join(ProFD.backbones.values())
             raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, but profd needs patch tokens; use {known}")
         if ProFD.extras(cfg) and cfg.masks.scheme != cfg.method.parts:
-            raise ConfigError(
-                f"method.parts is {cfg.method.parts!r}, but masks.scheme is {cfg.masks.scheme!r}; both name the same parts"
-            )
+            named = f"method.parts is {cfg.method.parts!r}, but masks.scheme is {cfg.masks.scheme!r}"
+            raise ConfigError(f"{named}; both name the same parts")
         for key, value in (("backbone.stride", cfg.backbone.stride), *((f"data.{k}", cfg.data[k]) for k in SIDES)):
             if ProFD.extras(cfg) and value % CELL:
                 raise ConfigError(f"{key} is {value}; with part masks it must be a multiple of {CELL}")

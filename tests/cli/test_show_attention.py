@@ -10,7 +10,6 @@ from occplug.config import default_config, save_config
 from occplug.datamanager import GeneratedDataManager
 from occplug.engine import save_checkpoint
 
-
 EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
 
 
