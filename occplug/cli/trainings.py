@@ -23,7 +23,7 @@ from yacs.config import CfgNode
 
 from occplug.cli.session import start_logging
 from occplug.cli.train import train
-from occplug.config import load_config, resolved_yaml
+from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 
@@ -52,11 +52,17 @@ class Training:
         Raises:
             ConfigError: it holds a run of another config.
         """
-        complete, config = (self.folder / "metrics.json").exists(), self.folder / "config.yaml"
-        known = config.read_text(encoding="utf-8") if config.exists() else ""
-        if (complete or self.can_resume()) and known != resolved_yaml(self.cfg):
+        complete = (self.folder / "metrics.json").exists()
+        if (complete or self.can_resume()) and not self._is_of_this_config():
             raise ConfigError(f"{self.folder} holds a run of another config; delete it, or choose another folder")
         return complete
+
+    def _is_of_this_config(self) -> bool:
+        # read again rather than compared as text: keys that came later stand at their defaults in an older run
+        try:
+            return load_config(self.folder / "config.yaml") == self.cfg
+        except ConfigError:
+            return False
 
     def can_resume(self) -> bool:
         """Whether an interrupted run left a state to go on from."""

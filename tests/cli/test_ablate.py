@@ -154,6 +154,11 @@ def test_a_run_of_another_config_is_not_read_as_this_one(capsys):
     ablate("--seeds", "1")
     assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
     assert "baseline/seed1 holds a run of another config; delete it" in capsys.readouterr().err
+    # a key that came after the run was made stands at its default in it
+    config = Path("runs/clip_reid_synthocc/prompts/baseline/seed1/config.yaml")
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("  eval_freq")))
+    assert ablate("--seeds", "1") == 0
     # an interrupted one neither: it would go on under another config
     folder = Path("runs/clip_reid_synthocc/prompts/baseline/seed1")
     (folder / "metrics.json").unlink()
