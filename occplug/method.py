@@ -51,8 +51,10 @@ class Stage:
             training set (`data.train_loader`).
         prepare: (data manager, device) -> None, run at the start of the stage and again on resume, e.g. to cache
             features; must leave the same state both times.
-        after_epoch: run after each epoch's last step, before the resumable state is written; what a later epoch needs
-            of this one belongs in a buffer.
+        after_step: batch -> None, run without gradient after each optimiser step, e.g. to update a memory; the batch is
+            the dict that `losses` was given, with what it has added there.
+        after_epoch: run without gradient after each epoch's last step, before the resumable state is written; what a
+            later epoch needs of this one belongs in a buffer.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Stage:
     optimizer: Callable[[list[dict]], torch.optim.Optimizer]
     loader: Callable[[object], Iterable] | None = None
     prepare: Callable[[object, torch.device], None] = field(default=lambda data, device: None)
+    after_step: Callable[[dict], None] = field(default=lambda batch: None)
     after_epoch: Callable[[], None] = field(default=lambda: None)
 
 
@@ -87,6 +90,15 @@ class Method(nn.Module):
     def bound_to(self) -> dict[str, str]:
         """Config key -> text without which the trained weights mean nothing; a checkpoint of another one is refused."""
         return {}
+
+    @staticmethod
+    def extras(cfg) -> tuple[str, ...]:
+        """Names of batch entries beyond img, pid and camid that the losses need.
+
+        "masks": part labels [B, K + 1, H/4, W/4], from the source that `cfg.masks` names; "occlusion", uint8 [B, 1, H,
+        W], and "occluder", int64 [B], from a transform that puts something before the person.
+        """
+        return ()
 
     def stages(self) -> list[Stage]:
         """The training stages, in order."""

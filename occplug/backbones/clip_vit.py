@@ -7,22 +7,24 @@ form. The modules and their names are open_clip's.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from occplug.backbones.architectures import architecture
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.position import patch_grid
+from occplug.backbones.tower import CLIPTower, Edits, map_to_tokens, tokens_to_map
 from occplug.errors import DataError
 from occplug.registry import BACKBONES
 
 __all__ = ["CLIPViT"]
 
 
-class CLIPViT(nn.Module):
+class CLIPViT(CLIPTower):
     """Image tower of a CLIP with a vision transformer; random weights until :func:`load_clip` fills them.
 
     Args:
@@ -90,6 +92,11 @@ class CLIPViT(nn.Module):
         """Number of blocks."""
         return len(self.visual.transformer.resblocks)
 
+    @property
+    def point_widths(self) -> dict[int, int]:
+        """Blocks (0: their input) whose patches a later block hands to the class token -> width."""
+        return dict.fromkeys(range(self.depth), self.widths[1])
+
     def forward(
         self,
         images: Tensor,
@@ -98,6 +105,7 @@ class CLIPViT(nn.Module):
         tokens: bool = False,
         blocks: Collection[int] = (),
         attention: Collection[int] = (),
+        edits: Edits | None = None,
     ) -> VisionFeatures:
         """Features of `images` [B, 3, H, W] (normalised) from cameras `camids` [B] (0-based, None: no camera added).
 
@@ -108,17 +116,23 @@ class CLIPViT(nn.Module):
             tokens: also return the patches of the last level.
             blocks: numbers (from 1) of the blocks whose output is wanted.
             attention: numbers of the blocks whose attention weights are wanted.
+            edits: by the numbers of `point_widths`, applied to the patches of that stream; the class token is left
+                alone.
 
         Raises:
-            ValueError: a block number outside 1 to `depth`, or images of another size than the tower was built for.
+            ValueError: a block number outside 1 to `depth`, an edit without effect, or images of another size than the
+                tower was built for.
             DataError: a camera the embedding has no row for.
         """
         wanted = {*blocks, *attention}
         if wanted - set(range(1, self.depth + 1)):
             raise ValueError(f"blocks are numbered 1 to {self.depth}, asked for {sorted(wanted)}")
+        edits = edits or {}
+        if not edits.keys() <= self.point_widths.keys():
+            raise ValueError(f"edits are at blocks 0 to {self.depth - 1}, asked for {sorted(edits)}")
         class_row_only = not tokens and self.depth not in wanted
         streams, maps = {}, {}
-        x = previous = self.embed_tokens(images, camids)  # [B, 1 + N, C]
+        x = previous = self._edited(self.embed_tokens(images, camids), edits.get(0))  # [B, 1 + N, C]
         for number, block in enumerate(self.visual.transformer.resblocks, start=1):
             previous = x
             if number in attention:
@@ -126,12 +140,19 @@ class CLIPViT(nn.Module):
             elif number == self.depth and class_row_only:
                 x = _class_row(block, x)  # [B, 1, C]
             else:
-                x = block(x)
+                x = _block(block, x)
+            x = self._edited(x, edits.get(number))
             if number in blocks:
                 streams[number] = x
         seen = self.finish(previous, x, tokens=tokens)
         seen.blocks, seen.attention = streams, maps
         return seen
+
+    def _edited(self, x: Tensor, edit: Callable[[Tensor], Tensor] | None) -> Tensor:
+        if edit is None:
+            return x
+        patches = map_to_tokens(edit(tokens_to_map(x[:, 1:], self.grid)))
+        return torch.cat([x[:, :1], patches], dim=1)
 
     def embed_tokens(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
         """Input of block 1, [B, 1 + N, C]: patches and class token with camera and position added, after `ln_pre`."""
@@ -159,7 +180,7 @@ class CLIPViT(nn.Module):
     def run_blocks(self, x: Tensor, start: int, stop: int) -> Tensor:
         """The stream after block `stop` from the stream `x` after block `start` (0: from :meth:`embed_tokens`)."""
         for block in self.visual.transformer.resblocks[start:stop]:
-            x = block(x)
+            x = _block(block, x)
         return x
 
     def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:
@@ -180,6 +201,16 @@ class CLIPViT(nn.Module):
 
 def _pair(size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """`block(x)` [B, L, C]; torch's own attention module copies queries, keys and values into other layouts."""
+    attn, y = block.attn, block.ln_1(x)
+    qkv = F.linear(y, attn.in_proj_weight, attn.in_proj_bias).unflatten(2, (3, attn.num_heads, attn.head_dim))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, C / heads]
+    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, L, C]
+    x = x + attn.out_proj(mixed)
+    return x + block.mlp(block.ln_2(x))
 
 
 def _class_row(block: ResidualAttentionBlock, x: Tensor) -> Tensor:

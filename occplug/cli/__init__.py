@@ -18,8 +18,13 @@ COMMANDS = {
     "test": ("test", "evaluate a checkpoint"),
     "attribute-report": ("attribute_report", "what the learnt prompt tokens of each identity say"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
+    "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),
+    "show-augment": ("show_augment", "draw augmented images beside their originals"),
+    "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
+    "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
+    "show-attention": ("show_attention", "draw where a method's parts look"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }
 

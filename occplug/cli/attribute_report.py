@@ -83,10 +83,10 @@ def _tokens(state: dict, template: Template, weights: str) -> Tensor:
     if context is None:
         raise CheckpointError(f"{weights} holds no prompts (a baseline?); give one of a method that learns them")
     demand_same_run(state, {"method.template": template.text}, state["pids"], weights)
-    if context.shape[1] != len(template.positions["X"]):
+    if context.shape[1] != len(template.slots["X"]):
         raise CheckpointError(
             f"{weights} has {context.shape[1]} learnt tokens per identity, and method.template has "
-            f"{len(template.positions['X'])}; set the template it was trained with"
+            f"{len(template.slots['X'])}; set the template it was trained with"
         )
     return context.float()
 

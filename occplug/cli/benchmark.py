@@ -159,6 +159,53 @@ def _clustered_distances(queries: int, gallery: int) -> list[np.ndarray]:
     return [(a @ b.T).mul_(-2).add_(2).clamp_(min=0).sqrt_().numpy() for a, b in pairs]
 
 
+# ---------------------------------------------------------------- part distance
+
+
+def part_distances(quick: bool) -> Comparison:
+    """ProFD's visibility-weighted distance of six parts (the global one too) against all distances of all parts."""
+    queries, gallery = (300, 3000) if quick or free_memory() < 6_000 else (2210, 17661)
+    theirs = measured(_part_distances, "naive", queries, gallery)
+    ours = measured(_part_distances, "occplug", queries, gallery)
+    difference = np.abs(theirs.output - ours.output).max()
+    return Comparison(
+        f"part_distance: Euclidean, weighted by visibility, {queries:,} x {gallery:,}, 6 parts of 512",
+        "all parts at once, P x Q x G",
+        theirs,
+        ours,
+        f"largest difference {difference:.1e}",
+    )
+
+
+def _part_distances(whose: str, queries: int, gallery: int) -> Callable:
+    query, gallery = _part_embeddings(queries, 1), _part_embeddings(gallery, 2)
+    if whose == "occplug":
+        from occplug.evaluation import part_distance
+
+        return lambda: part_distance(*query, *gallery).numpy()
+    return lambda: _naive_part_distance(query, gallery).numpy()
+
+
+def _part_embeddings(count: int, seed: int) -> tuple[torch.Tensor, ...]:
+    """Unit global and part vectors, and the visibility of five parts."""
+    draw = torch.Generator().manual_seed(seed)
+    whole, parts = torch.randn(count, 512, generator=draw), torch.randn(count, 5, 512, generator=draw)
+    visibility = (torch.rand(count, 5, generator=draw) / 0.1).softmax(1)
+    return F.normalize(whole), F.normalize(parts, dim=2), visibility
+
+
+def _naive_part_distance(query: tuple, gallery: tuple) -> torch.Tensor:
+    """The formula as it is written: arrays of all parts' distances and weights."""
+    sides = []
+    for whole, parts, visibility in (query, gallery):
+        seen = torch.cat([torch.ones(len(whole), 1), visibility * (visibility >= 0.1)], dim=1)
+        sides.append((torch.cat([whole[:, None], parts], dim=1).transpose(0, 1), seen.T))
+    (q, q_seen), (g, g_seen) = sides
+    distances = (2 - 2 * q @ g.mT).clamp(min=0).sqrt()  # [P, Q, G]
+    weights = q_seen[:, :, None] * g_seen[:, None, :]
+    return (weights * distances).sum(0) / weights.sum(0)
+
+
 # ---------------------------------------------------------------- stage 1
 
 
@@ -263,9 +310,136 @@ def _torchreid_batch() -> Callable:
     return lambda paths: torch.stack([transform(read_image(path)) for path in paths])
 
 
+# ---------------------------------------------------------------- hybrid backbone
+
+
+def wgff(quick: bool) -> Comparison:
+    """A training step of CLIP ViT-B/16 with LSNet-T and its gates, and its forward pass, against CLIP alone."""
+    batch = 4 if quick else 8
+    plain, hybrid = [
+        [measured(_image_step, name, trains, batch, repeats=2 if quick else 3) for trains in (True, False)]
+        for name in ("clip_vit_b16", "wgff")
+    ]
+    training, forward = [(a.cpu, b.cpu) for a, b in zip(plain, hybrid)]
+    difference = np.abs(plain[1].output - hybrid[1].output).max()
+    return Comparison(
+        f"wgff: one training step of ViT-B/16 with LSNet-T at 256x128 (random weights), batch {batch}",
+        "ViT-B/16 alone",
+        plain[0],
+        hybrid[0],
+        f"cost of the hybrid: x{training[1] / training[0]:.3g} in training, x{forward[1] / forward[0]:.3g} in the "
+        f"forward pass ({forward[0]:.3g} and {forward[1]:.3g} CPU s); features differ by {difference:.1e} at first",
+    )
+
+
+def _image_step(name: str, trains: bool, batch: int) -> Callable:
+    """A training step whose output is its loss, or a forward pass whose output is the projected feature."""
+    from occplug.registry import BACKBONES, build
+
+    torch.manual_seed(0)
+    tower = build(BACKBONES, name, image_size=(256, 128)).train(trains)
+    images = torch.randn(batch, 3, 256, 128, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.Adam(tower.parameters(), lr=5e-6)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        seen = tower(images)
+        loss = sum(feature.square().mean() for feature in (seen.last, seen.feature, seen.projected))
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def forward() -> np.ndarray:
+        return tower(images).projected.numpy()
+
+    return step if trains else forward
+
+
+def ska(quick: bool) -> Comparison:
+    """LSNet's small-kernel aggregation, forward and backward, against `F.unfold`."""
+    batch = 16 if quick else 64
+    theirs = measured(_aggregation, "unfold", batch, repeats=5)
+    ours = measured(_aggregation, "occplug", batch, repeats=5)
+    difference = max(np.abs(a - b).max() for a, b in zip(theirs.output, ours.output))
+    return Comparison(
+        f"ska: small-kernel aggregation of 128 channels on a 16x8 map with its gradients, batch {batch}, 10 times",
+        "torch, F.unfold",
+        theirs,
+        ours,
+        f"largest difference of output and gradients {difference:.1e}",
+    )
+
+
+def _aggregation(whose: str, batch: int) -> Callable:
+    from occplug.backbones.ska import small_kernel_aggregation
+
+    torch.manual_seed(0)
+    x, kernels = (
+        torch.randn(batch, 128, 16, 8, requires_grad=True),
+        torch.randn(batch, 16, 9, 16, 8, requires_grad=True),
+    )
+    upstream = torch.randn(batch, 128, 16, 8)
+
+    def unfolded(x, kernels):
+        columns = F.unfold(x, 3, padding=1).view(batch, 8, 16, 9, 16, 8)
+        return (columns * kernels[:, None]).sum(3).flatten(1, 2)
+
+    aggregate = small_kernel_aggregation if whose == "occplug" else unfolded
+
+    def work() -> list[np.ndarray]:
+        for _ in range(10):
+            out = aggregate(x, kernels)
+            grads = torch.autograd.grad(out, [x, kernels], upstream)
+        return [t.detach().numpy() for t in (out, *grads)]
+
+
+# ---------------------------------------------------------------- augmentation
+
+AUGMENTATIONS = ("random_erase_pixel", "oamn", "oia", "rwoa")
+
+
+def augment(quick: bool) -> Comparison:
+    """Loading with RWOA on every image against plain loading; the note has the other augmentations."""
+    count = 128 if quick else 512
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _write_images(Path(folder), min(count, 128))
+        paths = [paths[i % len(paths)] for i in range(count)]
+        plain, *others = (measured(_augmenting, name, paths, repeats=2) for name in (None, *AUGMENTATIONS))
+    shares = [f"{name} x{other.cpu / plain.cpu:.2f}" for name, other in zip(AUGMENTATIONS, others)]
+    each = 1e3 * (others[-1].cpu - plain.cpu) / count
+    return Comparison(
+        f"augment: {count:,} JPEGs to batches of 64 of 256x128, flip and pad-crop, with rwoa on every image",
+        "without an occluder",
+        plain,
+        others[-1],
+        f"CPU time against plain loading, every image occluded: {', '.join(shares)}; rwoa takes {each:.2f} ms an image",
+    )
+
+
+def _augmenting(name: str | None, paths: list[str]) -> Callable:
+    """`name` None: flip and pad-crop alone."""
+    from occplug.imagefile import read_image
+    from occplug.transforms import build_pipeline
+
+    names = ["random_flip", "pad_crop", *([name] if name else [])]
+    pipeline = build_pipeline(names, 256, 128, MEAN, STD, {name: {"prob": 1.0}} if name else {})
+    pipeline.bind([(path,) for path in paths], read_image)
+
+    def work() -> float:
+        rows = ([pipeline.per_image(read_image(p)) for p in paths[i : i + 64]] for i in range(0, len(paths), 64))
+        return float(sum(pipeline.per_batch(torch.stack(row)).mean() for row in rows))
+
+    return work
+
+
 BENCHMARKS: dict[str, Callable[[bool], Comparison]] = {
     "ranking": ranking,
     "reranking": reranking,
+    "part_distance": part_distances,
     "stage1": stage1,
     "loading": loading,
+    "wgff": wgff,
+    "ska": ska,
+    "augment": augment,
 }

@@ -104,7 +104,8 @@ class MethodEngine(RunMixin, Engine):
         self.run_stage(stage.epochs, start)
 
     def after_epoch(self) -> None:
-        self.stage.after_epoch()
+        with torch.no_grad():
+            self.stage.after_epoch()
 
     def state(self, epoch: int, rank1: float) -> dict:
         own = {"scaler": self.scaler.state_dict(), "bound_to": self.model.bound_to()}
@@ -142,6 +143,8 @@ class MethodEngine(RunMixin, Engine):
             nn.utils.clip_grad_norm_(trained, self.cfg.run.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        with torch.no_grad():
+            self.stage.after_step(batch)
         return values
 
     def _check_gradients(self) -> None:

@@ -4,6 +4,8 @@ from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
 from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
+from occplug.evaluation.parts import part_distance
+from occplug.evaluation.per_query import PerQuery, read_per_query
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -14,8 +16,11 @@ from occplug.evaluation.ranking import (
     rank_distances,
 )
 from occplug.evaluation.reranking import re_ranking, reranking_inputs
+from occplug.evaluation.significance import PairedDifference, paired_bootstrap
 
 __all__ = [
+    "PairedDifference",
+    "PerQuery",
     "Probe",
     "RankResult",
     "Ranker",
@@ -26,9 +31,12 @@ __all__ = [
     "evaluate_rank",
     "extract",
     "linear_probe",
+    "paired_bootstrap",
+    "part_distance",
     "protocol_line",
     "rank_distances",
     "re_ranking",
+    "read_per_query",
     "reranking_inputs",
     "slot_accuracies",
     "squared_euclidean",

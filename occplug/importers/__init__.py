@@ -5,14 +5,20 @@ from __future__ import annotations
 import difflib
 from functools import partial
 
+from occplug.backbones.lsnet import LSNet
 from occplug.errors import ConfigError
-from occplug.importers import clip_reid, openai_clip, torchreid_stock
+from occplug.importers import clip_reid, lsnet, openai_clip, profd, torchreid_stock
 from occplug.method import Method
 
 __all__ = ["load_official"]
 
 # source -> function of (checkpoint, image_size, num_cameras, neck)
-SOURCES = {"openai_clip": openai_clip.load, "clip_reid": clip_reid.load}
+SOURCES = {
+    "openai_clip": openai_clip.load,
+    "clip_reid": clip_reid.load,
+    "profd": profd.load,
+    "lsnet": lsnet.load,
+}
 _STOCK = "torchreid:"
 
 
@@ -22,11 +28,13 @@ def load_official(
     image_size: tuple[int, int] = (256, 128),
     num_cameras: int | None = None,
     neck: str = "before",
-) -> Method:
+) -> Method | LSNet:
     """A model of another code base with its weights, in eval mode; `.embed(images, camids)` is its test feature.
 
+    For `lsnet` it is the backbone alone, and `.forward_features(images)` gives the outputs of its four stages.
+
     Args:
-        source: `openai_clip`, `clip_reid`, or `torchreid:<model name>`, e.g. `torchreid:osnet_x1_0`.
+        source: `openai_clip`, `clip_reid`, `profd`, `lsnet`, or `torchreid:<model name>`, e.g. `torchreid:osnet_x1_0`.
         checkpoint: path, or a state dict in the official naming; a prefix `module.` is allowed.
         image_size: (height, width) of the images in pixels.
         num_cameras: cameras of a model with camera embedding; None: as the file says.

@@ -3,8 +3,27 @@
 Label-smoothed cross entropy is torch's own (`torch.nn.functional.cross_entropy(..., label_smoothing=0.1)`).
 """
 
+from occplug.losses.attention_align import AttentionAlign
 from occplug.losses.attribute_align import AttributeAlign, noise_threshold, otsu_threshold
+from occplug.losses.part_diversity import PartDiversity
+from occplug.losses.patch_labels import patch_labels, visible_parts
+from occplug.losses.prototype_memory import PrototypeMemory
+from occplug.losses.spatial_align import SpatialAlign
 from occplug.losses.supcon import SupCon
 from occplug.losses.triplet import BatchHardTriplet
+from occplug.losses.visibility_focal import VisibilityFocal
 
-__all__ = ["AttributeAlign", "BatchHardTriplet", "SupCon", "noise_threshold", "otsu_threshold"]
+__all__ = [
+    "AttentionAlign",
+    "AttributeAlign",
+    "BatchHardTriplet",
+    "PartDiversity",
+    "PrototypeMemory",
+    "SpatialAlign",
+    "SupCon",
+    "VisibilityFocal",
+    "noise_threshold",
+    "otsu_threshold",
+    "patch_labels",
+    "visible_parts",
+]

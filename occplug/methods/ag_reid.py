@@ -13,10 +13,12 @@ Testing needs the image tower alone: the model and its cost are CLIP-ReID's.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.heads import AttributeEncoder
@@ -24,7 +26,7 @@ from occplug.losses import AttributeAlign, noise_threshold
 from occplug.method import Stage
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
-from occplug.stages import CLIPTuning, prompt_alignment
+from occplug.stages import CLEAN, Pair, prompt_alignment
 
 __all__ = ["AGReID"]
 
@@ -32,13 +34,10 @@ log = logging.getLogger(__name__)
 
 
 @METHODS.register_module("ag_reid")
-class AGReID(CLIPTuning):
+class AGReID(CLIPMethod):
     """AG-ReID; with `method.attributes.enabled: False` its attribute prompts alone ("AT" in the paper's table 4).
 
-    Args:
-        cfg: resolved config; reads `backbone`, `method`, `data.height`, `data.width`.
-        num_classes: training identities.
-        num_cameras: training cameras; used with `backbone.sie_camera`.
+    Arguments as `CLIPMethod`'s.
     """
 
     defaults = {
@@ -59,39 +58,23 @@ class AGReID(CLIPTuning):
             "scope": "batch",  # cosines that give gamma: of the batch, or of the previous epoch
         },
         "stage1": {
-            "epochs": 120,
-            "batch_size": 32,  # cached features a step
-            "lr": 3.5e-4,
-            "weight_decay": 1e-4,
-            "warmup_epochs": 5,
-            "warmup_lr": 1e-6,  # rate at epoch 0 of the linear warm-up
-            "min_lr": 1e-6,  # end of the cosine
+            **ALIGNMENT,
+            "batch_size": 32,
+            "warmup_lr": 1e-6,
             # loss_attr: lambda. With detach_target it only scales the encoder's own gradient, which Adam ignores
             "weights": {"loss_i2t": 1.0, "loss_t2i": 1.0, "loss_attr": 1.0},
         },
         "stage2": {
-            "epochs": 60,
-            "optimizer": "adam",  # adam (coupled weight decay, CLIP-ReID's) or adamw
-            "lr": 5e-6,
-            "bias_lr_factor": 2.0,  # on every parameter whose name contains "bias"
-            "classifier_lr_factor": 1.0,
-            "weight_decay": 1e-4,
-            "warmup_epochs": 10,
-            "warmup_factor": 0.1,
-            "steps": [30, 50],  # epochs from which the rate is multiplied by gamma
-            "gamma": 0.1,
-            "label_smoothing": 0.1,
-            "margin": 0.3,  # of the triplet loss; None: soft margin
+            **FINETUNING,
             # loss_i2t: L_CE, loss_attr: beta. The paper prints 1 for loss_id; 0.25 is CLIP-ReID's code for the ViT
             "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t": 1.0, "loss_attr": 0.01},
         },
     }
-    nullable = ("stage2.margin",)
 
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for a template, mask, or encoder that cannot be built."""
-        CLIPTuning.check(cfg)
+        CLIPMethod.check(cfg)
         parse_template(cfg.method.template)
         noise_threshold(cfg.method.noise_mask.method, "method.noise_mask.method")
         if cfg.method.noise_mask.scope not in ("batch", "epoch"):
@@ -107,6 +90,7 @@ class AGReID(CLIPTuning):
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)
+        self.learn_texts("template")
         a = self.options.attributes
         if a.enabled:
             slots = len(self.prompts.slots)
@@ -115,37 +99,45 @@ class AGReID(CLIPTuning):
             self.align = AttributeAlign(a.reduction)  # eq. 8
             self.guidance = _Guidance(AttributeAlign(a.reduction, self.options.noise_mask.method), self.options)
 
-    # ------------------------------------------------------------------ training
-
     def stages(self) -> list[Stage]:
         """Cross-modal alignment and dual guidance."""
+        pair = Pair(partial(self.encode_prompts, self.prompts))  # eq. 6
+        names = ["loss_id", "loss_tri", "loss_i2t"]
         if not self.options.attributes.enabled:
-            one = prompt_alignment(self._encode_images, self._encode_prompts, r"prompts\.context", self.options.stage1)
-            return [one, self.tuning_stage()]
+            alignment = prompt_alignment(self.encode_images, [pair], r"prompts\.context", self.options.stage1)
+            return [alignment, self.finetuning(self._losses, names)]
         alignment = prompt_alignment(
-            self._encode_images,
-            self._encode_prompts,
+            self.encode_images,
+            [pair],
             r"prompts\.context|attributes\..*",
             self.options.stage1,
             further={"loss_attr": self._alignment_loss},
         )
-        frozen = r"text\.|prompts\." + ("" if self.options.attributes.train_in_stage2 else r"|attributes\.")
-        dual = self.tuning_stage({"loss_attr": self._guidance_loss}, frozen)
-        dual.after_epoch = self.guidance.close_epoch
-        return [alignment, dual]
+        frozen = "" if self.options.attributes.train_in_stage2 else "attributes"
+        names.append("loss_attr")
+        return [alignment, self.finetuning(self._losses, names, frozen, after_epoch=self.guidance.close_epoch)]
 
-    def _alignment_loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """L_attrA, eq. 8."""
-        pseudo_labels = self.prompts.context[labels]  # [B, r, W]
+    def _alignment_loss(self, batch: dict) -> Tensor:
+        """L_attrA of stage 1, eq. 7 and 8."""
+        pseudo_labels = self.prompts.context[batch["pid"]]  # [B, r, W]
         if self.options.attributes.detach_target:
             pseudo_labels = pseudo_labels.detach()
-        return self.align(self.attributes(features), pseudo_labels)
+        return self.align(self.attributes(batch[CLEAN]), pseudo_labels)
 
-    def _guidance_loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """L_attrG, eq. 14."""
-        return self.guidance(self.attributes(features), self.prompts.context[labels].detach())
+    def _losses(self, batch: dict) -> dict[str, Tensor]:
+        """Terms of stage 2's total, eq. 15."""
+        labels = batch["pid"]
+        scores, features = self.outputs(batch["img"], batch["camid"])
+        image = features[-1]  # [B, E]
+        losses = self.identity_losses(scores, features, labels)  # eq. 11 and 12
+        losses["loss_i2t"] = self.classification(image.float() @ self.text_features.T, labels)  # eq. 10
+        if self.options.attributes.enabled:
+            losses["loss_attr"] = self._guidance_loss(image, labels)
+        return losses
 
-    # ------------------------------------------------------------------ testing
+    def _guidance_loss(self, image: Tensor, labels: Tensor) -> Tensor:
+        """L_attrG, eq. 13 and 14."""
+        return self.guidance(self.attributes(image), self.prompts.context[labels].detach())
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """CLIP-ReID's embedding [B, C + E]."""

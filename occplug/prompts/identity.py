@@ -17,40 +17,49 @@ __all__ = ["IdentityPrompts"]
 
 @PROMPTS.register_module("identity")
 class IdentityPrompts(nn.Module):
-    """Token embeddings of `template` with its learnable tokens filled in for each identity.
+    """Token embeddings of `template`, each X in it replaced by a learnable token of the identity.
 
-    "A photo of a {4} person." gives 12 tokens: start, a, photo, of, a, four learnable ones at positions 5 to 8, person,
-    a full stop, end. Nothing follows the end-of-text token: a causal text tower could not see it.
+    "A photo of a X X X X person." gives 12 tokens: start, a, photo, of, a, four learnable ones at positions 5 to 8,
+    person, a full stop, end. Nothing follows the end-of-text token: a causal text tower could not see it. A template
+    may have further learnable tokens Y, a group of their own, e.g. for what occludes the person.
 
     Args:
         width: W, width of the text tower's token embeddings.
         num_classes: number of identities.
-        template: text or name as `parse_template` takes it, with r learnable tokens.
+        template: text or name as `parse_template` takes it.
+        shared: whether all identities have the tokens Y in common.
         tokenizer: text -> token ids including start and end.
 
     Attributes:
-        context: parameter [num_classes, r, W], drawn from N(0, 0.02).
-        template: buffer [L, W], embeddings of the fixed tokens (random until :meth:`fill`); its rows `slots` are not
-            used.
-        text: the template's text.
+        context: parameter [num_classes, M, W] of the M tokens X, drawn from N(0, 0.02).
+        others: parameter [num_classes, N, W] ([1, N, W] if shared) of the N tokens Y; None without any.
+        template: buffer [L, W], embeddings of the fixed tokens (random until :meth:`fill`); rows of learnable tokens
+            are not used.
+        text: the template's text, with each learnable token a letter.
+        slots, other_slots: positions of the tokens X and Y.
         ids: token ids of the template, placeholders included.
-        slots: positions of the r learnable tokens.
         eot: position of the end-of-text token, L - 1.
 
     Raises:
         ConfigError: as `parse_template`.
     """
 
-    def __init__(self, width: int, num_classes: int, template: str, tokenizer: Callable[[str], list[int]] = tokenise):
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        template: str,
+        shared: bool = False,
+        tokenizer: Callable[[str], list[int]] = tokenise,
+    ):
         super().__init__()
-        parsed = parse_template(template, tokenizer=tokenizer)
-        self.text, self.ids, self.eot = parsed.text, list(parsed.ids), parsed.eot
-        self.slots = list(parsed.positions["X"])
-        self.context = nn.Parameter(torch.empty(num_classes, len(self.slots), width))
-        nn.init.normal_(self.context, std=0.02)
+        parsed = parse_template(template, "XY", tokenizer)
+        self.text, self.ids, self.eot = parsed.text, list(parsed.ids), len(parsed.ids) - 1
+        self.slots, self.other_slots = list(parsed.slots["X"]), list(parsed.slots["Y"])
+        self.context = _tokens(num_classes, len(self.slots), width)
+        self.others = _tokens(1 if shared else num_classes, len(self.other_slots), width) if self.other_slots else None
         self.register_buffer("template", torch.empty(len(self.ids), width))
         nn.init.normal_(self.template, std=0.02)
-        self.register_buffer("_where", torch.tensor(self.slots), persistent=False)  # on the module's device
 
     @torch.no_grad()
     def fill(self, table: Tensor) -> None:
@@ -68,5 +77,13 @@ class IdentityPrompts(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """Token embeddings [n, L, W] of the prompts of identities `labels` [n]."""
-        fixed = self.template.expand(len(labels), -1, -1)
-        return fixed.index_copy(1, self._where, self.context[labels])
+        tokens = self.template.repeat(len(labels), 1, 1)
+        tokens[:, self.slots] = self.context[labels].to(tokens.dtype)
+        if self.others is not None:
+            rows = self.others if len(self.others) == 1 else self.others[labels]
+            tokens[:, self.other_slots] = rows.to(tokens.dtype)
+        return tokens
+
+
+def _tokens(rows: int, count: int, width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.normal_(torch.empty(rows, count, width), std=0.02))

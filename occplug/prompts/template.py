@@ -1,10 +1,10 @@
-"""Prompt templates: texts in which stand-alone capital letters stand for learnable tokens."""
+"""Text templates with learnable tokens: where they stand, and the ids of the fixed words around them."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from occplug.errors import ConfigError
@@ -25,90 +25,79 @@ TEMPLATES = {
         "A photo of a X X person with X hair and X posture, wearing X X top, X X trousers and X shoes, carrying X."
     ),
 }
-_WORDS = "AI"  # capital letters that are English words
-_PLACEHOLDER = re.compile(r"\{[^{}]*\}|(?<![\w'’-])[A-Z](?![\w'’-])")  # not the T of a T-shirt
-_REPEATED = re.compile(r"\{([1-9]\d*)\}")
+_COUNT = re.compile(r"\{(.*?)\}")
+_GLUED = re.compile(r"(?<=[\w}])(?=\{)|(?<=\})(?=\w)")  # where a brace touches a word or another brace
+_PLACEHOLDER = re.compile(r"(?<![\w'’-])([B-HJ-Z])(?![\w'’-])")  # "A" and "I" are words, and so is the T of a T-shirt
 
 
 @dataclass(frozen=True)
 class Template:
-    """A tokenised template.
+    """A parsed template.
 
     Attributes:
-        text: the template, a name replaced by its text.
-        ids: token ids from start-of-text to end-of-text; learnable positions hold the id of their letter.
-        positions: group letter -> positions of its learnable tokens in `ids`, ascending.
+        text: the template with each learnable token a letter.
+        ids: token ids from start to end of text, those of `x` (343) at each learnable token.
+        slots: group letter -> positions in `ids` of its learnable tokens, ascending.
     """
 
     text: str
     ids: tuple[int, ...]
-    positions: dict[str, tuple[int, ...]]
-
-    @property
-    def eot(self) -> int:
-        """Position of the end-of-text token, the last."""
-        return len(self.ids) - 1
+    slots: dict[str, tuple[int, ...]]
 
     def words(self) -> list[str]:
-        """The template's text cut at its learnable tokens, one piece more than there are of those."""
-        return [fixed for fixed, _ in _cut(self.text, "".join(self.positions))]
+        """The text cut at its learnable tokens, one piece more than there are of those."""
+        return _PLACEHOLDER.split(self.text)[::2]
 
 
 def parse_template(
     text: str,
-    groups: str = "X",
+    groups: Collection[str] = "X",
     tokenizer: Callable[[str], list[int]] = tokenise,
     key: str = "method.template",
 ) -> Template:
-    """Tokenise a template in which each stand-alone letter of `groups` is one learnable token of that group.
+    """Ids and positions of `text`, in which every stand-alone letter of `groups` is one learnable token.
 
-    `{n}` is short for n tokens of the first group: "A photo of a {4} person." is "A photo of a X X X X person.".
+    `{n}` is short for n tokens of the group X: "A photo of a {4} person." is "A photo of a X X X X person.".
 
     Args:
         text: a template, or a name in `TEMPLATES`.
-        groups: capital letters, e.g. "XY"; each must occur.
+        groups: capital letters other than A and I, X among them.
         tokenizer: text -> token ids including start and end.
         key: config key that error messages name.
 
     Raises:
-        ConfigError: a group without learnable token, a placeholder that is none of these, or more tokens than a CLIP
+        ConfigError: no X, a `{}` without a number of at least 1, a placeholder of no group, or a text longer than CLIP
             takes.
     """
-    given, text = text, TEMPLATES.get(text, text)
+    named = f"{key} {text!r}"
+    whole = _GLUED.sub(" ", TEMPLATES.get(text, text))
+    whole = _COUNT.sub(lambda found: _spell(found[1], named), whole)
+    pieces = _PLACEHOLDER.split(whole)  # fixed words and letters in turn
+    letters = pieces[1::2]
+    for letter in letters:
+        if letter not in groups:
+            raise ConfigError(f"{named} has the placeholder {letter!r}; learnable tokens here are {', '.join(groups)}")
+    if "X" not in letters:
+        raise ConfigError(f"{named} has no learnable token; write X for each, or {{n}} for n of them{_hint(text)}")
     start, end = tokenizer("")
-    ids, positions = [start], {letter: [] for letter in groups}
-    for fixed, letter in _cut(text, groups, key):
-        ids += tokenizer(fixed)[1:-1]  # byte-pair encoding never crosses words, so pieces can be encoded alone
-        if letter:
-            positions[letter].append(len(ids))
-            ids += tokenizer(letter)[1:-1]
+    ids, slots = [start], {group: [] for group in groups}
+    for at, piece in enumerate(pieces):
+        is_letter = at % 2
+        if is_letter:
+            slots[piece].append(len(ids))
+        ids += tokenizer("X" if is_letter else piece)[1:-1]  # byte-pair encoding never crosses words
     ids.append(end)
-    missing = [letter for letter in groups if not positions[letter]]
-    if missing:
-        raise ConfigError(f"{key} is {given!r}; {_cure(given, missing[0], groups)}")
     if len(ids) > CONTEXT_LENGTH:
-        raise ConfigError(f"{key} {given!r} has {len(ids)} tokens; CLIP takes at most {CONTEXT_LENGTH}")
-    return Template(text, tuple(ids), {letter: tuple(found) for letter, found in positions.items()})
+        raise ConfigError(f"{named} has {len(ids)} tokens; CLIP takes at most {CONTEXT_LENGTH}")
+    return Template(whole, tuple(ids), {group: tuple(positions) for group, positions in slots.items()})
 
 
-def _cut(text: str, groups: str, key: str = "method.template") -> list[tuple[str, str]]:
-    """(fixed text, letter of the learnable token behind it) in order; the last letter is empty."""
-    pieces, done = [], 0
-    for found in _PLACEHOLDER.finditer(text):
-        repeated = _REPEATED.fullmatch(found[0])
-        if found[0] not in groups and not repeated:
-            if found[0] in _WORDS:
-                continue
-            known = f"{', '.join(groups)} (one learnable token each) and {{n}}, n at least 1 (n tokens {groups[0]})"
-            raise ConfigError(f"{key} is {text!r}; {found[0]!r} is no placeholder, there are: {known}")
-        pieces.append((text[done : found.start()], groups[0] if repeated else found[0]))
-        pieces += [("", groups[0])] * (int(repeated[1]) - 1 if repeated else 0)
-        done = found.end()
-    return [*pieces, (text[done:], "")]
+def _spell(count: str, named: str) -> str:
+    if not count.isdecimal() or int(count) == 0:
+        raise ConfigError(f"{named} has {{{count}}}; {{n}} needs a number of learnable tokens, e.g. {{4}}")
+    return " ".join("X" * int(count))
 
 
-def _cure(given: str, letter: str, groups: str) -> str:
-    short = ", or {n} for n of them, e.g. {4}" if letter == groups[0] else ""
-    near = difflib.get_close_matches(given, TEMPLATES, n=1)
-    hint = f" (did you mean the template {near[0]!r}?)" if near else ""
-    return f"it has no learnable token {letter}; write a stand-alone {letter} for each{short}{hint}"
+def _hint(text: str) -> str:
+    near = difflib.get_close_matches(text, TEMPLATES, n=1)
+    return f" (did you mean the template {near[0]!r}?)" if near else ""

@@ -257,9 +257,10 @@ def test_the_default_is_attribute_d_at_full_size():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["method.template", "a person"], "method.template is 'a person'; it has no learnable token X"),
+        (["method.template", "a person"], "method.template 'a person' has no learnable token; write X for each"),
         (["method.template", "X " * 80], "has 82 tokens; CLIP takes at most 77"),
-        (["method.template", "a X {hair}"], "'{hair}' is no placeholder"),
+        (["method.template", "a X {hair}"], "has {hair}; {n} needs a number of learnable tokens"),
+        (["method.template", "a X Y"], "has the placeholder 'Y'; learnable tokens here are X"),
         (["method.noise_mask.method", "otsi"], "method.noise_mask.method is 'otsi'; there are: otsu, a percentile"),
         (["method.noise_mask.scope", "run"], "method.noise_mask.scope is 'batch' or 'epoch', not 'run'"),
         (["method.attributes.reduction", "max"], "method.attributes.reduction is 'sum' or 'mean', not 'max'"),
