@@ -16,8 +16,6 @@ The test needs images alone: texts belong to training identities.
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor
 
 from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
@@ -117,7 +115,7 @@ class DPLReID(CLIPMethod):
         return prompt_alignment(self.encode_images, chosen, r"prompts_(full|occ)\.(context|others)", o, views)
 
     def _encoder(self, kind: str):
-        return partial(self.encode_prompts, self.prompts_of(f"template_{kind}"))
+        return lambda labels: self.encode_prompts(self.prompts_of(f"template_{kind}"), labels)
 
     # ------------------------------------------------------------------ stage 2
 
