@@ -52,7 +52,7 @@ def attribute_report(cfg, weights: str, output: str) -> Path:
     if page.suffix not in PAGES:
         raise ConfigError(f"--output is {output!r}; the page is a {' or '.join(PAGES)} file")
     if "template" not in cfg.method:
-        raise ConfigError(f"{cfg.model.name} learns no prompts; the report is for methods with method.template")
+        raise ConfigError(f"{cfg.model.name} has no key method.template, and the report is about its tokens")
     state = load_checkpoint(weights)
     template = parse_template(cfg.method.template)
     tokens = _tokens(state, template, weights)
