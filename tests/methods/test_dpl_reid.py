@@ -214,7 +214,7 @@ def test_stage2_trains_neither_texts_nor_tokens():
         (["method.prompts", "both"], "method.prompts is 'both'; there are: dual, full, occ, none"),
         (["method.stage2.i2t", "sum"], "method.stage2.i2t is 'sum'; there are: dual, fused, by_image"),
         (["method.stage1.occluder", "fog"], "method.stage1.occluder is 'fog'; there are: "),
-        (["method.template_occ", "A photo of a person."], "method.template_occ 'A photo of a person.' has no learnable token"),
+        (["method.template_occ", "A person."], "method.template_occ 'A person.' has no learnable token; write X"),
         (["method.template_full", "A photo of a X person, Y."], None),
         (["method.template_full", "A Z person."], "has the placeholder 'Z'"),
         (
