@@ -67,11 +67,11 @@ def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> 
     Raises:
         CheckpointError: names both templates, or the classes that differ one by one.
     """
-    before = state.get("bound_to", bound_to)  # files of earlier versions do not say
-    for key in sorted(before.keys() | bound_to.keys()):
-        if before.get(key) != bound_to.get(key):
+    before = state.get("bound_to", {})  # files of earlier versions do not say
+    for key in sorted(before.keys() & bound_to.keys()):  # what only one has, its tensors tell
+        if before[key] != bound_to[key]:
             raise CheckpointError(
-                f"{path} was trained with {key} {before.get(key)!r}, and this run has {bound_to.get(key)!r}; "
+                f"{path} was trained with {key} {before[key]!r}, and this run has {bound_to[key]!r}; "
                 f"set {key} as in the file, or train its stage again"
             )
     classes = range(max(len(state["pids"]), len(pids)))

@@ -80,3 +80,4 @@ def test_a_long_list_is_cut():
 def test_the_same_run_passes_and_old_files_are_trusted():
     demand_same_run({"pids": [1, 2]}, {"method.template": "X"}, [1, 2], "x.pth")
     demand_same_run({"pids": [1], "bound_to": {"k": "X"}}, {"k": "X"}, [1], "x.pth")
+    demand_same_run({"pids": [1], "bound_to": {"other": "X"}}, {"k": "X"}, [1], "x.pth")  # load_weights names tensors
