@@ -125,7 +125,8 @@ def test_every_switch_of_the_recipe_is_in_the_files(configs, file):
         single += " amp.dtype"
     else:
         sections += ("loss.softmax.", *(["loss.triplet."] if cfg.loss.name == "triplet" else []))
-        single += " loss.name train.optim train.lr train.weight_decay train.max_epoch train.lr_scheduler test.dist_metric"
+        single += " loss.name"
+        single += " train.optim train.lr train.weight_decay train.max_epoch train.lr_scheduler test.dist_metric"
     wanted = {key for key, _ in flatten(cfg) if key.startswith(sections)} | set(single.split())
     others = [key for key, value in cfg.backbone.items() if isinstance(value, dict) and key != cfg.backbone.name]
     wanted = {key for key in wanted if not key.startswith(tuple(f"backbone.{name}." for name in others))}
