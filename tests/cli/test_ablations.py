@@ -157,6 +157,26 @@ def test_ag_reid_has_the_tables_of_its_paper():
                             "threshold": {key[1]: ("attribute_d", True, key[1])}}[key[0]][key[1]]  # fmt: skip
 
 
+def test_profd_has_the_tables_of_its_paper():
+    tables = load_tables(CONFIGS / "ablations/profd.yaml")
+    assert list(tables) == ["decoder", "banks", "losses", "momentum", "masks", "visibility"]
+    given = CONFIGS / "profd_occduke.yaml"
+    table3 = {"wap": [62.4, 70.1], "sea": [62.6, 70.3], "spa": [62.8, 70.5], "hybrid": [62.8, 70.8], "mask": None}
+    for name, row in tables["decoder"].rows.items():
+        figures, cfg = shown_by(row, given)
+        assert cfg.method.decoder == name
+        assert [cell[:2] for cell in figures] == ([table3[name]] if table3[name] else [])
+        assert not shown_by(row, CONFIGS / "profd_s12_occduke.yaml")[0]  # the table is of stride 16
+    assert [row.overrides["method.bank"] for row in tables["banks"].rows.values()] == ["none", "global", "part", "both"]
+    weights = {name: shown_by(row, given)[1].method.train.weights for name, row in tables["losses"].rows.items()}
+    on = {name: [bool(w[f"loss_{term}"]) for term in ("align", "div", "attn")] for name, w in weights.items()}
+    assert on == {"none": [False, False, True], "align": [True, False, True], "div": [False, True, True],
+                  "both": [True, True, True], "no_attn": [False, True, False]}  # fmt: skip
+    momenta = [(o["method.m_g"], o["method.m_p"]) for o in (r.overrides for r in tables["momentum"].rows.values())]
+    others = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
+    assert momenta == [(0.2, 0.2), *((m, 0.2) for m in others), *((0.2, m) for m in others)]
+
+
 AG_CONFIGS = sorted(file.stem for file in CONFIGS.glob("ag_reid*.yaml"))
 
 
