@@ -39,7 +39,8 @@ INDEX = Path(__file__).with_name("index.yaml")
 FIGURES = ("mAP", "rank1", "rank5", "rank10")
 NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+/[a-z0-9_]+")
 PLACES = ("file", "url", "drive")
-_HEAD = f"""# The model zoo. Rows are added and filled by tools/zoo.py (add, export), which keeps this form; words by hand.
+_HEAD = f"""\
+# The model zoo. Rows are added and filled by tools/zoo.py (add, export), which keeps this form; texts are by hand.
 # What the keys mean: occplug/zoo/index.py. model_zoo.md is made from this file by: python tools/zoo.py table
 {"# " + "-" * 116}
 """
@@ -314,11 +315,13 @@ def _measured_node(ours: Measured) -> dict:
     node = dict(vars(ours))
     node["versions"], node["config"] = _Flow(ours.versions), _Flow(ours.config)
     node["data"] = {name: _Flow(summary) for name, summary in ours.data.items()}
-    runs = [
-        {**vars(run), "memory_mib": "not recorded" if run.memory_mib is None else run.memory_mib} for run in ours.runs
-    ]
-    node["runs"] = [_Flow({k: v for k, v in run.items() if k != "figures"} | run["figures"]) for run in runs]
+    node["runs"] = [_run_node(run) for run in ours.runs]
     return node
+
+
+def _run_node(run: Run) -> _Flow:
+    memory = "not recorded" if run.memory_mib is None else run.memory_mib
+    return _Flow({"seed": run.seed, "minutes": run.minutes, "memory_mib": memory, **run.figures})
 
 
 def _checkpoint_node(point: Checkpoint) -> _Flow:

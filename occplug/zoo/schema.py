@@ -13,7 +13,7 @@ WORDS = {dict: "a mapping", list: "a list", str: "text", int: "a whole number", 
 
 
 def checked(node, where: str, needed: dict, optional: dict | None = None) -> dict:
-    """`node`, if it is a mapping with the keys `needed`, at most those of `optional` besides, and values of their types.
+    """`node`, if it is a mapping with all keys of `needed`, perhaps of `optional`, no other, and values of their types.
 
     Args:
         where: file and place, for messages.
