@@ -10,15 +10,16 @@ from occplug.errors import ConfigError
 __all__ = ["config_parser", "parse_config", "parse_options"]
 
 
-def config_parser(name: str, text: str) -> argparse.ArgumentParser:
-    """A parser with the flags that choose and change a config."""
+def config_parser(name: str, text: str, several: bool = False) -> argparse.ArgumentParser:
+    """A parser with the flags that choose and change a config; `several` times or not at all, if so said."""
     parser = argparse.ArgumentParser(
         f"occplug {name}",
         description=text,
         epilog="Any config key may follow as KEY VALUE pairs, e.g. train.seed 3 data.save_dir log/seed3",
         allow_abbrev=False,
     )
-    parser.add_argument("--config-file", required=True, metavar="F", help="a yaml file of configs/ or your own")
+    given = {"action": "append", "default": []} if several else {"required": True}
+    parser.add_argument("--config-file", metavar="F", help="a yaml file of configs/ or your own", **given)
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
     parser.add_argument("-s", "--sources", nargs="+", metavar="SRC", help="training data sets (data.sources)")
     parser.add_argument("-t", "--targets", nargs="+", metavar="TGT", help="data sets to test on (data.targets)")
