@@ -41,7 +41,7 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     """Parse `argv` -> (namespace, config options: the flags that stand for keys, then the KEY VALUE pairs).
 
     Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot and a data
-    set's, transform's or table row's name has none, everything from the first dotted word on goes back to the pairs.
+    set's, transform's, table row's or zoo entry's name has none, everything from the first dotted word on goes back to the pairs.
 
     Raises:
         ConfigError: an unknown flag.
@@ -50,7 +50,7 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     unknown = [word for word in pairs if word.startswith("--")]
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]}; see occplug {parser.prog.split()[-1]} --help")
-    for flag in ("sources", "targets", "transforms", "rows"):
+    for flag in ("sources", "targets", "transforms", "rows", "names"):
         values = getattr(args, flag, None) or []
         cut = next((i for i, word in enumerate(values) if "." in word), len(values))
         if cut < len(values):
@@ -60,6 +60,6 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     for flag in ("sources", "targets", "transforms"):
         if getattr(args, flag, None):
             options += [f"data.{flag}", repr(getattr(args, flag))]
-    if args.root is not None:
+    if getattr(args, "root", None) is not None:
         options += ["data.root", args.root]
     return args, options + pairs

@@ -10,16 +10,16 @@ from yacs.config import CfgNode
 
 import occplug
 from occplug.cli.session import build_engine
-from occplug.config import load_config
+from occplug.config import load_config, resolved_yaml
 from occplug.config_files import Setting
-from occplug.datamanager import DataManager
+from occplug.datamanager import DataManager, GeneratedDataManager
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.zoo import Entry, Index, read_index
 from occplug.zoo.fetching import fetch
-from occplug.zoo.weights import TestWeights, fill, read_test_weights
+from occplug.zoo.weights import TestWeights, fill, needed_tensors, read_test_weights, save_small
 
-__all__ = ["Candidate", "candidates", "config_path", "engine_of", "probe"]
+__all__ = ["Candidate", "candidates", "config_path", "engine_of", "probe", "save_small_file"]
 
 ZOO = "zoo://"
 
@@ -89,6 +89,22 @@ def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: tor
     engine.model.eval()
     fill(engine.model, weights, lambda: probe(engine, cfg, device))
     return engine
+
+
+def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
+    """Write to `path` what of `weights` a test with `cfg` needs. Raises CheckpointError if they do not fit.
+
+    Args:
+        name: of the zoo entry, for the file's header.
+    """
+    device = torch.device("cpu")
+    data = GeneratedDataManager(cfg)
+    engine = engine_of(Candidate(cfg, "", weights), data, path.parent, device)
+    state = engine.model.state_dict()
+    wanted = needed_tensors(engine.model, lambda: probe(engine, cfg, device))
+    kept = {key: state[key] for key in wanted}
+    header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
+    save_small(path, kept, weights.num_classes, weights.num_cameras, **header)
 
 
 @torch.no_grad()

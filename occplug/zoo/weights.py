@@ -76,8 +76,11 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     if path.suffix == ".safetensors":
         return _small(path)
     content = load_checkpoint(path)
-    pids, cameras = tuple(content["pids"]), content["cameras"]
-    return TestWeights(content["state_dict"], len(pids), len(cameras), str(path), True, content["config"], pids)
+    state, config = content["state_dict"], content["config"]
+    if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
+        return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
+    pids = tuple(content["pids"])
+    return TestWeights(state, len(pids), len(content["cameras"]), str(path), True, config, pids)
 
 
 def _official(path: Path, form: str, cfg) -> TestWeights:

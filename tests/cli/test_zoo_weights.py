@@ -46,7 +46,7 @@ def run(data, tmp_path_factory):
 def mix(run, folder, *options):
     names = ("clip", "osnet")
     words = [w for name in names for w in ("--config-file", str(run / name / "config.yaml"), "--weights",
-                                                  str(run / name / f"checkpoints/last.pth"))]  # fmt: skip
+                                                  str(run / name / "checkpoints/last.pth"))]  # fmt: skip
     return main(["test", *words, "data.save_dir", str(folder), *options])
 
 
