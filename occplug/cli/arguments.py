@@ -41,7 +41,8 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     """Parse `argv` -> (namespace, config options: the flags that stand for keys, then the KEY VALUE pairs).
 
     Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot and a data
-    set's, transform's, table row's or zoo entry's name has none, everything from the first dotted word on goes back to the pairs.
+    set's, transform's, table row's or zoo entry's name has none, everything from the first dotted word on goes back to
+    the pairs.
 
     Raises:
         ConfigError: an unknown flag.

@@ -49,7 +49,9 @@ def _name(cfg, stem: str) -> str:
     method, data = cfg.model.name, stem.rpartition("_")[2]
     if method not in names(METHODS):
         return f"torchreid/{method}/{data}"
-    tag = _TAGS.get(cfg.backbone.name, cfg.backbone.name)
+    hybrid = cfg.backbone.get(cfg.backbone.name) or {}
+    backbone = hybrid.get("clip", cfg.backbone.name)  # of a hybrid, the CLIP tower in it
+    tag = _TAGS.get(backbone, backbone)
     words = stem.removeprefix(method).removesuffix(data).replace(f"_{tag}_", "_").strip("_")
     return f"{method}/{'_'.join(filter(None, [tag, words]))}/{data}"
 
