@@ -98,8 +98,10 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
         name: of the zoo entry, for the file's header.
     """
     device = torch.device("cpu")
-    data = GeneratedDataManager(cfg)
-    engine = engine_of(Candidate(cfg, "", weights), data, path.parent, device)
+    stand_in = cfg.clone()  # an engine wants data; a few generated pictures will do
+    stand_in.defrost()
+    stand_in.train.batch_size, stand_in.data.workers = 2 * cfg.sampler.num_instances, 0
+    engine = engine_of(Candidate(cfg, "", weights), GeneratedDataManager(stand_in), path.parent, device)
     state = engine.model.state_dict()
     wanted = needed_tensors(engine.model, lambda: probe(engine, cfg, device))
     kept = {key: state[key] for key in wanted}

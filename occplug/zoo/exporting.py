@@ -57,9 +57,8 @@ def read_runs(folders: list[Path], entry: Entry, base: CfgNode) -> list[Finished
     runs.sort(key=lambda run: run.cfg.train.seed)
     for run in runs:
         if (run.cfg.model.name, run.cfg.data.targets) != (entry.method, [entry.data]):
-            raise ConfigError(
-                f"{run.folder} is a run of {run.cfg.model.name} on {run.cfg.data.targets}, not {entry.name}"
-            )
+            what = f"{run.cfg.model.name} on {', '.join(run.cfg.data.targets)}"
+            raise ConfigError(f"{run.folder} is a run of {what}, not {entry.name}")
         if public(run.cfg) != public(runs[0].cfg):
             differing = ", ".join(key for key, value in public(run.cfg).items() if public(runs[0].cfg)[key] != value)
             raise ConfigError(f"{run.folder} and {runs[0].folder} are runs of different configs: {differing}")
