@@ -103,7 +103,9 @@ def _config(ours: Measured, now: dict[str, object], before: dict[str, object], p
 
 
 def _changed(before: str, now: str) -> str:
-    return "" if before == now and not now.endswith("+") else f"revision {before} then, {now} now (+: with changes)"
+    if before == "not recorded" or (before == now and not now.endswith("+")):
+        return ""
+    return f"revision {before} then, {now} now (+: with changes)"
 
 
 def _versions(ours: Measured, record: dict) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from occplug.backbones.keys import demand_fit
 from occplug.embedding import Embedding
-from occplug.engine.checkpoint import load_checkpoint
+from occplug.engine.checkpoint import load_checkpoint, load_weights
 from occplug.errors import CheckpointError
 from occplug.files import write_atomically
 from occplug.importers import load_official
@@ -119,18 +119,20 @@ def fill(model: nn.Module, weights: TestWeights, embed: Callable[[], Embedding])
         CheckpointError: lists every unknown and wrongly shaped name, and the missing ones unless testing can do
             without them.
     """
+    if weights.is_whole:
+        load_weights(model, weights.state, weights.where)
+        return
     own = model.state_dict()
     missing = [name for name in own if name not in weights.state]
-    expected = {name: tuple(value.shape) for name, value in own.items()}
-    if not weights.is_whole:
-        expected = {name: shape for name, shape in expected.items() if name not in missing}
+    expected = {name: tuple(value.shape) for name, value in own.items() if name not in missing}
     demand_fit(weights.state, expected, weights.where, f"{type(model).__name__} of this config")
     blanks = {name: _blank(own[name]) for name in missing}
     model.load_state_dict({**blanks, **weights.state})
     if missing and not _is_finite(embed()):
         listed = ", ".join(missing)
         raise CheckpointError(f"{weights.where} lacks tensors that testing with this config needs; missing: {listed}")
-    _log.info("%s: %d tensors read, %d left out that only training needs", weights.where, len(own), len(missing))
+    read = len(weights.state)
+    _log.info("%s: %d tensors read, %d not in it that only training needs", weights.where, read, len(missing))
 
 
 def _blank(value: Tensor) -> Tensor:

@@ -146,5 +146,5 @@ def test_a_whole_checkpoint_must_be_whole(tmp_path):
     save_checkpoint(content, tmp_path / "a.pth")
     weights = read_test_weights(tmp_path / "a.pth")
     assert (weights.num_classes, weights.num_cameras, weights.pids) == (5, 3, (1, 2, 3, 4, 9))
-    with pytest.raises(CheckpointError, match="missing: text."):
+    with pytest.raises(CheckpointError, match="missing in the file: text."):
         fill(method, weights, probe(method))
