@@ -17,7 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["occplug", "occplug.*"]),
-    package_data={"occplug": ["assets/*", "assets/occluders/*"]},
+    package_data={"occplug": ["assets/*", "assets/occluders/*", "zoo/index.yaml", "zoo/checkpoints/*"]},
     install_requires=[
         "torch>=2.6",  # torch.serialization.safe_globals, weights_only by default
         "torchvision>=0.21",

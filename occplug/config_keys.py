@@ -80,6 +80,7 @@ TORCHREID = {
 }
 
 OURS = {
+    "mixing": {"held_out": 0.0},  # share of the training persons left out of training, to choose mixing weights on
     "method": {},  # METHODS[model.name].defaults
     "augment": {},  # transform name -> its defaults
     "backbone": {

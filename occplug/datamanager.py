@@ -27,7 +27,7 @@ from occplug.samplers import check_identity_batches
 from occplug.torchreid_bridge import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
 
-__all__ = ["DataManager", "GeneratedDataManager"]
+__all__ = ["DataManager", "GeneratedDataManager", "held_out_labels"]
 
 
 # sections of torchreid's key tree whose keys have other names in its classes
@@ -36,6 +36,12 @@ STOCK_SECTIONS = ("market1501", "cuhk03")
 
 # tells a sampler's draws from those of images (seed, epoch, index) and batches (seed, epoch, first index, 1)
 OF_A_SAMPLER = (0, 2)
+
+
+def held_out_labels(persons: int, share: float) -> frozenset[int]:
+    """Labels of a share of `persons` training persons, always the same ones."""
+    drawn = np.random.default_rng(0).permutation(persons)[: round(share * persons)]
+    return frozenset(drawn.tolist())
 
 
 def _seed_all(*keys: int) -> None:
@@ -171,8 +177,13 @@ class DataManager(ImageDataManager):
         for number, name in enumerate(self.sources):
             source = self.sets[name]
             offset, cameras = len(self.pids), len(self.cameras)
-            self.train_items += [(p, pid + offset, camid + cameras, number) for p, pid, camid, *_ in source.train]
-            self.pids += list(source.pids)
+            left_out = held_out_labels(len(source.pids), self.cfg.mixing.held_out)
+            kept = [label for label in range(len(source.pids)) if label not in left_out]
+            new = {label: offset + position for position, label in enumerate(kept)}
+            for path, label, camid, *_ in source.train:
+                if label in new:
+                    self.train_items.append((path, new[label], camid + cameras, number))
+            self.pids += [source.pids[label] for label in kept]
             self.cameras += list(source.cameras)
         self._num_train_pids, self._num_train_cams = len(self.pids), len(self.cameras)
 
@@ -265,6 +276,18 @@ class DataManager(ImageDataManager):
                 side: self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
                 for side, items in sides.items()
             }
+
+    def persons_loader(self, share: float):
+        """Images of a drawn share of the training persons (those of `mixing.held_out` if that is the share), as for the
+        test; pids are numbered among themselves. The draw is the same for every config of these sources.
+        """
+        items = []
+        for name in self.sources:
+            chosen = held_out_labels(len(self.sets[name].pids), share)
+            offset = len({pid for _, pid, _ in items})
+            number = {label: offset + position for position, label in enumerate(sorted(chosen))}
+            items += [(p, number[pid], camid) for p, pid, camid, *_ in self.sets[name].train if pid in chosen]
+        return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
 
     def cache_loader(self, batch_size: int, transforms: Sequence[str] = (), draw: int = 0, **options):
         """The training images in order, resized as for the test, with the entries of `train_loader`; the last batch may

@@ -1,12 +1,50 @@
 """What does not fit between a weight file and a model, all of it in one message."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+import contextvars
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from occplug.errors import CheckpointError
 
-__all__ = ["demand_fit"]
+__all__ = ["KeyReport", "demand_fit", "key_report", "note_renamed"]
+
+
+@dataclass
+class KeyReport:
+    """What became of every name of a weight file.
+
+    Args:
+        read: names that were read, and their shapes.
+        left: names that were not needed.
+        renamed: name in the file -> name in our model, where a table says so.
+    """
+
+    read: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+_REPORT: contextvars.ContextVar[KeyReport | None] = contextvars.ContextVar("report", default=None)
+
+
+@contextlib.contextmanager
+def key_report() -> Iterator[KeyReport]:
+    """Inside, what `demand_fit` finds is noted in the report this gives."""
+    report = KeyReport()
+    token = _REPORT.set(report)
+    try:
+        yield report
+    finally:
+        _REPORT.reset(token)
+
+
+def note_renamed(names: Mapping[str, str]) -> None:
+    """Note file name -> our name in the report, if somebody wants one."""
+    if (report := _REPORT.get()) is not None:
+        report.renamed |= names
 
 
 def demand_fit(
@@ -48,3 +86,6 @@ def demand_fit(
     ]
     if lines:
         raise CheckpointError("\n  ".join([f"{where} does not fit {what}", *lines, *hints]))
+    if (report := _REPORT.get()) is not None:
+        report.read |= {name: tuple(shape) for name, shape in expected.items()}
+        report.left += [name for name in state if name not in expected]

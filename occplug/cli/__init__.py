@@ -23,6 +23,8 @@ COMMANDS = {
     "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
+    "zoo": ("zoo", "list, fetch, verify and fill the model zoo"),
+    "convert": ("convert", "read an official checkpoint and write it as ours"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "show-attention": ("show_attention", "draw where a method's parts look"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),

@@ -10,15 +10,16 @@ from occplug.errors import ConfigError
 __all__ = ["config_parser", "parse_config", "parse_options"]
 
 
-def config_parser(name: str, text: str) -> argparse.ArgumentParser:
-    """A parser with the flags that choose and change a config."""
+def config_parser(name: str, text: str, several: bool = False) -> argparse.ArgumentParser:
+    """A parser with the flags that choose and change a config; `several` times or not at all, if so said."""
     parser = argparse.ArgumentParser(
         f"occplug {name}",
         description=text,
         epilog="Any config key may follow as KEY VALUE pairs, e.g. train.seed 3 data.save_dir log/seed3",
         allow_abbrev=False,
     )
-    parser.add_argument("--config-file", required=True, metavar="F", help="a yaml file of configs/ or your own")
+    given = {"action": "append", "default": []} if several else {"required": True}
+    parser.add_argument("--config-file", metavar="F", help="a yaml file of configs/ or your own", **given)
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
     parser.add_argument("-s", "--sources", nargs="+", metavar="SRC", help="training data sets (data.sources)")
     parser.add_argument("-t", "--targets", nargs="+", metavar="TGT", help="data sets to test on (data.targets)")
@@ -40,7 +41,8 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     """Parse `argv` -> (namespace, config options: the flags that stand for keys, then the KEY VALUE pairs).
 
     Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot and a data
-    set's, transform's or table row's name has none, everything from the first dotted word on goes back to the pairs.
+    set's, transform's, table row's or zoo entry's name has none, everything from the first dotted word on goes back to
+    the pairs.
 
     Raises:
         ConfigError: an unknown flag.
@@ -49,7 +51,7 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     unknown = [word for word in pairs if word.startswith("--")]
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]}; see occplug {parser.prog.split()[-1]} --help")
-    for flag in ("sources", "targets", "transforms", "rows"):
+    for flag in ("sources", "targets", "transforms", "rows", "names"):
         values = getattr(args, flag, None) or []
         cut = next((i for i, word in enumerate(values) if "." in word), len(values))
         if cut < len(values):
@@ -59,6 +61,6 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     for flag in ("sources", "targets", "transforms"):
         if getattr(args, flag, None):
             options += [f"data.{flag}", repr(getattr(args, flag))]
-    if args.root is not None:
+    if getattr(args, "root", None) is not None:
         options += ["data.root", args.root]
     return args, options + pairs

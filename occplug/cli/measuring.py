@@ -21,7 +21,7 @@ import torch
 
 from occplug.errors import OccplugError
 
-__all__ = ["Figures", "free_memory", "machine", "measured"]
+__all__ = ["Figures", "free_memory", "machine", "measured", "peak_memory", "processor", "reset_peak"]
 
 STATUS = Path("/proc/self/status")
 MIB = 2**20
@@ -67,26 +67,27 @@ def measured(prepare: Callable, *args, repeats: int = 1) -> Figures:
 def _measure(prepare: Callable, args: tuple, repeats: int) -> Figures:
     work = prepare(*args)
     gc.collect()
-    _reset_peak()
+    reset_peak()
     before, peaks, runs = _memory_now(), [], []
     for _ in range(repeats):
         cpu, wall = time.process_time(), time.perf_counter()
         output = work()
         runs.append((time.process_time() - cpu, time.perf_counter() - wall))
-        peaks.append(_peak_memory())
+        peaks.append(peak_memory())
     return Figures(min(run[0] for run in runs), min(run[1] for run in runs), max(peaks[0] - before, 0) / MIB, output)
 
 
 def _memory_now() -> int:
-    return _status("VmRSS") or _peak_memory()
+    return _status("VmRSS") or peak_memory()
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
+    """Bytes this process has held at most, since the start or :func:`reset_peak`."""
     unit = 1 if sys.platform == "darwin" else 1024
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Lower the recorded peak to what is held now, where the system can; what preparing took may else count."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -113,10 +114,11 @@ def machine() -> str:
     """One line: processor, cores, load, versions, date."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     versions = f"python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}"
-    return f"{_processor()}, {os.cpu_count()} cores{load}; one thread; {versions}; {time.strftime('%Y-%m-%d')}"
+    return f"{processor()}, {os.cpu_count()} cores{load}; one thread; {versions}; {time.strftime('%Y-%m-%d')}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 import occplug
+from occplug.cli.record import run_record, start_record
 from occplug.config import save_config
 from occplug.datamanager import DataManager
 from occplug.engine import MethodEngine, seed_everything, stock_engine, write_atomically
@@ -45,6 +46,7 @@ def start_logging(file: Path | None = None) -> None:
 def prepare(cfg) -> tuple[Path, torch.device]:
     """Start a run's log, save its resolved config, seed everything; returns its folder and device."""
     folder = Path(cfg.data.save_dir)
+    start_record()
     start_logging(folder / "train.log")
     save_config(cfg, folder / "config.yaml")
     if cfg.run.threads:
@@ -94,9 +96,10 @@ def describe_protocol(cfg, reranked: bool = False) -> str:
     )
 
 
-def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path) -> dict:
+def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **more) -> dict:
     """Write `metrics.json` (interfaces: fractions in [0, 1]) and log the results; returns what was written.
 
+    `record` says when and on what it was made (:mod:`occplug.cli.record`).
     Beside it, `per_query/TARGET.npz` holds the figures of every query (:class:`occplug.evaluation.PerQuery`). It comes
     first: a folder with `metrics.json` is complete.
     """
@@ -108,6 +111,8 @@ def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path) -> d
         "targets": {name: result.summary() for name, result in engine.results.items()},
         "stages": [vars(record) for record in engine.records],
         "data": engine.datamanager.summary(),
+        "record": run_record(),
+        **more,
     }
     for name, result in engine.results.items():
         queries = PerQuery.of(result, engine.query_paths[name])

@@ -1,45 +1,53 @@
-"""`occplug test`: evaluation of a checkpoint."""
+"""`occplug test`: evaluation of a checkpoint, or of several whose distances are mixed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from occplug.cli.arguments import config_parser, parse_config
-from occplug.cli.session import build_engine, describe_protocol, prepare, write_metrics
+from occplug.cli.arguments import config_parser, parse_options
+from occplug.cli.mixing import test_mixed
+from occplug.cli.session import describe_protocol, prepare, write_metrics
+from occplug.cli.testing import Candidate, candidates, engine_of
 from occplug.datamanager import DataManager
-from occplug.engine import load_checkpoint, load_weights
+from occplug.errors import ConfigError
 
 __all__ = ["main", "test"]
 
 
 def main(argv: list[str]) -> None:
     """Parse `argv` and evaluate."""
-    parser = config_parser("test", "Evaluate a checkpoint on the config's targets.")
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint written by occplug train")
+    text = "Evaluate weights on the config's targets. Several --config-file and --weights: their distances are mixed."
+    parser = config_parser("test", text, several=True)
+    parser.add_argument(
+        "--weights",
+        required=True,
+        action="append",
+        metavar="PATH",
+        help="a checkpoint of occplug train, zoo export or convert, or zoo://NAME, which needs no --config-file",
+    )
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (eval.rerank_*)")
     parser.add_argument("--visrank", action="store_true", help="draw the ranked galleries of the queries")
-    args, cfg = parse_config(parser, argv)
-    test(
-        cfg,
-        args.config_file,
-        args.weights,
-        rerank=args.rerank or cfg.test.rerank,
-        visrank=args.visrank or cfg.test.visrank,
-    )
+    args, options = parse_options(parser, argv)
+    found = candidates(args.config_file, args.weights, options)
+    rerank, visrank = args.rerank or found[0].cfg.test.rerank, args.visrank or found[0].cfg.test.visrank
+    if len(found) == 1:
+        test(found[0], rerank=rerank, visrank=visrank)
+    elif rerank or visrank:
+        raise ConfigError("--rerank and --visrank are for one model; leave them out to mix several")
+    else:
+        test_mixed(found)
 
 
-def test(cfg, config_file: str, weights: str, rerank: bool = False, visrank: bool = False) -> dict:
-    """Evaluate the checkpoint `weights` with `cfg`; returns what `metrics.json` (in data.save_dir/test) holds.
+def test(candidate: Candidate, rerank: bool = False, visrank: bool = False) -> dict:
+    """Evaluate `candidate`; returns what `metrics.json` (in data.save_dir/test) holds.
 
     Raises:
-        CheckpointError: the file is missing, unsafe, or does not fit the config; lists the keys.
+        CheckpointError: the weights do not fit the config; lists the keys.
     """
-    state = load_checkpoint(weights)
+    cfg = candidate.cfg
     folder, device = prepare(cfg)
     data = DataManager(cfg)
-    classes, cameras = len(state["pids"]), len(state["cameras"])
-    engine = build_engine(cfg, data, folder, device, classes, cameras, pretrained=False)
-    load_weights(engine.model, state["state_dict"], weights)
+    engine = engine_of(candidate, data, folder, device)
     t = cfg.test
     engine.run(
         save_dir=str(folder),
@@ -53,6 +61,5 @@ def test(cfg, config_file: str, weights: str, rerank: bool = False, visrank: boo
         rerank=rerank,
     )
     data.close()
-    return write_metrics(
-        cfg, engine, config_file, describe_protocol(cfg, rerank), Path(folder) / "test" / "metrics.json"
-    )
+    file = Path(folder) / "test" / "metrics.json"
+    return write_metrics(cfg, engine, candidate.config_file, describe_protocol(cfg, rerank), file)

@@ -4,6 +4,7 @@ from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
 from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
+from occplug.evaluation.mixing import MixedEmbedding, Mixture, choose_weights
 from occplug.evaluation.parts import part_distance
 from occplug.evaluation.per_query import PerQuery, read_per_query
 from occplug.evaluation.protocol import protocol_line
@@ -19,12 +20,15 @@ from occplug.evaluation.reranking import re_ranking, reranking_inputs
 from occplug.evaluation.significance import PairedDifference, paired_bootstrap
 
 __all__ = [
+    "MixedEmbedding",
+    "Mixture",
     "PairedDifference",
     "PerQuery",
     "Probe",
     "RankResult",
     "Ranker",
     "by_group",
+    "choose_weights",
     "color_histogram",
     "cosine_distance",
     "evaluate_embeddings",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from occplug.backbones.keys import demand_fit
+from occplug.backbones.keys import demand_fit, note_renamed
 
 __all__ = ["Composed", "load_renamed", "most_common", "official_name"]
 
@@ -70,6 +70,8 @@ def load_renamed(
         expected |= part.shapes
     demand_fit(state, expected, where, what, unused, hints)
     made = {name: part.make(state) for name, part in composed.items()}
+    parts = {official: name for name, part in composed.items() for official in part.shapes}
+    note_renamed({official: name for name, official in names.items()} | parts)
     module.load_state_dict({name: state[names[name]] for name in own} | made)
     left = [name for name in unused if name in state]
     _log.info("%s: %d tensors read into %s; not used: %s", where, len(expected), what, ", ".join(left) or "none")

@@ -21,9 +21,9 @@ __all__ = ["StockModel", "load"]
 class StockModel(Method):
     """A stock torchreid model, tested as torchreid does: its features as they are, Euclidean distance."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, num_classes: int):
         super().__init__()
-        self.net = net
+        self.net, self.num_classes = net, num_classes
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         return Embedding(self.net(images).float())  # [B, D]
@@ -57,7 +57,7 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
     classes = most_common(state, _class_tensors(model)) or 1
     net = build_stock_model(model, classes, "softmax", pretrained=False, use_gpu=False)
     load_renamed(net, state, [("", "")], name, f"torchreid's {model}")
-    return StockModel(net).eval()
+    return StockModel(net, classes).eval()
 
 
 def _class_tensors(model: str) -> list[str]:

@@ -1,0 +1,108 @@
+"""The test of several models whose distances are mixed (:mod:`occplug.evaluation.mixing`)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+from occplug.cli.session import describe_protocol, prepare, write_metrics
+from occplug.cli.testing import Candidate, engine_of
+from occplug.datamanager import DataManager, held_out_labels
+from occplug.errors import DataError
+from occplug.evaluation import MixedEmbedding, Mixture, choose_weights, evaluate_embeddings, extract
+
+__all__ = ["test_mixed"]
+
+log = logging.getLogger(__name__)
+SHARE = 0.2  # of the training persons, where the models were trained on all of them
+
+
+def test_mixed(found: list[Candidate]) -> dict:
+    """Evaluate the models `found` as one; returns what `metrics.json` (in the first config's data.save_dir/test) holds.
+
+    Units and weights are chosen on the training persons that `mixing.held_out` left out of training. Where that is 0, a
+    fifth of the training persons stands in for them, and a warning says that the models know these.
+
+    Raises:
+        DataError: the configs have other training or test images.
+        CheckpointError: weights that do not fit their config.
+    """
+    first = found[0].cfg
+    folder, device = prepare(first)
+    managers = [DataManager(candidate.cfg) for candidate in found]
+    _demand_same_images(managers)
+    engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
+    matchers = [engine.matcher for engine in engines]
+    share = min(candidate.cfg.mixing.held_out for candidate in found) or SHARE
+    seen = _were_trained_on(found, managers[0], share)
+    if seen:
+        log.warning("the weights are chosen on training persons that %s has seen in training", " and ".join(seen))
+    images, pids, camids, _ = _extract(engines, managers, lambda data: data.persons_loader(share), "training persons")
+    mixture = choose_weights(matchers, images, pids, camids)
+    log.info("mixed: %s", _describe(mixture, found))
+    results, paths = {}, {}
+    for target in managers[0].targets:
+        query, q_pids, q_camids, paths[target] = _of_target(engines, managers, target, "query")
+        gallery, g_pids, g_camids, _ = _of_target(engines, managers, target, "gallery")
+        ids = (q_pids, g_pids, q_camids, g_camids)
+        results[target] = evaluate_embeddings(mixture.matcher(matchers), query, gallery, *ids)
+        log.info("%s: %s", target, results[target])
+    for data in managers:
+        data.close()
+    engine = SimpleNamespace(results=results, query_paths=paths, records=[], datamanager=managers[0])
+    more = {
+        "method": " + ".join(c.cfg.model.name for c in found),
+        "mixing": {**vars(mixture), "persons": len(set(pids.tolist())), "seen_in_training": seen},
+    }
+    protocol = f"{_describe(mixture, found)} of: " + " | ".join(describe_protocol(c.cfg) for c in found)
+    files = ", ".join(c.config_file for c in found)
+    return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "metrics.json", **more)
+
+
+def _describe(mixture: Mixture, found: list[Candidate]) -> str:
+    parts = (f"{w:.2f} {c.cfg.model.name} / {u:.4g}" for w, u, c in zip(mixture.weights, mixture.units, found))
+    return f"sum of distances {' + '.join(parts)}"
+
+
+def _of_target(engines: list, managers: list[DataManager], target: str, side: str):
+    return _extract(engines, managers, lambda data: data.test_loader[target][side], f"{target} {side}")
+
+
+def _extract(engines: list, managers: list[DataManager], loader, title: str):
+    """What :func:`extract` returns, with the embeddings of all models."""
+    runs = []
+    for engine, data in zip(engines, managers):
+        flip = engine.cfg.eval.flip
+        runs.append(extract(engine.embed, loader(data), engine.device, flip=flip, title=title))
+    _, pids, camids, paths = runs[0]
+    return MixedEmbedding([run[0] for run in runs]), pids, camids, paths
+
+
+def _demand_same_images(managers: list[DataManager]) -> None:
+    def listed(data: DataManager):
+        sides = [(name, side, rows) for name, sides in data.test_dataset.items() for side, rows in sides.items()]
+        return [
+            *((name, side, [tuple(row[:3]) for row in rows]) for name, side, rows in sides),
+            *((name, "train", [tuple(row[:3]) for row in data.sets[name].train]) for name in data.sources),
+        ]
+
+    first = listed(managers[0])
+    for data in managers[1:]:
+        if listed(data) != first:
+            raise DataError(
+                "models can be mixed if their configs have the same training and test sets; these have "
+                f"{managers[0].sources}, {managers[0].targets} and {data.sources}, {data.targets}, or other versions"
+            )
+
+
+def _were_trained_on(found: list[Candidate], data: DataManager, share: float) -> list[str]:
+    """Models that may have been trained on the persons the weights are chosen on."""
+    chosen: set[int] = set()
+    for name in data.sources:
+        pids = data.sets[name].pids
+        chosen |= {pids[label] for label in held_out_labels(len(pids), share)}
+    return [c.cfg.model.name for c in found if c.weights.pids is None or chosen & set(c.weights.pids)]
+
+
+test_mixed.__test__ = False  # not a test of pytest's

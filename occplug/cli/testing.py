@@ -1,0 +1,116 @@
+"""From `--config-file` and `--weights` to a model that is ready to be tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+import occplug
+from occplug.cli.session import build_engine
+from occplug.config import load_config, resolved_yaml
+from occplug.config_files import Setting
+from occplug.datamanager import DataManager, GeneratedDataManager
+from occplug.embedding import Embedding
+from occplug.errors import ConfigError
+from occplug.zoo import Entry, Index, read_index
+from occplug.zoo.fetching import fetch
+from occplug.zoo.weights import TestWeights, fill, needed_tensors, read_test_weights, save_small
+
+__all__ = ["Candidate", "candidates", "config_path", "engine_of", "probe", "save_small_file"]
+
+ZOO = "zoo://"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A config and the weights to be tested with it."""
+
+    cfg: CfgNode
+    config_file: str
+    weights: TestWeights
+
+
+def candidates(config_files: list[str], addresses: list[str], options: list) -> list[Candidate]:
+    """Configs and weights in pairs, read and checked.
+
+    Args:
+        config_files: one a weight file; none where all weights are of the zoo, whose entries name theirs.
+        addresses: paths, or `zoo://` names.
+        options: config keys over every config.
+
+    Raises:
+        ConfigError: numbers that do not pair up, no such zoo entry, or what `load_config` objects to.
+        CheckpointError: weights that cannot be fetched or read.
+    """
+    if not config_files and all(address.startswith(ZOO) for address in addresses):
+        config_files = [None] * len(addresses)
+    if len(config_files) != len(addresses):
+        raise ConfigError(
+            f"{len(addresses)} times --weights and {len(config_files)} times --config-file: give one of each for a "
+            "model; weights of the zoo (zoo://NAME) alone need no config file"
+        )
+    index = read_index() if any(address.startswith(ZOO) for address in addresses) else None
+    return [_candidate(file, address, options, index) for file, address in zip(config_files, addresses)]
+
+
+def _candidate(config_file: str | None, address: str, options: list, index: Index | None) -> Candidate:
+    if not address.startswith(ZOO):
+        cfg = load_config(config_file, options)
+        return Candidate(cfg, config_file, read_test_weights(address))
+    entry = index.find(address)
+    if config_file is None:
+        config_file = str(config_path(entry))
+        own = [Setting("data.save_dir", f"log/zoo/{entry.name}", entry.name)]
+        options = [*own, *_settings(entry), *options]
+    cfg = load_config(config_file, options)
+    path = fetch(index, entry)
+    return Candidate(cfg, config_file, read_test_weights(path, entry.checkpoint.format, cfg))
+
+
+def _settings(entry: Entry) -> list[Setting]:
+    return [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
+
+
+def config_path(entry: Entry) -> Path:
+    """The entry's config file. Raises ConfigError if the package is not used from a checkout."""
+    path = Path(occplug.__file__).parents[1] / entry.config
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: configs come with the repository; give yours with --config-file")
+    return path
+
+
+def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: torch.device):
+    """The engine that tests `candidate`. Raises CheckpointError if its weights do not fit its config."""
+    cfg, weights = candidate.cfg, candidate.weights
+    engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
+    engine.model.eval()
+    fill(engine.model, weights, lambda: probe(engine, cfg, device))
+    return engine
+
+
+def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
+    """Write to `path` what of `weights` a test with `cfg` needs. Raises CheckpointError if they do not fit.
+
+    Args:
+        name: of the zoo entry, for the file's header.
+    """
+    device = torch.device("cpu")
+    stand_in = cfg.clone()  # an engine wants data; a few generated pictures will do
+    stand_in.defrost()
+    stand_in.train.batch_size, stand_in.data.workers = 2 * cfg.sampler.num_instances, 0
+    engine = engine_of(Candidate(cfg, "", weights), GeneratedDataManager(stand_in), path.parent, device)
+    state = engine.model.state_dict()
+    wanted = needed_tensors(engine.model, lambda: probe(engine, cfg, device))
+    kept = {key: state[key] for key in wanted}
+    header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
+    save_small(path, kept, weights.num_classes, weights.num_cameras, **header)
+
+
+@torch.no_grad()
+def probe(engine, cfg, device: torch.device) -> Embedding:
+    """What `engine` makes of one picture, always the same, of the config's size."""
+    images = torch.rand(1, 3, cfg.data.height, cfg.data.width, generator=torch.Generator().manual_seed(0))
+    return engine.embed(images.to(device), torch.zeros(1, dtype=torch.long, device=device))

@@ -1,0 +1,258 @@
+"""`occplug zoo`: what is in the model zoo, its weights, its table, and whether its figures still come out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from tabulate import tabulate
+
+from occplug.cli.arguments import parse_options
+from occplug.cli.session import start_logging
+from occplug.cli.test import test
+from occplug.cli.testing import Candidate, config_path, save_small_file
+from occplug.cli.train import train
+from occplug.config import load_config
+from occplug.config_files import Setting
+from occplug.engine import write_atomically
+from occplug.errors import ConfigError
+from occplug.zoo import INDEX, Entry, Index, read_index
+from occplug.zoo.adding import entry_of_config
+from occplug.zoo.exporting import measured, read_runs, with_file
+from occplug.zoo.fetching import cached_file, fetch
+from occplug.zoo.table import markdown
+from occplug.zoo.verifying import Finding, compare
+from occplug.zoo.weights import read_test_weights
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv` and do what it says."""
+    parser = argparse.ArgumentParser("occplug zoo", description="The model zoo.", allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, (function, text, arguments) in ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for words, options in arguments:
+            action.add_argument(*words, **options)
+        action.add_argument("--index", type=Path, default=INDEX, metavar="FILE", help="another index.yaml")
+        action.set_defaults(function=function)
+    args, options = parse_options(parser, argv)
+    if options and args.action not in ("verify", "export"):
+        raise ConfigError(f"occplug zoo {args.action} takes no config keys, found: {' '.join(options)}")
+    start_logging()
+    args.options = options
+    args.command = "python tools/zoo.py " + " ".join(argv)
+    args.function(args, read_index(args.index))
+
+
+# ---------------------------------------------------------------------- looking
+
+
+def _list(args, index: Index) -> None:
+    """One line an entry."""
+    rows = []
+    for entry in index.entries.values():
+        if args.text in entry.name:
+            best = entry.published[0] if entry.published else None
+            figures = (
+                "" if best is None else " / ".join("-" if v is None else f"{v:.1f}" for v in (best.mAP, best.rank1))
+            )
+            rows.append([entry.name, figures, "measured" if entry.ours else "", _place(index, entry)])
+    if not rows:
+        raise ConfigError(f"no entry's name holds {args.text!r}; leave it out to see all {len(index.entries)}")
+    print(tabulate(rows, ["zoo://", "published mAP / R1", "ours", "weights"], disable_numparse=True))
+
+
+def _place(index: Index, entry: Entry) -> str:
+    if entry.checkpoint is None:
+        return "none"
+    if index.path_of(entry) is not None:
+        return "in the package"
+    return "downloaded" if cached_file(entry).is_file() else "to be downloaded"
+
+
+def _show(args, index: Index) -> None:
+    """Everything about one entry."""
+    entry = index.find(args.name)
+    print(Index(index.file, {}, {entry.name: entry}).text().partition("entries:\n")[2].strip())
+    for kind, name in entry.licence.items():
+        print(f"licence of {kind}: {index.licences[kind][name]}")
+    print(f"weights: {_place(index, entry)}")
+
+
+def _download(args, index: Index) -> None:
+    """Fetch weights and print where they are."""
+    for name in args.names:
+        print(fetch(index, index.find(name)))
+
+
+def _table(args, index: Index) -> None:
+    """Write model_zoo.md."""
+    write_atomically(args.output, lambda temporary: temporary.write_text(markdown(index), encoding="utf-8"))
+    print(f"{args.output}: {len(index.entries)} entries")
+
+
+# ---------------------------------------------------------------------- adding
+
+
+def _add(args, index: Index) -> None:
+    """Entries for config files; what is measured and where weights are stays."""
+    for file in args.config_file:
+        new = entry_of_config(file, args.name)
+        old = index.entries.get(new.name)
+        if old is not None:
+            new = dataclasses.replace(new, ours=old.ours, checkpoint=old.checkpoint, log=old.log)
+        index.put(new)
+        print(f"{new.name}: {'as its config says now' if old else 'added'}")
+    index.write()
+
+
+def _export(args, index: Index) -> None:
+    """Figures, and one checkpoint, of finished runs."""
+    entry = index.find(args.name)
+    base = load_config(config_path(entry), _settings(entry))
+    runs = read_runs(args.runs, entry, base)
+    ours = measured(runs, entry, base, args.trained_by or "python tools/train.py --config-file " + entry.config)
+    entry = dataclasses.replace(entry, ours=ours, checkpoint=entry.checkpoint if args.no_weights else None)
+    if not args.no_weights:
+        entry = _with_weights(args, index, entry, runs)
+    index.put(entry)
+    index.write()
+    print(f"{entry.name}: {len(runs)} seeds; now run: python tools/zoo.py table")
+
+
+def _with_weights(args, index: Index, entry: Entry, runs: list) -> Entry:
+    seeds = [run.cfg.train.seed for run in runs]
+    if args.seed is not None and args.seed not in seeds:
+        raise ConfigError(f"--seed is {args.seed}, but the runs have the seeds {seeds}")
+    run = runs[0] if args.seed is None else runs[seeds.index(args.seed)]
+    path = index.file.parent / "checkpoints" / f"{entry.name.replace('/', '-')}.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        save_small_file(made, run.cfg, read_test_weights(run.checkpoint), entry.name)
+        if not args.unchecked:
+            cfg = load_config(
+                run.folder / "config.yaml", ["data.save_dir", str(Path(folder) / "replay"), *args.options]
+            )
+            metrics = test(Candidate(cfg, entry.config, read_test_weights(made)))
+            start_logging()
+            recorded = next(r for r in entry.ours.runs if r.seed == run.cfg.train.seed)
+            finding = compare(entry, recorded, metrics, cfg)
+            print("\n".join(finding.lines()))
+            if not finding.passed:
+                raise ConfigError(f"{entry.name}: the small file does not give the run's figures; nothing is written")
+        probe = dataclasses.replace(index, file=made.parent / "index.yaml")
+        with_file(probe, entry, made, run.cfg.train.seed)  # refuses what is too large before anything is written
+        write_atomically(path, lambda temporary: temporary.write_bytes(made.read_bytes()))
+    return with_file(index, entry, path, run.cfg.train.seed)
+
+
+def _settings(entry: Entry) -> list[Setting]:
+    return [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
+
+
+# ---------------------------------------------------------------------- verifying
+
+
+def _verify(args, index: Index) -> None:
+    """Replay entries; an exit status of 2 if a figure has moved."""
+    names = args.names or [name for name, e in index.entries.items() if e.ours and index.path_of(e)]
+    failed = []
+    for name in names:
+        entry = index.find(name)
+        finding = _replay(args, index, entry)
+        start_logging()
+        print(f"\n{entry.name}\n  " + "\n  ".join(finding.lines()))
+        failed += [] if finding.passed else [entry.name]
+    if failed:
+        raise ConfigError(f"{len(failed)} of {len(names)} entries do not give their figures: {', '.join(failed)}")
+    print(f"\n{len(names)} entries give their figures")
+
+
+def _replay(args, index: Index, entry: Entry) -> Finding:
+    if entry.ours is None:
+        raise ConfigError(f"{entry.name} has no figures of ours to compare with; python tools/zoo.py export fills them")
+    point = entry.checkpoint
+    if point is None and not args.train:
+        raise ConfigError(f"{entry.name} has no weights to evaluate; --train trains it again")
+    seed = point.seed if point is not None and point.seed is not None else entry.ours.runs[0].seed
+    run = next(run for run in entry.ours.runs if run.seed == seed)
+    measured_with = [Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in entry.ours.config.items()]
+    folder = Path(args.save_dir) / entry.name / ("train" if args.train else "test")
+    options = [*_settings(entry), *measured_with, "train.seed", seed, "data.save_dir", str(folder)]
+    options += args.options
+    cfg = load_config(config_path(entry), options)
+    weights = read_test_weights(fetch(index, entry), point.format, cfg) if point is not None else None
+    before = _config_of(weights.config) if weights is not None and weights.config else None
+    if args.train:
+        metrics = train(cfg, entry.config, resume=(folder / "checkpoints" / "last.pth").exists())
+    else:
+        metrics = test(Candidate(cfg, entry.config, weights))
+    return compare(entry, run, metrics, cfg, before, trained=args.train)
+
+
+def _config_of(text: str):
+    """The config that `text` is, keys that came later at their defaults."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(text, encoding="utf-8")
+        return load_config(file)
+
+
+_NAME = (("name",), {"metavar": "NAME", "help": "method/variant/data, zoo:// allowed"})
+_NAMES = (("names",), {"metavar": "NAME", "nargs": "+", "help": "method/variant/data, zoo:// allowed"})
+_ROOT = (("--root",), {"metavar": "DIR", "help": "folder that holds the data sets (data.root)"})
+ACTIONS = {
+    "list": (
+        _list,
+        "print the entries",
+        [(("text",), {"nargs": "?", "default": "", "metavar": "TEXT", "help": "only names that hold TEXT"})],
+    ),
+    "show": (_show, "print one entry", [_NAME]),
+    "download": (_download, "fetch and check weights", [_NAMES]),
+    "verify": (
+        _verify,
+        "replay the evaluation of entries and say what a difference is due to",
+        [
+            (("names",), {"metavar": "NAME", "nargs": "*", "help": "entries; none: all with weights in the package"}),
+            _ROOT,
+            (
+                ("--train",),
+                {"action": "store_true", "help": "train again (one seed) in place of evaluating the weights"},
+            ),
+            (("--save-dir",), {"default": "log/verify", "metavar": "DIR", "help": "log/verify"}),
+        ],
+    ),
+    "table": (
+        _table,
+        "write model_zoo.md",
+        [(("--output",), {"type": Path, "default": Path("model_zoo.md"), "metavar": "FILE", "help": "model_zoo.md"})],
+    ),
+    "add": (
+        _add,
+        "add entries for config files, or take over what their headers say now",
+        [
+            (("--config-file",), {"type": Path, "nargs": "+", "required": True, "metavar": "F"}),
+            (("--name",), {"metavar": "NAME", "help": "of a single entry; by default made from the config"}),
+        ],
+    ),
+    "export": (
+        _export,
+        "fill an entry from finished runs: figures of every seed, and a small checkpoint of one",
+        [
+            _NAME,
+            (
+                ("--runs",),
+                {"type": Path, "nargs": "+", "required": True, "metavar": "DIR", "help": "one folder a seed"},
+            ),
+            (("--trained-by",), {"metavar": "COMMAND", "help": "the command that trained them"}),
+            (("--seed",), {"type": int, "metavar": "K", "help": "whose weights to keep (the lowest)"}),
+            (("--no-weights",), {"action": "store_true", "help": "figures alone"}),
+            (("--unchecked",), {"action": "store_true", "help": "do not evaluate the small file before it is kept"}),
+            _ROOT,
+        ],
+    ),
+}

@@ -1,0 +1,91 @@
+"""A zoo entry from a config file: what it is follows from its keys, what is published from its header."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from occplug.config import load_config
+from occplug.errors import ConfigError
+from occplug.registry import METHODS, names
+from occplug.zoo.index import Entry, Published
+
+__all__ = ["entry_of_config"]
+
+_TAGS = {"clip_vit_b16": "vit_b16", "clip_rn50": "rn50", "clip_vit_tiny": "vit_tiny"}
+_PUBLISHED = re.compile(r"Published mAP / Rank-1: (?:(\d+\.\d|-) / (\d+\.\d|-)|not published)(.*)")
+_LINES = ("Run:", "Published", "Source:", "Measured", "Not measured")
+
+
+def entry_of_config(file: Path, name: str | None = None) -> Entry:
+    """The entry of a file of `configs/`, without figures of ours and without checkpoint.
+
+    Args:
+        name: method/variant/data; by default made from the method, backbone and file name.
+
+    Raises:
+        ConfigError: as `load_config`; or the header has no line of published figures.
+    """
+    cfg = load_config(file)
+    header = _header(file)
+    licence = {"code": cfg.model.name, "weights": "none", "data": cfg.data.sources[0]}
+    if cfg.model.name in names(METHODS):
+        licence["weights"] = cfg.backbone.weights
+    else:
+        licence |= {"code": "torchreid", "weights": "imagenet" if cfg.model.pretrained else "none"}
+    published, remark = _published(header, file)
+    return Entry(
+        name=name or _name(cfg, file.stem),
+        method=cfg.model.name,
+        config=f"configs/{file.name}",
+        data=cfg.data.targets[0],
+        published=published,
+        notes=" ".join([*remark, *header["notes"]]),
+        licence=licence,
+    )
+
+
+def _name(cfg, stem: str) -> str:
+    method, data = cfg.model.name, stem.rpartition("_")[2]
+    if method not in names(METHODS):
+        return f"torchreid/{method}/{data}"
+    hybrid = cfg.backbone.get(cfg.backbone.name) or {}
+    backbone = hybrid.get("clip", cfg.backbone.name)  # of a hybrid, the CLIP tower in it
+    tag = _TAGS.get(backbone, backbone)
+    words = stem.removeprefix(method).removesuffix(data).replace(f"_{tag}_", "_").strip("_")
+    return f"{method}/{'_'.join(filter(None, [tag, words]))}/{data}"
+
+
+def _header(file: Path) -> dict[str, list[str]]:
+    """Sentences of the comment at the file's head: `published`, `source`, and `notes`, which are all others."""
+    found: dict[str, list[str]] = {"published": [], "source": [], "notes": []}
+    where = None  # of the present sentence; None for lines that are of no use here
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("# "):
+            break
+        text = line[2:]
+        start = next((word for word in _LINES if text.startswith(word)), None)
+        if start is not None:
+            where = {"Published": "published", "Source:": "source"}.get(start)
+            text = text.removeprefix("Source: ")
+        elif where not in (None, "notes") and found[where][-1].endswith("."):
+            where = "notes"  # a sentence of its own, not the rest of one
+        if where is not None:
+            found[where].append(text)
+    return found
+
+
+def _published(header: dict[str, list[str]], file: Path) -> tuple[tuple[Published, ...], list[str]]:
+    """What the header says is published, and its remark on that."""
+    match = _PUBLISHED.match(" ".join(header["published"]))
+    if match is None:
+        raise ConfigError(f"{file}: its header needs a line '# Published mAP / Rank-1: 12.3 / 45.6' or 'not published'")
+    figures = [None if value in (None, "-") else float(value) for value in match.groups()[:2]]
+    remark = match[3].strip(" .")
+    if figures == [None, None]:
+        return (), [f"Not published {remark}."] if remark else []
+    remark = remark.strip("()")
+    source = " ".join(header["source"]).rstrip(".")
+    if not source:
+        raise ConfigError(f"{file}: its header gives published figures and needs a line '# Source: ...'")
+    return (Published(*figures, source),), [f"{remark[0].upper()}{remark[1:]}."] if remark else []

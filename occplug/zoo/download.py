@@ -1,0 +1,261 @@
+"""Files from the network: whole and checked, or not there at all.
+
+A download goes to `NAME.part` beside its target. If it is interrupted, the next call goes on where it stopped, as long
+as the server says (`If-Range`) or the checksum shows that it is still the same file. Only a complete file of the right
+size and checksum gets the target's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import logging
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import gdown
+from gdown.exceptions import FileURLRetrievalError
+from tqdm import tqdm
+
+from occplug.errors import CheckpointError
+
+__all__ = ["download", "file_sha256"]
+
+_log = logging.getLogger(__name__)
+_BLOCK = 1 << 18
+_LATER = {408, 425, 429, 500, 502, 503, 504}  # statuses that may pass
+_PAGE = re.compile(rb"\s*<(!doctype html|html|head)", re.I)
+_REASONS = {401: "a login is needed", 403: "access is forbidden", 404: "there is no such file", 410: "it was removed"}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What to fetch, what it must be, and how long to try."""
+
+    source: str  # for messages
+    target: Path
+    sha256: str | None
+    size: int | None
+    attempts: int
+    wait: float
+    timeout: float
+    progress: bool | None
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.part")
+
+    @property
+    def mark(self) -> Path:
+        """Holds the server's mark (ETag or date) of the file that `part` is the beginning of."""
+        return self.target.with_name(f"{self.target.name}.part.mark")
+
+    def error(self, reason: str, cure: str = "") -> CheckpointError:
+        cure = cure or f"try again later, or fetch it elsewhere and put it at {self.target}"
+        return CheckpointError(f"{self.source} could not be downloaded: {reason}; {cure}")
+
+    def discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.mark.unlink(missing_ok=True)
+
+
+class _Interrupted(Exception):
+    """A failure after which another attempt may succeed."""
+
+
+def download(
+    target: Path,
+    url: str | None = None,
+    drive: str | None = None,
+    sha256: str | None = None,
+    size: int | None = None,
+    attempts: int = 4,
+    wait: float = 1.0,
+    timeout: float = 20.0,
+    progress: bool | None = None,
+) -> Path:
+    """Fetch the file at `url`, or the one with the Google Drive id `drive`, to `target`; returns `target`.
+
+    Args:
+        sha256, size: what the file must have; None where not known.
+        attempts: how often in all; between two of them it waits `wait` seconds, then twice as long, and so on.
+        timeout: seconds for the server to answer.
+        progress: show a bar; None means only on a terminal.
+
+    Raises:
+        CheckpointError: no network, no such file, a web page in place of a file (Drive's quota page), another size or
+            checksum than stated, another process at the same file, or a disk that cannot be written. `target` is then
+            as it was.
+    """
+    source = url if url is not None else f"Google Drive file {drive}"
+    job = _Job(source, Path(target), sha256, size, attempts, wait, timeout, progress)
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(job):
+            _log.info("downloading %s", source)
+            _from_drive(job, drive) if url is None else _from_url(job, url)
+            _check(job)
+            os.replace(job.part, job.target)
+            job.discard()
+    except OSError as error:
+        raise job.error(f"{job.target.parent} cannot be written ({error.strerror or error})") from error
+    return job.target
+
+
+def file_sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _alone(job: _Job):
+    """Inside, no other process downloads the same file."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with job.target.with_name(f".{job.target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise job.error("another process is downloading it", "wait for it to finish") from None
+        yield
+
+
+# ---------------------------------------------------------------------- a web server
+
+
+def _from_url(job: _Job, url: str) -> None:
+    """Complete `job.part` from `url`, in as many attempts as there are."""
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise job.error("its address begins with neither http: nor https:", "correct the address")
+    for attempt in range(1, job.attempts + 1):
+        try:
+            _read_on(job, url)
+            return
+        except _Interrupted as error:
+            if attempt == job.attempts:
+                raise job.error(str(error)) from error
+            pause = job.wait * 2 ** (attempt - 1)
+            _log.warning("%s: %s; attempt %d in %g s", url, error, attempt + 1, pause)
+            time.sleep(pause)
+
+
+def _read_on(job: _Job, url: str) -> None:
+    """One attempt: what is missing of `job.part`, or all of it if the server's file is another one by now."""
+    done = job.part.stat().st_size if job.part.exists() else 0
+    mark = job.mark.read_text() if job.mark.exists() else ""
+    if done and not mark and job.sha256 is None:
+        done = 0  # nothing would show that the beginning belongs to the rest
+    if job.size is not None and done == job.size:
+        return
+    headers = {"User-Agent": "occplug", "Accept-Encoding": "identity"}
+    if done:
+        headers |= {"Range": f"bytes={done}-"} | ({"If-Range": mark} if mark else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=job.timeout) as answer:
+            _receive(job, answer, done)
+    except urllib.error.HTTPError as error:
+        _refused(job, error.code)
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise _Interrupted(f"no answer, or a broken connection ({reason or type(error).__name__})") from error
+
+
+def _refused(job: _Job, status: int) -> None:
+    if status == 416:  # more is there than the server has
+        job.discard()
+        raise _Interrupted("the server's file is shorter than the part that was here")
+    if status in _LATER:
+        raise _Interrupted(f"the server answered with status {status}")
+    raise job.error(f"status {status}, {_REASONS.get(status, 'refused')}", "check its address in the zoo's index")
+
+
+def _receive(job: _Job, answer, done: int) -> None:
+    if answer.headers.get_content_type() == "text/html":
+        raise _page_error(job)
+    if answer.status != 206:
+        done = 0
+    job.mark.write_text(_mark(answer.headers))
+    length = answer.headers.get("Content-Length")
+    total = done + int(length) if length is not None else None
+    hidden = not (sys.stderr.isatty() if job.progress is None else job.progress)
+    bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=job.target.name, disable=hidden, leave=False)
+    with bar, job.part.open("r+b" if done else "wb") as part:
+        part.seek(done)
+        while block := answer.read(_BLOCK):
+            part.write(block)
+            bar.update(len(block))
+        received = part.tell()
+    if total is not None and received < total:
+        raise _Interrupted(f"the connection ended after {received} of {total} bytes")
+
+
+def _mark(headers) -> str:
+    """What `If-Range` may be given: a strong ETag, or the date of the last change."""
+    tag = headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
+
+
+# ---------------------------------------------------------------------- Google Drive
+
+
+def _from_drive(job: _Job, drive: str) -> None:
+    """Complete `job.part` from Google Drive; gdown answers its questions and goes on with its own partial files."""
+    quiet = not (sys.stderr.isatty() if job.progress is None else job.progress)
+    whole = job.target.with_name(f"{job.target.name}.drive")
+    for attempt in range(1, job.attempts + 1):
+        try:
+            if gdown.download(id=drive, output=str(whole), quiet=quiet, resume=True) is None:
+                raise FileURLRetrievalError("no file behind this id")
+            os.replace(whole, job.part)
+            return
+        except FileURLRetrievalError as error:  # a page of Google's that says no
+            reason = " ".join(str(error).split()) or "refused"
+            raise _page_error(job, f" ({reason[:200]})", drive) from error
+        except Exception as error:  # requests', urllib3's and gdown's own, by version
+            if attempt == job.attempts:
+                reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+                raise job.error(f"no answer from Google Drive ({reason})", _by_hand(job, drive)) from error
+            time.sleep(job.wait * 2 ** (attempt - 1))
+
+
+def _by_hand(job: _Job, drive: str | None) -> str:
+    address = f"https://drive.google.com/file/d/{drive}/view" if drive else job.source
+    return f"open {address} in a browser and put the file at {job.target}"
+
+
+def _page_error(job: _Job, told: str = "", drive: str | None = None) -> CheckpointError:
+    job.discard()
+    reason = "a web page came in place of the file: over its download quota, or not public any more"
+    return job.error(f"{reason}{told}", _by_hand(job, drive))
+
+
+# ---------------------------------------------------------------------- afterwards
+
+
+def _check(job: _Job) -> None:
+    """Refuse and remove a complete `job.part` that is not what was asked for."""
+    found = job.part.stat().st_size
+    with job.part.open("rb") as file:
+        start = file.read(512)
+    if _PAGE.match(start):
+        raise _page_error(job)
+    if not found or (job.size is not None and found != job.size):
+        job.discard()
+        raise job.error(
+            f"it has {found} bytes, expected {job.size or 'some'}", "the index may be wrong, or the file new"
+        )
+    if job.sha256 is not None and (digest := file_sha256(job.part)) != job.sha256:
+        job.discard()
+        raise job.error(f"its sha256 is {digest}, expected {job.sha256}", "try again; else the file has been changed")

@@ -1,0 +1,71 @@
+"""The weight file of a zoo entry, on this machine and checked."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from occplug.errors import CheckpointError, ConfigError
+from occplug.files import write_atomically
+from occplug.zoo.download import download, file_sha256
+from occplug.zoo.index import Entry, Index
+
+__all__ = ["CACHE_VARIABLE", "cache_folder", "cached_file", "fetch"]
+
+_log = logging.getLogger(__name__)
+CACHE_VARIABLE = "OCCPLUG_ZOO"
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `$OCCPLUG_ZOO`, else `occplug/zoo` in the user's cache folder."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "occplug" / "zoo"
+
+
+def cached_file(entry: Entry) -> Path:
+    """Where the download of `entry` lies, or would lie."""
+    return cache_folder() / f"{entry.name}.pth"
+
+
+def fetch(index: Index, entry: Entry, **options) -> Path:
+    """The checked weight file of `entry`; downloaded at the first call.
+
+    Where the index does not know the checksum, the first download's is kept beside the file and demanded ever after.
+
+    Args:
+        options: of :func:`occplug.zoo.download.download`.
+
+    Raises:
+        ConfigError: the entry has no weights.
+        CheckpointError: not on this machine and not to be had, or not the file the index means.
+    """
+    point = entry.checkpoint
+    if point is None:
+        raise ConfigError(
+            f"the zoo's {entry.name} has no weights: train it with tools/train.py --config-file {entry.config}, or "
+            "give --weights a file"
+        )
+    own = index.path_of(entry)
+    if own is not None:
+        _demand(own, point.sha256, "the index and the file do not belong together; restore both from git")
+        return own
+    path = cached_file(entry)
+    known = path.with_name(f"{path.name}.sha256")
+    if not path.is_file():
+        known.unlink(missing_ok=True)
+        download(path, point.url, point.drive, sha256=point.sha256, size=point.size, **options)
+    digest = point.sha256 or (known.read_text().strip() if known.is_file() else None)
+    found = _demand(path, digest, "delete it, and it is downloaded again")
+    if point.sha256 is None and not known.is_file():
+        _log.warning("%s: the index knows no checksum; from now on it must keep its sha256 %s", path, found)
+        write_atomically(known, lambda temporary: temporary.write_text(f"{found}\n"))
+    return path
+
+
+def _demand(path: Path, sha256: str | None, cure: str) -> str:
+    found = file_sha256(path)
+    if sha256 is not None and found != sha256:
+        raise CheckpointError(f"{path}: its sha256 is {found}, expected {sha256}; {cure}")
+    return found

@@ -1,0 +1,116 @@
+"""Do an entry's figures still come out, and if not, what has changed?"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+from occplug.zoo.exporting import public
+from occplug.zoo.index import FIGURES, Entry, Measured, Run
+
+__all__ = ["TOLERANCE", "Finding", "compare"]
+
+# How far a figure of the same weights may move: fp16 storage and other processors' rounding, about one query in 500
+TOLERANCE = 0.002
+_TRAINING_SPREAD = 3.0  # how many standard deviations over seeds a figure of a new training may move
+
+
+@dataclass
+class Finding:
+    """The outcome of a replay.
+
+    Args:
+        figures: name -> (recorded, found, tolerance).
+        causes: what differs, by kind (data, config, code, versions), each with its details.
+    """
+
+    figures: dict[str, tuple[float, float, float]]
+    causes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all figures are within their tolerance."""
+        return all(abs(found - recorded) <= allowed for recorded, found, allowed in self.figures.values())
+
+    def lines(self) -> list[str]:
+        """The outcome in words, figures in per cent."""
+        lines = []
+        for name, (recorded, found, allowed) in self.figures.items():
+            verdict = "same" if abs(found - recorded) <= allowed else "DIFFERS"
+            change = f"{100 * (found - recorded):+.2f}, tolerance {100 * allowed:.2f}"
+            lines.append(f"{name}: recorded {100 * recorded:.2f}, now {100 * found:.2f} ({change}): {verdict}")
+        lines += [f"not the same {kind}: {text}" for kind, text in self.causes.items()]
+        return [*lines, self.verdict()]
+
+    def verdict(self) -> str:
+        """One sentence: passed, or what the difference is due to."""
+        if self.passed:
+            return "passed" + (", although other things differ, see above" if self.causes else "")
+        for kind in ("data", "config"):
+            if kind in self.causes:
+                return f"failed: due to {kind}; make that the same first"
+        if "code" in self.causes:
+            return "failed: due to the code (or to numerics, if its changes do not touch what is computed)"
+        return "failed: weights, data, config and code are the same, so it is due to numerics (versions, processor)"
+
+
+def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bool = False) -> Finding:
+    """What has become of the recorded `run` in a replay.
+
+    Args:
+        metrics: of the replay, as `metrics.json` has them.
+        cfg: the replay's config, from the entry's file as it is today.
+        before: the config that the run had, None where the entry has no file that tells.
+        trained: the replay is a new training, whose figures may move with the spread over seeds.
+    """
+    ours = entry.ours
+    found = metrics["targets"][entry.data]
+    figures = {key: (run.figures[key], found[key], _tolerance(ours, key, trained)) for key in FIGURES}
+    candidates = {
+        "data": _data(ours, metrics["data"]),
+        "config": _config(ours, public(cfg), public(before or cfg), metrics["protocol"]),
+        "code": _changed(ours.revision, metrics["record"]["revision"]),
+        "versions": _versions(ours, metrics["record"]),
+    }
+    return Finding(figures, {kind: text for kind, text in candidates.items() if text})
+
+
+def _tolerance(ours: Measured, key: str, trained: bool) -> float:
+    values = [run.figures[key] for run in ours.runs]
+    if not trained or len(values) < 2:
+        return TOLERANCE
+    return max(TOLERANCE, _TRAINING_SPREAD * statistics.stdev(values))
+
+
+def _data(ours: Measured, now: dict[str, dict]) -> str:
+    lines = []
+    for name, before in ours.data.items():
+        if name not in now:
+            lines.append(f"{name} was not read")
+            continue
+        counts = [f"{key} {before[key]} then, {now[name][key]} now" for key in before if before[key] != now[name][key]]
+        if counts:
+            lines.append(f"{name}: {', '.join(counts)}")
+    return "; ".join(lines)
+
+
+def _config(ours: Measured, now: dict[str, object], before: dict[str, object], protocol: str) -> str:
+    """Keys whose value is not what the run was made with."""
+    lines = [f"{key} {value!r} then, {now.get(key)!r} now" for key, value in before.items() if now.get(key) != value]
+    if protocol != ours.protocol:
+        lines.append(f"protocol {ours.protocol!r} then, {protocol!r} now")
+    return "; ".join(lines)
+
+
+def _changed(before: str, now: str) -> str:
+    if before == "not recorded" or (before == now and not now.endswith("+")):
+        return ""
+    return f"revision {before} then, {now} now (+: with changes)"
+
+
+def _versions(ours: Measured, record: dict) -> str:
+    now = record["versions"]
+    lines = [f"{name} {v} then, {now.get(name)} now" for name, v in ours.versions.items() if now.get(name) != v]
+    if ours.machine not in ("not recorded", record["machine"]):
+        lines.append(f"machine {ours.machine} then, {record['machine']} now")
+    return "; ".join(lines)

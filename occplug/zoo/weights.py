@@ -1,0 +1,205 @@
+"""Weight files that hold what testing needs and no more, and the reading of all kinds of weights for a test.
+
+A small file is safetensors: fp16 where that loses no more than precision, with the resolved config, the numbers of
+identities and cameras, and where it is from in its header. Tensors that only training reads are left out. What those
+are nobody lists: a tensor is needed if the embedding changes when it is made not-a-number.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from occplug.backbones.keys import demand_fit
+from occplug.embedding import Embedding
+from occplug.engine.checkpoint import load_checkpoint, load_weights
+from occplug.errors import CheckpointError
+from occplug.files import write_atomically
+from occplug.importers import load_official
+from occplug.importers.torchreid_stock import StockModel
+
+__all__ = ["TestWeights", "fill", "needed_tensors", "read_test_weights", "save_small"]
+
+_log = logging.getLogger(__name__)
+FORMAT = "occplug-test-1"
+_HALF_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class TestWeights:
+    """Weights as a test takes them.
+
+    Args:
+        state: tensors by our names, floats in float32.
+        num_classes, num_cameras: of the model they belong to.
+        where: the file, for messages.
+        is_whole: they are all of a model's; else those that testing does not need may be missing.
+        config: the resolved config as yaml text, where the file has it.
+        pids: persons it was trained on, where the file has them.
+    """
+
+    __test__ = False  # no class of tests
+
+    state: dict[str, Tensor]
+    num_classes: int
+    num_cameras: int
+    where: str
+    is_whole: bool
+    config: str | None = None
+    pids: tuple[int, ...] | None = None
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
+    """The weights in the file `path`, onto the CPU, without running code that may be in it.
+
+    Args:
+        form: "occplug" for a checkpoint of ours (`.pth`) or a small file (`.safetensors`), else a source of
+            `load_official`; those are read for the image size and neck of `cfg`.
+
+    Raises:
+        CheckpointError: missing, damaged, unsafe to read, or not of that form.
+    """
+    path = Path(path)
+    if form != "occplug":
+        return _official(path, form, cfg)
+    if path.suffix == ".safetensors":
+        return _small(path)
+    content = load_checkpoint(path)
+    state, config = content["state_dict"], content["config"]
+    if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
+        return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
+    pids = tuple(content["pids"])
+    return TestWeights(state, len(pids), len(content["cameras"]), str(path), True, config, pids)
+
+
+def _official(path: Path, form: str, cfg) -> TestWeights:
+    neck = cfg.method.neck if "neck" in cfg.method else "before"
+    module = load_official(form, path, image_size=(cfg.data.height, cfg.data.width), neck=neck)
+    classes = getattr(module, "num_classes", 1)
+    state = (module.net if isinstance(module, StockModel) else module).state_dict()
+    cameras = state.get("backbone.camera_embedding")
+    return TestWeights(state, classes, 1 if cameras is None else len(cameras), str(path), False)
+
+
+def _small(path: Path) -> TestWeights:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: damaged, cut off, or of another kind") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a small checkpoint of occplug (tools/zoo.py export or tools/convert.py)")
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    pids = json.loads(header["pids"])
+    sizes = int(header["num_classes"]), int(header["num_cameras"])
+    return TestWeights(state, *sizes, str(path), False, header["config"] or None, tuple(pids) if pids else None)
+
+
+def fill(model: nn.Module, weights: TestWeights, embed: Callable[[], Embedding]) -> None:
+    """Put `weights` into `model`, all or nothing.
+
+    Args:
+        embed: embeds an image with `model`; shows whether anything is missing that testing needs.
+
+    Raises:
+        CheckpointError: lists every unknown and wrongly shaped name, and the missing ones unless testing can do
+            without them.
+    """
+    if weights.is_whole:
+        load_weights(model, weights.state, weights.where)
+        return
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights.state]
+    expected = {name: tuple(value.shape) for name, value in own.items() if name not in missing}
+    demand_fit(weights.state, expected, weights.where, f"{type(model).__name__} of this config")
+    blanks = {name: _blank(own[name]) for name in missing}
+    model.load_state_dict({**blanks, **weights.state})
+    if missing and not _is_finite(embed()):
+        listed = ", ".join(missing)
+        raise CheckpointError(f"{weights.where} lacks tensors that testing with this config needs; missing: {listed}")
+    read = len(weights.state)
+    _log.info("%s: %d tensors read, %d not in it that only training needs", weights.where, read, len(missing))
+
+
+def _blank(value: Tensor) -> Tensor:
+    return torch.full_like(value, torch.nan) if value.is_floating_point() else value
+
+
+def _is_finite(embedding: Embedding) -> bool:
+    return bool(torch.isfinite(embedding.pack()).all())
+
+
+# ---------------------------------------------------------------------- writing
+
+
+@torch.no_grad()
+def needed_tensors(model: nn.Module, embed: Callable[[], Embedding]) -> list[str]:
+    """Names of the tensors of `model`'s state dict that its test embedding depends on; integers always count.
+
+    Whole modules are tried first, then their parts. The model's values are as before afterwards.
+
+    Args:
+        embed: embeds the same image with `model` each time.
+    """
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    wanted = embed().pack()
+
+    def matters(names: list[str]) -> bool:
+        kept = [state[name].clone() for name in names]
+        for name in names:
+            state[name].fill_(torch.nan)
+        try:
+            return not torch.equal(embed().pack(), wanted)
+        finally:
+            for name, value in zip(names, kept):
+                state[name].copy_(value)
+
+    def needed(names: list[str]) -> list[str]:
+        if not names or not matters(names):
+            return []
+        if len(names) == 1:
+            return names
+        half = len(names) // 2  # names are in the order of the modules, so halves are mostly whole modules
+        return needed(names[:half]) + needed(names[half:])
+
+    chosen = set(needed(list(state)))
+    return [name for name in model.state_dict() if name in chosen or name not in state]
+
+
+def save_small(path: Path, state: dict[str, Tensor], num_classes: int, num_cameras: int, **header) -> None:
+    """Write `state` as a small file: floats as fp16, or as they are where fp16 has not their range.
+
+    Args:
+        header: texts; `config` and `pids` (a list) are read again by :func:`read_test_weights`.
+
+    Raises:
+        CheckpointError: a value that is not finite.
+    """
+    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise CheckpointError(f"{path} is not written: not finite: {', '.join(bad)}")
+    tensors = {name: _narrow(value) for name, value in state.items()}
+    texts = {"config": "", "pids": [], **header, "num_classes": num_classes, "num_cameras": num_cameras}
+    texts = {key: text if isinstance(text, str) else json.dumps(text) for key, text in texts.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, {"format": FORMAT, **texts}))
+
+
+def _narrow(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    if not value.is_floating_point() or (value.numel() and value.abs().max() > _HALF_MAX):
+        return value.clone()
+    return value.half()

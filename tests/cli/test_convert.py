@@ -1,0 +1,65 @@
+"""Official files as ours, with every key told."""
+
+import pytest
+import torch
+
+from occplug.backbones.architectures import ARCHITECTURES
+from occplug.cli import main
+from occplug.config import default_config
+from occplug.method import build_method
+from occplug.torchreid_bridge import build_stock_model
+from occplug.zoo.weights import fill, read_test_weights
+from tests.importers.official import clip_reid_feature, clip_reid_state
+
+SIZES = {"width": 64, "layers": 3, "embed": 24, "heads": 4, "text": 32, "text_layers": 2}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    vision = {"image_size": 224, "patch_size": 16, "width": 64, "layers": 3, "head_width": 16}
+    sizes = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT, "quick_gelu": True}
+    monkeypatch.setitem(ARCHITECTURES, "clip_vit_b16", sizes)
+
+
+def convert(folder, state, source="clip_reid", *more):
+    torch.save(state, folder / "official.pth")
+    return main(["convert", "--source", source, str(folder / "official.pth"), str(folder / "ours.pth"), *more])
+
+
+def test_a_converted_file_embeds_as_the_official_code_and_every_key_is_told(tmp_path, capsys):
+    state = clip_reid_state(SIZES, 129, cameras=3)
+    assert convert(tmp_path, {f"module.{name}": value for name, value in state.items()}) == 0
+    told = capsys.readouterr().out
+    lines = {line.split()[1]: line for line in told.splitlines() if line.startswith(("read", "left"))}
+    assert lines.keys() == state.keys()
+    assert lines["cv_embed"] == "read     cv_embed [3, 64] -> backbone.camera_embedding"
+    assert lines["prompt_learner.token_suffix"].endswith("-> prompts.template")
+    assert f"{len(state)} tensors read, 0 left, none missing" in told
+    cfg = default_config("clip_reid", "clip_vit_b16", ["backbone.sie_camera", True])
+    weights = read_test_weights(tmp_path / "ours.pth")
+    assert (weights.num_classes, weights.num_cameras) == (5, 3)
+    method = build_method(cfg, 5, 3, pretrained=False).eval()
+    images, camids = torch.randn(2, 3, 256, 128), torch.tensor([2, 0])
+    fill(method, weights, lambda: method.embed(images, camids))
+    expected = clip_reid_feature(state, SIZES, images, 16, camids)
+    torch.testing.assert_close(method.embed(images, camids).vector, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_stock_model_and_another_image_size(tmp_path, capsys):
+    net = build_stock_model("osnet_x0_25", 9, "softmax", pretrained=False, use_gpu=False)
+    assert convert(tmp_path, net.state_dict(), "torchreid:osnet_x0_25") == 0
+    weights = read_test_weights(tmp_path / "ours.pth")
+    assert weights.num_classes == 9 and all(torch.equal(v, weights.state[k]) for k, v in net.state_dict().items())
+    assert convert(tmp_path, clip_reid_state(SIZES, 13), "clip_reid", "--height", "64", "--width", "48") == 0
+
+
+def test_a_missing_key_and_other_mistakes_leave_no_file(tmp_path, capsys):
+    state = clip_reid_state(SIZES, 129)
+    del state["bottleneck.bias"]
+    assert convert(tmp_path, state) == 2
+    assert "missing: bottleneck.bias" in capsys.readouterr().err and not (tmp_path / "ours.pth").exists()
+    assert convert(tmp_path, state, "clipreid") == 2
+    assert "did you mean 'clip_reid'" in capsys.readouterr().err
+    assert main(["convert", "--source", "clip_reid", "a", "b.bin"]) == 2
+    assert "checkpoints of ours end in .pth" in capsys.readouterr().err

@@ -1,0 +1,261 @@
+"""The zoo's commands: finished runs become entries that verify, and what differs is attributed."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from occplug.cli import main
+from occplug.config import load_config
+from occplug.datasets.synthocc import build
+from occplug.zoo import INDEX, read_index
+from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
+from occplug.zoo.table import markdown
+from occplug.zoo.verifying import compare
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs/clip_reid_synthocc.yaml")
+NAME = "clip_reid/vit_tiny/synthocc"
+BRIEF = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16"]
+BRIEF += ["method.stage1.epochs", "0", "method.stage2.epochs", "0"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    build(root, "tiny", workers=1, progress=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (1, 2):
+        words = ["train", "--config-file", CONFIG, "--root", str(data), *BRIEF, "train.seed", str(seed)]
+        assert main([*words, "data.save_dir", str(folder / f"seed{seed}")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(runs, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+    shutil.copy(INDEX, folder)
+    words = ["export", NAME, "--index", str(folder / "index.yaml"), "--root", str(data), "--trained-by", "make it"]
+    assert main(["zoo", *words, "--seed", "2", "--runs", str(runs / "seed2"), str(runs / "seed1")]) == 0
+    return folder
+
+
+@pytest.fixture
+def zoo(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+def test_the_document_is_that_of_the_index():
+    """Else run: python tools/zoo.py table"""
+    assert (ROOT / "model_zoo.md").read_text() == markdown(read_index())
+
+
+def test_checkpoints_in_the_repository_are_small():
+    index = read_index()
+    sizes = [path.stat().st_size for entry in index.entries.values() if (path := index.path_of(entry))]
+    assert max(sizes, default=0) <= LIMIT == 8_000_000 and sum(sizes) <= LIMIT_TOGETHER == 60_000_000
+    listed = {index.path_of(entry) for entry in index.entries.values() if index.path_of(entry)}
+    assert set((INDEX.parent / "checkpoints").glob("*.safetensors")) == listed
+    for entry in index.entries.values():
+        path = index.path_of(entry)
+        assert path is None or path.stat().st_size == entry.checkpoint.size, entry.name
+
+
+def test_a_run_records_when_and_on_what_it_was_made(runs):
+    record = json.loads((runs / "seed1/metrics.json").read_text())["record"]
+    assert set(record) == {"date", "machine", "versions", "revision", "memory_mib"}
+    assert record["versions"]["torch"] == torch.__version__ and 50 < record["memory_mib"] < 20_000
+
+
+def test_an_exported_entry_holds_what_the_runs_say(exported, runs):
+    entry = read_index(exported / "index.yaml").find(NAME)
+    ours, metrics = entry.ours, json.loads((runs / "seed2/metrics.json").read_text())
+    assert [run.seed for run in ours.runs] == [1, 2] and entry.checkpoint.seed == 2
+    figures = metrics["targets"]["synthocc"]
+    assert ours.runs[1].figures == {key: round(figures[key], 6) for key in ("mAP", "rank1", "rank5", "rank10")}
+    assert (ours.command, ours.data, ours.protocol) == ("make it", metrics["data"], metrics["protocol"])
+    assert ours.config["synthocc.size"] == "tiny" and "train.seed" not in ours.config
+    assert ours.runs[0].memory_mib > 0 and ours.revision == metrics["record"]["revision"]
+    assert entry.checkpoint.size < 0.35 * (runs / "seed2/checkpoints/last.pth").stat().st_size
+    table = markdown(read_index(exported / "index.yaml"))
+    assert f"| `{NAME}`" in table and "in the package (seed 2, 2.5 MB)" in table and "`make it`" in table
+
+
+def with_map(run, value):
+    return dataclasses.replace(run, figures={**run.figures, "mAP": value})
+
+
+def verify(zoo, data, *options):
+    words = [NAME, "--index", str(zoo / "index.yaml"), "--root", str(data), "--save-dir", str(zoo / "log")]
+    return main(["zoo", "verify", *words, *options])
+
+
+def test_an_exported_entry_verifies(zoo, data, capsys):
+    assert verify(zoo, data, "data.workers", "0") == 0
+    told = capsys.readouterr().out
+    assert "mAP: recorded" in told and "1 entries give their figures" in told and "not the same data" not in told
+
+
+def test_a_change_of_figures_is_told_with_status_2(zoo, data, capsys):
+    index = read_index(zoo / "index.yaml")
+    entry = index.find(NAME)
+    moved = [with_map(run, run.figures["mAP"] / 2) for run in entry.ours.runs]
+    index.put(dataclasses.replace(entry, ours=dataclasses.replace(entry.ours, runs=tuple(moved))))
+    index.write()
+    assert verify(zoo, data, "data.workers", "0") == 2
+    out, err = capsys.readouterr()
+    assert "DIFFERS" in out and f"1 of 1 entries do not give their figures: {NAME}" in err
+
+
+def test_other_weights_are_refused(zoo, data, capsys):
+    path = next((zoo / "checkpoints").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert verify(zoo, data) == 2
+    assert "its sha256 is" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- attribution, without a replay
+
+
+@pytest.fixture
+def replay(exported, runs):
+    """An entry, and a replay's metrics and config that are the same."""
+    entry = read_index(exported / "index.yaml").find(NAME)
+    entry = dataclasses.replace(entry, ours=dataclasses.replace(entry.ours, revision="abc"))
+    metrics = json.loads((runs / "seed2/metrics.json").read_text())
+    metrics["record"]["revision"] = "abc"
+    return entry, metrics, load_config(runs / "seed2/config.yaml")
+
+
+def found(replay, trained=False, before=None):
+    entry, metrics, cfg = replay
+    return compare(entry, entry.ours.runs[1], metrics, cfg, before, trained)
+
+
+def move(replay, by):
+    replay[1]["targets"]["synthocc"]["mAP"] += by
+
+
+def test_nothing_changed(replay):
+    finding = found(replay)
+    assert finding.passed and finding.causes == {} and finding.verdict() == "passed"
+
+
+def test_the_tolerance_is_a_fifth_of_a_point(replay):
+    move(replay, 0.0019)
+    assert found(replay).passed
+    move(replay, 0.0002)
+    assert not found(replay).passed
+
+
+def test_a_new_training_may_move_with_the_seeds(replay):
+    entry, metrics, cfg = replay
+    second = entry.ours.runs[1].figures["mAP"]
+    runs = [with_map(run, second + more) for run, more in zip(entry.ours.runs, (0.1, 0))]
+    entry = dataclasses.replace(entry, ours=dataclasses.replace(entry.ours, runs=tuple(runs)))
+    metrics["targets"]["synthocc"]["mAP"] = second + 0.2  # three standard deviations are 0.212
+    finding = compare(entry, entry.ours.runs[1], metrics, cfg, trained=True)
+    assert finding.figures["mAP"][2] == pytest.approx(0.2121, abs=1e-3) and finding.passed
+    assert not compare(entry, entry.ours.runs[1], metrics, cfg).passed
+
+
+def test_a_difference_is_put_down_to_the_data_first(replay):
+    move(replay, 0.1)
+    replay[1]["data"]["synthocc"] |= {"fingerprint": "other", "query": 23}
+    replay[1]["record"]["revision"] = "def"
+    finding = found(replay)
+    assert "query 24 then, 23 now" in finding.causes["data"] and "fingerprint" in finding.causes["data"]
+    assert finding.verdict().startswith("failed: due to data")
+
+
+def test_then_to_the_config(replay, runs):
+    move(replay, 0.1)
+    other = load_config(runs / "seed2/config.yaml", ["method.stage2.lr", 0.1, "data.workers", 3, "data.root", "x"])
+    finding = found(replay, before=other)
+    assert finding.causes == {"config": "method.stage2.lr 0.1 then, 0.0005 now"}
+    assert finding.verdict().startswith("failed: due to config")
+
+
+def test_then_to_the_code_and_last_to_numerics(replay):
+    move(replay, 0.1)
+    assert "due to numerics" in found(replay).verdict()
+    replay[1]["record"]["versions"]["torch"] = "9.9"
+    finding = found(replay)
+    assert "now" in finding.causes["versions"] and "due to numerics" in finding.verdict()
+    replay[1]["record"]["revision"] = "def"
+    finding = found(replay)
+    assert finding.causes["code"].startswith("revision abc then, def now") and "due to the code" in finding.verdict()
+    replay[1]["record"]["revision"] = "abc+"
+    assert "due to the code" in found(replay).verdict()
+
+
+# ---------------------------------------------------------------------- mistakes, and the small commands
+
+
+def zoo_command(zoo, capsys, *words):
+    status = main(["zoo", *words, "--index", str(zoo / "index.yaml")])
+    return status, "".join(capsys.readouterr())
+
+
+def test_list_and_show(zoo, capsys):
+    status, told = zoo_command(zoo, capsys, "list", "vit_tiny")
+    assert status == 0 and NAME in told and "in the package" in told and "occduke" not in told
+    status, told = zoo_command(zoo, capsys, "show", f"zoo://{NAME}")
+    assert status == 0 and "licence of data: CC0-1.0" in told and "runs:" in told
+    status, told = zoo_command(zoo, capsys, "list", "nonsense")
+    assert status == 2 and "no entry's name holds 'nonsense'" in told
+    status, told = zoo_command(zoo, capsys, "download", NAME)
+    assert status == 0 and told.strip().endswith("clip_reid-vit_tiny-synthocc.safetensors")
+    status, told = zoo_command(zoo, capsys, "verify", "dpl_reid/vit_b16/occduke")
+    assert status == 2 and "has no figures of ours to compare with" in told
+    status, told = zoo_command(zoo, capsys, "list", "x", "train.seed", "3")
+    assert status == 2 and "takes no config keys" in told
+
+
+def test_add_keeps_what_is_measured(zoo, capsys, tmp_path):
+    before = (zoo / "index.yaml").read_text()
+    status, told = zoo_command(zoo, capsys, "add", "--config-file", CONFIG)
+    assert status == 0 and "as its config says now" in told and (zoo / "index.yaml").read_text() == before
+    file = tmp_path / "clip_reid_mine_synthocc.yaml"
+    file.write_text(f"# Published mAP / Rank-1: not published.\n_base_: {CONFIG}\n")
+    status, told = zoo_command(zoo, capsys, "add", "--config-file", str(file))
+    assert status == 0 and "clip_reid/vit_tiny_mine/synthocc: added" in told
+    assert read_index(zoo / "index.yaml").find("clip_reid/vit_tiny_mine/synthocc").ours is None
+
+
+def test_runs_that_do_not_belong_together_are_refused(zoo, runs, tmp_path, capsys):
+    def export(*folders, name=NAME):
+        return zoo_command(zoo, capsys, "export", name, "--runs", *map(str, folders), "--no-weights")
+
+    before = (zoo / "index.yaml").read_text()
+    other = tmp_path / "other"
+    shutil.copytree(runs / "seed1", other)
+    assert "two runs have the same train.seed" in export(runs / "seed1", other)[1]
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("seed: 1\nsgd", "seed: 3\nsgd").replace("lr: 0.0005", "lr: 0.5"))
+    assert "are runs of different configs: method.stage2.lr" in export(runs / "seed1", other)[1]
+    assert (
+        "is a run of clip_reid on synthocc, not clip_reid/vit_b16/occduke"
+        in export(runs / "seed1", name="clip_reid/vit_b16/occduke")[1]
+    )
+    (other / "metrics.json").unlink()
+    assert "other holds no finished run" in export(other)[1]
+    assert (zoo / "index.yaml").read_text() == before
+
+
+def test_a_file_too_large_is_not_kept(zoo, runs, data, monkeypatch, capsys):
+    monkeypatch.setattr("occplug.zoo.exporting.LIMIT", 1000)
+    before = {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()}
+    words = ["export", NAME, "--unchecked", "--runs", str(runs / "seed1")]
+    status, told = zoo_command(zoo, capsys, *words)
+    assert status == 2 and "more than the 0 MB the repository allows; leave the weights out with --no-weights" in told
+    assert {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()} == before

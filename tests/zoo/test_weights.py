@@ -1,0 +1,150 @@
+"""Small files: what they hold, that a test with them is the test with the whole, and what is refused."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from occplug.config import default_config, load_config
+from occplug.embedding import Embedding
+from occplug.engine import save_checkpoint
+from occplug.errors import CheckpointError
+from occplug.method import build_method
+from occplug.zoo.weights import fill, needed_tensors, read_test_weights, save_small
+
+
+class Net(nn.Module):
+    """Uses `a`, the running mean of `norm` and `table[1]`; `b` and the rest are there for training."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("index", torch.tensor([1]))
+        self.table = nn.Parameter(torch.randn(2, 4))
+
+    def embed(self):
+        rows = self.a(torch.ones(2, 3)) - self.norm.running_mean
+        return Embedding(rows + self.table[self.index])
+
+
+def test_what_the_embedding_depends_on_is_found():
+    net = Net()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = needed_tensors(net, net.embed)
+    assert set(found) == {"a.weight", "a.bias", "norm.running_mean", "norm.num_batches_tracked", "index", "table"}
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def probe(method):
+    return lambda: method.embed(torch.ones(1, 3, 128, 64), torch.zeros(1, dtype=torch.long))
+
+
+def small(method, path, **header):
+    state = method.state_dict()
+    save_small(path, {name: state[name] for name in needed_tensors(method, probe(method))}, 5, 3, **header)
+
+
+@pytest.mark.parametrize("name, options", [("clip_reid", []), ("clip_reid", ["method.neck", "after"]), ("profd", [])])
+def test_a_small_file_gives_the_same_embedding_in_half_the_precision(name, options, tmp_path):
+    cfg = default_config(name, "clip_vit_tiny", options)
+    method = build_method(cfg, 5, 3, pretrained=False).eval()
+    for value in method.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half())  # so that the file holds it exactly
+    small(method, tmp_path / "a.safetensors")
+    other = build_method(cfg, 5, 3, pretrained=False).eval()
+    weights = read_test_weights(tmp_path / "a.safetensors")
+    fill(other, weights, probe(other))
+    images = torch.randn(2, 3, 128, 64)
+    expected, found = method.embed(images), other.embed(images)
+    assert torch.equal(found.pack(), expected.pack())
+    assert torch.equal(other.matcher(found, found), method.matcher(expected, expected))
+    whole = sum(value.numel() * value.element_size() for value in method.state_dict().values())
+    assert (tmp_path / "a.safetensors").stat().st_size < 0.51 * whole
+    assert (weights.num_classes, weights.num_cameras, weights.is_whole) == (5, 3, False)
+    assert not any("classifier" in key for key in weights.state)
+
+
+def test_the_text_side_of_clip_reid_is_left_out_and_necks_follow_the_config(tmp_path):
+    for neck in ("before", "after"):
+        cfg = default_config("clip_reid", "clip_vit_tiny", ["method.neck", neck])
+        small(build_method(cfg, 5, 3, pretrained=False).eval(), tmp_path / f"{neck}.safetensors")
+    before, after = (read_test_weights(tmp_path / f"{neck}.safetensors").state for neck in ("before", "after"))
+    assert not any(name.startswith(("text.", "prompts.context")) for name in before)
+    assert "neck.norm.running_mean" in after and "neck.norm.running_mean" not in before
+
+
+def test_a_file_that_lacks_what_the_config_needs_is_refused(tmp_path):
+    cfg = default_config("clip_reid", "clip_vit_tiny")
+    small(build_method(cfg, 5, 3, pretrained=False).eval(), tmp_path / "a.safetensors")
+    after = build_method(default_config("clip_reid", "clip_vit_tiny", ["method.neck", "after"]), 5, 3, False).eval()
+    with pytest.raises(CheckpointError, match="lacks tensors that testing with this config needs; .*neck.norm"):
+        fill(after, read_test_weights(tmp_path / "a.safetensors"), probe(after))
+    wide = build_method(default_config("clip_reid", "clip_vit_tiny", ["backbone.stride", 4]), 5, 3, False).eval()
+    with pytest.raises(CheckpointError, match=r"wrong shape: backbone.visual.positional_embedding"):
+        fill(wide, read_test_weights(tmp_path / "a.safetensors"), probe(wide))
+
+
+def test_wide_values_keep_their_range_and_bad_ones_are_refused(tmp_path):
+    save_small(tmp_path / "a.safetensors", {"x": torch.tensor([1e6, 1.0]), "y": torch.tensor([0.1])}, 1, 1)
+    with safe_open(str(tmp_path / "a.safetensors"), "pt") as file:
+        assert file.get_tensor("x").dtype == torch.float32 and file.get_tensor("y").dtype == torch.float16
+    with pytest.raises(CheckpointError, match="not finite: z"):
+        save_small(tmp_path / "b.safetensors", {"z": torch.tensor([torch.nan])}, 1, 1)
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
+        read_test_weights(path)
+    save_small(path, {"x": torch.zeros(9)}, 1, 1)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match="damaged, cut off"):
+        read_test_weights(path)
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(9)}, path)
+    with pytest.raises(CheckpointError, match="not a small checkpoint of occplug"):
+        read_test_weights(path)
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("form", ["occplug", "clip_reid", "profd", "torchreid:osnet_x0_25", "openai_clip"])
+def test_code_in_a_file_is_never_run(form, tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"format": "occplug-1", "state_dict": {"x": torch.zeros(1)}, "config": Evil(tmp_path / "pwned")}, path)
+    cfg = load_config("configs/clip_reid_synthocc.yaml")
+    with pytest.raises(CheckpointError, match="evil.pth.*(run code|more than tensors)"):
+        read_test_weights(path, form, cfg)
+    assert not (tmp_path / "pwned").exists()
+    path.write_bytes(pickle.dumps(Evil(tmp_path / "pwned")))
+    with pytest.raises(CheckpointError, match="evil.pth"):
+        read_test_weights(path, form, cfg)
+    assert not (tmp_path / "pwned").exists()
+    pickle.loads(path.read_bytes())  # the file would have done it
+    assert (tmp_path / "pwned").exists()
+
+
+def test_a_whole_checkpoint_must_be_whole(tmp_path):
+    method = build_method(default_config("clip_reid", "clip_vit_tiny"), 5, 3, pretrained=False).eval()
+    state = {name: value for name, value in method.state_dict().items() if not name.startswith("text.")}
+    content = {"state_dict": state, "pids": [1, 2, 3, 4, 9], "cameras": [1, 2, 3], "config": ""}
+    save_checkpoint(content, tmp_path / "a.pth")
+    weights = read_test_weights(tmp_path / "a.pth")
+    assert (weights.num_classes, weights.num_cameras, weights.pids) == (5, 3, (1, 2, 3, 4, 9))
+    with pytest.raises(CheckpointError, match="missing in the file: text."):
+        fill(method, weights, probe(method))
