@@ -5,5 +5,15 @@ from occplug.backbones.clip_rn50 import CLIPResNet
 from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.text import TextTower, build_text_tower
+from occplug.backbones.vit import ViT, load_initial
 
-__all__ = ["CLIPResNet", "CLIPViT", "TextTower", "VisionFeatures", "architecture", "build_text_tower"]
+__all__ = [
+    "CLIPResNet",
+    "CLIPViT",
+    "TextTower",
+    "ViT",
+    "VisionFeatures",
+    "architecture",
+    "build_text_tower",
+    "load_initial",
+]
