@@ -99,7 +99,7 @@ class ViT(VisionTower):
         return self.visual.patch_embed.proj(images).flatten(2).transpose(1, 2)  # [B, N, C]
 
     def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
-        """Input of block 1, [B, 1 + N, C]: patches and class token with position added, and the camera on every token."""
+        """Input of block 1, [B, 1 + N, C]: patches with class token and position, and the camera on every token."""
         visual = self.visual
         first = visual.cls_token.expand(len(patches), -1, -1).to(patches.dtype)
         x = torch.cat([first, patches], dim=1) + visual.pos_embed.to(patches.dtype)

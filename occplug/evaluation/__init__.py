@@ -3,6 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
+from occplug.evaluation.masked import masked_cosine, masked_distance
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -23,6 +24,8 @@ __all__ = [
     "evaluate_embeddings",
     "evaluate_rank",
     "extract",
+    "masked_cosine",
+    "masked_distance",
     "protocol_line",
     "rank_distances",
     "re_ranking",
