@@ -3,7 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
-from occplug.evaluation.masked import masked_cosine, masked_distance
+from occplug.evaluation.masked import MASK_PLACES, masked_cosine, masked_distance
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -16,6 +16,7 @@ from occplug.evaluation.ranking import (
 from occplug.evaluation.reranking import re_ranking, reranking_inputs
 
 __all__ = [
+    "MASK_PLACES",
     "RankResult",
     "Ranker",
     "by_group",

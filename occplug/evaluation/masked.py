@@ -58,7 +58,7 @@ def masked_cosine(feature: Tensor, mask: Tensor, prototypes: Tensor, place: str 
 
 
 @torch.no_grad()
-def masked_distance(q_vector: Tensor, q_mask: Tensor, g_vector: Tensor) -> Tensor:
+def masked_distance(q_vector: Tensor, q_mask: Tensor, g_vector: Tensor, place: str = "proto_pre") -> Tensor:
     r"""Angle between each query and the gallery vectors under the query's mask, in radians.
 
         arccos clip( q^ . (m_q g)^, -1 + 1e-5, 1 - 1e-5 )
@@ -69,25 +69,22 @@ def masked_distance(q_vector: Tensor, q_mask: Tensor, g_vector: Tensor) -> Tenso
     Args:
         q_vector, q_mask: [Q, d]; mask in [0, 1].
         g_vector: [G, d].
+        place: another form of :func:`masked_cosine` in place of the official one.
 
     Returns: [Q, G] float32.
 
     Raises:
-        ValueError: shapes that do not fit (the message gives them).
+        ValueError: shapes that do not fit (the message gives them), or another `place`.
     """
     _check(q_vector, q_mask, g_vector)
-    q_mask = q_mask.float()
-    query = F.normalize(q_vector.float(), eps=_TINY).mul_(q_mask)
-    squares = q_mask.square()
-    result = query.new_empty(len(query), len(g_vector))
+    q_vector, q_mask = q_vector.float(), q_mask.float()
+    result = q_vector.new_empty(len(q_vector), len(g_vector))
     for start in range(0, len(g_vector), _GALLERY):
-        gallery = F.normalize(g_vector[start : start + _GALLERY].float(), eps=_TINY)
-        gallery_squares = gallery.square()
-        for first in range(0, len(query), _QUERIES):
+        gallery = g_vector[start : start + _GALLERY]
+        for first in range(0, len(q_vector), _QUERIES):
             rows = slice(first, first + _QUERIES)
-            lengths = (squares[rows] @ gallery_squares.T).clamp_(min=_TINY**2).sqrt_()
-            cosines = (query[rows] @ gallery.T).div_(lengths).clamp_(-1 + _EDGE, 1 - _EDGE)
-            result[rows, start : start + _GALLERY] = cosines.acos_()
+            cosines = masked_cosine(q_vector[rows], q_mask[rows], gallery, place)
+            result[rows, start : start + _GALLERY] = cosines.clamp_(-1 + _EDGE, 1 - _EDGE).acos_()
     return result
 
 

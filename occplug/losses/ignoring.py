@@ -20,9 +20,9 @@ def kept_classes(logits: Tensor, ignored: Tensor) -> Tensor:
 class IgnoringCrossEntropy(nn.Module):
     r"""Label-smoothed cross entropy over all classes of a sample but the ignored one.
 
-    The candidate-identity ignoring of DPM++ (arXiv 2605.06637, section 3.4): the ignored logit is minus infinity, so
-    its class is out of the softmax. The smoothing mass is spread over the K kept classes; over all of them the loss would
-    be infinite:
+    The candidate-identity ignoring of DPM++ (arXiv 2605.06637, section 3.4): the ignored logit is minus infinity, which
+    takes its class out of the softmax. The smoothing mass is spread over the K kept classes; over all of them the loss
+    would be infinite:
 
         loss = mean_i [ (1 - eps) (-log p_i,y) + eps / K sum_{c kept} (-log p_i,c) ].
 

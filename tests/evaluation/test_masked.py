@@ -55,6 +55,8 @@ def test_masked_distance_is_the_angle_under_the_querys_mask(monkeypatch):
     for i in range(7):
         for j in range(9):
             assert found[i, j].item() == pytest.approx(math.acos(float(unit(q[i]) @ unit(m[i] * g[j]))), abs=1e-5)
+    other = masked_distance(q, m, g, "both_pre")
+    assert other[2, 5].item() == pytest.approx(math.acos(float(FORMS["both_pre"](q[2], m[2], g[5]))), abs=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(before, (q, m, g)))
 
 
