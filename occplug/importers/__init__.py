@@ -6,13 +6,20 @@ import difflib
 from functools import partial
 
 from occplug.errors import ConfigError
-from occplug.importers import clip_reid, openai_clip, torchreid_stock
+from occplug.importers import clip_reid, openai_clip, torchreid_stock, vit_family
 from occplug.method import Method
 
 __all__ = ["load_official"]
 
 # source -> function of (checkpoint, image_size, num_cameras, neck)
-SOURCES = {"openai_clip": openai_clip.load, "clip_reid": clip_reid.load}
+SOURCES = {
+    "openai_clip": openai_clip.load,
+    "clip_reid": clip_reid.load,
+    "transreid": vit_family.load_transreid,
+    "dpm": vit_family.load_dpm,
+    "spt_sps": vit_family.load_spt_sps,
+    "spt_reid": vit_family.load_spt_reid,
+}
 _STOCK = "torchreid:"
 
 
@@ -26,7 +33,8 @@ def load_official(
     """A model of another code base with its weights, in eval mode; `.embed(images, camids)` is its test feature.
 
     Args:
-        source: `openai_clip`, `clip_reid`, or `torchreid:<model name>`, e.g. `torchreid:osnet_x1_0`.
+        source: `openai_clip`, `clip_reid`, `transreid`, `dpm`, `spt_sps`, `spt_reid`, or `torchreid:<model name>`, e.g.
+            `torchreid:osnet_x1_0`.
         checkpoint: path, or a state dict in the official naming; a prefix `module.` is allowed.
         image_size: (height, width) of the images in pixels.
         num_cameras: cameras of a model with camera embedding; None: as the file says.
