@@ -93,14 +93,15 @@ class ColorJitter(v2.ColorJitter):
     """torchvision's colour jitter as torchreid sets it, on the PIL image.
 
     Args:
-        brightness, contrast: factors are uniform in [1 - value, 1 + value].
+        brightness, contrast, saturation: factors are uniform in [1 - value, 1 + value].
+        hue: shift is uniform in [-value, value], at most 0.5.
     """
 
     level = "pil"
-    defaults = {"brightness": 0.2, "contrast": 0.15}
+    defaults = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.0, "hue": 0.0}
 
-    def __init__(self, brightness: float = 0.2, contrast: float = 0.15):
-        super().__init__(brightness=brightness, contrast=contrast)
+    def __init__(self, brightness: float = 0.2, contrast: float = 0.15, saturation: float = 0.0, hue: float = 0.0):
+        super().__init__(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
 
 
 @TRANSFORMS.register_module("random_erase")

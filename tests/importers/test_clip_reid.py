@@ -152,7 +152,7 @@ def test_wrong_arguments_are_errors():
         load_official("clip_ried", {})
     assert str(caught.value) == (
         "no source of checkpoints is called 'clip_ried' (did you mean 'clip_reid'?); there are: "
-        "openai_clip, clip_reid, torchreid:<model name>"
+        "openai_clip, clip_reid, transreid, dpm, spt_sps, spt_reid, torchreid:<model name>"
     )
 
 
