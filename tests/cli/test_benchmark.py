@@ -34,7 +34,7 @@ def test_an_unknown_name_is_an_error_that_lists_all(capsys):
     assert main(["benchmark", "rankings"]) == 2
     assert capsys.readouterr().err == (
         "occplug benchmark: no benchmark is called 'rankings' (did you mean 'ranking'?); "
-        "there are: ranking, reranking, stage1, loading\n"
+        "there are: ranking, reranking, masked_distance, dpmpp_step, stage1, loading\n"
     )
 
 

@@ -176,6 +176,19 @@ def test_no_probability_equals_no_mixing():
     assert all(torch.equal(found[k], without[k]) for k in without)
 
 
+def test_half_precision_with_a_loss_scale_steps_both_optimisers(tmp_path):
+    """What a GPU does with amp.dtype fp16, in bf16 on the CPU."""
+    method, before = tiny("dpm", *SPT), None
+    run = engine(tmp_path, config("dpm", *SPT), method)
+    run.amp_dtype, run.scaler = torch.bfloat16, torch.amp.GradScaler("cpu", init_scale=64.0)
+    before = snapshot(method)
+    run.run_stages()
+    after = method.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"metric.generator.linear.weight", "metric.neck.classifier.weight", "saliency.decision.bias"} <= moved
+    assert all(value.isfinite().all() for value in after.values()) and run.scaler.get_scale() == 64.0
+
+
 # ---------------------------------------------------------------------- taking over the saliency stage
 
 
