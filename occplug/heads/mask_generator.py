@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from occplug.errors import ConfigError
-from occplug.heads.saliency import check_levels
+from occplug.heads.saliency import checked_levels
 from occplug.registry import HEADS
 
 __all__ = ["MaskGenerator"]
@@ -29,7 +29,7 @@ class MaskGenerator(nn.Module):
 
     Args:
         width: C, width of the patches.
-        levels: block numbers (from 1), in the order of their channels.
+        levels: block numbers (from 1), in the order of their channels; empty for DPM's.
         out: d, length of the mask.
         grid: (h, w) of the patches.
         depth: number of blocks of the backbone.
@@ -51,7 +51,7 @@ class MaskGenerator(nn.Module):
         key: str = "method.mask_levels",
     ):
         super().__init__()
-        check_levels(levels, depth, key)
+        levels = checked_levels(levels, depth, key)
         if pool not in POOLS:
             raise ConfigError(f"method.mask_pool is {pool!r}; there are: {', '.join(POOLS)}")
         if min(grid) < 4:
@@ -59,7 +59,7 @@ class MaskGenerator(nn.Module):
                 f"the mask generator halves the grid of patches twice, and {grid[0]}x{grid[1]} is below 4x4; enlarge "
                 "data.height and data.width, or lower backbone.stride"
             )
-        self.levels, self.grid, self.pool = tuple(levels), tuple(grid), pool
+        self.levels, self.grid, self.pool = levels, tuple(grid), pool
         self.convolutions = nn.Sequential(
             _convolution(len(levels) * width, 2 * width),
             nn.MaxPool2d(2),

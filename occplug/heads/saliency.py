@@ -11,16 +11,24 @@ from occplug.errors import ConfigError
 from occplug.heads.bnneck import BNNeck
 from occplug.registry import HEADS
 
-__all__ = ["SaliencyNet", "check_levels"]
+__all__ = ["SaliencyNet", "checked_levels"]
 
 
-def check_levels(levels: Sequence[int], depth: int, key: str) -> None:
-    """Raise ConfigError, naming `key`, unless `levels` are different block numbers from 1 to `depth`."""
-    wrong = [level for level in levels if not 1 <= level <= depth]
-    if wrong or not levels or len(set(levels)) != len(levels):
+def checked_levels(levels: Sequence[int], depth: int, key: str) -> tuple[int, ...]:
+    """`levels`, which are different block numbers from 1 to `depth`; if empty, those of DPM's code at this depth.
+
+    DPM takes blocks 2, 4, 10 and 12 of 12.
+
+    Raises:
+        ConfigError: names `key`.
+    """
+    levels = list(levels) or [round(depth * level / 12) for level in (2, 4, 10, 12)]
+    wrong = [level for level in levels if type(level) is not int or not 1 <= level <= depth]
+    if wrong or len(set(levels)) != len(levels):
         raise ConfigError(
-            f"{key} is {list(levels)}; it must name different blocks of the backbone, which has blocks 1 to {depth}"
+            f"{key} is {levels}; it must name different blocks of the backbone, which has blocks 1 to {depth}"
         )
+    return tuple(levels)
 
 
 @HEADS.register_module("saliency_net")
@@ -37,7 +45,7 @@ class SaliencyNet(nn.Module):
     Args:
         backbone: a :class:`VisionTower` without camera embedding.
         num_classes: training identities.
-        levels: block numbers (from 1), in the order of their channels.
+        levels: block numbers (from 1), in the order of their channels; empty for DPM's.
         key: config key of the levels, for messages.
 
     Raises:
@@ -46,10 +54,9 @@ class SaliencyNet(nn.Module):
 
     def __init__(self, backbone: nn.Module, num_classes: int, levels: Sequence[int], key: str = "levels"):
         super().__init__()
-        check_levels(levels, backbone.depth, key)
-        self.backbone, self.levels = backbone, tuple(levels)
+        self.backbone, self.levels = backbone, checked_levels(levels, backbone.depth, key)
         width = backbone.widths[1]
-        self.decision = nn.Conv2d(width * len(levels), 1, kernel_size=1)
+        self.decision = nn.Conv2d(width * len(self.levels), 1, kernel_size=1)
         self.neck = BNNeck(width, num_classes)
 
     @property

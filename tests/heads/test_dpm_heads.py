@@ -115,3 +115,10 @@ def test_levels_pool_and_grid_that_cannot_work_are_named():
         MaskGenerator(8, [2], 5, (6, 3), 6)
     with pytest.raises(ConfigError, match=r"method.saliency.levels is \[1, 1\]; .* blocks 1 to 4"):
         SaliencyNet(ViT(SMALL, SIZE), 5, [1, 1], "method.saliency.levels")
+
+
+@pytest.mark.parametrize("depth, expected", [(12, (2, 4, 10, 12)), (6, (1, 2, 5, 6))])
+def test_levels_default_to_dpms_at_every_depth(depth, expected):
+    assert MaskGenerator(8, [], 5, (6, 4), depth).levels == expected
+    with pytest.raises(ConfigError, match=r"method.mask_levels is \['last'\]"):
+        MaskGenerator(8, ["last"], 5, (6, 4), depth)
