@@ -18,7 +18,7 @@ $(STAMP): setup.py pyproject.toml
 
 demo: install
 	$(BIN)/occplug compare --name demo --root $(DATA) \
-	  --configs configs/clip_reid_synthocc.yaml configs/clip_reid_baseline_synthocc.yaml --seeds 1
+	  --configs configs/clip_reid_synthocc.yaml configs/dpl_reid_synthocc.yaml --seeds 1 --jobs 2
 
 test: install
 	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

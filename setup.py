@@ -17,12 +17,13 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["occplug", "occplug.*"]),
-    package_data={"occplug": ["assets/*"]},
+    package_data={"occplug": ["assets/*", "assets/occluders/*"]},
     install_requires=[
         "torch>=2.6",  # torch.serialization.safe_globals, weights_only by default
         "torchvision>=0.21",
         "torchreid>=0.2.5",  # no upper bound: the upstream source installs under the same name as 1.4.0
         "open_clip_torch>=3.0",
+        "timm>=1.0",
         "mmengine>=0.10.7",
         "yacs>=0.1.8",
         "gdown>=5.0",

@@ -42,7 +42,8 @@ def load_config(file, opts: list | None = None) -> CfgNode:
 
     Args:
         file: path; its keys and those of its `_base_` files go over the defaults.
-        opts: go over the file: `[key, value, key, value, ...]` or `["key=value", ...]`, values as text or as objects.
+        opts: go over the file: `[key, value, key, value, ...]` or `["key=value", ...]`, values as text or as objects,
+            or `Setting`s, which errors name by their own origin.
             With another `model.name` than the file's, the file's keys that this model does not have are left out.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 
 from occplug.config_files import flatten
-from occplug.config_keys import CORE
+from occplug.config_keys import CORE, MADE_FOR
 from occplug.errors import ConfigError
 from occplug.registry import BACKBONES, SAMPLERS, TRANSFORMS, names
 
@@ -39,11 +39,20 @@ def _samplers() -> list[str]:
 CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "amp.dtype": ["fp32", "fp16", "bf16"],
     "backbone.name": lambda: names(BACKBONES),
+    "backbone.wgff.clip": lambda: list(BACKBONE_FACTS),
+    "backbone.wgff.lsnet": ["lsnet_t", "lsnet_s", "lsnet_b", "lsnet_mini"],
+    "backbone.wgff.lsnet_bn": ["train", "eval"],
+    "backbone.wgff.mode": ["gate", "add"],
     "data.transforms": _transforms,
     "data.type": ["image", "video"],
     "input.test_interpolation": ["nearest", "bilinear", "bicubic"],
     "input.train_interpolation": ["nearest", "bilinear", "bicubic"],
     "loss.name": ["softmax", "triplet"],
+    "masks.interp": ["nearest", "bilinear", "bicubic"],
+    "masks.missing": ["error", "background"],
+    "masks.noise": ["none", "eroded", "shifted", "swapped"],
+    "masks.scheme": ["five_v", "eight", "four_v", "three_v", "two_v"],
+    "masks.source": ["files", "synthocc", "stripes", "none"],
     "sampler.train_sampler": _samplers,
     "sampler.train_sampler_t": _samplers,
     "synthocc.size": ["tiny", "small", "medium"],
@@ -64,7 +73,7 @@ RANGES = {
     r"train\.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
     r"data\.norm_std|.*\.(lr|min_aspect)": ABOVE_0,
     r"synthocc\.ratio|.*\.(p|prob|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing|\w+_area)": SHARE,
-    r"eval\.rerank_lambda": SHARE,
+    r"eval\.rerank_lambda|masks\.noise_strength": SHARE,
     r"data\.(height|width|k_tfm)|sampler\.num_\w+|video\.seq_len|synthocc\.group_size|run\.save_every": AT_LEAST_1,
     r".*\.(batch_size|attempts)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
     r".*(epochs?|weight_decay|workers|threads|seed|margin|padding|severity|clip_grad_norm|start_eval)": AT_LEAST_0,
@@ -198,21 +207,48 @@ def _unused(cfg, method) -> Iterator[tuple[str, str]]:
 
 def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
     b = cfg.backbone
-    if method is None or not method.backbones or b.name not in BACKBONE_FACTS:
+    if method is None or not method.backbones:
         return
-    patch, own_weights = BACKBONE_FACTS[b.name]
+    name = b.get(b.name, {}).get("clip", b.name)  # the CLIP tower, of a hybrid the one inside
+    if name in BACKBONE_FACTS:
+        yield from _clip_tower(cfg, name)
+    elif name not in method.backbones.values():
+        usable = sorted({*method.backbones.values(), *(key for key in CORE["backbone"] if key in MADE_FOR)})
+        yield (
+            "backbone.name",
+            f"backbone.name is {b.name!r}, but {cfg.model.name} does not build on it; there are: {', '.join(usable)}",
+        )
+    if name != b.name:
+        yield from _hybrid(cfg, name)
+
+
+def _clip_tower(cfg, name: str) -> Iterator[tuple[str, str]]:
+    b = cfg.backbone
+    patch, own_weights = BACKBONE_FACTS[name]
     for key in ("height", "width"):
         if cfg.data[key] < patch:
-            yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {b.name} ({patch} pixels)"
-    if b.name == "clip_rn50" and b.stride != 16:
+            yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {name} ({patch} pixels)"
+    if name == "clip_rn50" and b.stride != 16:
         yield "backbone.stride", f"backbone.stride is {b.stride}, but clip_rn50 has a fixed stride of 16"
     if not 1 <= b.stride <= patch:
         yield (
             "backbone.stride",
-            f"backbone.stride is {b.stride}; for {b.name} it must be from 1 to {patch}, its patch size",
+            f"backbone.stride is {b.stride}; for {name} it must be from 1 to {patch}, its patch size",
         )
-    if b.name == "clip_rn50" and b.sie_camera:
+    if name == "clip_rn50" and b.sie_camera:
         yield "backbone.sie_camera", "backbone.sie_camera is True, but clip_rn50 has no class token for it"
     if b.weights in ("openai", "embedded", "timm") and b.weights != own_weights:
-        complaint = f"backbone.weights is {b.weights!r}, which {b.name} does not have"
+        complaint = f"backbone.weights is {b.weights!r}, which {name} does not have"
         yield "backbone.weights", f"{complaint}; use {own_weights!r}, 'none' or a file"
+
+
+def _hybrid(cfg, clip: str) -> Iterator[tuple[str, str]]:
+    """What goes beside a CLIP tower is fed from the constants that tower was made for, and loaded after it."""
+    constants = {f"data.{key}": CORE["data"][key] for key in ("norm_mean", "norm_std")} | MADE_FOR[clip]
+    for key in ("norm_mean", "norm_std"):
+        wanted, given = constants[f"data.{key}"], cfg.data[key]
+        if given != wanted:
+            yield f"data.{key}", f"data.{key} is {given}; {cfg.backbone.name} with {clip} reads images in {wanted}"
+    beside = f"backbone.{cfg.backbone.name}.weights"
+    if cfg.backbone.weights == "none" and cfg.backbone[cfg.backbone.name].weights != "none":
+        yield beside, f"{beside} is a file, but backbone.weights is 'none': all weights stay random; set it too"

@@ -11,7 +11,7 @@ import yaml
 
 from occplug.errors import ConfigError
 
-__all__ = ["COMMAND_LINE", "Setting", "flatten", "parse_options", "read_settings"]
+__all__ = ["COMMAND_LINE", "Setting", "flatten", "parse_options", "parse_yaml", "read_settings"]
 
 COMMAND_LINE = "command line"
 
@@ -54,7 +54,7 @@ def read_settings(file: Path, chain: tuple[Path, ...] = ()) -> Iterator[Setting]
             f"{chain[-1]}: its _base_ {file} does not exist" if chain else f"{file}: there is no such config file"
         )
         raise ConfigError(complaint)
-    content = _parse_yaml(file)
+    content = parse_yaml(file)
     bases = content.pop("_base_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -64,7 +64,8 @@ def read_settings(file: Path, chain: tuple[Path, ...] = ()) -> Iterator[Setting]
     yield from (Setting(key, value, str(file)) for key, value in flatten(content))
 
 
-def _parse_yaml(file: Path) -> dict:
+def parse_yaml(file: Path) -> dict:
+    """Content of the yaml `file`. Raises ConfigError if it is not yaml, gives a key twice, or is not a mapping."""
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
@@ -88,11 +89,18 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def parse_options(opts: list) -> list[Setting]:
-    """Settings of `[key, value, ...]` or `["key=value", ...]`, or both mixed. Raises ConfigError for a lone key."""
+    """Settings of `[key, value, ...]` or `["key=value", ...]`, or both mixed. Raises ConfigError for a lone key.
+
+    Args:
+        opts: a `Setting` among them keeps its own origin and its value; all others come from the command line.
+    """
     form = "give pairs KEY VALUE or KEY=VALUE"
     settings, rest = [], list(opts)
     while rest:
         key = rest.pop(0)
+        if isinstance(key, Setting):
+            settings.append(key)
+            continue
         if not isinstance(key, str):
             raise ConfigError(f"{COMMAND_LINE}: {key!r} stands where a key is expected; {form}")
         if "=" in key:

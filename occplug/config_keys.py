@@ -88,6 +88,19 @@ OURS = {
         "stride": 16,  # pixels between patches; smaller than the patch: overlapping patches
         "sie_camera": False,  # camera embedding on the class token
         "sie_coefficient": 1.0,
+        # what a backbone alone has, in a section of its name; `clip` names the CLIP tower of a hybrid
+        "wgff": {
+            "clip": "clip_vit_b16",
+            "lsnet": "lsnet_t",
+            "weights": "none",  # file of a released LSNet; none: random, with a warning
+            # [layer, source]: gate after that layer of the CLIP tower, guided by stage 1 to 4 of LSNet or `fused`, all
+            # four; empty: a ViT's layers 1 and 2 by `fused`, a ResNet's layers 1 to 4 by the stage of that number
+            "points": [],
+            "mode": "gate",  # gate: multiply by 1 + w (2 sigmoid(u) - 1); add: add w u
+            "lsnet_bn": "train",  # eval: LSNet's batch norms keep their stored statistics
+            "lr": 3.5e-4,  # of the gates
+            "lsnet_lr": 3.5e-5,
+        },
     },
     "input": {"train_interpolation": "bicubic", "test_interpolation": "bilinear"},
     "synthocc": {
@@ -97,6 +110,17 @@ OURS = {
         "group_size": 2,  # look-alikes per group; 1: none
         "ratio": [0.2, 0.6],  # occluded share of a query person's pixels
         "heldout_occluders": [],  # categories that only queries show
+    },
+    "masks": {  # part masks, for methods that ask for them
+        "source": "files",  # files, synthocc (its rendered masks), stripes, none
+        "root": "",  # folder in place of <data set>/masks
+        "directory": "pifpaf_maskrcnn_filtering",  # folder of the files below it
+        "scheme": "five_v",  # grouping of the channels into parts
+        "interp": "bicubic",  # of mask files to the image's size
+        "missing": "error",  # background: an image without a mask trains as background alone
+        "cache": "",  # folder for one memory-mapped file per data set; empty: the files are read each time
+        "noise": "none",  # eroded, shifted or swapped, on rendered masks and stripes
+        "noise_strength": 0.05,  # eroded, shifted: in image heights; swapped: share of the parts
     },
     "amp": {"dtype": "fp32"},  # fp16 or bf16 on a GPU; a CPU always computes in fp32
     "eval": {"flip": False, "rerank_k1": 20, "rerank_k2": 6, "rerank_lambda": 0.3},
@@ -115,9 +139,11 @@ CORE = {**TORCHREID, **OURS}
 OBSOLETE = frozenset({"test.visactmap"})
 
 # What `default_config` sets with a backbone: the image size, patch stride, initial weights and pixel constants it was
-# made for (CLIP-ReID's constants for the ViTs, ImageNet's for RN50; neither is CLIP's own).
+# made for (CLIP-ReID's constants for the ViTs, ImageNet's for RN50; neither is CLIP's own). A hybrid has those of the
+# CLIP tower that is its default.
 MADE_FOR = {
     "clip_vit_b16": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
+    "wgff": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
     "clip_rn50": {},
     "vit_b16": {
         "data.norm_mean": [0.5] * 3,

@@ -6,10 +6,12 @@ index), so the batches are the same for any number of workers and after a resume
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,8 +19,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from occplug.errors import ConfigError
+from occplug.extras import Extras, wanted_extras
 from occplug.imagefile import read_image
+from occplug.masks import MaskSource, PartMasks, Stripes, build_source
 from occplug.registry import DATASETS, SAMPLERS, get, names
+from occplug.samplers import check_identity_batches
 from occplug.torchreid_bridge import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
 
@@ -29,15 +34,35 @@ __all__ = ["DataManager", "GeneratedDataManager"]
 STOCK_SECTIONS = ("market1501", "cuhk03")
 
 
-def _seed_of(*keys: int) -> int:
-    return int(np.random.SeedSequence(keys).generate_state(1)[0])
+# tells a sampler's draws from those of images (seed, epoch, index) and batches (seed, epoch, first index, 1)
+OF_A_SAMPLER = (0, 2)
+
+
+def _seed_all(*keys: int) -> None:
+    """Seed torch's CPU generator, Python's and numpy's."""
+    seed = int(np.random.SeedSequence(keys).generate_state(1)[0])
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 100 times as long, as it seeds devices too
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+@contextlib.contextmanager
+def _isolated():
+    """Leaves the three generators as they were."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
 
 
 class _Images(Dataset):
     """Items (path, pid, camid, ...) as uint8 tensors and their labels."""
 
-    def __init__(self, items, pipeline, seed: int = 0, read=read_image):
-        self.items, self.pipeline, self.read = items, pipeline, read
+    def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
+        self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
 
@@ -45,23 +70,29 @@ class _Images(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict:
-        path, pid, camid = self.items[index][:3]
-        seed = _seed_of(self.seed, int(self.epoch), index)
-        torch.manual_seed(seed)
-        random.seed(seed)  # torchreid's own transforms draw from python's generator
-        image = self.pipeline.per_image(self.read(path))
-        return {"img": image, "pid": pid, "camid": camid, "impath": path, "index": index}
+        path, pid, camid, *source = self.items[index]
+        picture = self.read(path)
+        if self.pipeline.is_random:
+            _seed_all(self.seed, int(self.epoch), index)
+        row = {"pid": pid, "camid": camid, "impath": path, "index": index}
+        if self.extras:
+            return {**row, "source": source[0], **self.extras.sample(picture, self.pipeline)}
+        return {**row, "img": self.pipeline.per_image(picture)}
 
     def collate(self, rows: list[dict]) -> dict:
         """Rows to one batch; normalises and applies the batch transforms."""
-        torch.manual_seed(_seed_of(self.seed, int(self.epoch), rows[0]["index"], 1))
+        if self.pipeline.is_random:
+            _seed_all(self.seed, int(self.epoch), rows[0]["index"], 1)
         numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("pid", "camid", "index")}
-        images = self.pipeline.per_batch(torch.stack([row["img"] for row in rows]))
-        return {"img": images, **numbers, "impath": [row["impath"] for row in rows]}
+        labels = {**numbers, "impath": [row["impath"] for row in rows]}
+        if self.extras:
+            return {**self.extras.batch(rows, self.pipeline), **labels}
+        return {"img": self.pipeline.per_batch(torch.stack([row["img"] for row in rows])), **labels}
 
 
 class _Isolated:
-    """A loader that leaves the main process's random states as they were (with 0 workers, items reseed them)."""
+    """A loader whose passes depend on the seed and epoch of its images alone, samplers of torchreid and torch included
+    (they draw from the global generators), and that leaves those generators as they were."""
 
     def __init__(self, loader: DataLoader):
         self.loader = loader
@@ -71,30 +102,24 @@ class _Isolated:
         return len(self.loader)
 
     def __iter__(self):
-        if self.loader.num_workers:
-            yield from self.loader
-            return
-        yield from _swapping(iter(self.loader))
+        with _isolated():
+            _seed_all(self.dataset.seed, int(self.dataset.epoch), *OF_A_SAMPLER)
+            batches = iter(self.loader)
+            batch = next(batches, None)  # the sampler draws the whole pass
+        while batch is not None:
+            yield batch
+            with _isolated():
+                batch = next(batches, None)
 
 
-def _swapping(batches):
-    while True:
-        outer, outer_python = torch.get_rng_state(), random.getstate()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        finally:
-            torch.set_rng_state(outer)
-            random.setstate(outer_python)
-        yield batch
+def _one_thread() -> None:
+    """OpenCV works on one thread, here and in workers forked later; its pictures are too small for more.
 
-
-def _one_thread(worker: int) -> None:
+    To be called before the fork: a worker that inherits OpenCV's thread pool waits for ever when it changes the number.
+    """
     import cv2
 
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 class DataManager(ImageDataManager):
@@ -104,17 +129,19 @@ class DataManager(ImageDataManager):
     `cache_loader`, `summary`, `set_epoch` and `close`.
 
     Args:
-        cfg: resolved config; reads `data`, `augment`, `input`, `sampler`, `train`, `test`, and the section with a data
-            set's name, whose keys go to its class.
+        cfg: resolved config; reads `data`, `augment`, `input`, `masks`, `sampler`, `train`, `test`, and the section
+            with a data set's name, whose keys go to its class.
 
     Raises:
-        ConfigError: unknown data set, transform or sampler, or a batch the sampler cannot make.
-        DataError: a data set is missing, damaged, or laid out otherwise.
+        ConfigError: unknown data set, transform or sampler, a batch the sampler cannot make, or a batch entry of the
+            method's `extras` that nobody provides.
+        DataError: a data set or its masks are missing, damaged, or laid out otherwise.
     """
 
     data_type = "image"
 
     def __init__(self, cfg):  # torchreid's __init__ would build everything itself
+        _one_thread()
         self.cfg = cfg
         self.sources, self.targets = list(cfg.data.sources), list(cfg.data.targets)
         self.height, self.width = cfg.data.height, cfg.data.width
@@ -122,7 +149,9 @@ class DataManager(ImageDataManager):
         self.transform_tr = self._pipeline(cfg.data.transforms, cfg.input.train_interpolation)
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._load_sets()
-        self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read)
+        self.transform_tr.bind(self.train_items, self._read)
+        self.extras = self._extras()
+        self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
         self.sampler = self._make_sampler()
         self.train_loader = self._train_loader()
         self.train_loader_t = None
@@ -130,9 +159,9 @@ class DataManager(ImageDataManager):
 
     _read = staticmethod(read_image)
 
-    def _pipeline(self, transforms, interpolation):
+    def _pipeline(self, transforms, interpolation, **over):
         cfg = self.cfg
-        options = {name: dict(cfg.augment[name]) for name in transforms if name in cfg.augment}
+        options = {name: {**cfg.augment[name], **over} for name in transforms if name in cfg.augment}
         mean, std = cfg.data.norm_mean, cfg.data.norm_std
         return build_pipeline(transforms, cfg.data.height, cfg.data.width, mean, std, options, interpolation)
 
@@ -170,18 +199,42 @@ class DataManager(ImageDataManager):
             data.fingerprint = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
         return data
 
+    def _extras(self) -> Extras:
+        """What the method wants in batches of training images; test batches are without."""
+        wanted = wanted_extras(self.cfg)
+        if "masks" not in wanted:
+            return Extras(wanted, None)
+        sources = [self._mask_source(number, name) for number, name in enumerate(self.sources)]
+        return Extras(wanted, PartMasks(sources, self.height, self.width))
+
+    def _mask_source(self, number: int, name: str) -> MaskSource:
+        images = [item[0] for item in self.train_items if item[3] == number]
+        return build_source(self.cfg.masks, self.sets[name], images, (self.height, self.width))
+
     def _make_sampler(self):
         cfg = self.cfg
         if len(self.train_items) < cfg.train.batch_size:
             raise ConfigError(
-                f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images"
+                f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images, "
+                "which do not make one batch; lower train.batch_size"
             )
         name, size, instances = cfg.sampler.train_sampler, cfg.train.batch_size, cfg.sampler.num_instances
         if name in names(SAMPLERS):
             return get(SAMPLERS, name)(self.train_items, size, instances, cfg.train.seed)
         if name == "RandomSampler":
             return RandomSampler(self.train_items)
-        return stock_sampler(name, self.train_items, batch_size=size, num_instances=instances)
+        if name == "RandomIdentitySampler":
+            check_identity_batches(self.train_items, size, instances)
+        counts = {"num_cams": cfg.sampler.num_cams, "num_datasets": cfg.sampler.num_datasets}
+        try:
+            return stock_sampler(name, self.train_items, batch_size=size, num_instances=instances, **counts)
+        except (AssertionError, ValueError) as error:
+            told = ", ".join(f"sampler.{key} = {value}" for key, value in counts.items())
+            raise ConfigError(
+                f"the sampler {name!r} cannot make batches of train.batch_size = {size} with {told}: it takes equally "
+                "many images of so many cameras (RandomDomainSampler) or data sets (RandomDatasetSampler), and each "
+                "must have enough"
+            ) from error
 
     def _loader(self, images: _Images, batch_size: int, **options):
         workers = self.cfg.data.workers
@@ -192,7 +245,7 @@ class DataManager(ImageDataManager):
                 num_workers=workers,
                 collate_fn=images.collate,
                 pin_memory=self.use_gpu,
-                worker_init_fn=_one_thread,
+                generator=torch.Generator(),  # for torch's own draws, whose number depends on the workers
                 **options,
             )
         )
@@ -213,9 +266,24 @@ class DataManager(ImageDataManager):
                 for side, items in sides.items()
             }
 
-    def cache_loader(self, batch_size: int):
-        """The training images in order, with test transforms; the last batch may be short."""
-        return self._loader(_Images(self.train_items, self.transform_te, read=self._read), batch_size)
+    def cache_loader(self, batch_size: int, transforms: Sequence[str] = (), draw: int = 0, **options):
+        """The training images in order, resized as for the test, with the entries of `train_loader`; the last batch may
+        be short.
+
+        Args:
+            transforms: names of augmentations to apply, with their options in the config and `options` over them.
+            draw: another number draws them anew; the same one gives the same images.
+        """
+        pipeline = self._pipeline(transforms, self.cfg.input.test_interpolation, **options)
+        pipeline.bind(self.train_items, self._read)
+        images = _Images(self.train_items, pipeline, self.cfg.train.seed, self._read, self.extras)
+        images.epoch.fill_(draw)
+        return self._loader(images, batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """Number that chose the draws of the present pass over `train_loader`."""
+        return int(self._images.epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of the next pass over `train_loader`."""
@@ -263,6 +331,9 @@ class GeneratedDataManager(DataManager):
 
     def _dataset(self, name: str) -> _GeneratedSet:
         return _GeneratedSet(*self.shape)
+
+    def _mask_source(self, number: int, name: str) -> MaskSource:
+        return Stripes(self.cfg.masks.scheme, (self.height, self.width))
 
     @staticmethod
     def _read(path: str) -> Image.Image:

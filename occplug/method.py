@@ -70,6 +70,8 @@ class Stage:
             training set (`data.train_loader`).
         prepare: (data manager, device) -> None, run at the start of the stage and again on resume, e.g. to cache
             features; must leave the same state both times.
+        after_step: batch -> None, run without gradient after all optimisers have stepped, e.g. to update a memory; the
+            batch is the dict that `losses` was given, with what it has added there.
         companions: further optimisers.
     """
 
@@ -82,6 +84,7 @@ class Stage:
     optimizer: Callable[[list[dict]], torch.optim.Optimizer]
     loader: Callable[[object], Iterable] | None = None
     prepare: Callable[[object, torch.device], None] = field(default=lambda data, device: None)
+    after_step: Callable[[dict], None] = field(default=lambda batch: None)
     companions: list[Companion] = field(default_factory=list)
 
 
@@ -101,6 +104,15 @@ class Method(nn.Module):
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for a combination of keys this method cannot train; called before anything is built."""
+
+    @staticmethod
+    def extras(cfg) -> tuple[str, ...]:
+        """Names of batch entries beyond img, pid and camid that the losses need.
+
+        "masks": part labels [B, K + 1, H/4, W/4], from the source that `cfg.masks` names; "occlusion", uint8 [B, 1, H,
+        W], and "occluder", int64 [B], from a transform that puts something before the person.
+        """
+        return ()
 
     def stages(self) -> list[Stage]:
         """The training stages, in order."""

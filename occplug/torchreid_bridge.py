@@ -10,8 +10,7 @@ Faults of torchreid that are cured here, each with a test that shows the fault:
 * ranking is a Python loop: `metrics.evaluate_rank` is ours while registered;
 * the CUHK03 metric uses `np.bool`, which numpy 1.24 to 1.26 do not have: cured while registered;
 * labels depend on the order of a Python set: our Market, Duke and MSMT17 replace torchreid's while registered;
-* every epoch opens frozen layers again and puts frozen batch norm in train mode: :func:`close_layers`, and
-  :class:`TorchreidModel` keeps closed what its method does not train.
+* every epoch opens frozen layers and their batch norm: :func:`close_layers`; :class:`TorchreidModel` keeps them closed.
 
 Data loading workers that are spawned (not forked) import torchreid anew and see none of this.
 """
@@ -391,7 +390,8 @@ def _build_transforms(height, width, transforms="random_flip", norm_mean=None, n
     if ours.intersection(wanted):
         from occplug.transforms import compose_for_stock
 
-        return compose_for_stock(wanted, height, width, norm_mean, norm_std)
+        _unbound[:] = built = compose_for_stock(wanted, height, width, norm_mean, norm_std)
+        return built
     for name in set(wanted) - set(STOCK_TRANSFORMS):
         _log.warning("torchreid ignores the transform %r, which it does not know", name)
     return _stock_build_transforms(height, width, transforms, norm_mean, norm_std, **kwargs)
@@ -399,12 +399,14 @@ def _build_transforms(height, width, transforms="random_flip", norm_mean=None, n
 
 def _build_train_sampler(data_source, train_sampler, batch_size=32, num_instances=4, **kwargs):
     """torchreid's builder, with our samplers beside its own; ours are seeded with torch's initial seed."""
+    while _unbound:  # a data manager calls this next after `_build_transforms`, with the images that some need
+        _unbound.pop().bind(data_source, _reader.read_image)
     sizes = {"batch_size": batch_size, "num_instances": num_instances}
-    known = _attribute(sub("data.sampler"), "AVAI_SAMPLERS")
-    if train_sampler in known or train_sampler not in registry.names(registry.SAMPLERS):
+    if train_sampler in _attribute(sub("data.sampler"), "AVAI_SAMPLERS") or train_sampler not in registry.names(
+        registry.SAMPLERS
+    ):
         return _stock_build_sampler(data_source, train_sampler, **sizes, **kwargs)
-    seed = torch.initial_seed() % 2**32
-    sampler = registry.build(registry.SAMPLERS, train_sampler, data_source, **sizes, seed=seed)
+    sampler = registry.build(registry.SAMPLERS, train_sampler, data_source, **sizes, seed=torch.initial_seed() % 2**32)
     return _EpochByEpoch(sampler) if hasattr(sampler, "set_epoch") else sampler
 
 
@@ -446,6 +448,7 @@ def _our_functions() -> list[tuple]:
 # ---- in and out
 
 _installed: list[contextlib.ExitStack] = []  # what `unregister` undoes
+_unbound: list = []  # the pipelines built last, until their training images are known
 _ABSENT = object()
 
 

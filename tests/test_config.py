@@ -55,7 +55,7 @@ STAND_INS = {
     METHODS: {"clip_reid": Prompted, "wrapped": Wrapped},
     TRANSFORMS: {"pad_crop": PadCrop, "random_erase_pixel": Erase, "random_flip": Flip},
     SAMPLERS: {"identity": object},
-    BACKBONES: {"clip_vit_b16": object, "clip_rn50": object, "clip_vit_tiny": object},
+    BACKBONES: dict.fromkeys(["clip_vit_b16", "clip_rn50", "clip_vit_tiny", "lsnet_t", "wgff"], object),
 }
 
 
@@ -80,6 +80,7 @@ def write(tmp_path):
 
 
 CLIP = "model: {name: clip_reid}\n"
+WGFF = "data: {norm_mean: [0.5, 0.5, 0.5], norm_std: [0.5, 0.5, 0.5]}\nbackbone: {name: wgff, "
 
 # ---------------------------------------------------------------------- what loads
 
@@ -245,6 +246,8 @@ def test_default_config_knows_what_a_backbone_was_made_for():
     assert (tiny.data.height, tiny.data.width, tiny.backbone.stride, tiny.backbone.weights) == (128, 64, 8, "embedded")
     assert default_config().data.norm_mean == [0.5, 0.5, 0.5] == default_config("clip_reid").data.norm_std
     assert default_config("clip_reid", "clip_rn50").data.norm_mean == [0.485, 0.456, 0.406]
+    hybrid = default_config("clip_reid", "wgff", ["backbone.wgff.points", "[[0, fused], [11, 2]]"])
+    assert hybrid.data.norm_mean == [0.5] * 3 and hybrid.backbone.wgff.points == [[0, "fused"], [11, 2]]
     assert default_config("resnet50", opts=["train.seed", 9]).train.seed == 9
 
 
@@ -319,7 +322,7 @@ def complaint(file, options=()) -> str:
         ("test: {ranks: [1, b]}", "F: test.ranks is [1, 'b'] (list), expected a whole number"),
         ("train: 3", "F: train is a section; set one of its keys: optim, lr, weight_decay, max_epoch, start_epoch, batch_size, fixbase_epoch, open_layers, staged_lr, new_layers, base_lr_mult, lr_scheduler, stepsize, gamma, print_freq, seed"),
         ("amp: {dtype: fp8}", "F: amp.dtype is 'fp8'; there are: fp32, fp16, bf16"),
-        (CLIP + "backbone: {name: clip_vit_l14}", "F: backbone.name is 'clip_vit_l14'; there are: clip_rn50, clip_vit_b16, clip_vit_tiny"),
+        (CLIP + "backbone: {name: clip_vit_l14}", "F: backbone.name is 'clip_vit_l14'; there are: clip_rn50, clip_vit_b16, clip_vit_tiny, lsnet_t, wgff"),
         ("input: {train_interpolation: lanczos}", "F: input.train_interpolation is 'lanczos'; there are: nearest, bilinear, bicubic"),
         ("data: {transforms: [random_flip, rand_erase]}", "F: data.transforms names 'rand_erase'; there are: color_jitter, pad_crop, random_crop, random_erase, random_erase_pixel, random_flip, random_patch"),
         ("sampler: {train_sampler: pk}", "F: sampler.train_sampler is 'pk'; there are: identity, RandomSampler, SequentialSampler, RandomIdentitySampler, RandomDomainSampler, RandomDatasetSampler"),
@@ -349,6 +352,18 @@ def complaint(file, options=()) -> str:
         (CLIP + "data: {width: 15}", "F: data.width is 15, smaller than a patch of clip_vit_b16 (16 pixels)"),
         (CLIP + "backbone: {name: clip_rn50, stride: 12}", "F: backbone.stride is 12, but clip_rn50 has a fixed stride of 16"),
         (CLIP + "backbone: {name: clip_rn50, sie_camera: True}", "F: backbone.sie_camera is True, but clip_rn50 has no class token for it"),
+        (CLIP + "backbone: {name: lsnet_t}", "F: backbone.name is 'lsnet_t', but clip_reid does not build on it; there are: clip_vit_b16, clip_vit_tiny, wgff"),
+        (CLIP + WGFF + "wgff: {clip: lsnet_t}}", "F: backbone.wgff.clip is 'lsnet_t'; there are: clip_vit_b16, clip_rn50, clip_vit_tiny"),
+        (CLIP + WGFF + "wgff: {lsnet: lsnet_l}}", "F: backbone.wgff.lsnet is 'lsnet_l'; there are: lsnet_t, lsnet_s, lsnet_b, lsnet_mini"),
+        (CLIP + WGFF + "wgff: {mode: multiply}}", "F: backbone.wgff.mode is 'multiply'; there are: gate, add"),
+        (CLIP + WGFF + "wgff: {lsnet_bn: frozen}}", "F: backbone.wgff.lsnet_bn is 'frozen'; there are: train, eval"),
+        (CLIP + WGFF + "wgff: {lr: 0}}", "F: backbone.wgff.lr is 0.0; it must be above 0"),
+        (CLIP + WGFF + "stride: 17}", "F: backbone.stride is 17; for clip_vit_b16 it must be from 1 to 16, its patch size"),
+        (CLIP + WGFF + "stride: 12, wgff: {clip: clip_rn50}}", "F: backbone.stride is 12, but clip_rn50 has a fixed stride of 16"),
+        (CLIP + WGFF + "wgff: {clip: clip_rn50}}", "F: data.norm_mean is [0.5, 0.5, 0.5]; wgff with clip_rn50 reads images in [0.485, 0.456, 0.406]"),
+        (CLIP + "backbone: {name: wgff}", "F: data.norm_mean is [0.485, 0.456, 0.406]; wgff with clip_vit_b16 reads images in [0.5, 0.5, 0.5]"),
+        (CLIP + WGFF + "weights: none, wgff: {weights: t.pth}}", "F: backbone.wgff.weights is a file, but backbone.weights is 'none': all weights stay random; set it too"),
+        ("backbone: {wgff: {mode: add}}", "F: backbone.wgff.mode is 'add', but resnet50 does not use it: a torchreid model is chosen by model.name"),
         (CLIP + "backbone: {weights: embedded}", "F: backbone.weights is 'embedded', which clip_vit_b16 does not have; use 'openai', 'none' or a file"),
         (CLIP + "backbone: {name: clip_vit_tiny, stride: 8}", "F: backbone.weights is 'openai', which clip_vit_tiny does not have; use 'embedded', 'none' or a file"),
         ("train:\n  lr: 1\n   seed: 2", "F, line 3: not valid yaml: mapping values are not allowed here"),

@@ -2,6 +2,7 @@
 
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -70,8 +71,9 @@ def test_what_transforms_draw_does_not_reach_the_process_random_states(tmp_path)
         data = manager(tmp_path, *options)
         torch.manual_seed(5)
         random.seed(5)
+        np.random.seed(5)
         list(data.train_loader)
-        after.append((torch.rand(1).item(), random.random()))
+        after.append((torch.rand(1).item(), random.random(), np.random.rand()))
         data.close()
     assert after[0] == after[1] == after[2]
 
@@ -146,9 +148,94 @@ def test_a_broken_image_is_named_also_from_a_worker(tmp_path, workers):
     assert message.startswith(f"{broken}: the image is damaged") and "Traceback" not in message
 
 
-def test_a_batch_larger_than_the_training_set_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="train.batch_size is 64 and the training set has 15 images"):
-        manager(market(tmp_path), "train.batch_size", 64)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["train.batch_size", 64],
+            "train.batch_size is 64 and the training set has 15 images, which do not make one batch; lower "
+            "train.batch_size",
+        ),
+        (
+            ["sampler.train_sampler", "RandomDomainSampler", "sampler.num_cams", 3],
+            "the sampler 'RandomDomainSampler' cannot make batches of train.batch_size = 8 with sampler.num_cams = 3, "
+            "sampler.num_datasets = 1: it takes equally many images of so many cameras (RandomDomainSampler) or data "
+            "sets (RandomDatasetSampler), and each must have enough",
+        ),
+    ],
+)
+def test_batches_that_cannot_be_made_are_refused(tmp_path, options, message):
+    with pytest.raises(ConfigError) as caught:
+        manager(market(tmp_path), *options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("sampler", ["identity", "RandomIdentitySampler"])
+def test_identity_batches_that_cannot_be_made_are_refused(tmp_path, sampler):
+    chosen = ["sampler.train_sampler", sampler]
+    with pytest.raises(DataError, match=r"a batch needs 4 identities .* and the training set has 3; lower train"):
+        manager(market(tmp_path, per_id=8), "train.batch_size", 16, *chosen)
+    with pytest.raises(DataError, match="every identity has a single training image"):
+        manager(market(tmp_path / "single", range(8), per_id=1), *chosen)
+
+
+SAMPLERS = {
+    "identity": [],
+    "RandomSampler": [],
+    "RandomIdentitySampler": [],
+    "RandomDomainSampler": ["sampler.num_cams", 2],
+    "RandomDatasetSampler": [],
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_depends_on_seed_and_epoch_alone(tmp_path, sampler):
+    """torchreid's draw from Python's, numpy's and torch's global generators."""
+    market(tmp_path, per_id=9)
+    orders = []
+    for seed, workers, global_seed in ((1, 0, 5), (1, 1, 6), (2, 0, 5)):
+        torch.manual_seed(global_seed)
+        random.seed(global_seed)
+        np.random.seed(global_seed)
+        chosen = ["sampler.train_sampler", sampler, *SAMPLERS[sampler], "train.seed", seed, "data.workers", workers]
+        passes = epochs(manager(tmp_path, *chosen), 3)
+        orders.append([[batch["index"].tolist() for batch in each] for each in passes])
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0][0] != orders[0][1] != orders[0][2]
+
+
+def test_domain_batches_take_the_number_of_cameras_from_the_config(tmp_path):
+    data = manager(market(tmp_path), "sampler.train_sampler", "RandomDomainSampler", "sampler.num_cams", 2)
+    assert all(batch["camid"].tolist().count(0) == 4 for batch in data.train_loader)
+
+
+ALL_TRANSFORMS = ["random_flip", "random_crop", "color_jitter", "pad_crop", "random_erase", "random_erase_pixel"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_transforms_give_the_same_with_workers_and_after_a_resume(tmp_path, workers):
+    market(tmp_path)
+    chosen = ["data.transforms", ALL_TRANSFORMS, "train.batch_size", 4, "sampler.num_instances", 2]
+    unbroken = epochs(manager(tmp_path, *chosen), 3)
+    resumed = manager(tmp_path, *chosen, "data.workers", workers)
+    resumed.set_epoch(2)
+    again = list(resumed.train_loader)
+    resumed.close()
+    assert len(unbroken[2]) > 1
+    for one, other in zip(unbroken[2], again, strict=True):
+        assert torch.equal(one["img"], other["img"]) and one["impath"] == other["impath"]
+
+
+def test_a_pass_that_is_given_up_does_not_disturb_the_next(tmp_path):
+    market(tmp_path, per_id=9)
+    expected = epochs(manager(tmp_path), 2)[1]
+    data = manager(tmp_path, "data.workers", 1)
+    data.set_epoch(0)
+    next(iter(data.train_loader))
+    data.set_epoch(1)
+    found = list(data.train_loader)
+    data.close()
+    assert all(torch.equal(a["img"], b["img"]) for a, b in zip(expected, found, strict=True))
 
 
 def test_generated_data_has_the_real_size_and_pipeline():
@@ -161,3 +248,14 @@ def test_generated_data_has_the_real_size_and_pipeline():
     assert data.num_train_pids == 8 and data.num_train_cams == 4
     (name,) = data.targets
     assert sum(len(b["pid"]) for b in data.test_loader[name]["query"]) == 8
+
+
+def test_workers_start_although_opencv_has_used_its_threads(tmp_path):
+    """Forked workers inherit OpenCV's pool without its threads, and would wait for them."""
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 9)  # large enough to start the pool
+    market(tmp_path)
+    data = manager(tmp_path, "data.workers", 2)
+    assert len(list(data.train_loader)) == len(data.train_loader) > 0
+    data.close()
+    assert cv2.getNumThreads() == 1

@@ -12,10 +12,12 @@ FILES = sorted((ROOT / "occplug").rglob("*.py"))
 # A package may import from its own level or below, never from above.
 LEVELS = {
     "errors": 0, "registry": 1, "config_files": 1, "embedding": 1, "imagefile": 1, "config_keys": 2, "config_checks": 2,
-    "config": 3, "method": 4, "evaluation": 5, "losses": 5, "heads": 5, "prompts": 5, "backbones": 5,
+    "config": 3, "method": 4, "clip_method": 8, "evaluation": 5, "losses": 5, "heads": 5, "prompts": 5, "backbones": 5,
+    "occluders": 5,
     "torchreid_bridge": 6, "samplers": 6, "transforms": 6, "datasets": 7, "stages": 7, "pretraining": 8,
     "datamanager": 8, "methods": 9,
-    "engine": 9, "importers": 10, "cli": 11, "__main__": 12,
+    "files": 1, "masks": 7, "extras": 8,
+    "engine": 9, "importers": 10, "benchmarks": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
 
 

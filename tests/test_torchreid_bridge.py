@@ -782,6 +782,21 @@ def test_a_list_with_a_name_of_ours_goes_to_our_pipeline():
     assert test(image)[:, 0, 0].tolist() == pytest.approx([0.0740, 0.2052, 0.4265], abs=2e-3)  # ImageNet constants
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_our_occluders_work_by_name_in_torchreids_manager(toys, toy_root, workers):
+    """`oamn` cuts from the training images, which torchreid's manager lists after it has built the transforms."""
+    occplug.register()
+    plain = toy_manager(toy_root, transforms=["pad_crop"])
+    manager = toy_manager(toy_root, transforms=["rwoa", "oia", "oamn"], workers=workers)
+    oamn = manager.transform_tr.per_image.image[2]
+    assert oamn.items == plain.train_loader.dataset.train == manager.train_loader.dataset.train and not bridge._unbound
+    batches = list(manager.train_loader)
+    assert all(batch["img"].shape[1:] == (3, HEIGHT, WIDTH) for batch in batches)
+    for transform in manager.transform_tr.per_image.image:
+        assert 0 < transform.tally["occluded"] < transform.tally["seen"], transform.name
+    occplug.unregister()
+
+
 def test_our_sampler_works_by_name_in_torchreids_manager(toys, toy_root):
     with pytest.raises(ValueError, match="Invalid dataset name"):
         toy_manager(toy_root)

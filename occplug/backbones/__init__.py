@@ -1,19 +1,25 @@
 """Backbones: image -> features and tokens; and the text towers that share their space."""
 
 from occplug.backbones.architectures import architecture
+from occplug.backbones.assembly import build_backbone
 from occplug.backbones.clip_rn50 import CLIPResNet
 from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
+from occplug.backbones.lsnet import LSNet
 from occplug.backbones.text import TextTower, build_text_tower
 from occplug.backbones.vit import ViT, load_initial
+from occplug.backbones.wgff import WGFF
 
 __all__ = [
+    "WGFF",
     "CLIPResNet",
     "CLIPViT",
+    "LSNet",
     "TextTower",
     "ViT",
     "VisionFeatures",
     "architecture",
+    "build_backbone",
     "build_text_tower",
     "load_initial",
 ]

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from occplug.backbones.architectures import architecture
 from occplug.backbones.features import VisionFeatures
+from occplug.backbones.tower import CLIPTower, Edits
 from occplug.errors import ConfigError
 from occplug.registry import BACKBONES
 
 __all__ = ["CLIPResNet"]
 
 
-class CLIPResNet(nn.Module):
+class CLIPResNet(CLIPTower):
     """Image tower of a CLIP with a ResNet; random weights until :func:`load_clip` fills them.
 
     Args:
@@ -67,6 +68,11 @@ class CLIPResNet(nn.Module):
         self.visual = ModifiedResNet(vision["layers"], embed, heads, image_size=32, width=width)
         self._set_grid(32 * width)
 
+    @property
+    def point_widths(self) -> dict[int, int]:
+        """Layer -> channels of its map."""
+        return {layer: self.widths[1] >> (4 - layer) for layer in (1, 2, 3, 4)}
+
     def _set_grid(self, width: int) -> None:
         """Take the reduction out of layer4 and give the attention pool positions for our grid."""
         if self.stride == 16:
@@ -84,6 +90,7 @@ class CLIPResNet(nn.Module):
         tokens: bool = False,
         blocks: Collection[int] = (),
         attention: Collection[int] = (),
+        edits: Edits | None = None,
     ) -> VisionFeatures:
         """Features of `images` [B, 3, H, W] (normalised). `camids` is not used.
 
@@ -91,18 +98,21 @@ class CLIPResNet(nn.Module):
             tokens: also return the cells of the last map; the attention pool then queries with all of them.
             blocks: numbers of the layers (1 to 4) whose map is wanted.
             attention: must be empty.
+            edits: by number of a layer (1 to 4), applied to its map before anything reads it.
 
         Raises:
             ValueError: a layer outside 1 to 4, attention asked for, or images of another size.
         """
-        if set(blocks) - {1, 2, 3, 4} or attention:
-            raise ValueError(f"a ResNet has layers 1 to 4 and no attention blocks, asked for {[*blocks, *attention]}")
-        if tuple(images.shape[1:]) != (3, *self.image_size):
-            raise ValueError(f"images are [B, 3, {self.image_size[0]}, {self.image_size[1]}], got {list(images.shape)}")
+        edits = edits or {}
+        if {*blocks, *edits} - {1, 2, 3, 4} or attention:
+            asked = [*blocks, *edits, *attention]
+            raise ValueError(f"a ResNet has layers 1 to 4 and no attention blocks, asked for {asked}")
+        self.demand_size(images)
         visual, maps = self.visual, {}
         x = visual.stem(images)  # [B, 64, H/4, W/4]
         for number, layer in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4), start=1):
-            x = maps[number] = layer(x)
+            x = layer(x)
+            x = maps[number] = edits[number](x) if number in edits else x
         cells = x.flatten(2).transpose(1, 2)  # [B, N, C]
         pooled = self._attention_pool(cells, whole=tokens)  # [B, 1 (+ N), E]
         return VisionFeatures(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from occplug.backbones.architectures import architecture
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.position import patch_grid
-from occplug.backbones.tower import VisionTower
+from occplug.backbones.tower import CLIPTower, TransformerTower
 from occplug.errors import ConfigError
 from occplug.registry import BACKBONES
 
@@ -26,7 +26,7 @@ __all__ = ["CLIPViT"]
 SIE_SCOPES = ("cls", "all")
 
 
-class CLIPViT(VisionTower):
+class CLIPViT(CLIPTower, TransformerTower):
     """Image tower of a CLIP with a vision transformer; random weights until :func:`load_clip` fills them.
 
     Args:
@@ -127,6 +127,15 @@ class CLIPViT(VisionTower):
         if tokens:
             seen.tokens, seen.projected_tokens = y[:, 1:], z[:, 1:]
         return seen
+
+    def run_block(self, block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+        # torch's own attention module copies queries, keys and values into other layouts
+        attn, y = block.attn, block.ln_1(x)
+        qkv = F.linear(y, attn.in_proj_weight, attn.in_proj_bias).unflatten(2, (3, attn.num_heads, attn.head_dim))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, C / heads]
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, L, C]
+        x = x + attn.out_proj(mixed)
+        return x + block.mlp(block.ln_2(x))
 
     def class_row(self, block: ResidualAttentionBlock, x: Tensor) -> Tensor:
         y = block.ln_1(x)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from occplug.backbones.unpickling import read_with_settings
 from occplug.errors import CheckpointError
 
 __all__ = ["read_tensors", "strip_module"]
@@ -25,7 +26,8 @@ def read_tensors(checkpoint: str | os.PathLike | Mapping[str, Tensor]) -> tuple[
     """The tensors of a weight file by name, floats as float32, and what to call it in messages.
 
     Reads safetensors, TorchScript archives (OpenAI's `.pt`), and state dicts saved by torch, bare or under
-    `state_dict` or `model`. A prefix `module.` (DataParallel) is dropped. A dict in place of a path is taken as it is.
+    `state_dict` or `model`, also with yacs settings beside them. A prefix `module.` (DataParallel) is dropped. A dict
+    in place of a path is taken as it is.
 
     Raises:
         CheckpointError: no such file, damaged, needing code to run, or holding something other than tensors.
@@ -46,7 +48,7 @@ def _read_file(path: Path):
             return load_file(path)
         if _is_torchscript(path):
             return _read_torchscript(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _read_pickle(path)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -56,6 +58,13 @@ def _read_file(path: Path):
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, zipfile.BadZipFile) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable weight file ({reason})") from error
+
+
+def _read_pickle(path: Path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # perhaps only because of settings beside the tensors
+        return read_with_settings(path)
 
 
 def _is_torchscript(path: Path) -> bool:

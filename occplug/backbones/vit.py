@@ -19,7 +19,7 @@ from occplug.backbones.features import VisionFeatures
 from occplug.backbones.files import read_tensors
 from occplug.backbones.keys import demand_fit
 from occplug.backbones.position import patch_grid, resize_positions, stored_grid
-from occplug.backbones.tower import VisionTower
+from occplug.backbones.tower import TransformerTower
 from occplug.backbones.weights import load_clip
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import BACKBONES
@@ -34,7 +34,7 @@ SIZES = {"vit_b16": {"image_size": 224, "patch_size": 16, "width": 768, "layers"
 POSITIONS = "pos_embed"
 
 
-class ViT(VisionTower):
+class ViT(TransformerTower):
     """A vision transformer as ImageNet trained it; random weights until :func:`load_initial` fills them.
 
     Args:
@@ -119,6 +119,9 @@ class ViT(VisionTower):
         if tokens:
             seen.tokens = seen.projected_tokens = y[:, 1:]
         return seen
+
+    def run_block(self, block: Block, x: Tensor) -> Tensor:
+        return block(x)
 
     def class_row(self, block: Block, x: Tensor) -> Tensor:
         y, attention = block.norm1(x), block.attn

@@ -34,7 +34,7 @@ def load_clip(source, backbone: nn.Module, text: nn.Module | None = None, prompt
     Args:
         source: "openai" (this machine's cache or a download), "embedded" (the tiny CLIP in the package), "none", or
             the path of a `.safetensors` file, of OpenAI's TorchScript archive, or of a state dict saved by torch.
-        backbone: CLIPViT or CLIPResNet.
+        backbone: CLIPViT, CLIPResNet or a hybrid around one, whose own weights are read as well.
         text: text tower of the same CLIP.
         prompts: modules with `fill(token table)`.
 
@@ -43,10 +43,10 @@ def load_clip(source, backbone: nn.Module, text: nn.Module | None = None, prompt
             file that does not fit changes nothing.
         ConfigError: a named source that has no weights for this backbone.
     """
-    if source == "none":
-        return
-    state, where = read_clip(source, backbone.arch.get("name", type(backbone).__name__))
-    fit_clip(state, where, backbone, text, prompts)
+    if source != "none":
+        state, where = read_clip(source, backbone.arch.get("name", type(backbone).__name__))
+        fit_clip(state, where, backbone, text, prompts)
+    backbone.load_beside_clip()
 
 
 def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
@@ -80,7 +80,7 @@ def fit_clip(
     Args:
         checked: name -> shape of tensors that must be in the file too, although nothing here uses them.
     """
-    prompts = list(prompts)
+    prompts, backbone = list(prompts), backbone.clip
     state = _with_counters(state, backbone)
     state = _with_fitted_positions(state, backbone)
     expected = {f"visual.{key}": value.shape for key, value in backbone.visual.state_dict().items()}

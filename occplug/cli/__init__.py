@@ -17,15 +17,20 @@ COMMANDS = {
     "train": ("train", "train and evaluate the model of a config file"),
     "test": ("test", "evaluate a checkpoint"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
+    "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),
+    "show-augment": ("show_augment", "draw augmented images beside their originals"),
+    "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
+    "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
+    "show-attention": ("show_attention", "draw where a method's parts look"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }
 
 
 def usage() -> str:
     """The command's help text."""
-    lines = [f"  {name:14s}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:17s}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: occplug COMMAND [options]   (occplug COMMAND --help for its options)", "", *lines])
 
 

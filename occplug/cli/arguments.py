@@ -7,7 +7,7 @@ import argparse
 from occplug.config import load_config
 from occplug.errors import ConfigError
 
-__all__ = ["config_parser", "parse_config"]
+__all__ = ["config_parser", "parse_config", "parse_options"]
 
 
 def config_parser(name: str, text: str) -> argparse.ArgumentParser:
@@ -29,23 +29,36 @@ def config_parser(name: str, text: str) -> argparse.ArgumentParser:
 def parse_config(parser: argparse.ArgumentParser, argv: list[str]):
     """Parse `argv` -> (namespace, resolved config).
 
-    Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot and a data
-    set's or transform's name has none, everything from the first dotted word on goes back to the pairs.
-
     Raises:
         ConfigError: an unknown flag, or anything `load_config` objects to.
     """
-    args, rest = parser.parse_known_args(argv)
-    unknown = [word for word in rest if word.startswith("--")]
+    args, options = parse_options(parser, argv)
+    return args, load_config(args.config_file, options)
+
+
+def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse `argv` -> (namespace, config options: the flags that stand for keys, then the KEY VALUE pairs).
+
+    Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot and a data
+    set's, transform's or table row's name has none, everything from the first dotted word on goes back to the pairs.
+
+    Raises:
+        ConfigError: an unknown flag.
+    """
+    args, pairs = parser.parse_known_args(argv)
+    unknown = [word for word in pairs if word.startswith("--")]
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]}; see occplug {parser.prog.split()[-1]} --help")
-    options: list[str] = []
-    for flag, key in (("sources", "data.sources"), ("targets", "data.targets"), ("transforms", "data.transforms")):
-        values = getattr(args, flag) or []
+    for flag in ("sources", "targets", "transforms", "rows"):
+        values = getattr(args, flag, None) or []
         cut = next((i for i, word in enumerate(values) if "." in word), len(values))
-        rest = values[cut:] + rest
-        if values[:cut]:
-            options += [key, repr(values[:cut])]
+        if cut < len(values):
+            setattr(args, flag, values[:cut])
+            pairs = values[cut:] + pairs
+    options: list[str] = []
+    for flag in ("sources", "targets", "transforms"):
+        if getattr(args, flag, None):
+            options += [f"data.{flag}", repr(getattr(args, flag))]
     if args.root is not None:
         options += ["data.root", args.root]
-    return args, load_config(args.config_file, options + rest)
+    return args, options + pairs

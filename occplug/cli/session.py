@@ -7,14 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import occplug
 from occplug.config import save_config
 from occplug.datamanager import DataManager
 from occplug.engine import MethodEngine, seed_everything, stock_engine, write_atomically
-from occplug.evaluation import protocol_line
+from occplug.evaluation import PerQuery, protocol_line
 from occplug.method import build_method
 from occplug.registry import METHODS, names
 from occplug.torchreid_bridge import build_stock_model, load_stock_weights
@@ -95,20 +94,12 @@ def describe_protocol(cfg, reranked: bool = False) -> str:
     )
 
 
-def _write_queries(file: Path, result, paths: list[str]) -> None:
-    """Average precision [Q], rank of the first match [Q] (0: none) and file name [Q] of every query, to break down
-    or compare runs later without a model."""
-    names = np.array([Path(path).name for path in paths])
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, ap=result.ap, first_hit=result.first_hit, image=names)
-
-    write_atomically(file, write)
-
-
 def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path) -> dict:
-    """Write `metrics.json` (interfaces: fractions in [0, 1]) and log the results; returns what was written."""
+    """Write `metrics.json` (interfaces: fractions in [0, 1]) and log the results; returns what was written.
+
+    Beside it, `per_query/TARGET.npz` holds the figures of every query (:class:`occplug.evaluation.PerQuery`). It comes
+    first: a folder with `metrics.json` is complete.
+    """
     metrics = {
         "method": cfg.model.name,
         "config_file": str(config_file),
@@ -119,7 +110,8 @@ def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path) -> d
         "data": engine.datamanager.summary(),
     }
     for name, result in engine.results.items():
-        _write_queries(file.parent / "per_query" / f"{name}.npz", result, engine.query_paths[name])
+        queries = PerQuery.of(result, engine.query_paths[name])
+        write_atomically(file.parent / "per_query" / f"{name}.npz", queries.write)
     write_atomically(file, lambda temporary: temporary.write_text(json.dumps(metrics, indent=2) + "\n"))
     log.info("protocol: %s", protocol)
     log.info("results are in %s", file)

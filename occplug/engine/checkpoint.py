@@ -6,48 +6,18 @@ A checkpoint is a dict of tensors, numbers and strings. Its keys `state_dict`, `
 
 from __future__ import annotations
 
-import errno
-import os
 import pickle
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from occplug.errors import CheckpointError, TrainingError
+from occplug.errors import CheckpointError
+from occplug.files import write_atomically
 
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "write_atomically"]
 
 FORMAT = "occplug-1"
-
-
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)` and move the result to `path`; on any failure `path` is as it was.
-
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written; names the file.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer reports a failed write as a RuntimeError without errno, so ask the disk itself
-        reason = "no space left on the disk" if _disk_is_full(error, path.parent) else str(error)
-        kept = "the previous file is untouched" if path.exists() else "nothing was left behind"
-        raise TrainingError(f"{path} could not be written: {reason}; {kept}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _disk_is_full(error: BaseException, folder: Path) -> bool:
-    chain = [error, error.__cause__, error.__context__]
-    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
-        return True
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize < 1 << 20
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
@@ -114,6 +84,8 @@ def _report(missing: list[str], unknown: list[str], shapes: list[str]) -> list[s
 
 def _cause(shapes: list[str]) -> str:
     text = " ".join(shapes)
+    if "visibility." in text or "part_norm." in text:
+        return "it was trained with another grouping of the body into parts (method.parts)"
     if "classifier" in text or "context" in text:
         return "it was trained with another number of identities (another data set?)"
     if "positional_embedding" in text:

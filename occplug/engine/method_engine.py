@@ -128,13 +128,15 @@ class MethodEngine(RunMixin, Engine):
         batch["epoch"] = self.epoch + 1
         together = [stepper for stepper in self.steppers if not stepper.own_pass]
         alone = [[stepper] for stepper in self.steppers if stepper.own_pass]
+        values = []
         for steppers in [together, *alone]:
             with _training_only(self.steppers, steppers):
-                found = self._pass(batch, steppers)
-            values = found if steppers is together else values
+                values.append(self._pass(batch, steppers))
         self.scaler.update()
+        with torch.no_grad():
+            self.stage.after_step(batch)
         self.first_step = False
-        return values
+        return values[0]
 
     def _pass(self, batch: dict, steppers: list[_Stepper]) -> dict[str, float]:
         """Losses of `batch`, their gradients, and one step of `steppers`."""

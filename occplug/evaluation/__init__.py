@@ -4,6 +4,8 @@ from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
 from occplug.evaluation.masked import MASK_PLACES, masked_cosine, masked_distance
+from occplug.evaluation.parts import part_distance
+from occplug.evaluation.per_query import PerQuery, read_per_query
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -14,9 +16,12 @@ from occplug.evaluation.ranking import (
     rank_distances,
 )
 from occplug.evaluation.reranking import re_ranking, reranking_inputs
+from occplug.evaluation.significance import PairedDifference, paired_bootstrap
 
 __all__ = [
     "MASK_PLACES",
+    "PairedDifference",
+    "PerQuery",
     "RankResult",
     "Ranker",
     "by_group",
@@ -27,9 +32,12 @@ __all__ = [
     "extract",
     "masked_cosine",
     "masked_distance",
+    "paired_bootstrap",
+    "part_distance",
     "protocol_line",
     "rank_distances",
     "re_ranking",
+    "read_per_query",
     "reranking_inputs",
     "squared_euclidean",
 ]

@@ -46,6 +46,7 @@ class RankResult:
         ap: [Q] float64 average precision, nan for a query without a match.
         first_hit: [Q] int64 rank of the first match, from 1; 0 for a query without a match.
         num_gallery: gallery images.
+        pids, camids: [Q] int64, of the queries.
     """
 
     cmc: np.ndarray
@@ -53,6 +54,8 @@ class RankResult:
     ap: np.ndarray
     first_hit: np.ndarray
     num_gallery: int
+    pids: np.ndarray
+    camids: np.ndarray
 
     @property
     def num_query(self) -> int:
@@ -91,22 +94,22 @@ class Ranker:
     """
 
     def __init__(self, q_pids, g_pids, q_camids, g_camids, max_rank: int = 50):
-        q_pids, self.q_camids = _ids("q_pids", q_pids), _ids("q_camids", q_camids)
+        self.q_pids, self.q_camids = _ids("q_pids", q_pids), _ids("q_camids", q_camids)
         g_pids, self.g_camids = _ids("g_pids", g_pids), _ids("g_camids", g_camids)
-        if q_pids.shape != self.q_camids.shape or g_pids.shape != self.g_camids.shape:
-            sizes = [len(a) for a in (q_pids, self.q_camids, g_pids, self.g_camids)]
+        if self.q_pids.shape != self.q_camids.shape or g_pids.shape != self.g_camids.shape:
+            sizes = [len(a) for a in (self.q_pids, self.q_camids, g_pids, self.g_camids)]
             raise ValueError("pids and camids differ in number: {} and {} (query), {} and {} (gallery)".format(*sizes))
-        for side, pids in (("query", q_pids), ("gallery", g_pids)):
+        for side, pids in (("query", self.q_pids), ("gallery", g_pids)):
             if not len(pids):
                 raise DataError(f"there is no {side} image to rank; check the data set's {side} folder")
-        self.shape = (len(q_pids), len(g_pids))
+        self.shape = (len(self.q_pids), len(g_pids))
         self.max_rank = min(max_rank, len(g_pids))
         if self.max_rank < max_rank:
             log.warning("the gallery has %d images; CMC ends at rank %d", len(g_pids), self.max_rank)
         self._order = np.argsort(g_pids, kind="stable")
         ordered = g_pids[self._order]
-        self._first = np.searchsorted(ordered, q_pids, "left")
-        self._last = np.searchsorted(ordered, q_pids, "right")
+        self._first = np.searchsorted(ordered, self.q_pids, "left")
+        self._last = np.searchsorted(ordered, self.q_pids, "right")
         self._ap = np.full(len(q_pids), np.nan)
         self._first_hit = np.zeros(len(q_pids), np.int64)
         self._done = 0
@@ -159,7 +162,8 @@ class Ranker:
             )
         counts = np.bincount(np.minimum(hits, self.max_rank + 1), minlength=self.max_rank + 2)
         cmc = counts[1:-1].cumsum().astype(np.float32) / float(len(hits))
-        return RankResult(cmc, float(np.nanmean(self._ap)), self._ap, self._first_hit, self.shape[1])
+        mean = float(np.nanmean(self._ap))
+        return RankResult(cmc, mean, self._ap, self._first_hit, self.shape[1], self.q_pids, self.q_camids)
 
 
 def _ids(name: str, values) -> np.ndarray:

@@ -1,7 +1,22 @@
 """Heads: features in, named outputs out."""
 
 from occplug.heads.bnneck import BNNeck
+from occplug.heads.hybrid_decoder import HybridDecoder
 from occplug.heads.mask_generator import MaskGenerator
+from occplug.heads.part_heads import PartNorm, PartVisibility
+from occplug.heads.part_pooling import CosinePooling, MaskPooling, PartRows, cosine_maps, weighted_average_pool
 from occplug.heads.saliency import SaliencyNet
 
-__all__ = ["BNNeck", "MaskGenerator", "SaliencyNet"]
+__all__ = [
+    "BNNeck",
+    "CosinePooling",
+    "HybridDecoder",
+    "MaskGenerator",
+    "MaskPooling",
+    "PartNorm",
+    "PartRows",
+    "PartVisibility",
+    "SaliencyNet",
+    "cosine_maps",
+    "weighted_average_pool",
+]

@@ -43,7 +43,7 @@ class SaliencyNet(nn.Module):
     embeddings multiplied by s, and through the budget.
 
     Args:
-        backbone: a :class:`VisionTower` without camera embedding.
+        backbone: a :class:`TransformerTower` without camera embedding.
         num_classes: training identities.
         levels: block numbers (from 1), in the order of their channels; empty for DPM's.
         key: config key of the levels, for messages.

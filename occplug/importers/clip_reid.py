@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occplug.backbones import architecture
 from occplug.backbones.files import read_tensors
-from occplug.backbones.position import patch_grid
 from occplug.config import default_config
+from occplug.importers.positions import patch_stride, size_hints
 from occplug.importers.report import Composed, load_renamed, most_common
 from occplug.method import Method, build_method
 
@@ -27,8 +26,6 @@ TABLE = (
 )
 _PREFIX, _SUFFIX = "prompt_learner.token_prefix", "prompt_learner.token_suffix"
 _POSITIONS = "image_encoder.positional_embedding"
-_STRIDES = (16, 12, 15, 14, 13, *range(11, 0, -1))  # the official two first
-_SIZES = ((256, 128), (384, 128), (224, 224), (256, 256), (384, 192))  # image sizes for the hint of an error
 
 
 def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
@@ -61,7 +58,7 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
         f"CLIP-ReID{'' if composed else ' (baseline)'} on {'ViT-B/16' if is_vit else 'RN50'}",
         composed,
         unused=() if is_vit else ["cv_embed"],  # the official code makes one for RN50 and never reads it
-        hints=_hints(state, is_vit, tuple(image_size)),
+        hints=size_hints(state, _POSITIONS, tuple(image_size)) if is_vit else (),
     )
     return method.eval()
 
@@ -75,7 +72,7 @@ def _build(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int], 
         "data.height": image_size[0],
         "data.width": image_size[1],
         "backbone.weights": "none",
-        "backbone.stride": (_stride(state, image_size) or 16) if is_vit else 16,
+        "backbone.stride": (patch_stride(state, _POSITIONS, image_size) or 16) if is_vit else 16,
         "backbone.sie_camera": bool(cameras),
         "method.prompts": with_prompts,
         "method.template": f"A photo of a {{{learnable}}} person.",
@@ -87,35 +84,14 @@ def _build(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int], 
     return build_method(cfg, classes or 1, cameras or 1, pretrained=False)
 
 
-def _stride(state: dict[str, Tensor], image_size: tuple[int, int]) -> int | None:
-    """The patch stride whose grid has as many patches as the position embedding, None if none has."""
-    patch = architecture("clip_vit_b16")["vision_cfg"]["patch_size"]
-    patches = (most_common(state, [_POSITIONS]) or 0) - 1
-    for stride in _STRIDES:
-        height, width = patch_grid(image_size, patch, stride)
-        if height * width == patches:
-            return stride
-    return None
-
-
-def _hints(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int]) -> list[str]:
-    """Which image size the file was trained at, if not `image_size`."""
-    if not is_vit or _POSITIONS not in state or _stride(state, image_size):
-        return []
-    rows = len(state[_POSITIONS])
-    fits = [f"{h}x{w} (stride {stride})" for h, w in _SIZES if (stride := _stride(state, (h, w))) in (16, 12)]
-    size = f"{image_size[0]}x{image_size[1]}"
-    return [f"{rows} position rows fit no stride at {size}; pass the image_size of training: {', '.join(fits) or '?'}"]
-
-
 def _template(method: Method) -> Composed:
     """The prompt's fixed tokens: the official prefix, and of the padded suffix what comes up to end-of-text."""
     prompts, text = method.prompts, method.text
-    slots, length = prompts.slots, len(prompts.ids)
-    suffix = (1, text.context_length - slots.stop, text.width)
+    start, stop, length = prompts.slots[0], prompts.slots[-1] + 1, len(prompts.ids)
+    suffix = (1, text.context_length - stop, text.width)
 
     def make(state):
-        between = torch.zeros(len(slots), text.width)
-        return torch.cat([state[_PREFIX][0], between, state[_SUFFIX][0, : length - slots.stop]])
+        between = torch.zeros(stop - start, text.width)
+        return torch.cat([state[_PREFIX][0], between, state[_SUFFIX][0, : length - stop]])
 
-    return Composed({_PREFIX: (1, slots.start, text.width), _SUFFIX: suffix}, make)
+    return Composed({_PREFIX: (1, start, text.width), _SUFFIX: suffix}, make)

@@ -1,7 +1,7 @@
 """DPM: dynamic prototype masks on the ImageNet ViT, with patch transfer (SPT) where it is switched on.
 
-Tan et al.: "Dynamic Prototype Mask for Occluded Person Re-Identification", ACM MM 2022, arXiv 2207.09046; SPT, AAAI 2024;
-both as their official code computes. `method.mask: none` and `method.hem: False` leave the plain ViT baseline.
+Tan et al.: "Dynamic Prototype Mask for Occluded Person Re-Identification", ACM MM 2022, arXiv 2207.09046; SPT, AAAI
+2024; both as their official code computes. `method.mask: none` and `method.hem: False` leave the plain ViT baseline.
 
     image -- ViT -- class token f -- BN -- n -- prototypes W ----------- ID loss
                  |                         '--- m * W, angular margin -- mask loss
@@ -17,13 +17,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occplug.backbones import load_initial
+from occplug.backbones import build_backbone, load_initial
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
 from occplug.heads import MaskGenerator, SaliencyNet
 from occplug.method import Companion, Method, Stage
-from occplug.registry import BACKBONES, METHODS, build
+from occplug.registry import METHODS
 from occplug.stages import (
     MaskedMetric,
     PatchTransfer,
@@ -109,17 +109,8 @@ class DPM(Method):
         super().__init__()
         self.options = o = cfg.method
         self.weights_source = cfg.backbone.weights
-        drop_path = {"drop_path": o.drop_path} if cfg.backbone.name == "vit_b16" else {"sie_scope": "all"}
-        size = (cfg.data.height, cfg.data.width)
-        self.backbone = build(
-            BACKBONES,
-            cfg.backbone.name,
-            image_size=size,
-            stride=cfg.backbone.stride,
-            num_cameras=num_cameras if cfg.backbone.sie_camera else 0,
-            sie_coefficient=cfg.backbone.sie_coefficient,
-            **drop_path,
-        )
+        form = {"drop_path": o.drop_path} if cfg.backbone.name == "vit_b16" else {"sie_scope": "all"}
+        self.backbone = build_backbone(cfg, num_cameras, **form)
         width, depth = self.backbone.widths[1], self.backbone.depth
         generator = None
         if o.mask != "none":
@@ -127,7 +118,7 @@ class DPM(Method):
         self.metric = MaskedMetric(width, num_classes, generator, o.mask, o.train, o.hem)
         self.earlier = None
         if o.spt:
-            backbone = build(BACKBONES, cfg.backbone.name, image_size=size, stride=o.saliency.stride)
+            backbone = build_backbone(cfg, 0, stride=o.saliency.stride)
             self.saliency = SaliencyNet(backbone, num_classes, o.saliency.levels, "method.saliency.levels")
             self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, o.transfer)
 
@@ -178,7 +169,7 @@ class DPM(Method):
 
     @staticmethod
     def _schedule(o):
-        """Base rate -> its schedule; warm-up and end have the same rates whatever the base, so biases' factors differ."""
+        """Base rate -> its schedule; warm-up and end have the same rates for every base, so biases' factors differ."""
         return lambda lr: warmup_cosine(lr, o.epochs, o.warmup_epochs, o.warmup_lr, o.min_lr)
 
     def _groups(self, pattern: str, o) -> list:

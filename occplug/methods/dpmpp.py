@@ -1,7 +1,7 @@
 """DPM++: masked prototypes on CLIP, anchored by texts, trained with occlusions transferred between images.
 
 "DPM++: Dynamic Masked Metric Learning for Occluded Person Re-identification", arXiv 2605.06637. No official code is
-public; where the paper leaves a choice this follows the code of DPM, SPT and CLIP-ReID, and a key names the alternative.
+public; where the paper leaves a choice this follows the code of DPM, SPT and CLIP-ReID; a key names the alternative.
 
     semantic   learns prompts "A photo of a [X]1..4 person." against the frozen CLIP     -> coarse prototypes T
     saliency   trains a second image tower that says which patches show the person       -> masks for patch transfer
@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occplug.backbones import VisionFeatures, build_text_tower, load_initial
+from occplug.backbones import VisionFeatures, build_backbone, build_text_tower, load_initial
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
@@ -26,9 +26,10 @@ from occplug.heads import MaskGenerator, SaliencyNet
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import Companion, Group, Method, Stage
 from occplug.prompts import IdentityPrompts
-from occplug.registry import BACKBONES, METHODS, build
+from occplug.registry import METHODS
 from occplug.stages import (
     MaskedMetric,
+    Pair,
     PatchTransfer,
     check_mask,
     check_transfer,
@@ -151,16 +152,7 @@ class DPMpp(Method):
         super().__init__()
         self.options = o = cfg.method
         self.weights_source, self.num_classes, self.earlier = cfg.backbone.weights, num_classes, None
-        size = (cfg.data.height, cfg.data.width)
-        self.backbone = build(
-            BACKBONES,
-            cfg.backbone.name,
-            image_size=size,
-            stride=cfg.backbone.stride,
-            num_cameras=num_cameras if cfg.backbone.sie_camera else 0,
-            sie_coefficient=cfg.backbone.sie_coefficient,
-            sie_scope=o.sie_scope,
-        )
+        self.backbone = build_backbone(cfg, num_cameras, sie_scope=o.sie_scope)
         _, width, projected = self.backbone.widths
         widths = {"feature": width, "projected": projected, "both": width + projected}
         generator = None
@@ -176,7 +168,7 @@ class DPMpp(Method):
             # [num_classes, E]: coarse prototypes T, fixed in the stage train and computed at its start
             self.register_buffer("text_features", torch.empty(0), persistent=False)
         if o.spt:
-            backbone = build(BACKBONES, cfg.backbone.name, image_size=size, stride=o.saliency.stride)
+            backbone = build_backbone(cfg, 0, stride=o.saliency.stride)
             self.saliency = SaliencyNet(backbone, num_classes, o.saliency.levels, "method.saliency.levels")
             self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, o.transfer)
 
@@ -214,8 +206,8 @@ class DPMpp(Method):
         return checked
 
     def _semantic_stage(self) -> Stage:
-        o = self.options.semantic
-        return prompt_alignment(self._encode_images, self._encode_prompts, r"prompts\.context", o, name="semantic")
+        o, pairs = self.options.semantic, [Pair(self._encode_prompts)]
+        return prompt_alignment(self._encode_images, pairs, r"prompts\.(context|others)", o, name="semantic")
 
     def _encode_images(self, images: Tensor) -> Tensor:
         return self.backbone(images).projected  # [B, E]; no camera, as CLIP-ReID caches them

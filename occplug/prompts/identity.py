@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from occplug.errors import ConfigError
-from occplug.prompts.tokens import CONTEXT_LENGTH, tokenise
+from occplug.prompts.template import parse_template
+from occplug.prompts.tokens import tokenise
 from occplug.registry import PROMPTS
 
 __all__ = ["IdentityPrompts"]
 
-_SLOT = re.compile(r"\{(\d+)\}")
-_PLACEHOLDER = "X"
-
 
 @PROMPTS.register_module("identity")
 class IdentityPrompts(nn.Module):
-    """Token embeddings of `template` with `{n}` replaced by n learnable tokens per identity.
+    """Token embeddings of `template`, each X in it replaced by a learnable token of the identity.
 
-    "A photo of a {4} person." gives 12 tokens: start, a, photo, of, a, four learnable ones at positions 5 to 8, person,
-    a full stop, end. Nothing follows the end-of-text token: a causal text tower could not see it.
+    "A photo of a X X X X person." gives 12 tokens: start, a, photo, of, a, four learnable ones at positions 5 to 8,
+    person, a full stop, end. Nothing follows the end-of-text token: a causal text tower could not see it. A template
+    may have further learnable tokens Y, a group of their own, e.g. for what occludes the person.
 
     Args:
         width: W, width of the text tower's token embeddings.
         num_classes: number of identities.
-        template: text with exactly one `{n}`, n at least 1.
+        template: text as `parse_template` takes it.
+        shared: whether all identities have the tokens Y in common.
         tokenizer: text -> token ids including start and end.
 
     Attributes:
-        context: parameter [num_classes, n, W], drawn from N(0, 0.02).
-        template: buffer [L, W], embeddings of the fixed tokens (random until :meth:`fill`); its rows `slots` are not
-            used.
+        context: parameter [num_classes, M, W] of the M tokens X, drawn from N(0, 0.02).
+        others: parameter [num_classes, N, W] ([1, N, W] if shared) of the N tokens Y; None without any.
+        template: buffer [L, W], embeddings of the fixed tokens (random until :meth:`fill`); rows of learnable tokens
+            are not used.
+        slots, other_slots: positions of the tokens X and Y.
         ids: token ids of the template, placeholders included.
         eot: position of the end-of-text token, L - 1.
 
     Raises:
-        ConfigError: none or several `{n}`, n = 0, or more tokens than a CLIP takes.
+        ConfigError: as `parse_template`.
     """
 
-    def __init__(self, width: int, num_classes: int, template: str, tokenizer: Callable[[str], list[int]] = tokenise):
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        template: str,
+        shared: bool = False,
+        tokenizer: Callable[[str], list[int]] = tokenise,
+    ):
         super().__init__()
-        self.ids, self.slots = _parse(template, tokenizer)
+        parsed = parse_template(template, "XY", tokenizer)
+        self.ids, self.slots, self.other_slots = list(parsed.ids), list(parsed.slots["X"]), list(parsed.slots["Y"])
         self.eot = len(self.ids) - 1
-        self.context = nn.Parameter(torch.empty(num_classes, len(self.slots), width))
-        nn.init.normal_(self.context, std=0.02)
+        self.context = _tokens(num_classes, len(self.slots), width)
+        self.others = _tokens(1 if shared else num_classes, len(self.other_slots), width) if self.other_slots else None
         self.register_buffer("template", torch.empty(len(self.ids), width))
         nn.init.normal_(self.template, std=0.02)
 
@@ -67,20 +75,13 @@ class IdentityPrompts(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """Token embeddings [n, L, W] of the prompts of identities `labels` [n]."""
-        fixed = self.template.expand(len(labels), -1, -1)
-        before, after = fixed[:, : self.slots.start], fixed[:, self.slots.stop :]
-        return torch.cat([before, self.context[labels], after], dim=1)
+        tokens = self.template.repeat(len(labels), 1, 1)
+        tokens[:, self.slots] = self.context[labels].to(tokens.dtype)
+        if self.others is not None:
+            rows = self.others if len(self.others) == 1 else self.others[labels]
+            tokens[:, self.other_slots] = rows.to(tokens.dtype)
+        return tokens
 
 
-def _parse(template: str, tokenizer: Callable[[str], list[int]]) -> tuple[list[int], range]:
-    """Token ids of the template and the positions of its learnable tokens."""
-    found = _SLOT.findall(template)
-    if len(found) != 1 or int(found[0]) == 0:
-        raise ConfigError(f"method.template is {template!r}; it needs one {{n}}, n learnable tokens, e.g. {{4}}")
-    count = int(found[0])
-    words = " ".join([_PLACEHOLDER] * count)
-    ids = tokenizer(_SLOT.sub(f" {words} ", template))
-    start = len(tokenizer(_SLOT.split(template)[0])) - 1  # its end-of-text token stands where the first slot will
-    if len(ids) > CONTEXT_LENGTH:
-        raise ConfigError(f"method.template {template!r} has {len(ids)} tokens; CLIP takes at most {CONTEXT_LENGTH}")
-    return ids, range(start, start + count)
+def _tokens(rows: int, count: int, width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.normal_(torch.empty(rows, count, width), std=0.02))

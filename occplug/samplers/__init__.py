@@ -1,5 +1,5 @@
 """Training samplers, beside torchreid's own."""
 
-from occplug.samplers.identity import IdentitySampler
+from occplug.samplers.identity import IdentitySampler, check_identity_batches
 
-__all__ = ["IdentitySampler"]
+__all__ = ["IdentitySampler", "check_identity_batches"]

@@ -98,7 +98,7 @@ class MaskedMetric(nn.Module):
         return found
 
     def embedding(self, vector: Tensor, seen: VisionFeatures) -> Embedding:
-        """`vector` [B, e] with its mask; the feature before the neck is tested, although the one after it is trained."""
+        """`vector` [B, e] with its mask; the feature before the neck is tested, though the one after it is trained."""
         mask = None if self.generator is None else self.generator(seen.blocks).float()
         return Embedding(vector.float(), mask=mask)
 

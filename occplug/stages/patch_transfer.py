@@ -2,7 +2,7 @@
 
 SPT (AAAI 2024) and DPM++ (arXiv 2605.06637), eq. 5-7. The target's person is put into a candidate's surroundings: where
 the candidate shows its person the target's patches stay, and everything else is the candidate's background and
-occluders. Any method whose backbone is a :class:`VisionTower` can switch it on.
+occluders. Any method whose backbone is a :class:`TransformerTower` can switch it on.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +14,26 @@ from occplug.method import Group, Stage
 from occplug.stages.optimisers import optimiser
 from occplug.stages.schedules import warmup_cosine
 
-__all__ = ["FeatureCache", "prompt_alignment"]
+__all__ = ["CLEAN", "OCCLUDED", "FeatureCache", "OccludedViews", "Pair", "prompt_alignment"]
+
+log = logging.getLogger(__name__)
+
+CLEAN, OCCLUDED = "feature", "feature_occ"  # batch entries: features of the plain and of the occluded images
+
+
+@dataclass(frozen=True)
+class OccludedViews:
+    """Occluded copies of the training images to cache beside the plain ones.
+
+    Args:
+        transform: name of the augmentation that occludes, with its options in the config.
+        prob: share of the images it is tried on.
+        draws: how many copies of each image are cached; epoch e uses copy e mod `draws`.
+    """
+
+    transform: str
+    prob: float
+    draws: int = 1
 
 
 class FeatureCache:
@@ -22,40 +43,104 @@ class FeatureCache:
     official code; there is no identity sampling here). The permutation comes from torch's global generator, on the
     CPU whatever the device, so that a resumed run draws the same one.
 
+    A batch has `pid` and `feature` [B, E]; with occluded views also `feature_occ` [B, E] and `occluded` [B], whether
+    the copy differs from the plain image.
+
     Args:
         encode: images [B, 3, H, W] -> features [B, E].
         batch_size: features per batch.
+        views: occluded copies, or None for the plain images alone.
     """
 
-    def __init__(self, encode: Callable[[Tensor], Tensor], batch_size: int):
+    def __init__(self, encode: Callable[[Tensor], Tensor], batch_size: int, views: OccludedViews | None = None):
         self.encode = encode
         self.batch_size = batch_size
+        self.views = views
+        self.data = None
+        self.draws: list[dict[str, Tensor]] = []
         self.features = self.labels = torch.empty(0)
 
     @torch.no_grad()
     def fill(self, data, device: torch.device) -> None:
         """Encode the training images of the data manager `data` on `device`; kept there in float32."""
+        self.data = data
         features, labels = [], []
         for batch in data.cache_loader(self.batch_size):
-            features.append(self.encode(batch["img"].to(device, non_blocking=True)).float())
+            features.append(self._encode(batch["img"], device))
             labels.append(batch["pid"])
         self.features = torch.cat(features)
         self.labels = torch.cat(labels).to(device)
+        self.draws = [self._occluded(draw, device) for draw in range(self.views.draws if self.views else 0)]
+
+    def _encode(self, images: Tensor, device: torch.device) -> Tensor:
+        return self.encode(images.to(device, non_blocking=True)).float()
+
+    def _occluded(self, draw: int, device: torch.device) -> dict[str, Tensor]:
+        """Features of copy `draw`; images the transform left alone keep the feature they have."""
+        loader = self.data.cache_loader(self.batch_size, [self.views.transform], draw, prob=self.views.prob)
+        features, changed = self.features.clone(), []
+        for batch, plain in zip(loader, self.data.cache_loader(self.batch_size)):
+            differs = (batch["img"] != plain["img"]).flatten(1).any(dim=1)
+            changed.append(differs)
+            rows = batch["index"][differs].to(device)
+            if len(rows):
+                features[rows] = self._encode(batch["img"][differs], device)
+        occluded = torch.cat(changed).to(device)
+        log.info("%d of %d training images occluded by %s", occluded.sum(), len(occluded), self.views.transform)
+        return {OCCLUDED: features, "occluded": occluded}
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        entries = {CLEAN: self.features, "pid": self.labels}
+        if self.draws:
+            entries |= self.draws[self.data.epoch % len(self.draws)]
         order = torch.randperm(len(self.labels)).to(self.labels.device)
         for chosen in order.split(self.batch_size):
-            yield {"feature": self.features[chosen], "pid": self.labels[chosen]}
+            yield {name: values[chosen] for name, values in entries.items()}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Texts, and the images they are aligned with.
+
+    Args:
+        encode_prompts: labels [B] -> text features [B, E]; gradients reach the prompts.
+        suffix: of the names of the pair's two losses, `loss_i2t` and `loss_t2i`.
+        images: entry of the batch with the image features.
+        only: of the batch, the rows that were occluded (True) or were not (False); None: all.
+    """
+
+    encode_prompts: Callable[[Tensor], Tensor]
+    suffix: str = ""
+    images: str = CLEAN
+    only: bool | None = None
+
+    def losses(self, batch: dict[str, Tensor], contrast: SupCon) -> dict[str, Tensor]:
+        """SupCon of the chosen rows both ways; zero where there are none."""
+        image, label = batch[self.images], batch["pid"]
+        if self.only is not None:
+            chosen = batch["occluded"] == self.only
+            if not chosen.any():
+                nothing = 0 * self.encode_prompts(label[:1]).sum()  # keeps the prompts in the graph
+                return dict.fromkeys(self.names, nothing)
+            image, label = image[chosen], label[chosen]
+        text = self.encode_prompts(label)
+        return dict(zip(self.names, (contrast(image, text, label, label), contrast(text, image, label, label))))
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the two losses."""
+        return f"loss_i2t{self.suffix}", f"loss_t2i{self.suffix}"
 
 
 def prompt_alignment(
     encode_images: Callable[[Tensor], Tensor],
-    encode_prompts: Callable[[Tensor], Tensor],
+    pairs: list[Pair],
     pattern: str,
     options,
+    views: OccludedViews | None = None,
     name: str = "stage1",
 ) -> Stage:
     """The stage that trains the parameters matching `pattern` so that text and image features of an identity agree.
@@ -66,23 +151,23 @@ def prompt_alignment(
 
     Args:
         encode_images: images [B, 3, H, W] -> [B, E], the frozen image tower.
-        encode_prompts: labels [B] -> [B, E], gradients reach the prompts.
+        pairs: texts and their images; each adds its two losses.
         options: config node with epochs, batch_size, lr, weight_decay, warmup_epochs, warmup_lr, min_lr, weights.
+        views: occluded copies of the images, if a pair needs them.
     """
-    cache = FeatureCache(encode_images, options.batch_size)
+    cache = FeatureCache(encode_images, options.batch_size, views)
     contrast = SupCon()
 
     def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        image, label = batch["feature"], batch["pid"]
-        text = encode_prompts(label)
-        return {"loss_i2t": contrast(image, text, label, label), "loss_t2i": contrast(text, image, label, label)}
+        return {name: value for pair in pairs for name, value in pair.losses(batch, contrast).items()}
 
+    names = [name for pair in pairs for name in pair.names]
     return Stage(
         name=name,
         epochs=options.epochs,
         groups=[Group(pattern, options.lr, options.weight_decay)],
         losses=losses,
-        weights=dict(options.weights),
+        weights={name: options.weights[name] for name in names},
         schedule=warmup_cosine(options.lr, options.epochs, options.warmup_epochs, options.warmup_lr, options.min_lr),
         optimizer=optimiser("adam"),
         loader=lambda data: cache,

@@ -2,10 +2,16 @@
 
 from occplug.transforms.crop import PadCrop
 from occplug.transforms.erasing import RandomErasePixel
+from occplug.transforms.oamn import OAMN
+from occplug.transforms.oia import OIA
 from occplug.transforms.pipeline import PerBatch, PerImage, Pipeline, build_pipeline, compose_for_stock
+from occplug.transforms.rwoa import RWOA
 from occplug.transforms.stock import ColorJitter, RandomCrop, RandomErase, RandomFlip, RandomPatch
 
 __all__ = [
+    "OAMN",
+    "OIA",
+    "RWOA",
     "ColorJitter",
     "PadCrop",
     "PerBatch",

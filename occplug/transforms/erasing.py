@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from occplug.errors import ConfigError
@@ -21,6 +22,8 @@ class RandomErasePixel(v2.Transform):
     1 / min_aspect], h = round(sqrt(area aspect)), w = round(sqrt(area / aspect)); the first with h < H and w < W is
     filled at a uniform place. torchreid's `random_erase` is another transform (constant fill, larger areas).
 
+    A mask given with the images is set to 0 in the same rectangles.
+
     Args:
         prob: probability that an image is erased; every image of a batch draws on its own, from torch's generator.
         min_area, max_area: share of the image, before the sides are rounded.
@@ -33,6 +36,7 @@ class RandomErasePixel(v2.Transform):
     """
 
     level = "batch"
+    occludes = True
     context = ("inplace",)
     defaults = {"prob": 0.5, "min_area": 0.02, "max_area": 1 / 3, "min_aspect": 0.3, "attempts": 10}
 
@@ -64,9 +68,11 @@ class RandomErasePixel(v2.Transform):
         return {"boxes": [(image, *box) for image, box in zip(erased.tolist(), boxes.tolist())]}
 
     def transform(self, inpt: Tensor, params: dict[str, list]) -> Tensor:
-        """`inpt` [..., C, H, W] float."""
+        """`inpt` [..., C, H, W]: float images, or masks of any type."""
         output = inpt if self.inplace else inpt.clone()
         images = output.view(-1, *output.shape[-3:])
+        is_mask = isinstance(inpt, tv_tensors.Mask)
         for image, top, left, h, w in params["boxes"]:
-            images[image, :, top : top + h, left : left + w] = torch.randn(images.shape[1], h, w)
+            noise = 0 if is_mask else torch.randn(images.shape[1], h, w)
+            images[image, :, top : top + h, left : left + w] = noise
         return output

@@ -86,8 +86,8 @@ class PerImage:
     def sample(self, sample: dict) -> dict:
         """{"img": RGB picture, "mask": `tv_tensors.Mask` [..., h, w], ...} -> the same keys, transformed alike.
 
-        A mask has the picture's size before and [..., height, width] after, resized by nearest pixel. Entries that are
-        neither image nor mask are left as they are.
+        A mask has the picture's size before, or the output's, and [..., height, width] after, resized by nearest pixel.
+        Entries that are neither image nor mask are left as they are.
         """
         for transform in (self.resize, *self.pil):
             sample = transform(sample)
@@ -111,15 +111,26 @@ class PerBatch:
         self.transforms = list(transforms)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [..., 3, H, W] -> float32 of the same shape, (pixel / 255 - mean) / std up to rounding."""
+        """uint8 [..., 3, H, W] -> float32 of the same shape, (pixel / 255 - mean) / std up to rounding, transformed."""
+        output = self._normalised(images)
+        for transform in self.transforms:
+            output = transform(output)
+        return output
+
+    def _normalised(self, images: Tensor) -> Tensor:
         scale, shift = self.scale.to(images.device), self.shift.to(images.device)
         output = torch.empty(images.shape, device=images.device)
         # one image at a time, because it stays in the cache from one operation to the next
         for image, pixels in zip(output.view(-1, *images.shape[-3:]), images.reshape(-1, *images.shape[-3:])):
             image.copy_(pixels).mul_(scale).sub_(shift)
-        for transform in self.transforms:
-            output = transform(output)
         return output
+
+    def with_masks(self, images: Tensor, masks: tv_tensors.Mask) -> tuple[Tensor, tv_tensors.Mask]:
+        """As a call, and `masks` [..., C, H, W], one for each image, moved and erased with them."""
+        output = self._normalised(images)
+        for transform in self.transforms:
+            output, masks = transform(output, masks)
+        return output, masks
 
 
 class Pipeline(NamedTuple):
@@ -131,6 +142,16 @@ class Pipeline(NamedTuple):
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB `picture` -> normalised float32 [3, H, W]."""
         return self.per_batch(self.per_image(picture))
+
+    def bind(self, items: Sequence, read: Callable) -> None:
+        """Hand the training images to the transforms that cut from them, those with a method `bind`.
+
+        Args:
+            items: rows (path, ...).   read: path -> RGB picture.
+        """
+        for transform in (*self.per_image.pil, *self.per_image.image, *self.per_batch.transforms):
+            if hasattr(transform, "bind"):
+                transform.bind(items, read)
 
     @property
     def is_random(self) -> bool:

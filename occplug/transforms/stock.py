@@ -5,10 +5,12 @@ What torchreid draws from Python's generator is drawn from there too, so that th
 
 from __future__ import annotations
 
+import math
 import random
 
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from occplug.registry import TRANSFORMS
@@ -95,20 +97,36 @@ class ColorJitter(v2.ColorJitter):
     Args:
         brightness, contrast, saturation: factors are uniform in [1 - value, 1 + value].
         hue: shift is uniform in [-value, value], at most 0.5.
+        prob: of any change at all; torchreid always jitters.
     """
 
     level = "pil"
-    defaults = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.0, "hue": 0.0}
+    defaults = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.0, "hue": 0.0, "prob": 1.0}
 
-    def __init__(self, brightness: float = 0.2, contrast: float = 0.15, saturation: float = 0.0, hue: float = 0.0):
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.15,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        prob: float = 1.0,
+    ):
         super().__init__(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+        self.prob = prob
+
+    def forward(self, *inputs):
+        # no draw if there is nothing to decide, so that the stock transform's draws stay as they are
+        if self.prob < 1 and float(torch.rand(1)) >= self.prob:
+            return inputs[0] if len(inputs) == 1 else inputs
+        return super().forward(*inputs)
 
 
 @TRANSFORMS.register_module("random_erase")
 class RandomErase(v2.Transform):
     """Fill a rectangle with a constant after normalisation, with probability 1/2; torchreid's `RandomErasing`.
 
-    The constant is `mean`, the pixel mean, although the image is normalised: that is what torchreid does.
+    The constant is `mean`, the pixel mean, although the image is normalised: that is what torchreid does. A mask given
+    with the images is set to 0 in the same rectangles.
 
     Args:
         mean: three numbers.
@@ -122,12 +140,22 @@ class RandomErase(v2.Transform):
         super().__init__()
         from occplug.torchreid_bridge import stock_transforms
 
-        self.stock = stock_transforms()["random_erase"](mean=list(mean))
-        self.inplace = inplace
+        self.stock = stock_transforms()["random_erase"](mean=[math.nan] * 3)
+        self.mean, self.inplace = list(mean), inplace
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
-        """`inpt` [..., 3, H, W] float."""
-        output = inpt if self.inplace else inpt.clone(memory_format=torch.contiguous_format)
-        for image in output.view(-1, *output.shape[-3:]):
+    def make_params(self, flat_inputs: list) -> dict[str, Tensor]:
+        """`erased` [N, H, W]: where; the stock code does not look at pixels, so it may draw on blank ones."""
+        *batch, _, height, width = flat_inputs[0].shape
+        blank = torch.zeros(math.prod(batch), 1, height, width)
+        for image in blank:
             self.stock(image)
+        return {"erased": blank[:, 0].isnan()}
+
+    def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """`inpt` [..., C, H, W]: float images of three channels, or masks of any type."""
+        output = inpt if self.inplace else inpt.clone(memory_format=torch.contiguous_format)
+        images = output.view(-1, *output.shape[-3:])
+        values = [0] * images.shape[1] if isinstance(inpt, tv_tensors.Mask) else self.mean
+        for channel, value in enumerate(values):
+            images[:, channel].masked_fill_(params["erased"], value)
         return output

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from occplug.cli import main
 from occplug.config import load_config
 from occplug.datasets.synthocc import build
+from occplug.evaluation import read_per_query
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16", "method.stage1.epochs", "1"]
@@ -46,6 +48,10 @@ def test_a_run_leaves_what_the_interfaces_promise(run):
     assert set(figures) == {"mAP", "rank1", "rank5", "rank10", "rank20", "num_query", "num_gallery"}
     assert (figures["num_query"], figures["num_gallery"]) == (24, 96) and 0 < figures["mAP"] < 1
     assert [(s["name"], s["epochs"]) for s in metrics["stages"]] == [("stage1", 1), ("stage2", 1)]
+    queries = read_per_query(run / "per_query/synthocc.npz")
+    assert np.nanmean(queries.ap) == pytest.approx(figures["mAP"])
+    assert np.nanmean(queries.rank1) == pytest.approx(figures["rank1"])
+    assert all(image.startswith(f"{pid:04d}_c") for image, pid in zip(queries.image, queries.pid))
     counts = metrics["data"]["synthocc"]
     assert (counts["train"], counts["query"], counts["gallery"], counts["train_ids"]) == (128, 24, 96, 16)
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["last.pth", "stage1.pth", "stage2.pth"]

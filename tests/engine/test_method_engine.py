@@ -55,6 +55,25 @@ def test_a_run_leaves_checkpoints_results_and_events(tmp_path):
     assert engine.datamanager.epochs_seen == [0, 1, 2, 3, 4]
 
 
+def test_the_hook_after_a_step_sees_the_stepped_weights_and_what_the_losses_left(tmp_path):
+    method, seen = ToyMethod(epochs=(0, 1)), []
+    stages = method.stages()
+    losses = stages[1].losses
+
+    def leaving(batch):
+        batch["before"] = method.head.weight.detach().clone()
+        return losses(batch)
+
+    def after(batch):
+        assert not torch.is_grad_enabled()
+        seen.append(torch.equal(batch["before"], method.head.weight))
+
+    stages[1].losses, stages[1].after_step = leaving, after
+    method.stages = lambda: stages
+    engine_for(tmp_path, method).run_stages()
+    assert seen == [False] * 3, "once a step, after it"
+
+
 def test_learning_rate_is_set_before_the_first_step_of_each_epoch(tmp_path):
     seen = []
 

@@ -6,7 +6,7 @@ import torch
 from occplug.backbones.architectures import ARCHITECTURES
 from occplug.embedding import Embedding
 from occplug.errors import CheckpointError, ConfigError
-from occplug.importers import load_official
+from occplug.importers import SOURCES, load_official
 from tests.importers.official import (
     FULL_RN50,
     FULL_VIT,
@@ -71,7 +71,7 @@ def test_the_text_side_gives_the_official_text_features(learnable):
     state = clip_reid_state(VIT, 13, classes=7, learnable=learnable)
     method = load(state)
     with torch.no_grad():
-        features = method._encode_prompts(torch.arange(7))
+        features = method.encode_prompts(method.prompts, torch.arange(7))
     torch.testing.assert_close(features, clip_reid_text_features(state, 2), atol=1e-5, rtol=0)
     assert torch.equal(method.neck.classifier.weight, state["classifier.weight"])
     assert torch.equal(method.neck_proj.classifier.weight, state["classifier_proj.weight"])
@@ -152,7 +152,7 @@ def test_wrong_arguments_are_errors():
         load_official("clip_ried", {})
     assert str(caught.value) == (
         "no source of checkpoints is called 'clip_ried' (did you mean 'clip_reid'?); there are: "
-        "openai_clip, clip_reid, transreid, dpm, spt_sps, spt_reid, torchreid:<model name>"
+        f"{', '.join(SOURCES)}, torchreid:<model name>"
     )
 
 

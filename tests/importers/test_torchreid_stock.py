@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from occplug.errors import CheckpointError, ConfigError
-from occplug.importers import load_official
+from occplug.importers import SOURCES, load_official
 from occplug.torchreid_bridge import build_stock_model
 
 NAME = "osnet_x0_25"
@@ -54,10 +54,7 @@ def test_all_that_does_not_fit_is_listed(stock):
 def test_unknown_models_and_necks_are_errors():
     with pytest.raises(ConfigError, match="torchreid has no model called 'osnet'"):
         load_official("torchreid:osnet", {"a": torch.zeros(1)})
-    with pytest.raises(
-        ConfigError,
-        match="there are: openai_clip, clip_reid, transreid, dpm, spt_sps, spt_reid, torchreid:<model name>",
-    ):
+    with pytest.raises(ConfigError, match=f"there are: {', '.join(SOURCES)}, torchreid:<model name>"):
         load_official("torchreid", {})
     with pytest.raises(ConfigError, match="stock torchreid models have no such choice"):
         load_official(f"torchreid:{NAME}", {}, neck="after")

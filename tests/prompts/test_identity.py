@@ -43,6 +43,7 @@ def test_only_the_labelled_identities_get_a_gradient_and_only_their_context():
         ("person {1}", [2], [49406, 2533, 343, 49407]),
         ("a {3}person", [2, 3, 4], [49406, 320, 343, 343, 343, 2533, 49407]),
         ("{1}", [1], [49406, 343, 49407]),
+        ("X person X", [1, 3], [49406, 343, 2533, 343, 49407]),
     ],
 )
 def test_learnable_tokens_may_stand_anywhere(template, slots, ids):
@@ -57,10 +58,31 @@ def test_context_starts_from_a_narrow_normal():
     assert abs(values.std() - 0.02) < 1e-3 and abs(values.mean()) < 1e-3
 
 
-@pytest.mark.parametrize("template", ["A photo of a person.", "{4} and {4}", "a {0} person", "{}", "{x} person"])
-def test_a_template_needs_one_slot(template):
-    with pytest.raises(ConfigError, match=r"it needs one \{n\}, n learnable tokens, e.g. \{4\}"):
-        IdentityPrompts(8, 2, template)
+def test_tokens_of_a_second_group_are_their_own_parameter():
+    table = torch.randn(49408, 8)
+    prompts = IdentityPrompts(8, 5, "a X person occluded by Y Y")
+    prompts.fill(table)
+    assert prompts.context.shape == (5, 1, 8) and prompts.others.shape == (5, 2, 8)
+    start, person, end = table[[49406, 320]], table[tokenise("person occluded by")[1:-1]], table[[49407]]
+    by_hand = torch.cat([start, prompts.context[3], person, prompts.others[3], end])
+    assert torch.equal(prompts(torch.tensor([3, 1]))[0], by_hand)
+    prompts(torch.tensor([3, 1])).sum().backward()
+    assert prompts.others.grad[:, 0, 0].tolist() == [0, 1, 0, 1, 0] == prompts.context.grad[:, 0, 0].tolist()
+
+
+def test_shared_tokens_are_one_row_for_all_identities():
+    prompts = IdentityPrompts(8, 5, "a X person occluded by Y Y", shared=True)
+    rows = prompts(torch.tensor([0, 4, 4]))
+    assert prompts.others.shape == (1, 2, 8)
+    assert torch.equal(rows[:, prompts.other_slots], prompts.others.expand(3, -1, -1))
+    assert IdentityPrompts(8, 5, PERSON).others is None
+
+
+def test_fixed_tokens_get_no_gradient_and_stay_when_prompts_are_made():
+    prompts = IdentityPrompts(8, 2, "a X person")
+    before = prompts.template.clone()
+    prompts(torch.tensor([0, 1])).sum().backward()
+    assert torch.equal(prompts.template, before) and not prompts.template.requires_grad
 
 
 def test_a_template_too_long_for_clip_is_an_error():

@@ -1,8 +1,11 @@
 """P x K batches: composition, exact length, repeatability, and what cannot be sampled."""
 
+import random
 from collections import Counter
 
+import numpy as np
 import pytest
+import torch
 
 from occplug.errors import ConfigError, DataError
 from occplug.samplers import IdentitySampler
@@ -46,6 +49,8 @@ def test_an_incomplete_group_is_dropped():
 def test_the_order_depends_on_seed_and_epoch_alone():
     data = items(*[8] * 10)
     first, again, other = (IdentitySampler(data, 16, 4, seed) for seed in (3, 3, 4))
+    for sampler in (first, again, other):
+        sampler.set_epoch(0)
     assert list(first) == list(again) != list(other)
     first.set_epoch(1)
     assert list(first) != list(again)
@@ -80,3 +85,42 @@ def test_what_cannot_be_sampled_is_explained():
         "every identity has a single training image, so there are no pairs to learn from; sampler 'identity' "
         "(sampler.train_sampler) needs at least two images of some identity"
     )
+
+
+def test_without_set_epoch_every_pass_is_a_new_epoch_of_known_length():
+    """torchreid's own data manager never calls `set_epoch`."""
+    data = items(9, 5, 4, 13, 8, 2, 6)
+    free, steered = (IdentitySampler(data, 12, 4, seed=5) for _ in range(2))
+    for epoch in range(6):
+        steered.set_epoch(epoch)
+        expected = list(steered)
+        assert list(steered) == expected, "a chosen epoch stays"
+        assert len(free) == len(steered) == len(expected)
+        assert list(free) == expected
+
+
+def test_lengths_differ_between_epochs_and_are_still_known():
+    """How many batches there are depends on the draw; torchreid's sampler only estimates it."""
+    sampler = IdentitySampler(items(40, 4, 4, 8, 12), batch_size=12, num_instances=4)
+    lengths = set()
+    for _ in range(30):
+        announced = len(sampler)
+        lengths.add(announced)
+        assert announced == len(list(sampler))
+    assert len(lengths) > 1
+
+
+def test_a_seed_that_is_not_given_comes_from_torchs_generator():
+    data, orders = items(*[8] * 10), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        orders.append(list(IdentitySampler(data, 16, 4)))
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_drawing_leaves_all_generators_alone():
+    sampler = IdentitySampler(items(8, 8, 2), 8, 4, seed=1)
+    before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    list(sampler)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), str(np.random.get_state()))

@@ -1,14 +1,19 @@
 """Pipelines against torchvision's own composition, and masks that move with their image."""
 
+import contextlib
+import random
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms as v1
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms import functional as tvf
 
 from occplug.errors import ConfigError
+from occplug.registry import TRANSFORMS
 from occplug.transforms import build_pipeline, compose_for_stock
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.25, 0.2]
@@ -25,6 +30,37 @@ def test_test_pipeline_is_pil_resize_totensor_normalize(interpolation):
     expected = tvf.normalize(tvf.to_tensor(resized), MEAN, STD)
     result = build_pipeline([], 64, 32, MEAN, STD, interpolation=interpolation)(image)
     assert torch.allclose(result, expected, atol=1e-6) and result.dtype == torch.float32
+
+
+def test_training_pipeline_is_torchvisions_composition_draw_for_draw():
+    """CLIP-ReID's: bicubic resize, flip, pad 10, crop, ToTensor, Normalize; per image, with the same seed."""
+    steps = [v1.Resize((64, 32), InterpolationMode.BICUBIC), v1.RandomHorizontalFlip(), v1.Pad(10)]
+    steps += [v1.RandomCrop((64, 32)), v1.ToTensor(), v1.Normalize(MEAN, STD)]
+    ours = build_pipeline(["random_flip", "pad_crop"], 64, 32, MEAN, STD, interpolation="bicubic")
+    for seed in range(40):
+        torch.manual_seed(seed)
+        expected = v1.Compose(steps)(picture(seed=seed))
+        torch.manual_seed(seed)
+        assert torch.allclose(ours(picture(seed=seed)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), ([0.5] * 3, [0.5] * 3)])
+def test_every_pixel_value_is_normalised_as_torchvision_does(mean, std):
+    values = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, 16, 16)
+    expected = tvf.normalize(values / 255.0, mean, std)
+    assert (build_pipeline([], 16, 16, mean, std).per_batch(values) - expected).abs().max() <= 1e-6
+
+
+def test_a_picture_alone_and_in_a_sample_give_the_same():
+    names = ["random_flip", "random_crop", "color_jitter", "pad_crop"]
+    pipeline = build_pipeline(names, 64, 32, MEAN, STD)
+    for seed in range(10):
+        results = []
+        for run in (pipeline.per_image, lambda image: pipeline.per_image.sample({"img": image, "pid": 3})["img"]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            results.append(run(picture()))
+        assert torch.equal(*results) and type(results[1]) is torch.Tensor
 
 
 def test_pixels_stay_uint8_until_the_batch():
@@ -84,3 +120,51 @@ def test_stock_composition_gives_normalised_tensors():
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="no transform is called 'pad_corp' \\(did you mean 'pad_crop'\\?\\)"):
         build_pipeline(["pad_corp"], 64, 32, MEAN, STD)
+
+
+@contextlib.contextmanager
+def registered(name, value):
+    TRANSFORMS.register_module(name, module=value)
+    try:
+        yield
+    finally:
+        del TRANSFORMS.module_dict[name]
+
+
+def test_a_transform_without_a_level_is_refused():
+    with registered("levelless", type("Levelless", (), {})), pytest.raises(ConfigError) as caught:
+        build_pipeline(["levelless"], 64, 32, MEAN, STD)
+    assert str(caught.value) == (
+        "the transform 'levelless' has level None; its class must state one of ('pil', 'image', 'batch')"
+    )
+
+
+class Invert(v2.Transform):
+    """255 - pixel, to test the "image" level."""
+
+    level = "image"
+
+    def transform(self, inpt, params):
+        return inpt if isinstance(inpt, tv_tensors.Mask) else tv_tensors.wrap(255 - inpt, like=inpt)
+
+
+def test_image_transforms_see_uint8_pixels_after_the_pil_ones():
+    with registered("invert", Invert):
+        pipeline = build_pipeline(["invert", "pad_crop"], 64, 32, MEAN, STD)
+    torch.manual_seed(0)
+    result = pipeline.per_image(picture())
+    torch.manual_seed(0)
+    assert torch.equal(255 - result, build_pipeline(["pad_crop"], 64, 32, MEAN, STD).per_image(picture()))
+
+
+def test_colour_jitter_happens_with_its_probability():
+    from occplug.transforms.stock import ColorJitter
+
+    image = torch.randint(0, 256, (3, 8, 4), dtype=torch.uint8)
+    changed = [not torch.equal(ColorJitter(prob=0.5)(image), image) for _ in range(200)]
+    assert 60 < sum(changed) < 140
+    assert all(torch.equal(ColorJitter(prob=0.0)(image), image) for _ in range(20))
+    torch.manual_seed(5)
+    first = ColorJitter()(image)
+    torch.manual_seed(5)
+    assert torch.equal(first, ColorJitter(prob=1.0)(image))

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import cv2
 from tqdm import tqdm
 
 from occplug.datasets.synthocc.files import (
@@ -124,6 +125,7 @@ def _rendered(part: Path, knobs: Knobs, shots: list[Shot], workers: int):
     if workers == 1:
         yield from (write_shots(part, knobs, chunk) for chunk in chunks)
         return
+    cv2.setNumThreads(1)  # before the fork: a child that inherits OpenCV's pool waits for ever when it sets the number
     pool = ProcessPoolExecutor(min(workers, len(chunks)), initializer=start_worker)
     try:
         for done in as_completed([pool.submit(write_shots, part, knobs, chunk) for chunk in chunks]):

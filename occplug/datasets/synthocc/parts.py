@@ -25,6 +25,11 @@ GROUPS: dict[str, dict[str, tuple[int, ...]]] = {
         "head": (1,), "upper_torso": (2, 4, 5), "lower_torso": (3, 6, 7, 14), "legs": (8, 9, 10, 11, 15),
         "feet": (12, 13),
     },
+    "four_v": {
+        "head": (1,), "arms_torso": (2, 3, 4, 5, 6, 7, 14), "legs": (8, 9, 10, 11, 15), "feet": (12, 13),
+    },
+    "three_v": {"head": (1,), "arms_torso": (2, 3, 4, 5, 6, 7, 14), "legs": (8, 9, 10, 11, 12, 13, 15)},
+    "two_v": {"head_arms_torso": (1, 2, 3, 4, 5, 6, 7, 14), "legs": (8, 9, 10, 11, 12, 13, 15)},
     "one": {"person": tuple(range(1, 16))},
 }  # fmt: skip
 
@@ -34,7 +39,7 @@ def group_parts(parts: np.ndarray, grouping: str) -> np.ndarray:
 
     Args:
         parts: uint8 [H, W], codes of `CODES`.
-        grouping: "eight", "five_v" or "one".
+        grouping: a key of `GROUPS`.
     Returns:
         uint8 [H, W].
     """

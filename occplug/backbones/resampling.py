@@ -1,0 +1,48 @@
+"""Maps brought to another grid, axis by axis with one small matrix each.
+
+The results are those of torch's own operators, whose gradients on a GPU are not deterministic (and refused with
+`run.deterministic`); products of matrices are.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["enlarge_bicubic", "to_grid"]
+
+
+def to_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, C, H, W] -> [B, C, *grid]: an axis that grows is interpolated linearly with half-pixel centres, one that
+    shrinks is averaged over adaptive windows."""
+    return _resample(x, grid, _linear_or_mean)
+
+
+def enlarge_bicubic(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[..., H, W] -> [..., *grid], bicubic with half-pixel centres."""
+    return _resample(x, grid, _bicubic)
+
+
+def _resample(x: Tensor, grid: tuple[int, int], matrix) -> Tensor:
+    height, width = x.shape[-2:]
+    if grid[0] != height:
+        x = matrix(height, grid[0]).to(x).T @ x
+    if grid[1] != width:
+        x = x @ matrix(width, grid[1]).to(x)
+    return x
+
+
+@lru_cache(maxsize=64)
+def _linear_or_mean(size: int, new: int) -> Tensor:
+    """[size, new]; each column holds the shares of the old places in a new one."""
+    each = torch.eye(size, dtype=torch.float64)[None]
+    if new < size:
+        return F.adaptive_avg_pool1d(each, new)[0]
+    return F.interpolate(each, size=new, mode="linear", align_corners=False)[0]
+
+
+@lru_cache(maxsize=64)
+def _bicubic(size: int, new: int) -> Tensor:
+    each = torch.eye(size, dtype=torch.float64)[None, None]
+    return F.interpolate(each, size=(size, new), mode="bicubic", align_corners=False)[0, 0]

@@ -1,0 +1,103 @@
+"""`occplug ablate`: one table of a paper, rows x seeds, on the data set and backbone of a config.
+
+Runs go to `SAVE_DIR/<config>/<table>/<row>/seed<k>`. One that is complete is read, one that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from occplug.cli.ablations import AblationTable, find_tables, settings_of
+from occplug.cli.arguments import config_parser, parse_options
+from occplug.cli.session import start_logging
+from occplug.cli.tables import Report
+from occplug.cli.trainings import Training, plan, run_rows
+from occplug.config import load_config
+from occplug.errors import ConfigError
+
+__all__ = ["ablate", "choose_table", "main", "plan_rows"]
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv`, run and print."""
+    parser = config_parser("ablate", "Train the rows of one ablation table over several seeds.")
+    parser.add_argument("--table", required=True, metavar="NAME", help="a table of configs/ablations/<method>.yaml")
+    parser.add_argument("--rows", nargs="+", metavar="R", help="only these rows")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1..N of each row (3)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
+    parser.add_argument("--save-dir", type=Path, default=Path("log/ablate"), metavar="DIR", help="log/ablate")
+    parser.add_argument("--tables", type=Path, metavar="FILE", help="another file of tables")
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="put the table between this command's marks in FILE"
+    )
+    args, options = parse_options(parser, argv)
+    page = ablate(args, options, "python tools/ablate.py " + " ".join(argv))
+    print(f"\nreport: {page}")
+
+
+def ablate(args, options: list[str], command: str) -> Path:
+    """Run the rows, print the table, write `report.html`, `results.md` and `results.json`; returns the page.
+
+    Raises:
+        ConfigError: an unknown table or row, a table of another method, overrides that the config refuses.
+    """
+    start_logging()
+    given = Path(args.config_file)
+    table = choose_table(given, options, args.table, args.tables)
+    folder = args.save_dir / given.stem / table.name
+    planned, left_out = plan_rows(table, args.rows, given, options, args.seeds, folder)
+    rows = run_rows(planned, args.jobs)
+    notes = [f"{table.source}", *(f"left out: {name} ({reason})" for name, reason in left_out.items())]
+    published = {
+        (name, cell.target): cell.figures
+        for name, (_, trainings) in planned.items()
+        for cell in table.rows[name].published
+        if cell.target in trainings[0].cfg.data.targets and cell.fits(trainings[0].cfg)
+    }
+    report = Report(table.title, rows, folder, command, table.baseline, published, notes)
+    print(f"\n{report.title}\n\n{report.markdown()}")
+    return report.write(args.readme, f"ablate {given.stem} {table.name}")
+
+
+def choose_table(config_file: Path, options: list, name: str, tables_file: Path | None = None) -> AblationTable:
+    """The table `name` of the config's method.
+
+    Raises:
+        ConfigError: there is none; lists those there are, and says if the name is a table of another method.
+    """
+    method = load_config(config_file, options).model.name
+    tables = find_tables(config_file, method, tables_file)
+    if name in tables:
+        return tables[name]
+    folder = config_file.parent / "ablations"
+    others = [m for m in sorted(path.stem for path in folder.glob("*.yaml")) if m != method]
+    owners = [other for other in others if name in find_tables(config_file, other)]
+    hint = f"; {name} is a table of {', '.join(owners)}, so give a config of that method" if owners else ""
+    raise ConfigError(f"{method} has no table {name!r}; it has: {', '.join(tables)}{hint}")
+
+
+def plan_rows(
+    table: AblationTable, names: list[str] | None, config_file: Path, options: list, seeds: int, folder: Path
+) -> tuple[dict[str, tuple[str, list[Training]]], dict[str, str]]:
+    """Row -> (title, trainings), and row -> why it was left out. Every config is resolved before anything runs.
+
+    Raises:
+        ConfigError: a row that was asked for by name does not exist for this config, or no row is left.
+    """
+    planned, left_out = {}, {}
+    for row in table.chosen(names):
+        found = settings_of(row, config_file, options)
+        if isinstance(found, str):
+            if names is not None:
+                raise ConfigError(f"{row.origin}: it cannot be trained from {config_file}: {found}")
+            log.warning("row %s is left out: %s", row.name, found)
+            left_out[row.name] = found
+        else:
+            file, settings = found
+            planned[row.name] = (row.title, plan(row.name, file, [*options, *settings], seeds, folder))
+    if not planned:
+        raise ConfigError(f"no row of table {table.name} can be trained from {config_file}")
+    return planned, left_out

@@ -1,0 +1,200 @@
+"""Ablation tables as data: `configs/ablations/<method>.yaml`, rows of overrides over any config of the method.
+
+method: clip_reid
+tables:
+  prompts:                          # --table
+    title: ...
+    source: ...                     # where the table is published, or what it is if it is not
+    baseline: baseline              # the row the others are tested against
+    rows:
+      baseline:                     # --rows; also the name of its folder
+        title: ...                  # printed; the name by default
+        config: x_{data}.yaml       # start from this file beside the given one ({data}: the given name's last word)
+        where: {KEY: [VALUE, ...]}  # the row exists only where the config has one of these values
+        set: {KEY: VALUE, ...}      # overrides; "${KEY}" stands for that key's value in the config
+        published:                  # per target, in per cent; null where nobody published a figure
+          - {target: NAME, where: {KEY: [VALUE, ...]}, mAP: 53.5, rank1: null, source: ...}
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from occplug.cli.tables import Published
+from occplug.config import load_config
+from occplug.config_files import Setting, flatten, parse_yaml
+from occplug.errors import ConfigError
+
+__all__ = ["AblationRow", "AblationTable", "PublishedCell", "find_tables", "load_tables", "settings_of"]
+
+NAME = re.compile(r"[a-z0-9_+-]+")  # a folder's name; no dot, or --rows could not tell it from a config key
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+FIGURES = ("mAP", "rank1", "rank5", "rank10")
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """Published figures, and the target and config values they belong to."""
+
+    target: str
+    where: dict[str, list]
+    figures: Published
+
+    def fits(self, cfg) -> bool:
+        """Whether a run of `cfg` may stand beside the figures."""
+        known = dict(flatten(cfg))
+        return all(known.get(key) in values for key, values in self.where.items())
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """Overrides of one row; see the head of this file."""
+
+    name: str
+    origin: str
+    title: str
+    overrides: dict[str, object] = field(default_factory=dict)
+    config: str | None = None
+    where: dict[str, list] = field(default_factory=dict)
+    published: tuple[PublishedCell, ...] = ()
+
+    def config_file(self, given: Path) -> Path:
+        """The config that this row's overrides go over, where the user gave `given`."""
+        return given.with_name(self.config.replace("{data}", given.stem.rsplit("_", 1)[-1])) if self.config else given
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """One table of a method."""
+
+    name: str
+    method: str
+    file: Path
+    title: str
+    source: str
+    baseline: str
+    rows: dict[str, AblationRow]
+
+    def chosen(self, names: list[str] | None) -> list[AblationRow]:
+        """The rows `names`, in the table's order; all of them for None. Raises ConfigError for an unknown one."""
+        for name in names or []:
+            if name not in self.rows:
+                raise ConfigError(f"--rows: table {self.name} has no row {name!r}; it has: {', '.join(self.rows)}")
+        return [row for row in self.rows.values() if names is None or row.name in names]
+
+
+def find_tables(config_file: Path, method: str, given: Path | None = None) -> dict[str, AblationTable]:
+    """Tables of `method`: those of the file `given`, else of `ablations/<method>.yaml` beside the config.
+
+    Raises:
+        ConfigError: no such file, one of another method, or what `load_tables` objects to.
+    """
+    folder = config_file.parent / "ablations"
+    file = given or folder / f"{method}.yaml"
+    if not file.is_file():
+        others = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
+        raise ConfigError(
+            f"{file}: there is no such file of tables for {method}, the method of {config_file}; methods with tables "
+            f"there: {others}. Name another file with --tables"
+        )
+    tables = load_tables(file)
+    for table in tables.values():
+        if table.method != method:
+            raise ConfigError(f"{file} holds the tables of {table.method}, but {config_file} is a config of {method}")
+    return tables
+
+
+def load_tables(file: Path) -> dict[str, AblationTable]:
+    """All tables of `file`, by name. Raises ConfigError that names file, table and row."""
+    content = _checked(parse_yaml(file), str(file), {"method": str, "tables": dict})
+    return {name: _table(name, node, content["method"], file) for name, node in content["tables"].items()}
+
+
+def settings_of(row: AblationRow, config_file: Path, options: list) -> tuple[Path, list[Setting]] | str:
+    """The config file of `row` and the settings it puts over it, or the reason why the row does not exist for it.
+
+    Args:
+        config_file: the user's.
+        options: the user's, of `load_config`.
+
+    Raises:
+        ConfigError: `load_config` objects, or a reference names no key.
+    """
+    file = row.config_file(config_file)
+    if not file.is_file():
+        return f"{file} does not exist"
+    cfg = load_config(file, options)
+    known = dict(flatten(cfg))
+    if others := [key for key, values in row.where.items() if known.get(key) not in values]:
+        return "made for other configs: " + ", ".join(f"{key} is {known.get(key)!r}" for key in others)
+    return file, [Setting(key, _resolved(value, known, row.origin), row.origin) for key, value in row.overrides.items()]
+
+
+def _resolved(value, known: dict, origin: str):
+    reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    if reference is None:
+        return value
+    if reference[1] not in known:
+        raise ConfigError(f"{origin}: {value} refers to a key that the config does not have")
+    return known[reference[1]]
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def _table(name: str, node, method: str, file: Path) -> AblationTable:
+    origin = f"{file}, table {name}"
+    node = _checked(node, origin, {"title": str, "source": str, "baseline": str, "rows": dict})
+    rows = {row: _row(row, content, f"{origin}, row {row}") for row, content in node["rows"].items()}
+    if node["baseline"] not in rows:
+        raise ConfigError(f"{origin}: baseline is {node['baseline']!r}, expected one of its rows: {', '.join(rows)}")
+    return AblationTable(name, method, file, node["title"], node["source"], node["baseline"], rows)
+
+
+def _row(name: str, node, origin: str) -> AblationRow:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"{origin}: a row's name is a word of small letters, digits, _, + and -")
+    optional = {"title": str, "set": dict, "config": str, "where": dict, "published": list}
+    node = _checked(node or {}, origin, {}, optional)
+    cells = tuple(_cell(cell, f"{origin}, published") for cell in node.get("published") or [])
+    where = _conditions(node.get("where"), origin)
+    overrides = dict(flatten(node.get("set") or {}))
+    return AblationRow(name, origin, node.get("title") or name, overrides, node.get("config"), where, cells)
+
+
+def _cell(node, origin: str) -> PublishedCell:
+    required = {"target": str, "mAP": (float, int), "rank1": (float, int), "source": str}
+    optional = {"where": dict, "rank5": (float, int), "rank10": (float, int)}
+    node = _checked(node, origin, required, optional, nullable=FIGURES)
+    figures = {key: None if node.get(key) is None else float(node[key]) for key in FIGURES}
+    if any(value is not None and not 0 <= value <= 100 for value in figures.values()):
+        raise ConfigError(f"{origin}: figures are per cent, got {figures}")
+    return PublishedCell(node["target"], _conditions(node.get("where"), origin), Published(figures, node["source"]))
+
+
+def _conditions(node: dict | None, origin: str) -> dict[str, list]:
+    where = dict(flatten(node or {}))
+    for key, values in where.items():
+        if not isinstance(values, list):
+            raise ConfigError(f"{origin}: where {key} is {values!r}, expected a list of the values it may have")
+    return where
+
+
+def _checked(node, origin: str, required: dict, optional: dict | None = None, nullable: tuple = ()) -> dict:
+    """`node` if it has all `required` keys, no others than the `optional` ones, and values of their types."""
+    optional = optional or {}
+    kinds = {**required, **optional}
+    if not isinstance(node, dict):
+        raise ConfigError(f"{origin}: expected keys {', '.join(kinds)}, found {node!r}")
+    for key in required:
+        if key not in node:
+            raise ConfigError(f"{origin}: {key} is missing")
+    for key, value in node.items():
+        if key not in kinds:
+            raise ConfigError(f"{origin}: there is no key {key!r}; there are: {', '.join(kinds)}")
+        may_be_null = key in optional or key in nullable
+        if not (value is None and may_be_null) and (not isinstance(value, kinds[key]) or isinstance(value, bool)):
+            raise ConfigError(f"{origin}: {key} is {value!r}, which is not of the expected kind")
+    return node

@@ -1,0 +1,203 @@
+"""Many training runs: the one way in which tables of several rows and seeds get their figures.
+
+Each run is an ordinary training run in its own folder. One that is complete is read, one that was interrupted goes on,
+so a command can be given again at any time.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+from occplug.cli.session import start_logging
+from occplug.cli.train import train
+from occplug.config import load_config
+from occplug.errors import ConfigError, DataError, TrainingError
+from occplug.evaluation import PerQuery, read_per_query
+
+__all__ = ["Row", "Run", "Training", "plan", "run_rows"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run to be made: a seed of a row, with its resolved config."""
+
+    row: str
+    seed: int
+    cfg: CfgNode
+    config_file: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its files."""
+        return Path(self.cfg.data.save_dir)
+
+    def is_complete(self) -> bool:
+        """Whether the folder holds this run with its final test.
+
+        Raises:
+            ConfigError: it holds a run of another config.
+        """
+        complete = (self.folder / "metrics.json").exists()
+        if (complete or self.can_resume()) and not self._is_of_this_config():
+            raise ConfigError(f"{self.folder} holds a run of another config; delete it, or choose another folder")
+        return complete
+
+    def _is_of_this_config(self) -> bool:
+        # read again rather than compared as text: keys that came later stand at their defaults in an older run
+        try:
+            return load_config(self.folder / "config.yaml") == self.cfg
+        except ConfigError:
+            return False
+
+    def can_resume(self) -> bool:
+        """Whether an interrupted run left a state to go on from."""
+        return (self.folder / "checkpoints" / "last.pth").exists()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a complete run found, figures as fractions in [0, 1], per target data set.
+
+    Args:
+        seconds: spent in training.
+        protocol: how features were made and compared.
+        fingerprints: which version of each data set was used.
+    """
+
+    seed: int
+    seconds: float
+    protocol: str
+    figures: dict[str, dict]
+    queries: dict[str, PerQuery]
+    fingerprints: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run in `folder`. Raises DataError if its figures per query cannot be read."""
+        metrics = json.loads((folder / "metrics.json").read_text())
+        seconds = sum(stage["seconds"] for stage in metrics["stages"])
+        queries = {target: read_per_query(folder / "per_query" / f"{target}.npz") for target in metrics["targets"]}
+        fingerprints = {name: summary["fingerprint"] for name, summary in metrics["data"].items()}
+        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, fingerprints)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a name without spaces, what is printed, and a run per seed."""
+
+    name: str
+    title: str
+    runs: list[Run]
+
+
+def plan(row: str, config_file, options: list, seeds: int, folder: Path) -> list[Training]:
+    """The trainings of `row`, seeds 1 to `seeds`, in `folder/row/seed<k>`.
+
+    Raises:
+        ConfigError: fewer than one seed, or whatever `load_config` objects to.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds is {seeds}, but a row needs at least 1")
+    trainings = []
+    for seed in range(1, seeds + 1):
+        own = ["train.seed", seed, "data.save_dir", str(folder / row / f"seed{seed}")]
+        trainings.append(Training(row, seed, load_config(config_file, [*options, *own]), str(config_file)))
+    return trainings
+
+
+def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Callable | None = None) -> list[Row]:
+    """Make or finish all trainings, `jobs` at a time, and read what they found.
+
+    Args:
+        rows: name -> (title, trainings).
+        run: makes one training; by default an ordinary training run.
+
+    Raises:
+        ConfigError: fewer than one job, or a folder holds a run of another config (before anything is trained).
+        DataError: two runs used different versions of a data set.
+        OccplugError: what the first failing run raised; complete runs stay.
+    """
+    if jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}, but at least 1 process has to train")
+    trainings = [training for _, planned in rows.values() for training in planned]
+    missing = [training for training in trainings if not training.is_complete()]
+    log.info("%d of %d runs are complete", len(trainings) - len(missing), len(trainings))
+    run = run or _run
+    start = time.perf_counter()
+    finished = _in_turn(missing, run) if jobs == 1 else _in_parallel(missing, jobs, run)
+    for done, training in enumerate(finished, 1):
+        left = (time.perf_counter() - start) / done * (len(missing) - done) / 60
+        log.info(
+            "--- %s, seed %d is complete: %d of %d runs left, about %.0f min",
+            training.row, training.seed, len(missing) - done, len(missing), left,
+        )  # fmt: skip
+    read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
+    _check_same_data(read)
+    return read
+
+
+def _check_same_data(rows: list[Row]) -> None:
+    seen: dict[str, tuple[str, str]] = {}  # data set -> fingerprint, and the run that used it first
+    for row in rows:
+        for run in row.runs:
+            for name, fingerprint in run.fingerprints.items():
+                first, where = seen.setdefault(name, (fingerprint, f"{row.name}, seed {run.seed}"))
+                if fingerprint != first:
+                    raise DataError(
+                        f"{row.name}, seed {run.seed}, and {where} used different versions of {name}, so they do not "
+                        "belong in one table; delete the older run and give the command again"
+                    )
+
+
+def _run(training: Training) -> None:
+    train(training.cfg, training.config_file, resume=training.can_resume())
+
+
+def _in_turn(trainings: list[Training], run: Callable) -> Iterator[Training]:
+    for training in trainings:
+        log.info("--- %s, seed %d", training.row, training.seed)
+        try:
+            run(training)
+        finally:
+            start_logging()  # lets go of the run's log file
+        yield training
+
+
+def _in_parallel(trainings: list[Training], jobs: int, run: Callable) -> Iterator[Training]:
+    """As they finish. Fresh processes share the cores evenly (`run.threads` says otherwise) and write to their logs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), _prepare_process, (max(1, cores // jobs),)
+    )
+    try:
+        futures = {pool.submit(run, training): training for training in trainings}
+        for future in concurrent.futures.as_completed(futures):
+            future.result()
+            yield futures[future]
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "a training process was killed, perhaps for want of memory; give the command again with a smaller --jobs "
+            "to go on"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare_process(threads: int) -> None:
+    torch.set_num_threads(threads)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # the run's own log file has everything  # noqa: SIM115

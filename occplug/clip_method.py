@@ -1,0 +1,177 @@
+"""What the methods built on CLIP-ReID share: its image side, its losses without text, its embedding and distance.
+
+Li, Sun, Li: "CLIP-ReID: Exploiting Vision-Language Model for Image Re-Identification without Concrete Text Labels",
+AAAI 2023, arXiv 2211.13977, with the values of its official code where that differs from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from occplug.backbones import build_backbone
+from occplug.backbones.weights import load_clip
+from occplug.embedding import Embedding
+from occplug.errors import ConfigError
+from occplug.evaluation import cosine_distance
+from occplug.heads import BNNeck
+from occplug.losses import BatchHardTriplet
+from occplug.method import Group, Method, Stage
+from occplug.stages import optimiser, warmup_multistep
+
+__all__ = ["ALIGNMENT", "FINETUNING", "CLIPMethod"]
+
+# Defaults of the stage that learns prompts (`prompt_alignment`).
+ALIGNMENT = {
+    "epochs": 120,
+    "batch_size": 64,  # cached features a step
+    "lr": 3.5e-4,
+    "weight_decay": 1e-4,
+    "warmup_epochs": 5,
+    "warmup_lr": 1e-5,  # rate at epoch 0 of the linear warm-up
+    "min_lr": 1e-6,  # end of the cosine
+}
+
+# Defaults of the stage that trains the image tower.
+FINETUNING = {
+    "epochs": 60,
+    "optimizer": "adam",  # adam (coupled weight decay, official) or adamw
+    "lr": 5e-6,
+    "bias_lr_factor": 2.0,  # on every parameter whose name contains "bias"
+    "classifier_lr_factor": 1.0,  # on the classifiers, which start from noise while the tower is pretrained
+    "weight_decay": 1e-4,
+    "warmup_epochs": 10,
+    "warmup_factor": 0.1,
+    "steps": [30, 50],  # epochs from which the rate is multiplied by gamma
+    "gamma": 0.1,
+    "label_smoothing": 0.1,
+    "margin": 0.3,  # of the triplet loss; None: soft margin
+}
+
+
+class CLIPMethod(Method):
+    """CLIP's image tower with two BN necks; a subclass adds texts and states its stages.
+
+    Args:
+        cfg: resolved config; reads `backbone`, `data.height`, `data.width`, and of `method` the keys `neck` and
+            `stage2` (at least those of `FINETUNING`).
+        num_classes: training identities.
+        num_cameras: training cameras; used with `backbone.sie_camera`.
+    """
+
+    nullable = ("stage2.margin",)
+    backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
+
+    @staticmethod
+    def check(cfg) -> None:
+        """Raise ConfigError for values no stage can use."""
+        if cfg.method.neck not in ("before", "after"):
+            raise ConfigError(f"method.neck is 'before' or 'after', not {cfg.method.neck!r}")
+        if cfg.method.stage2.optimizer not in ("adam", "adamw"):
+            raise ConfigError(f"method.stage2.optimizer is 'adam' or 'adamw', not {cfg.method.stage2.optimizer!r}")
+
+    def __init__(self, cfg, num_classes: int, num_cameras: int):
+        super().__init__()
+        self.options = cfg.method
+        self.weights_source = cfg.backbone.weights
+        self.num_classes = num_classes
+        self.backbone = build_backbone(cfg, num_cameras)
+        _, width, projected = self.backbone.widths
+        self.neck = BNNeck(width, num_classes)
+        self.neck_proj = BNNeck(projected, num_classes)
+        self.text = None  # subclasses with texts build a tower
+        self.triplet = BatchHardTriplet(self.options.stage2.margin)
+
+    def prompt_sets(self) -> list:
+        """The prompt modules whose fixed tokens come from the text tower's token table."""
+        return []
+
+    def load_pretrained(self) -> None:
+        load_clip(self.weights_source, self.backbone, self.text, self.prompt_sets())
+
+    # ------------------------------------------------------------------ texts
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Projected features [B, E] of `images`; no camera, as the official code caches them for the prompts.
+
+        A hybrid backbone is its CLIP tower until it has been trained, so the tower alone is asked.
+        """
+        return self.backbone.clip(images).projected
+
+    def encode_prompts(self, prompts, labels: Tensor) -> Tensor:
+        """Text features [B, E] of the identities `labels` [B] under the prompt module `prompts`."""
+        return self.text(prompts(labels), prompts.eot)
+
+    @torch.no_grad()
+    def text_bank(self, prompts, device: torch.device) -> Tensor:
+        """Text features of all identities, [C, E] float32."""
+        labels = torch.arange(self.num_classes, device=device)
+        return torch.cat([self.encode_prompts(prompts, chunk).float() for chunk in labels.split(64)])
+
+    # ------------------------------------------------------------------ training of the image tower
+
+    def finetuning(
+        self,
+        losses: Callable[[dict], dict[str, Tensor]],
+        names: list[str],
+        prepare: Callable[[object, torch.device], None] = lambda data, device: None,
+    ) -> Stage:
+        """CLIP-ReID's second stage: everything trains but texts and the necks' shifts.
+
+        Args:
+            losses: as `Stage.losses`; `identity_losses` gives two of them.
+            names: of the losses, weighted by `method.stage2.weights`.
+        """
+        o = self.options.stage2
+        # "bias" anywhere in the name doubles the rate, so `in_proj_bias` too
+        trained = r"(?!text\.|prompts(_\w+)?\.|neck(_proj)?\.norm\.bias)"
+        return Stage(
+            name="stage2",
+            epochs=o.epochs,
+            groups=[
+                *self.backbone.own_groups(o.weight_decay),
+                Group(r"neck(_proj)?\.classifier\..*", o.lr * o.classifier_lr_factor, o.weight_decay),
+                Group(trained + r".*bias.*", o.lr * o.bias_lr_factor, o.weight_decay),
+                Group(trained + r".*", o.lr, o.weight_decay),
+            ],
+            losses=losses,
+            weights={name: o.weights[name] for name in names},
+            schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
+            optimizer=optimiser(o.optimizer),
+            prepare=prepare,
+        )
+
+    def identity_losses(self, scores: list[Tensor], features: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """loss_id and loss_tri of the `outputs`, sums over scores and features (not means), as in the official code."""
+        return {
+            "loss_id": sum(self.classification(score, labels) for score in scores),
+            "loss_tri": sum(self.triplet(feature, labels) for feature in features),
+        }
+
+    def classification(self, scores: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Label-smoothed cross entropy of `scores` [B, C]; `reduction` as torch's."""
+        smoothing = self.options.stage2.label_smoothing
+        return F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction=reduction)
+
+    def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Two logits [B, C] and three features [B, *]: last-but-one level, last level, projected."""
+        seen = self.backbone(images, camids)
+        _, score = self.neck(seen.feature)
+        _, score_proj = self.neck_proj(seen.projected)
+        return [score, score_proj], [seen.last, seen.feature, seen.projected]
+
+    # ------------------------------------------------------------------ testing
+
+    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """Last-level and projected feature side by side, [B, C + E]; not normalised."""
+        seen = self.backbone(images, camids)
+        if self.options.neck == "before":
+            return Embedding(torch.cat([seen.feature, seen.projected], dim=1).float())
+        return Embedding(torch.cat([self.neck.norm(seen.feature), self.neck_proj.norm(seen.projected)], dim=1).float())
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """Squared Euclidean distance of the L2-normalised vectors, [Q, G] in [0, 4]: twice the cosine distance."""
+        return 2 * cosine_distance(query.vector, gallery.vector)

@@ -1,0 +1,90 @@
+"""Batch entries beyond image, person and camera, for the methods that ask for them (`Method.extras`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+from occplug.errors import ConfigError
+from occplug.masks import PartMasks
+from occplug.registry import METHODS, TRANSFORMS, get, names
+from occplug.transforms import Pipeline
+
+__all__ = ["Extras", "wanted_extras"]
+
+_OPAQUE = 128  # from this alpha on, an occluder hides the part behind it
+_NO_OCCLUDER = -1
+
+
+def wanted_extras(cfg) -> tuple[str, ...]:
+    """The entries that the method of `cfg` asks for; none for a torchreid model.
+
+    Raises:
+        ConfigError: nobody provides one of them; names the key or the transforms that would.
+    """
+    model = cfg.model.name
+    wanted = get(METHODS, model).extras(cfg) if model in names(METHODS) else ()
+    given = {entry for name in cfg.data.transforms for entry in _provided(name)}
+    for entry in wanted:
+        if entry == "masks":
+            if cfg.masks.source == "none":
+                raise ConfigError(
+                    f"{model} needs part masks, but masks.source is 'none'; set it to files, stripes or synthocc"
+                )
+        elif entry not in given:
+            providers = [name for name in names(TRANSFORMS) if entry in _provided(name)]
+            cure = f"add {' or '.join(providers)} to data.transforms" if providers else "no registered transform does"
+            raise ConfigError(f"{model} needs the batch entry {entry!r}, which none of data.transforms gives; {cure}")
+    return tuple(wanted)
+
+
+def _provided(transform: str) -> Sequence[str]:
+    return getattr(get(TRANSFORMS, transform), "provides", ())
+
+
+class Extras:
+    """Carries the wanted entries from the pictures to the batch.
+
+    Args:
+        wanted: names of entries: "masks", or what transforms put into a sample ("occlusion", "occluder"). An image that
+            none of them has touched has zeros and -1 there.
+        masks: where part masks come from; None if they are not wanted.
+    """
+
+    def __init__(self, wanted: Sequence[str], masks: PartMasks | None):
+        self.wanted, self.masks = tuple(wanted), masks
+
+    def __bool__(self) -> bool:
+        return bool(self.wanted)
+
+    def sample(self, picture: Image.Image, pipeline: Pipeline) -> dict:
+        """{"img": uint8 [3, H, W], and what `batch` makes the entries of}."""
+        given = {"img": picture} if self.masks is None else {"img": picture, "places": self.masks.places}
+        sample = pipeline.per_image.sample(given)
+        if "places" in sample and "occlusion" in sample:  # what is hidden is no part of the person
+            hidden = sample["occlusion"].as_subclass(Tensor) >= _OPAQUE
+            sample["places"] = sample["places"].as_subclass(Tensor).masked_fill(hidden, 0)
+        sample.setdefault("occlusion", torch.zeros(1, *sample["img"].shape[-2:], dtype=torch.uint8))
+        sample.setdefault("occluder", _NO_OCCLUDER)
+        return {key: sample[key] for key in {"img", "places", *self.wanted} & sample.keys()}
+
+    def batch(self, rows: Sequence[dict], pipeline: Pipeline) -> dict[str, Tensor]:
+        """The images and wanted entries of `rows`, which have "impath" and "source", the number of the data set."""
+        images = torch.stack([row["img"] for row in rows])
+        entries = {name: _stacked([row[name] for row in rows]) for name in self.wanted if name != "masks"}
+        if self.masks is None:
+            return {"img": pipeline.per_batch(images), **entries}
+        moved = tv_tensors.Mask(_stacked([row["places"] for row in rows]))
+        images, moved = pipeline.per_batch.with_masks(images, moved)
+        labels = self.masks.labels([(row["impath"], row["source"]) for row in rows], moved)
+        return {"img": images, **entries, "masks": labels}
+
+
+def _stacked(values: list) -> Tensor:
+    if isinstance(values[0], Tensor):
+        return torch.stack([value.as_subclass(Tensor) for value in values])
+    return torch.tensor(values)

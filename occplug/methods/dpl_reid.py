@@ -1,0 +1,178 @@
+"""DPL-ReID: dual prompts, learnt on whole and on occluded images.
+
+Ji, Qiao, Feng, Wei: "Dual-Prompt CLIP with Hybrid Visual Encoders for Occluded Person Re-Identification",
+arXiv 2605.19527. The paper's formulas are not public; this is occplug's reading of what is, on top of CLIP-ReID, with
+a key for each choice that was open. Its results are not the authors' numbers.
+
+Three parts, each switched on its own:
+* Dual-PL (`method.prompts: dual`): every identity has two texts, one of the whole person and one of the person behind
+  something. Stage 1 aligns the first with the training images and the second with occluded copies of them; in stage 2
+  both sets of text features supervise the image tower.
+* RWOA (`data.transforms`): the augmentation `rwoa`, in place of random erasing.
+* WGFF (`backbone.name: wgff`): CLIP's image tower gated by an LSNet.
+
+The test needs images alone: texts belong to training identities.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from occplug.backbones import build_text_tower
+from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
+from occplug.errors import ConfigError
+from occplug.method import Stage
+from occplug.prompts import IdentityPrompts, parse_template
+from occplug.registry import METHODS, TRANSFORMS, get, names
+from occplug.stages import CLEAN, OCCLUDED, OccludedViews, Pair, prompt_alignment
+
+__all__ = ["DPLReID"]
+
+SETS = {"dual": ("full", "occ"), "full": ("full",), "occ": ("occ",), "none": ()}  # of texts, by `method.prompts`
+
+
+@METHODS.register_module("dpl_reid")
+class DPLReID(CLIPMethod):
+    """DPL-ReID, and CLIP-ReID as its base (`prompts: full`); arguments as `CLIPMethod`'s."""
+
+    defaults = {
+        "prompts": "dual",  # sets of texts: dual, full, occ or none
+        "template_full": "A photo of a X X X X person.",  # each X a learnable token per identity
+        "template_occ": "A photo of a X X X X person occluded by Y Y Y Y.",  # each Y one for what occludes
+        "share_id_tokens": False,  # both templates have the same tokens X
+        "occ_tokens": "per_id",  # tokens Y: per_id, or shared by all identities
+        "neck": "before",  # tested feature: before or after the batch norm
+        "stage1": {
+            **ALIGNMENT,
+            "occluder": "rwoa",  # augmentation that makes the occluded images
+            "occ_prob": 0.5,  # share of the images it is tried on
+            "occ_views": 1,  # occluded copies of each image, used in turn
+            "pairing": "both",  # each image serves both sets; split: occluded ones the occ set, others the full set
+            "full_images": "clean",  # that the full set is aligned with: clean or occluded
+            "weights": {"loss_i2t_full": 1.0, "loss_t2i_full": 1.0, "loss_i2t_occ": 1.0, "loss_t2i_occ": 1.0},
+        },
+        "stage2": {
+            **FINETUNING,
+            "i2t": "dual",  # dual: both sets; fused: their mean; by_image: occluded images the occ set, others the full
+            "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t_full": 1.0, "loss_i2t_occ": 1.0},
+        },
+    }
+    CHOICES = {
+        "prompts": tuple(SETS),
+        "occ_tokens": ("per_id", "shared"),
+        "stage1.pairing": ("both", "split"),
+        "stage1.full_images": ("clean", "occluded"),
+        "stage2.i2t": ("dual", "fused", "by_image"),
+    }
+
+    @staticmethod
+    def check(cfg) -> None:
+        """Raise ConfigError for values and combinations that cannot be trained."""
+        CLIPMethod.check(cfg)
+        options = cfg.method
+        for key, allowed in DPLReID.CHOICES.items():
+            value = options
+            for part in key.split("."):
+                value = value[part]
+            if value not in allowed:
+                raise ConfigError(f"method.{key} is {value!r}; there are: {', '.join(allowed)}")
+        occluders = [name for name in names(TRANSFORMS) if getattr(get(TRANSFORMS, name), "occludes", False)]
+        if options.stage1.occluder not in occluders:
+            known = ", ".join(occluders)
+            raise ConfigError(f"method.stage1.occluder is {options.stage1.occluder!r}; there are: {known}")
+        _check_sets(options)
+
+    @staticmethod
+    def extras(cfg) -> tuple[str, ...]:
+        """The occluder's mask, which says whether an image is occluded, in the mode `by_image`."""
+        return ("occlusion",) if cfg.method.prompts == "dual" and cfg.method.stage2.i2t == "by_image" else ()
+
+    def __init__(self, cfg, num_classes: int, num_cameras: int):
+        super().__init__(cfg, num_classes, num_cameras)
+        options = self.options
+        self.sets = SETS[options.prompts]
+        if self.sets:
+            self.text = build_text_tower(self.backbone.arch)
+        for kind in self.sets:
+            prompts = IdentityPrompts(
+                self.text.width, num_classes, options[f"template_{kind}"], shared=options.occ_tokens == "shared"
+            )
+            self.add_module(f"prompts_{kind}", prompts)
+            # [num_classes, E]: the set's text features, fixed during stage 2 and computed at its start
+            self.register_buffer(f"text_{kind}", torch.empty(0), persistent=False)
+        if options.share_id_tokens and len(self.sets) == 2:
+            self.prompts_occ.context = self.prompts_full.context
+
+    def prompt_sets(self) -> list[IdentityPrompts]:
+        return [self._prompts(kind) for kind in self.sets]
+
+    def _prompts(self, kind: str) -> IdentityPrompts:
+        return getattr(self, f"prompts_{kind}")
+
+    # ------------------------------------------------------------------ stage 1
+
+    def stages(self) -> list[Stage]:
+        names = ["loss_id", "loss_tri", *self._text_losses()]
+        stage2 = self.finetuning(self._losses, names, self._fix_text_features)
+        return [self._stage1(), stage2] if self.sets else [stage2]
+
+    def _stage1(self) -> Stage:
+        o = self.options.stage1
+        split = o.pairing == "split" and len(self.sets) == 2
+        full_images = OCCLUDED if o.full_images == "occluded" else CLEAN
+        pairs = {
+            "full": Pair(self._encoder("full"), "_full", full_images, only=False if split else None),
+            "occ": Pair(self._encoder("occ"), "_occ", OCCLUDED, only=True if split else None),
+        }
+        chosen = [pairs[kind] for kind in self.sets]
+        needs_copies = any(pair.images == OCCLUDED for pair in chosen)
+        views = OccludedViews(o.occluder, o.occ_prob, o.occ_views) if needs_copies else None
+        return prompt_alignment(self.encode_images, chosen, r"prompts_(full|occ)\.(context|others)", o, views)
+
+    def _encoder(self, kind: str):
+        return lambda labels: self.encode_prompts(self._prompts(kind), labels)
+
+    # ------------------------------------------------------------------ stage 2
+
+    def _fix_text_features(self, data, device: torch.device) -> None:
+        for kind in self.sets:
+            setattr(self, f"text_{kind}", self.text_bank(self._prompts(kind), device))
+
+    def _text_losses(self) -> list[str]:
+        fused = len(self.sets) == 2 and self.options.stage2.i2t == "fused"
+        return ["loss_i2t_full"] if fused else [f"loss_i2t_{kind}" for kind in self.sets]
+
+    def _losses(self, batch: dict) -> dict[str, Tensor]:
+        """L_id, L_tri and the image-to-text terms; in the mode by_image each image has one of the two terms."""
+        labels = batch["pid"]
+        scores, features = self.outputs(batch["img"], batch["camid"])
+        losses = self.identity_losses(scores, features, labels)
+        image = features[-1].float()  # [B, E]
+        mode = self.options.stage2.i2t if len(self.sets) == 2 else "dual"
+        if mode == "fused":
+            mean = (self.text_full + self.text_occ) / 2
+            return losses | {"loss_i2t_full": self.classification(image @ mean.T, labels)}
+        for kind in self.sets:
+            logits = image @ getattr(self, f"text_{kind}").T  # [B, C]
+            if mode == "by_image":
+                occluded = batch["occlusion"].flatten(1).amax(dim=1) > 0
+                chosen = occluded if kind == "occ" else ~occluded
+                term = self.classification(logits, labels, reduction="none")
+                losses[f"loss_i2t_{kind}"] = (term * chosen).mean()
+            else:
+                losses[f"loss_i2t_{kind}"] = self.classification(logits, labels)
+        return losses
+
+
+def _check_sets(options) -> None:
+    """The templates of the sets that `options.prompts` names, and what sharing their tokens needs."""
+    slots = {kind: parse_template(options[f"template_{kind}"], "XY").slots for kind in SETS[options.prompts]}
+    counts = {kind: len(positions["X"]) for kind, positions in slots.items()}
+    if options.share_id_tokens and len(set(counts.values())) == 2:
+        raise ConfigError(
+            f"method.share_id_tokens is True, but template_full has {counts['full']} tokens X and template_occ "
+            f"{counts['occ']}; give both as many"
+        )
+    if options.occ_tokens == "shared" and "occ" in slots and not slots["occ"]["Y"]:
+        raise ConfigError("method.occ_tokens is 'shared', but method.template_occ has no token Y to share")

@@ -1,0 +1,139 @@
+"""Cut-outs from photographs with COCO-format instance annotations."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from occplug.errors import DataError
+from occplug.imagefile import read_image
+from occplug.occluders.categories import Category, read_categories
+from occplug.occluders.filters import PER_CATEGORY, Candidate, cut, largest, reason_against
+from occplug.occluders.writing import Piece, trimmed
+
+__all__ = ["AnnotatedObjects"]
+
+log = logging.getLogger(__name__)
+
+
+class AnnotatedObjects:
+    """The objects of a COCO-format file that make good occluders; iterating reads the images and cuts them out.
+
+    Args:
+        annotations: json with `images`, `annotations` (polygons) and `categories`; names, not ids, choose the category.
+        images: folder of the files that `images` names.
+        categories: file of the category table; empty for the package's own. Other categories are left out.
+        per_category: so many of each, the largest first.
+
+    Raises:
+        DataError: the json cannot be used, images are absent, or no object is left. Names the file and the cure.
+    """
+
+    def __init__(self, annotations, images, categories: str = "", per_category: int = PER_CATEGORY):
+        self.file, self.folder = Path(annotations), Path(images)
+        table = read_categories(categories)
+        content = _read(self.file)
+        self.images = {image["id"]: image for image in content["images"]}
+        self.licences = {entry.get("id"): entry.get("name", "unknown") for entry in content.get("licenses", [])}
+        self.left_out: collections.Counter = collections.Counter()
+        self.candidates = largest(self._candidates(content, table), per_category)
+        if not self.candidates:
+            reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.most_common()) or "it has no annotation"
+            raise DataError(f"{self.file}: no object is left after the filters: {reasons}")
+        self._check_images()
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def _candidates(self, content: dict, table: Mapping[str, Category]) -> Iterator[Candidate]:
+        names = {entry["id"]: entry["name"] for entry in content["categories"]}
+        for number, row in enumerate(content["annotations"]):
+            try:
+                candidate, reason = self._candidate(row, names.get(row["category_id"]), table)
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise DataError(
+                    f"{self.file}: annotation {row.get('id', number)} is not COCO's form ({error!r})"
+                ) from error
+            if reason is None:
+                yield candidate
+            else:
+                self.left_out[reason] += 1
+
+    def _candidate(self, row: dict, name: str | None, table) -> tuple[Candidate | None, str | None]:
+        if name not in table:
+            return None, "of a category that is not in the table"
+        if row.get("iscrowd") or not isinstance(row["segmentation"], list):
+            return None, "a crowd, or without polygons"
+        image = self.images[row["image_id"]]
+        points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in row["segmentation"]])
+        low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
+        size = (image["width"], image["height"])
+        box = (max(0, low[0]), max(0, low[1]), min(size[0], high[0] + 1), min(size[1], high[1] + 1))
+        box = tuple(int(side) for side in box)
+        if box[2] <= box[0] or box[3] <= box[1]:
+            return None, "outside its image"
+        area = int((_filled(row["segmentation"], box) > 0).sum())
+        note = {"dataset": self.file.name, "image": image["id"], "annotation": row.get("id")}
+        candidate = Candidate(name, image["file_name"], box, area, (row["segmentation"], row["image_id"]), note)
+        return candidate, reason_against(candidate, size, table)
+
+    def _check_images(self) -> None:
+        wanted = dict.fromkeys(candidate.image for candidate in self.candidates)
+        present = {name for name in wanted if (self.folder / name).is_file()}
+        missing = [name for name in wanted if name not in present]
+        if missing:
+            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise DataError(
+                f"{self.folder}: {len(missing)} of the {len(wanted)} images of {self.file} are absent: {shown}; "
+                "name the folder that holds them"
+            )
+
+    def __iter__(self) -> Iterator[Piece]:
+        name, picture = None, None
+        for candidate in self.candidates:
+            if candidate.image != name:
+                name, picture = candidate.image, np.asarray(read_image(self.folder / candidate.image))
+            polygons, image_id = candidate.shape
+            left, top, right, bottom = candidate.box
+            mask = np.zeros(picture.shape[:2], np.uint8)
+            inside = _filled(polygons, candidate.box)[: max(0, mask.shape[0] - top), : max(0, mask.shape[1] - left)]
+            mask[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+            if not mask.any():
+                size = f"{picture.shape[1]} x {picture.shape[0]}"
+                log.warning(
+                    "%s: %s pixels, not the size that %s states; left out", candidate.image, size, self.file.name
+                )
+                continue
+            licence = str(self.licences.get(self.images[image_id].get("license"), "unknown"))
+            yield Piece(candidate.category, trimmed(cut(picture, mask, candidate.box)), candidate.note, licence)
+
+
+def _filled(polygons: list, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Polygons [[x, y, x, y, ...], ...] in image coordinates -> uint8 mask of the box, 255 inside."""
+    left, top, right, bottom = box
+    canvas = Image.new("L", (right - left, bottom - top))
+    drawing = ImageDraw.Draw(canvas)
+    for polygon in polygons:
+        points = np.reshape(polygon, (-1, 2)) - (left, top)
+        drawing.polygon([tuple(point) for point in points.tolist()], fill=255)
+    return np.asarray(canvas)
+
+
+def _read(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{file}: the annotation file cannot be read ({os.strerror(error.errno)})") from error
+    except ValueError as error:
+        raise DataError(f"{file}: the annotation file is not json ({error}); download it again") from error
+    parts = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+        raise DataError(f"{file}: not COCO instance annotations, which have the lists {', '.join(parts)}")
+    return content

@@ -1,0 +1,169 @@
+"""Laying a cut-out over an image: resize, feather, match the light of the place, mix.
+
+Colours are premultiplied by alpha from the library to the last step, so that nothing transparent is ever averaged in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Layer", "Light", "feathered", "mixed", "resized"]
+
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+UNCOVERED = 0.05  # alpha below which a pixel belongs to the surroundings
+GROWN = 0.1  # the surroundings: the cut-out's box, larger by this share of its sides on each side
+FEWEST = 64  # pixels of surroundings; with fewer, the whole image that is not covered
+
+
+@dataclass
+class Layer:
+    """The part of a pasted cut-out that lies inside the image.
+
+    Args:
+        colours: float32 [3, h, w], premultiplied, in [0, 255].
+        alpha: uint8 [h, w].
+        top, left: its place in the image, in pixels.
+        box: (top, left, bottom, right) of the whole cut-out, which may reach beyond the image.
+        category: index in the category table.
+    """
+
+    colours: np.ndarray
+    alpha: np.ndarray
+    top: int
+    left: int
+    box: tuple[int, int, int, int]
+    category: int
+
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that it lies over."""
+        h, w = self.alpha.shape
+        return slice(self.top, self.top + h), slice(self.left, self.left + w)
+
+    @classmethod
+    def cut(cls, rgba: np.ndarray, alpha: np.ndarray, corner: tuple[int, int], image: tuple[int, int], category: int):
+        """The layer of the premultiplied `rgba`, uint8 [h, w, 4], with its (feathered) `alpha`, uint8 [h, w], that has
+        its upper left pixel at `corner` (top, left) of an image of size `image` (H, W)."""
+        (top, left), (h, w) = corner, alpha.shape
+        rows = slice(max(0, -top), max(0, min(h, image[0] - top)))
+        columns = slice(max(0, -left), max(0, min(w, image[1] - left)))
+        rgba, alpha = rgba[rows, columns], alpha[rows, columns]
+        colours = np.ascontiguousarray(rgba[..., :3].transpose(2, 0, 1), dtype=np.float32)
+        colours *= alpha / np.maximum(rgba[..., 3], 1).astype(np.float32)  # premultiplied by the new alpha
+        return cls(colours, alpha, max(top, 0), max(left, 0), (top, left, top + h, left + w), category)
+
+
+def resized(rgba: np.ndarray, height: int, width: int, mirrored: bool) -> np.ndarray:
+    """uint8 [h, w, 4], premultiplied -> uint8 [height, width, 4]; area average when it shrinks, else bilinear."""
+    import cv2  # takes long to import
+
+    shrinks = height < rgba.shape[0] and width < rgba.shape[1]
+    rgba = cv2.resize(rgba, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.flip(rgba, 1) if mirrored else rgba
+
+
+def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
+    """`alpha`, uint8 [h, w], with a soft border that lies inside the object: min(alpha, blurred core).
+
+    The radius is r = max(1, feather min(h, w)) pixels, the core is alpha > 1/2 eroded by ceil(r / 2), and the blur is a
+    Gaussian of sigma r / 2. What is so thin that little or nothing of it would be left, as a spoke, is not eroded.
+    `feather` 0 leaves alpha as it is.
+    """
+    if not feather:
+        return alpha
+    import cv2
+
+    radius = max(1.0, feather * min(alpha.shape))
+    reach = math.ceil(radius / 2)
+    outside = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+    solid = cv2.compare(alpha, 127, cv2.CMP_GT)
+    narrow, wide = (np.ones((2 * n + 1, 2 * n + 1), np.uint8) for n in (reach, 2 * reach))
+    core = cv2.erode(solid, narrow, **outside)
+    thick = cv2.dilate(cv2.erode(core, narrow, **outside), wide, **outside)
+    core |= solid & ~thick
+    blurred = cv2.GaussianBlur(core, (0, 0), radius / 2, borderType=cv2.BORDER_CONSTANT)
+    return cv2.min(alpha, blurred)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Distribution Alignment: moves mean and spread of an occluder's light toward those of its surroundings.
+
+    With m, s the mean and standard deviation of the luminance of the occluder (o, weighted by alpha) and of the
+    surroundings (b):
+
+        o' = clip(k (o - m_o) + m_o + brightness (m_b - m_o)),    k = clip((s_b / s_o) ** contrast, min_contrast, 1)
+
+    DPL-ReID (arXiv 2605.19527), figure 6; the formula is our reading: two moments as in AdaIN, contrast never raised.
+
+    Args:
+        mode: "luma", one shift and factor for the three colours; "adain", one for each; "none".
+        brightness, contrast: how far to go, 0 not at all, 1 all the way.
+        min_contrast: the smallest factor.
+    """
+
+    mode: str
+    brightness: float
+    contrast: float
+    min_contrast: float
+
+    def align(self, layer: Layer, pixels: np.ndarray) -> None:
+        """Change the colours of `layer`, which is about to be laid over `pixels`, uint8 [3, H, W]."""
+        if self.mode == "none":
+            return
+        alpha = layer.alpha.astype(np.float32) / 255
+        total = float(alpha.sum())
+        around = _moments(layer, pixels, per_colour=self.mode == "adain")
+        if total == 0 or around is None:
+            return
+        planes = layer.colours if self.mode == "adain" else _luminance(layer.colours)[None]
+        mean = planes.sum((1, 2)) / total  # of premultiplied colours: the mean weighted by alpha
+        square = (planes * planes / np.maximum(alpha, 1e-3)).sum((1, 2)) / total
+        spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
+        factor = np.clip((around[1] / spread) ** self.contrast, self.min_contrast, 1)
+        shift = mean * (1 - factor) + self.brightness * (around[0] - mean)
+        layer.colours *= factor.astype(np.float32)[:, None, None]
+        layer.colours += shift.astype(np.float32)[:, None, None] * alpha
+        np.maximum(layer.colours, 0, out=layer.colours)
+        np.minimum(layer.colours, 255 * alpha, out=layer.colours)
+
+
+def _luminance(planes: np.ndarray) -> np.ndarray:
+    """[3, h, w] -> float32 [h, w]."""
+    red, green, blue = planes
+    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+
+
+def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Means and standard deviations ([3] per colour, else [1] of luminance) of what is around `layer` and not hidden
+    by it; None if it hides all."""
+    import cv2
+
+    height, width = pixels.shape[1:]
+    free = np.full((height, width), 255, np.uint8)
+    free[layer.area] = cv2.compare(layer.alpha, UNCOVERED * 255, cv2.CMP_LT)
+    top, left, bottom, right = layer.box
+    down, across = GROWN * (bottom - top), GROWN * (right - left)
+    rows = slice(max(0, round(top - down)), min(height, round(bottom + down)))
+    columns = slice(max(0, round(left - across)), min(width, round(right + across)))
+    if cv2.countNonZero(free[rows, columns]) < FEWEST:
+        rows = columns = slice(None)
+        if not cv2.countNonZero(free):
+            return None
+    near = pixels[:, rows, columns]
+    planes = near if per_colour else [_luminance(near)]
+    moments = [cv2.meanStdDev(plane, mask=free[rows, columns]) for plane in planes]
+    return tuple(np.array([moment[i].item() for moment in moments]) for i in (0, 1))
+
+
+def mixed(layer: Layer, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(1 - alpha) pixels + alpha occluder: uint8 [3, H, W], and alpha in the whole image, uint8 [H, W]."""
+    result, alpha = pixels.copy(), np.zeros(pixels.shape[1:], np.uint8)
+    alpha[layer.area] = layer.alpha
+    under = result[(slice(None), *layer.area)] * (1 - layer.alpha.astype(np.float32) / 255)
+    under += layer.colours
+    result[(slice(None), *layer.area)] = np.rint(under, out=under)
+    return result, alpha

@@ -1,0 +1,261 @@
+"""`occplug ablate` and `occplug compare` with a training that only leaves a run's files, and mistakes."""
+
+import json
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from occplug.cli import main, trainings
+from occplug.cli.tables import Published, Report, spread
+from occplug.cli.trainings import Row, Run, plan, run_rows
+from occplug.errors import ConfigError, DataError, TrainingError
+from occplug.evaluation import PerQuery, paired_bootstrap
+from tests.cli.fakes import fake_run, killed_run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SYNTHOCC = str(CONFIGS / "clip_reid_synthocc.yaml")
+OCCDUKE = str(CONFIGS / "clip_reid_occduke.yaml")
+
+
+BOTH = {"baseline": ["method.prompts", False, "method.stage2.weights.loss_id", 1.0], "clip_reid": []}
+
+
+@pytest.fixture(autouse=True)
+def _no_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(trainings, "_run", fake_run)
+    monkeypatch.chdir(tmp_path)
+
+
+def ablate(*options, config=SYNTHOCC, table="prompts"):
+    return main(["ablate", "--config-file", config, "--table", table, "--save-dir", "runs", *options])
+
+
+def results(folder):
+    return json.loads((Path("runs") / folder / "results.json").read_text())
+
+
+def made(folder):
+    return (Path("runs") / folder / "made").read_text().split("\n")[:-1]
+
+
+def test_rows_and_seeds_go_to_their_own_folders_and_are_read_again(capsys):
+    assert ablate("--seeds", "2") == 0
+    folder = "clip_reid_synthocc/prompts"
+    assert made(folder) == ["baseline 1", "baseline 2", "clip_reid 1", "clip_reid 2"]
+    first = results(folder)
+    assert ablate("--seeds", "3") == 0
+    assert (
+        made(folder)[4:] == ["baseline 3", "clip_reid 3"]
+        and len(results(folder)["targets"]["synthocc"][0]["runs"]) == 3
+    )
+    assert ablate("--seeds", "2") == 0
+    assert results(folder)["targets"] == first["targets"]
+    printed = capsys.readouterr().out
+    assert (
+        "left out: sie_olp (made for other configs: backbone.name is 'clip_vit_tiny', data.targets" in printed
+        and "report: runs/clip_reid_synthocc/prompts" in printed
+    )
+
+
+def test_figures_are_those_of_the_runs():
+    ablate("--seeds", "3")
+    rows = {row["row"]: row for row in results("clip_reid_synthocc/prompts")["targets"]["synthocc"]}
+    values = [run["mAP"] for run in rows["clip_reid"]["runs"]]
+    assert rows["clip_reid"]["mean"]["mAP"] == pytest.approx(np.mean(values))
+    assert rows["clip_reid"]["sd"]["mAP"] == pytest.approx(np.std(values, ddof=1))
+    ours, base = (per_query_means(name) for name in ("clip_reid", "baseline"))
+    persons = np.repeat(np.arange(30), 4)
+    for key in ("mAP", "rank1"):
+        expected = paired_bootstrap(ours[key], base[key], persons)
+        assert rows["clip_reid"]["difference"][key] == vars(expected)
+    assert rows["clip_reid"]["difference"]["mAP"]["p"] < 0.001
+    assert rows["clip_reid"]["difference"]["mAP"]["difference"] == pytest.approx(0.1, abs=0.01)
+    assert rows["baseline"]["difference"] is None and rows["baseline"]["published"] is None
+
+
+def per_query_means(row):
+    """Mean over three seeds of the values of each query, from the files."""
+    folder = Path("runs/clip_reid_synthocc/prompts") / row
+    saved = [np.load(folder / f"seed{seed}/per_query/synthocc.npz") for seed in (1, 2, 3)]
+    return {
+        "mAP": sum(each["ap"] for each in saved) / 3,
+        "rank1": sum((each["first_hit"] == 1).astype(float) for each in saved) / 3,
+    }
+
+
+def test_published_figures_stand_beside_ours_only_where_they_belong(capsys):
+    ablate("--seeds", "1", config=OCCDUKE)
+    lines = {line.split("|")[1].strip(): line for line in capsys.readouterr().out.split("\n") if line.startswith("| ")}
+    assert "53.5 / 60.8" in lines["fine-tuned image tower"] and "59.5 / 67.1" in lines["CLIP-ReID"]
+    assert "60.3 / 67.2" in lines["CLIP-ReID + SIE + OLP"] and "p < 0.001" in lines["CLIP-ReID"]
+    ablate("--seeds", "1")
+    rows = [line for line in capsys.readouterr().out.split("\n") if line.startswith("| CLIP-ReID")]
+    assert len(rows) == 1 and rows[0].rstrip(" |").endswith("—")
+
+
+def test_chosen_rows_keep_the_tables_order_and_need_no_baseline():
+    assert ablate("--rows", "clip_reid", "data.workers", "0", "--seeds", "1") == 0
+    assert made("clip_reid_synthocc/prompts") == ["clip_reid 1"]
+    (row,) = results("clip_reid_synthocc/prompts")["targets"]["synthocc"]
+    assert row["difference"] is None
+    assert ablate("--rows", "clip_reid", "baseline", "data.workers", "0", "--seeds", "1") == 0
+    assert [row["row"] for row in results("clip_reid_synthocc/prompts")["targets"]["synthocc"]] == [
+        "baseline",
+        "clip_reid",
+    ]
+
+
+def test_a_rows_overrides_win_over_the_users_and_the_seed_over_all():
+    ablate("--seeds", "1", "method.prompts", "True", "method.stage1.epochs", "3", "train.seed", "77")
+    text = Path("runs/clip_reid_synthocc/prompts/baseline/seed1/config.yaml").read_text()
+    assert "prompts: false" in text and "epochs: 3" in text and "seed: 1\n" in text and "seed: 77" not in text
+
+
+def test_a_failing_row_leaves_the_others(capsys):
+    assert ablate("--seeds", "1", table="recipe") == 2
+    assert "neck_after does not converge" in capsys.readouterr().err
+    assert made("clip_reid_synthocc/recipe") == ["code 1", "id_weight 1", "no_warmup 1"]
+
+
+def test_the_table_goes_between_its_marks():
+    page = Path("page.md")
+    page.write_text("before\n<!-- ablate clip_reid_synthocc prompts -->\nold\n<!-- end -->\nafter\n")
+    ablate("--seeds", "1", "--readme", "page.md")
+    text = page.read_text()
+    assert text.startswith("before") and text.endswith("after\n") and "old" not in text and "| CLIP-ReID" in text
+    assert "paired bootstrap" in Path("runs/clip_reid_synthocc/prompts/results.md").read_text()
+    html = Path("runs/clip_reid_synthocc/prompts/report.html").read_text()
+    assert "<h1>CLIP-ReID: prompts" in html and html.count("<td>fake</td>") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--table", "no"], "clip_reid has no table 'no'; it has: prompts, backbone, recipe, template"),
+        (["--table", "fusion"], "fusion is a table of dpl_reid, so give a config of that method"),
+        (["--rows", "clipreid"], "--rows: table prompts has no row 'clipreid'; it has: baseline, clip_reid, sie_olp"),
+        (["--rows", "sie_olp"], "row sie_olp: it cannot be trained from"),
+        (["--seeds", "0"], "--seeds is 0, but a row needs at least 1"),
+        (["--jobs", "0"], "--jobs is 0, but at least 1 process has to train"),
+        (["method.promts", "3"], "there is no key 'method.promts'"),
+        (["--sedes", "3"], "there is no option --sedes; see occplug ablate --help"),
+        (["--config-file", "none.yaml"], "none.yaml: there is no such config file"),
+        (["--tables", "none.yaml"], "none.yaml: there is no such file of tables for clip_reid"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(options, message, capsys):
+    assert ablate("--seeds", "1", *options) == 2
+    assert message in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_a_run_of_another_config_is_not_read_as_this_one(capsys):
+    ablate("--seeds", "1")
+    assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
+    assert "baseline/seed1 holds a run of another config; delete it" in capsys.readouterr().err
+    # a key that came after the run was made stands at its default in it
+    config = Path("runs/clip_reid_synthocc/prompts/baseline/seed1/config.yaml")
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("  eval_freq")))
+    assert ablate("--seeds", "1") == 0
+    # an interrupted one neither: it would go on under another config
+    folder = Path("runs/clip_reid_synthocc/prompts/baseline/seed1")
+    (folder / "metrics.json").unlink()
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/last.pth").touch()
+    assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
+    assert "baseline/seed1 holds a run of another config; delete it" in capsys.readouterr().err
+
+
+def test_runs_on_different_versions_of_the_data_do_not_share_a_table():
+    ablate("--seeds", "1")
+    file = Path("runs/clip_reid_synthocc/prompts/clip_reid/seed1/metrics.json")
+    file.write_text(file.read_text().replace("version 1", "version 2"))
+    planned = {name: (name, plan(name, SYNTHOCC, options, 1, file.parents[2])) for name, options in BOTH.items()}
+    with pytest.raises(DataError, match="clip_reid, seed 1, and baseline, seed 1 used different versions of synthocc"):
+        run_rows(planned)
+
+
+def test_an_interrupted_run_is_resumed(monkeypatch):
+    from occplug.cli import train as train_module
+
+    seen = []
+    monkeypatch.undo()
+    monkeypatch.setattr(trainings, "train", lambda cfg, file, resume: seen.append((cfg.data.save_dir, resume)))
+    first, second = plan("a", SYNTHOCC, [], 2, Path("runs"))
+    assert train_module.train is not trainings.train
+    for training in (first, second):
+        monkeypatch.setattr(type(training), "can_resume", lambda self: self.seed == 2)
+        trainings._run(training)
+    assert seen == [("runs/a/seed1", False), ("runs/a/seed2", True)]
+
+
+def test_runs_in_parallel_processes_give_what_runs_in_turn_give():
+    """Two good runs and one that fails, in two fresh processes: the good ones are complete, the failure is named."""
+    in_turn = run_rows({"a": ("A", plan("a", SYNTHOCC, [], 2, Path("one")))}, 1)
+    planned = {"a": ("A", plan("a", SYNTHOCC, [], 2, Path("two")))}
+    bad = {"b": ("B", plan("b", SYNTHOCC, ["method.neck", "after"], 1, Path("two")))}
+    with pytest.raises(TrainingError, match="b does not converge"):
+        run_rows({**planned, **bad}, 2, fake_run)
+    (again,) = run_rows(planned, 2, None)  # nothing is left to do
+    assert [run.figures for run in again.runs] == [run.figures for run in in_turn[0].runs]
+
+
+def test_a_killed_process_is_explained(monkeypatch):
+    monkeypatch.setattr(trainings.multiprocessing, "get_context", lambda kind: get_context("fork"))  # starts faster
+    with pytest.raises(TrainingError, match="was killed, perhaps for want of memory; give the command again"):
+        run_rows({"a": ("A", plan("a", SYNTHOCC, [], 1, Path("x")))}, 2, killed_run)
+
+
+# ---------------------------------------------------------------- compare: configs as rows
+
+
+def test_compare_is_the_same_mechanism(capsys):
+    # market1501: no occlusion ratios to look up
+    configs = [SYNTHOCC, str(CONFIGS / "clip_reid_baseline_synthocc.yaml")]
+    command = ["compare", "--configs", *configs, "--name", "both", "--seeds", "2", "data.targets", "[market1501]"]
+    assert main(command) == 0
+    names = [line.split("|")[1].strip() for line in capsys.readouterr().out.split("\n") if line.startswith("| clip")]
+    assert names == ["clip_reid_baseline_synthocc", "clip_reid_synthocc"]  # by Rank-1
+    rows = json.loads(Path("log/both/results.json").read_text())["targets"]["market1501"]
+    assert [row["difference"] for row in rows] == [None, None]
+    assert main([*command, "--baseline", "clip_reid_baseline_synthocc"]) == 0
+    rows = json.loads(Path("log/both/results.json").read_text())["targets"]["market1501"]
+    assert rows[1]["difference"]["mAP"]["p"] < 0.01
+    assert main([*command, "--baseline", "resnet"]) == 2
+    assert "--baseline is 'resnet', expected one of clip_reid_synthocc," in capsys.readouterr().err
+
+
+def test_two_configs_of_one_name_are_refused(tmp_path, capsys):
+    other = tmp_path / "clip_reid_synthocc.yaml"
+    other.write_text(f"_base_: {SYNTHOCC}\n")
+    assert main(["compare", "--configs", SYNTHOCC, str(other)]) == 2
+    assert "two files have the same name" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- tables
+
+
+def row(name, ap, images=None):
+    images = np.array([f"{i}.jpg" for i in range(len(ap))]) if images is None else images
+    queries = PerQuery(images, np.arange(len(ap)), np.zeros(len(ap), int), np.array(ap), np.ones(len(ap), int))
+    figures = {"mAP": float(np.mean(ap)), "rank1": 1.0, "rank5": 1.0, "rank10": 1.0}
+    return Row(name, name, [Run(1, 1.0, "p", {"toy": figures}, {"toy": queries}, {"toy": "v"})])
+
+
+def test_rows_tested_on_other_queries_are_not_compared():
+    rows = [row("a", [0.1, 0.2]), row("b", [0.1, 0.2], np.array(["x.jpg", "1.jpg"]))]
+    with pytest.raises(DataError, match="b and a were tested on different queries of toy"):
+        Report("t", rows, Path("x"), "c", "a")
+
+
+def test_figures_nobody_published_are_dashes():
+    assert str(Published({"mAP": 67.2, "rank1": None, "rank5": None, "rank10": None}, "s")) == "67.2 / —"
+    assert str(Published({"mAP": None, "rank1": 94.9, "rank5": None, "rank10": 99.0}, "s")) == "— / 94.9 / — / 99.0"
+    assert spread([0.5]) == "50.0" and spread([0.5, 0.52]) == "51.0 ± 1.4"
+
+
+def test_a_plan_needs_a_seed():
+    with pytest.raises(ConfigError, match="--seeds is -1"):
+        plan("a", SYNTHOCC, [], -1, Path("x"))

@@ -1,0 +1,193 @@
+"""Table files: every override is valid for every config it may meet, published figures are the papers', mistakes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from occplug.cli.ablations import find_tables, load_tables, settings_of
+from occplug.config import load_config
+from occplug.config_files import parse_yaml, read_settings
+from occplug.errors import ConfigError
+from occplug.registry import BACKBONES, METHODS, TRANSFORMS, names
+from tests.test_configs import ROWS
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted((CONFIGS / "ablations").glob("*.yaml"))
+
+
+def configs_of(method):
+    """Configs of `method`, by their text: its model may not be registered yet."""
+    files = sorted(CONFIGS.glob("*.yaml"))
+    return [file for file in files if [s.value for s in read_settings(file) if s.key == "model.name"][-1:] == [method]]
+
+
+CASES = [(file, table) for file in FILES for table in parse_yaml(file)["tables"]]
+
+
+@pytest.mark.parametrize(("file", "name"), CASES, ids=[f"{file.stem}-{name}" for file, name in CASES])
+def test_every_override_is_valid_for_every_config(file, name):
+    table = load_tables(file)[name]
+    if file.stem not in names(METHODS):
+        pytest.skip(f"the method {file.stem} is not registered")
+    assert (configs := configs_of(file.stem))
+    reached = set()
+    for config in configs:
+        for row in table.rows.values():
+            found = settings_of(row, config, [])
+            if not isinstance(found, str):
+                start, settings = found
+                missing = [part for part in parts_of(settings) if part not in registered()]
+                if missing:
+                    pytest.skip(f"not registered: {', '.join(missing)}")
+                load_config(start, settings)
+                reached.add(row.name)
+    assert reached == set(table.rows)
+
+
+def parts_of(settings):
+    """Transforms and backbones that `settings` name."""
+    chosen = {s.key: s.value for s in settings}
+    return [*chosen.get("data.transforms", []), *([chosen["backbone.name"]] if "backbone.name" in chosen else [])]
+
+
+def registered():
+    return {*names(TRANSFORMS), *names(BACKBONES), "random_flip"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_no_two_rows_of_a_table_are_the_same(file):
+    for table in load_tables(file).values():
+        kinds = [(str(sorted(row.overrides.items(), key=str)), row.config) for row in table.rows.values()]
+        assert len(set(kinds)) == len(kinds), table.name
+        assert len({row.title for row in table.rows.values()}) == len(kinds), table.name
+
+
+RECIPES = {"baseline": "clip_reid_baseline", "clip_reid": "clip_reid", "sie_olp": "clip_reid_sie_olp",
+           "vit_baseline": "clip_reid_baseline", "vit": "clip_reid", "rn50": "clip_reid_rn50",
+           "rn50_baseline": "clip_reid_rn50_baseline"}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["clip_reid", "clip_reid_rn50"])
+@pytest.mark.parametrize("data", ["occduke", "market", "duke", "msmt17", "occreid", "pduke"])
+@pytest.mark.parametrize("table", ["prompts", "backbone"])
+def test_published_figures_stand_beside_the_config_they_belong_to(table, recipe, data):
+    """A row that ends as the same recipe as a config shows that config's published figures, and no other ever."""
+    given = CONFIGS / f"{recipe}_{data}.yaml"
+    for row in load_tables(CONFIGS / "ablations/clip_reid.yaml")[table].rows.values():
+        found = settings_of(row, given, [])
+        if isinstance(found, str):
+            assert row.name == "sie_olp" and ("rn50" in recipe or data == "occreid")
+            continue
+        cfg = load_config(found[0], found[1])
+        shown = [str(cell.figures) for cell in row.published if [cell.target] == cfg.data.targets and cell.fits(cfg)]
+        name = RECIPES[row.name]
+        if table == "prompts" and "rn50" in recipe:
+            name = name.replace("clip_reid", "clip_reid_rn50", 1)
+        assert shown == ([ROWS[f"{name}_{data}"]] if f"{name}_{data}" in ROWS else []), row.name
+
+
+def test_rows_for_other_configs_say_why_not():
+    tables = load_tables(CONFIGS / "ablations/clip_reid.yaml")
+    given = CONFIGS / "clip_reid_synthocc.yaml"
+    assert "backbone.name is 'clip_vit_tiny'" in settings_of(tables["prompts"].rows["sie_olp"], given, [])
+    assert settings_of(tables["backbone"].rows["rn50"], given, []).endswith(
+        "clip_reid_rn50_synthocc.yaml does not exist"
+    )
+
+
+def test_dpl_reid_has_the_tables_of_its_spec():
+    tables = load_tables(CONFIGS / "ablations/dpl_reid.yaml")
+    assert list(tables) == ["components", "augmentation", "templates", "tokens", "ratio", "fusion", "backbone"]
+    components = {name: row.overrides for name, row in tables["components"].rows.items()}
+    switches = {(o["method.prompts"], o["data.transforms"][-1], o["backbone.name"]) for o in components.values()}
+    assert len(switches) == 8  # base, three single ones, three pairs, all
+    assert {o.get("method.stage1.occluder") for o in components.values() if o["method.prompts"] == "dual"} == {
+        "random_erase_pixel", "rwoa"}  # fmt: skip
+    texts = {name: row.overrides["method.template_occ"] for name, row in tables["tokens"].rows.items()}
+    counts = {name: tuple(len(re.findall(rf"\b{token}\b", text)) for token in "XY") for name, text in texts.items()}
+    assert counts == {"m4_n4": (4, 4), "m2": (2, 4), "m6": (6, 4), "m8": (8, 4),
+                      "n0": (4, 0), "n1": (4, 1), "n2": (4, 2), "n8": (4, 8)}  # fmt: skip
+    ratios = [row.overrides["augment.rwoa.prob"] for row in tables["ratio"].rows.values()]
+    assert ratios == [0, 0.1, 0.3, 0.5, 0.7, 0.9]
+
+
+# ---------------------------------------------------------------- the file's own mistakes
+
+GOOD = """
+method: clip_reid
+tables:
+  one:
+    title: One
+    source: nowhere
+    baseline: a
+    rows:
+      a: {}
+      b: {set: {method.prompts: False, backbone.stride: "${data.workers}"}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tables.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_a_reference_takes_the_configs_value(file):
+    row = load_tables(file)["one"].rows["b"]
+    _, settings = settings_of(row, CONFIGS / "clip_reid_synthocc.yaml", ["data.workers", "8"])
+    assert {s.key: s.value for s in settings} == {"method.prompts": False, "backbone.stride": 8}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    source: nowhere\n", "", "tables.yaml, table one: source is missing"),
+        ("source: nowhere", "sauce: nowhere", "tables.yaml, table one: source is missing"),
+        ("baseline: a", "baseline: c", "tables.yaml, table one: baseline is 'c', expected one of its rows: a, b"),
+        ("a: {}", "a.1: {}", "row a.1: a row's name is a word of small letters"),
+        ("a: {}", "a: {sets: {}}", "row a: there is no key 'sets'; there are: title, set, config, where, published"),
+        ("a: {}", "a: {set: 3}", "row a: set is 3, which is not of the expected kind"),
+        ("a: {}", "a: {where: {train.seed: 1}}", "row a: where train.seed is 1, expected a list"),
+        (
+            "a: {}",
+            "a: {published: [{target: t, mAP: 0.5, source: s}]}",
+            "row a, published: rank1 is missing",
+        ),
+        (
+            "a: {}",
+            "a: {published: [{target: t, mAP: 590, rank1: null, source: s}]}",
+            "row a, published: figures are per cent",
+        ),
+        ("method: clip_reid", "", "tables.yaml: method is missing"),
+    ],
+)
+def test_mistakes_in_a_table_file_are_named(file, old, new, message):
+    file.write_text(GOOD.replace(old, new))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_tables(file)
+
+
+def test_a_reference_to_nothing_is_named(file):
+    file.write_text(GOOD.replace("data.workers", "data.wurkers"))
+    with pytest.raises(ConfigError, match=r"row b: \$\{data.wurkers\} refers to a key that the config does not have"):
+        settings_of(load_tables(file)["one"].rows["b"], CONFIGS / "clip_reid_synthocc.yaml", [])
+
+
+def test_an_unknown_override_names_table_and_row(file):
+    file.write_text(GOOD.replace("method.prompts", "method.promts"))
+    given = CONFIGS / "clip_reid_synthocc.yaml"
+    row = load_tables(file)["one"].rows["b"]
+    with pytest.raises(
+        ConfigError, match="tables.yaml, table one, row b: there is no key 'method.promts'; the nearest"
+    ):
+        load_config(given, settings_of(row, given, ["data.workers", "8"])[1])
+
+
+def test_tables_of_another_method_are_refused(file):
+    given = CONFIGS / "osnet_x0_25_synthocc.yaml"
+    with pytest.raises(ConfigError, match="holds the tables of clip_reid, but .*osnet_x0_25_synthocc.yaml is a config"):
+        find_tables(given, "osnet_x0_25", file)
+    with pytest.raises(ConfigError, match="osnet_x0_25.yaml: there is no such file of tables for osnet_x0_25"):
+        find_tables(given, "osnet_x0_25")

@@ -1,0 +1,71 @@
+"""The attention sheet: stretched maps, one row an image, and mistakes."""
+
+import pytest
+import torch
+from PIL import Image
+
+from occplug import build_method
+from occplug.cli import main, show_attention
+from occplug.config import default_config, save_config
+from occplug.datamanager import GeneratedDataManager
+from occplug.engine import save_checkpoint
+
+EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
+
+
+def test_each_map_is_stretched_and_a_flat_one_is_zero():
+    maps = torch.rand(2, 3, 4, 2)
+    maps[1, 2] = 0.125
+    found = show_attention.to_unit_range(maps)
+    for b in range(2):
+        for r in range(3):
+            low, high = float(maps[b, r].min()), float(maps[b, r].max())
+            for value, expected in zip(found[b, r].flatten().tolist(), maps[b, r].flatten().tolist()):
+                assert value == pytest.approx((expected - low) / (high - low) if high > low else 0.0, abs=1e-5)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A config and a checkpoint, and generated pictures in place of a data set."""
+    monkeypatch.setattr(show_attention, "DataManager", GeneratedDataManager)
+
+    def make(*options):
+        opts = ["backbone.weights", "none", "data.workers", 0, *options]
+        cfg = default_config("profd", "clip_vit_tiny", opts)
+        save_config(cfg, tmp_path / "c.yaml")
+        state = {"state_dict": build_method(cfg, 8, 4).state_dict(), "pids": list(range(8)), "cameras": [0, 1, 2, 3]}
+        save_checkpoint(state, tmp_path / "w.pth")
+        return ["--config-file", str(tmp_path / "c.yaml"), "--weights", str(tmp_path / "w.pth")]
+
+    return make
+
+
+def test_the_sheet_is_written(trained, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["show-attention", *trained(), "--output", str(sheet), "--images", "3"]) == 0
+    assert "3 images, 7 maps each" in capsys.readouterr().out
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG" and picture.width > picture.height > 100
+
+
+def test_mistakes_are_named(trained, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["show-attention", *trained("method.decoder=sea"), "--output", str(sheet)]) == 2
+    assert "method.decoder 'sea' has no attention maps; hybrid, spa and wap do" in capsys.readouterr().err
+    assert main(["show-attention", *trained(), "--output", str(sheet), "--images", "0"]) == 2
+    assert "--images is 0; it must be at least 1" in capsys.readouterr().err
+    save_config(default_config("clip_reid", "clip_vit_tiny"), tmp_path / "c.yaml")
+    arguments = ["--config-file", str(tmp_path / "c.yaml"), "--weights", str(tmp_path / "w.pth")]
+    assert main(["show-attention", *arguments, "--output", str(sheet)]) == 2
+    assert "clip_reid has no attention maps of parts; profd has" in capsys.readouterr().err
+    assert not sheet.exists()
+
+
+def test_another_grouping_than_the_checkpoints_is_named(trained, tmp_path, capsys):
+    arguments = trained()
+    assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png"), *EIGHT]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "w.pth does not fit ProFD: it was trained with another grouping of the body into parts (method.parts)"
+        in message
+    )

@@ -1,0 +1,172 @@
+"""The compared augmentations: OIA's hard-edged cut-outs in their corners, OAMN's strips of other images."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from occplug.errors import ConfigError
+from occplug.occluders import read_categories
+from occplug.transforms import OAMN, OIA, build_pipeline
+from tests.occluders.libraries import disc, library, solid
+
+HEIGHT, WIDTH = 256, 128
+
+
+def black():
+    return torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8)
+
+
+def results(transform, count):
+    for _ in range(count):
+        sample = transform({"img": black()})
+        yield sample["img"].numpy(), sample["occlusion"][0].numpy(), sample["occluder"]
+
+
+def box_of(alpha):
+    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+
+
+# ---- OIA
+
+
+@pytest.mark.parametrize(
+    "category, share, corner",
+    [
+        ("bench", 0.40, "bottom-left"), ("bicycle", 0.60, "bottom-left"), ("car", 0.45, "bottom-left"),
+        ("carton", 0.20, "bottom-left"), ("chair", 0.65, "bottom-left"), ("fire_hydrant", 0.20, "bottom-right"),
+        ("motorcycle", 0.50, "bottom-left"), ("person", 0.50, "bottom-right"), ("post", 0.50, "bottom-left"),
+        ("stop_sign", 0.40, "bottom-right"), ("stone", 0.15, "bottom-left"), ("handbag", 0.20, "left above half"),
+        ("backpack", 0.20, "left above half"), ("kite", 0.40, "top-left"), ("suitcase", 0.10, "right above half"),
+        ("umbrella", 0.25, "top-left"),
+    ],
+)  # fmt: skip
+def test_every_class_has_its_share_and_corner(tmp_path, category, share, corner):
+    """A cut-out with the image's aspect, so that none is clipped but by the corner of half height."""
+    transform = OIA(prob=1, library=library(tmp_path / "l", **{category: solid(80, 40)}))
+    ((pixels, alpha, index),) = results(transform, 1)
+    top, left, bottom, right = box_of(alpha)
+    assert index == read_categories()[category.replace("_", " ")].index
+    h, w = bottom - top, right - left
+    if (HEIGHT / 2) ** 2 * 0.5 > share * HEIGHT * WIDTH:  # fits above half height
+        assert h * w == pytest.approx(share * HEIGHT * WIDTH, rel=0.02)
+    if corner.endswith("above half"):
+        assert bottom == HEIGHT / 2 and (left == 0 if corner.startswith("left") else right == WIDTH)
+    else:
+        assert (bottom == HEIGHT if "bottom" in corner else top == 0) and (
+            left == 0 if "left" in corner else right == WIDTH
+        )
+        assert h * w == pytest.approx(share * HEIGHT * WIDTH, rel=0.02)
+    assert np.array_equal(pixels, np.where(alpha > 0, np.array([200, 40, 120])[:, None, None], 0))
+
+
+def test_the_edge_is_hard_and_the_colour_its_own(tmp_path):
+    transform = OIA(prob=1, library=library(tmp_path / "l", umbrella=disc(colour=(90, 160, 30))))
+    ((pixels, alpha, _),) = results(transform, 1)
+    assert set(np.unique(alpha)) == {0, 255}
+    assert np.abs(pixels[:, alpha > 0].astype(int) - np.array([[90], [160], [30]])).max() <= 1
+    assert not pixels[:, alpha == 0].any()
+
+
+def test_classes_are_drawn_uniformly_whatever_their_number_of_cutouts(tmp_path):
+    many = [solid(60, 30, (0, 0, shade)) for shade in (60, 80, 100)]
+    folder = library(tmp_path / "l", person=many, car=solid(30, 60), bush=solid())
+    drawn = [index for _, _, index in results(OIA(prob=1, library=folder), 400)]
+    table = read_categories()
+    assert set(drawn) == {table["person"].index, table["car"].index}, "a bush is no class of OIA"
+    assert 160 <= drawn.count(table["car"].index) <= 240
+
+
+def test_uniform_area(tmp_path):
+    transform = OIA(prob=1, library=library(tmp_path / "l", person=solid(40, 20)), area="uniform")
+    boxes = np.array([box_of(alpha) for _, alpha, _ in results(transform, 300)])
+    shares = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / (HEIGHT * WIDTH)
+    assert 0.09 < shares.min() < 0.12 and 0.58 < shares.max() < 0.61 and abs(shares.mean() - 0.35) < 0.04
+    assert boxes[:, 1].min() == 0 and boxes[:, 3].max() == WIDTH and 0.1 < (boxes[:, 3] == WIDTH).mean() + 0.1 < 0.4
+    assert (boxes[:, 2] == HEIGHT).all()
+
+
+def test_oia_mistakes(tmp_path):
+    with pytest.raises(ConfigError, match="augment.oia.area is 'big'; there are: class, uniform"):
+        OIA(area="big")
+    with pytest.raises(ConfigError, match="no category in .* is a class of OIA"):
+        OIA(library=library(tmp_path / "l", bush=solid()))
+
+
+# ---- OAMN
+
+SHADES = (60, 120, 180)
+
+
+def strips(count, jitter=0.0, prob=1.0):
+    transform = OAMN(prob=prob, jitter=jitter)
+    transform.bind([(shade, 0, 0) for shade in SHADES], lambda shade: Image.new("RGB", (50, 110), (shade,) * 3))
+    return results(transform, count)
+
+
+def test_strips_are_at_a_border_and_as_wide_as_said():
+    upright, sizes, places = 0, {True: [], False: []}, set()
+    for pixels, alpha, category in strips(400):
+        top, left, bottom, right = box_of(alpha)
+        stands = bottom - top == HEIGHT
+        upright += stands
+        assert stands or right - left == WIDTH
+        sizes[stands].append(right - left if stands else bottom - top)
+        places.add((stands, left == 0 if stands else top == 0))
+        assert (right == WIDTH or left == 0) if stands else (bottom == HEIGHT or top == 0)
+        assert (
+            category == -1
+            and (alpha[top:bottom, left:right] == 255).all()
+            and alpha.sum() // 255 == (bottom - top) * (right - left)
+        )
+        assert not pixels[:, alpha == 0].any() and pixels[0][alpha > 0].min() == pixels[0].max() in SHADES
+    assert 160 <= upright <= 240 and len(places) == 4
+    for stands, whole in ((True, WIDTH), (False, HEIGHT)):
+        assert whole / 4 <= min(sizes[stands]) < 0.28 * whole and 0.47 * whole < max(sizes[stands]) <= whole / 2
+
+
+def test_all_images_give_strips():
+    seen = {int(pixels.max()) for pixels, _, _ in strips(60)}
+    assert seen == set(SHADES)
+
+
+def test_a_strip_is_a_window_of_the_resized_picture_or_its_mirror():
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    source = np.stack([y, 2 * x, (y + x) // 2], -1).astype(np.uint8)
+    transform = OAMN(prob=1, jitter=0)
+    transform.bind([("a",)], lambda path: Image.fromarray(source))
+    mirrored = 0
+    for pixels, alpha, _ in results(transform, 60):
+        top, left, bottom, right = box_of(alpha)
+        strip = pixels[:, top:bottom, left:right].astype(int)
+        across = strip[1, 0]
+        flipped = across[0] > across[-1]
+        mirrored += flipped
+        strip = strip[:, :, ::-1] if flipped else strip
+        y0, x0 = strip[0, 0, 0], strip[1, 0, 0] // 2
+        window = source[y0 : y0 + strip.shape[1], x0 : x0 + strip.shape[2]].transpose(2, 0, 1)
+        assert np.abs(strip - window).max() <= 3
+    assert 15 <= mirrored <= 45
+
+
+def test_jitter_changes_the_brightness_by_at_most_half():
+    values = [pixels[0][alpha > 0].mean() for pixels, alpha, _ in strips(200, jitter=0.5)]
+    assert min(values) < 55 and max(values) > 190 and len(set(np.round(values))) > 50
+    assert all(29 <= value <= 255 for value in values)
+
+
+def test_probability_and_mistakes():
+    assert not any(alpha.any() for _, alpha, _ in strips(20, prob=0.0))
+    with pytest.raises(ConfigError, match="oamn cuts its strips from training images, and none were bound"):
+        OAMN(prob=1)(black())
+    with pytest.raises(ConfigError, match="augment.oamn.jitter is 3; it must be from 0 to 1"):
+        OAMN(jitter=3)
+
+
+def test_a_pipeline_binds_the_transforms_that_want_it():
+    pipeline = build_pipeline(
+        ["oamn", "rwoa"], 64, 32, [0.5] * 3, [0.5] * 3, {"oamn": {"prob": 1.0}, "rwoa": {"prob": 0.0}}
+    )
+    pipeline.bind([("x",)], lambda path: Image.new("RGB", (30, 60), (255, 255, 255)))
+    assert pipeline(Image.new("RGB", (30, 60))).max() > 0
