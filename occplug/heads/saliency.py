@@ -17,18 +17,19 @@ __all__ = ["SaliencyNet", "checked_levels"]
 def checked_levels(levels: Sequence[int], depth: int, key: str) -> tuple[int, ...]:
     """`levels`, which are different block numbers from 1 to `depth`; if empty, those of DPM's code at this depth.
 
-    DPM takes blocks 2, 4, 10 and 12 of 12.
+    DPM takes blocks 2, 4, 10 and 12 of 12. Negative numbers count from the last block, which is -1.
 
     Raises:
         ConfigError: names `key`.
     """
     levels = list(levels) or [round(depth * level / 12) for level in (2, 4, 10, 12)]
-    wrong = [level for level in levels if type(level) is not int or not 1 <= level <= depth]
-    if wrong or len(set(levels)) != len(levels):
+    numbers = [level + depth + 1 if type(level) is int and level < 0 else level for level in levels]
+    wrong = [number for number in numbers if type(number) is not int or not 1 <= number <= depth]
+    if wrong or len(set(numbers)) != len(numbers):
         raise ConfigError(
             f"{key} is {levels}; it must name different blocks of the backbone, which has blocks 1 to {depth}"
         )
-    return tuple(levels)
+    return tuple(numbers)
 
 
 @HEADS.register_module("saliency_net")

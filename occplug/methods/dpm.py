@@ -52,7 +52,7 @@ class DPM(Method):
 
     defaults = {
         "mask": "proto_pre",  # none, or where the mask acts: {feat, proto, both}_{pre, post} normalisation
-        "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [12]: DPM without the hierarchy
+        "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: DPM without the hierarchy
         "mask_pool": "max",  # last pooling of the mask generator: max (code) or mean (the paper's text)
         "hem": True,  # head diversity loss
         "drop_path": 0.1,

@@ -70,7 +70,7 @@ class DPMpp(Method):
         "prototypes": "visual",  # masked ones: visual (W), or text (T with f_p, table VI)
         "triplet_on": "space",  # triplet loss on the feature of `space`, or on all three as CLIP-ReID
         "mask": "proto_pre",  # none, or where the mask acts: {feat, proto, both}_{pre, post} normalisation
-        "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [12]: without the hierarchy
+        "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: without the hierarchy
         "mask_pool": "max",  # last pooling of the mask generator: max (DPM's code) or mean (the paper's text)
         "hem": True,  # head diversity loss
         "spt": True,  # train a saliency net first and mix occlusions into the batches

@@ -120,5 +120,10 @@ def test_levels_pool_and_grid_that_cannot_work_are_named():
 @pytest.mark.parametrize("depth, expected", [(12, (2, 4, 10, 12)), (6, (1, 2, 5, 6))])
 def test_levels_default_to_dpms_at_every_depth(depth, expected):
     assert MaskGenerator(8, [], 5, (6, 4), depth).levels == expected
+    assert MaskGenerator(8, [-1], 5, (6, 4), depth).levels == (depth,)
+    assert MaskGenerator(8, [1, -2], 5, (6, 4), depth).levels == (1, depth - 1)
+    for wrong in ([-depth - 1], [depth, -1]):
+        with pytest.raises(ConfigError, match="method.mask_levels"):
+            MaskGenerator(8, wrong, 5, (6, 4), depth)
     with pytest.raises(ConfigError, match=r"method.mask_levels is \['last'\]"):
         MaskGenerator(8, ["last"], 5, (6, 4), depth)
