@@ -24,6 +24,8 @@ COMMANDS = {
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "show-attention": ("show_attention", "draw where a method's parts look"),
+    "show-mixing": ("show_mixing", "draw saliency, transferred patches and prototype masks"),
+    "mask-report": ("mask_report", "compare prototype masks and saliency with what SynthOcc knows to be visible"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }
 

@@ -3,6 +3,13 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
+from occplug.evaluation.mask_quality import (
+    channel_correlations,
+    correlation,
+    intersection_over_union,
+    mask_statistics,
+    rank_correlation,
+)
 from occplug.evaluation.masked import MASK_PLACES, masked_cosine, masked_distance
 from occplug.evaluation.parts import part_distance
 from occplug.evaluation.per_query import PerQuery, read_per_query
@@ -25,16 +32,21 @@ __all__ = [
     "RankResult",
     "Ranker",
     "by_group",
+    "channel_correlations",
     "color_histogram",
+    "correlation",
     "cosine_distance",
     "evaluate_embeddings",
     "evaluate_rank",
     "extract",
+    "intersection_over_union",
+    "mask_statistics",
     "masked_cosine",
     "masked_distance",
     "paired_bootstrap",
     "part_distance",
     "protocol_line",
+    "rank_correlation",
     "rank_distances",
     "re_ranking",
     "read_per_query",

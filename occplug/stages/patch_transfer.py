@@ -152,6 +152,14 @@ class Transfer:
         own = self.on_grid(grid)[:, :, None]
         return lambda patches: torch.where(own, patches, patches[self.source])
 
+    def pixels(self, images: Tensor) -> Tensor:
+        """The mix in pixel space, to look at: images [B, 3, h, w] with each cell of `mask` from one of the two.
+
+        Where patches do not overlap and the grids are the same, its patches are those of :meth:`change`.
+        """
+        own = self.on_grid(tuple(images.shape[2:])).unflatten(1, images.shape[2:])
+        return torch.where(own[:, None], images, images[self.source])
+
     def ignored(self, labels: Tensor) -> Tensor:
         """[B] class that sample i must not be compared with, the candidate's; -1 where there is none."""
         other = labels[self.source]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from occplug.errors import ConfigError
 from occplug.stages import PatchTransfer, Transfer
@@ -129,6 +130,13 @@ def test_mixing_keeps_the_target_where_the_candidate_shows_its_person():
         for n in range(24):
             assert torch.equal(found[i, n], patches[i if mask[i, n // 4, n % 4] else j, n])
     assert transfer.mixed.tolist() == [True, False, True]  # 0 and 2 swap: both read unmixed patches
+
+
+def test_the_mix_in_pixels_has_the_patches_of_the_mix():
+    images, mask = torch.randn(3, 3, 12, 8), random_masks(3)
+    transfer = Transfer(torch.tensor([2, 1, 0]), mask, options())
+    patches, mixed = (F.unfold(x, 2, stride=2).transpose(1, 2) for x in (images, transfer.pixels(images)))
+    assert torch.equal(mixed, transfer.change((6, 4))(patches))
 
 
 def test_masks_go_to_another_grid_by_the_floor_of_the_scaled_index():
