@@ -32,6 +32,7 @@ setup(
         "safetensors>=0.4",
         "huggingface_hub>=0.23",
         "tqdm>=4.60",
+        "filelock>=3.12",
         "jinja2>=3.0",
         "matplotlib>=3.7",
         # torchreid 0.2.5 declares no dependencies; these are what it imports

@@ -7,12 +7,13 @@ AAAI 2023, arXiv 2211.13977, with the values of its official code where that dif
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occplug.backbones import build_backbone
+from occplug.backbones import build_backbone, build_text_tower
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
@@ -20,6 +21,7 @@ from occplug.evaluation import cosine_distance
 from occplug.heads import BNNeck
 from occplug.losses import BatchHardTriplet
 from occplug.method import Group, Method, Stage
+from occplug.prompts import IdentityPrompts
 from occplug.stages import optimiser, warmup_multistep
 
 __all__ = ["ALIGNMENT", "FINETUNING", "CLIPMethod"]
@@ -53,7 +55,7 @@ FINETUNING = {
 
 
 class CLIPMethod(Method):
-    """CLIP's image tower with two BN necks; a subclass adds texts and states its stages.
+    """CLIP's image tower with two BN necks; a subclass adds texts with `learn_texts` and states its stages.
 
     Args:
         cfg: resolved config; reads `backbone`, `data.height`, `data.width`, and of `method` the keys `neck` and
@@ -82,17 +84,37 @@ class CLIPMethod(Method):
         _, width, projected = self.backbone.widths
         self.neck = BNNeck(width, num_classes)
         self.neck_proj = BNNeck(projected, num_classes)
-        self.text = None  # subclasses with texts build a tower
+        self.text, self.templates = None, []  # tower and keys of `learn_texts`
         self.triplet = BatchHardTriplet(self.options.stage2.margin)
 
-    def prompt_sets(self) -> list:
-        """The prompt modules whose fixed tokens come from the text tower's token table."""
-        return []
-
     def load_pretrained(self) -> None:
-        load_clip(self.weights_source, self.backbone, self.text, self.prompt_sets())
+        load_clip(self.weights_source, self.backbone, self.text, [self.prompts_of(key) for key in self.templates])
+
+    def bound_to(self) -> dict[str, str]:
+        """The templates: tokens learnt in one text mean nothing in another."""
+        return {f"method.{key}": self.prompts_of(key).text for key in self.templates}
 
     # ------------------------------------------------------------------ texts
+
+    def learn_texts(self, key: str, shared: bool = False) -> None:
+        """Give each identity a text of the template in `method.<key>`, where the key starts with "template".
+
+        For the key "template" that makes the module `prompts` and the buffer `text_features` [C, E], the features that
+        stage 2 keeps fixed; for "template_occ" `prompts_occ` and `text_features_occ`.
+
+        Args:
+            shared: as in `IdentityPrompts`.
+        """
+        if self.text is None:
+            self.text = build_text_tower(self.backbone.arch)
+        prompts = IdentityPrompts(self.text.width, self.num_classes, self.options[key], shared)
+        self.add_module(key.replace("template", "prompts"), prompts)
+        self.register_buffer(key.replace("template", "text_features"), torch.empty(0), persistent=False)
+        self.templates.append(key)
+
+    def prompts_of(self, key: str) -> IdentityPrompts:
+        """The prompts that `learn_texts` made for `key`."""
+        return getattr(self, key.replace("template", "prompts"))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Projected features [B, E] of `images`; no camera, as the official code caches them for the prompts.
@@ -106,10 +128,13 @@ class CLIPMethod(Method):
         return self.text(prompts(labels), prompts.eot)
 
     @torch.no_grad()
-    def text_bank(self, prompts, device: torch.device) -> Tensor:
-        """Text features of all identities, [C, E] float32."""
+    def fix_text_features(self, data, device: torch.device) -> None:
+        """Compute the text features of all identities, [C, E] float32: what stage 2 starts with (`Stage.prepare`)."""
         labels = torch.arange(self.num_classes, device=device)
-        return torch.cat([self.encode_prompts(prompts, chunk).float() for chunk in labels.split(64)])
+        for key in self.templates:
+            encode = partial(self.encode_prompts, self.prompts_of(key))
+            features = torch.cat([encode(chunk).float() for chunk in labels.split(64)])
+            setattr(self, key.replace("template", "text_features"), features)
 
     # ------------------------------------------------------------------ training of the image tower
 
@@ -117,17 +142,20 @@ class CLIPMethod(Method):
         self,
         losses: Callable[[dict], dict[str, Tensor]],
         names: list[str],
-        prepare: Callable[[object, torch.device], None] = lambda data, device: None,
+        frozen: str = "",
+        **hooks: Callable,
     ) -> Stage:
         """CLIP-ReID's second stage: everything trains but texts and the necks' shifts.
 
         Args:
             losses: as `Stage.losses`; `identity_losses` gives two of them.
             names: of the losses, weighted by `method.stage2.weights`.
+            frozen: name of a module that does not train either.
+            hooks: further hooks of `Stage`; `prepare` fixes the text features.
         """
         o = self.options.stage2
-        # "bias" anywhere in the name doubles the rate, so `in_proj_bias` too
-        trained = r"(?!text\.|prompts(_\w+)?\.|neck(_proj)?\.norm\.bias)"
+        kept = [r"text\.", r"prompts(_\w+)?\.", r"neck(_proj)?\.norm\.bias", *([rf"{frozen}\."] if frozen else [])]
+        trained = f"(?!{'|'.join(kept)})"  # "bias" anywhere in the name changes the rate, so `in_proj_bias` too
         return Stage(
             name="stage2",
             epochs=o.epochs,
@@ -141,7 +169,8 @@ class CLIPMethod(Method):
             weights={name: o.weights[name] for name in names},
             schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
             optimizer=optimiser(o.optimizer),
-            prepare=prepare,
+            prepare=self.fix_text_features,
+            **hooks,
         )
 
     def identity_losses(self, scores: list[Tensor], features: list[Tensor], labels: Tensor) -> dict[str, Tensor]:

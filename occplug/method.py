@@ -72,6 +72,8 @@ class Stage:
             features; must leave the same state both times.
         after_step: batch -> None, run without gradient after all optimisers have stepped, e.g. to update a memory; the
             batch is the dict that `losses` was given, with what it has added there.
+        after_epoch: run without gradient after each epoch's last step, before the resumable state is written; what a
+            later epoch needs of this one belongs in a buffer.
         companions: further optimisers.
     """
 
@@ -85,6 +87,7 @@ class Stage:
     loader: Callable[[object], Iterable] | None = None
     prepare: Callable[[object, torch.device], None] = field(default=lambda data, device: None)
     after_step: Callable[[dict], None] = field(default=lambda batch: None)
+    after_epoch: Callable[[], None] = field(default=lambda: None)
     companions: list[Companion] = field(default_factory=list)
 
 
@@ -104,6 +107,10 @@ class Method(nn.Module):
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for a combination of keys this method cannot train; called before anything is built."""
+
+    def bound_to(self) -> dict[str, str]:
+        """Config key -> text without which the trained weights mean nothing; a checkpoint of another one is refused."""
+        return {}
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:

@@ -58,6 +58,18 @@ def _rows(text):
 
 ROWS = _rows(PUBLISHED) | PROFD | DPL | _rows(DPM_FIGURES)
 
+# as AG-ReID's authors published them, with SIE and overlapping patches where nothing else is said
+AG_REID = {
+    "ag_reid_sie_olp_occduke": "63.2 / 70.4",
+    "ag_reid_sie_olp_occreid": "87.6 / 90.1",
+    "ag_reid_sie_olp_pduke": "84.5 / 91.8",
+    "ag_reid_sie_olp_msmt17": "76.7 / 90.1",
+    "ag_reid_sie_olp_market": "90.8 / 95.8",
+    "ag_reid_sie_olp_duke": "83.3 / 91.0",
+    "ag_reid_rn50_occduke": "55.1 / 63.7",
+}
+ROWS |= AG_REID
+
 # training identities and cameras, by the last word of the file name
 TRAINING = {
     "occduke": (702, 8),
@@ -81,6 +93,7 @@ def test_every_published_row_and_every_data_set_has_a_config():
     expected = {f"{recipe}_{data}" for recipe in recipes for data in TRAINING if data not in ("synthocc", "occmarket")}
     expected -= {"clip_reid_sie_olp_occreid"}  # its cameras are not those it was trained on
     expected |= {"clip_reid_synthocc", "clip_reid_baseline_synthocc", "osnet_x0_25_synthocc"}
+    expected |= {f"ag_reid_{data}" for data in TRAINING if data != "occmarket"} | set(AG_REID)
     assert set(STEMS) >= expected and set(STEMS) >= set(ROWS)
 
 
@@ -124,7 +137,8 @@ def test_every_switch_of_the_recipe_is_in_the_files(configs, file):
         sections += ("method.", "backbone.")
         single += " amp.dtype"
     else:
-        sections += ("loss.",)
+        sections += ("loss.softmax.", *(["loss.triplet."] if cfg.loss.name == "triplet" else []))
+        single += " loss.name"
         single += " train.optim train.lr train.weight_decay train.max_epoch train.lr_scheduler test.dist_metric"
     wanted = {key for key, _ in flatten(cfg) if key.startswith(sections)} | set(single.split())
     others = [key for key, value in cfg.backbone.items() if isinstance(value, dict) and key != cfg.backbone.name]
@@ -156,6 +170,32 @@ def test_the_recipes_are_the_official_ones(configs, recipe):
             assert (cfg.data.height, cfg.data.width, cfg.train.batch_size, cfg.train.seed) == (256, 128, 64, 1234), stem
 
 
+# backbone, stage 1's epochs; stage 2's epochs, lr, weight decay, warm-up factor, steps, ID weight
+AG_RECIPES = {
+    "ag_reid": ("clip_vit_b16", 120, 60, 5e-6, 1e-4, 0.1, [30, 50], 0.25),
+    "ag_reid_sie_olp": ("clip_vit_b16", 120, 60, 5e-6, 1e-4, 0.1, [30, 50], 0.25),
+    "ag_reid_rn50": ("clip_rn50", 60, 120, 3.5e-4, 5e-4, 0.01, [40, 70], 1.0),
+}
+
+
+@pytest.mark.parametrize("recipe", AG_RECIPES)
+def test_the_recipes_of_ag_reid_are_the_papers(configs, recipe):
+    """Section 4.1.2, and CLIP-ReID's where it is silent (specification, section 6)."""
+    found = {s: c for s, c in configs.items() if s.rsplit("_", 1)[0] == recipe and not s.endswith("synthocc")}
+    for stem, cfg in found.items():
+        s1, s2 = cfg.method.stage1, cfg.method.stage2
+        stage2 = (s2.epochs, s2.lr, s2.weight_decay, s2.warmup_factor, s2.steps, s2.weights.loss_id)
+        assert (cfg.backbone.name, s1.epochs, *stage2) == AG_RECIPES[recipe], stem
+        assert (cfg.train.batch_size, s1.batch_size, s1.lr, s1.warmup_lr) == (32, 32, 3.5e-4, 1e-6), stem
+        assert (s1.weights.loss_attr, s2.weights.loss_attr, cfg.method.template) == (1.0, 0.01, "attribute_d"), stem
+        is_occluded = stem.endswith(("occduke", "occreid", "pduke"))
+        assert cfg.method.noise_mask.method == ("otsu" if is_occluded else "none"), stem
+        is_sie = recipe == "ag_reid_sie_olp"
+        assert (cfg.backbone.sie_camera, cfg.backbone.stride) == ((True, 12) if is_sie else (False, 16)), stem
+        assert cfg.method.test_cameras == (stem != "ag_reid_sie_olp_occreid"), stem
+    assert found
+
+
 # ---------------------------------------------------------------------- full size
 
 
@@ -175,18 +215,24 @@ def expected_parameters(cfg, num_classes: int, num_cameras: int) -> int:
         image = 1_243_648 + (tokens - 129) * 128
     cameras = num_cameras * feature if cfg.backbone.sie_camera else 0
     necks = (feature + embed) * (2 + num_classes)  # weight and bias of the batch norm, rows of the classifier
+    if cfg.model.name == "ag_reid":
+        tokens, width = 10, cfg.method.attributes.width  # attribute_d; four attention layers and two maps around them
+        encoder = 4 * (4 * width**2 + 4 * width) + (embed + 1 + tokens) * width + (width + 1) * text_width
+        return image + cameras + necks + text + num_classes * tokens * text_width + encoder
     prompts = text + num_classes * 4 * text_width if cfg.method.prompts else 0
     return image + cameras + necks + prompts
 
 
-@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem.startswith("clip_reid")])
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem.startswith(("clip_reid", "ag_reid"))])
 def test_it_builds_at_full_size(configs, stem):
     cfg = configs[stem]
     classes, cameras = TRAINING[stem.rsplit("_", 1)[1]]
     with torch.device("meta"):
         method = build_method(cfg, classes, cameras, pretrained=False)
     assert sum(parameter.numel() for parameter in method.parameters()) == expected_parameters(cfg, classes, cameras)
-    assert [stage.name for stage in method.stages()] == (["stage1", "stage2"] if cfg.method.prompts else ["stage2"])
+    assert [stage.name for stage in method.stages()] == (
+        ["stage1", "stage2"] if cfg.method.get("prompts", True) else ["stage2"]
+    )
 
 
 PROFD_STEMS = [stem for stem in STEMS if stem.startswith("profd")]

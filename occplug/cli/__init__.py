@@ -16,6 +16,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": ("train", "train and evaluate the model of a config file"),
     "test": ("test", "evaluate a checkpoint"),
+    "attribute-report": ("attribute_report", "what the learnt prompt tokens of each identity say"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),
     "show-augment": ("show_augment", "draw augmented images beside their originals"),
@@ -32,7 +33,7 @@ COMMANDS = {
 
 def usage() -> str:
     """The command's help text."""
-    lines = [f"  {name:17s}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: occplug COMMAND [options]   (occplug COMMAND --help for its options)", "", *lines])
 
 

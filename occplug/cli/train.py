@@ -22,6 +22,7 @@ def main(argv: list[str]) -> None:
     """Parse `argv` and train."""
     parser = config_parser("train", "Train every stage of a method, or a stock torchreid model, then test it.")
     parser.add_argument("--resume", action="store_true", help="go on from data.save_dir/checkpoints/last.pth")
+    parser.add_argument("--after", metavar="PATH", help="go on behind the stage that ended in PATH, e.g. stage1.pth")
     parser.add_argument(
         "--dry-run", action="store_true", help="build at full size, two steps a stage, generated images"
     )
@@ -29,29 +30,34 @@ def main(argv: list[str]) -> None:
     if args.dry_run:
         dry_run(cfg, args.config_file)
     else:
-        train(cfg, args.config_file, resume=args.resume or cfg.run.resume)
+        train(cfg, args.config_file, resume=args.resume or cfg.run.resume, after=args.after)
 
 
-def train(cfg, config_file: str, resume: bool = False) -> dict:
+def train(cfg, config_file: str, resume: bool = False, after: str | None = None) -> dict:
     """Train and test `cfg`; returns what `metrics.json` holds.
+
+    Args:
+        resume: go on with the interrupted run in `data.save_dir`; `after` is not read again then.
+        after: checkpoint another run wrote at the end of a stage; training starts with the stage behind it.
 
     Raises:
         ConfigError: the folder holds another run and `resume` is off, or test-only keys are set.
-        CheckpointError: nothing to resume from, or a run on other data.
+        CheckpointError: nothing to resume from, a run on other data, or weights of other classes or another template.
     """
     newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
     if newest.exists() and not resume:
         raise ConfigError(
             f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir"
         )
-    state = _state_to_resume(newest, cfg) if resume else None
+    path = None if resume or after is None else Path(after)
+    state = _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
     folder, device = prepare(cfg)
     data = DataManager(cfg)
     if state is not None:
-        _check_same_data(state, data, newest)
+        _check_same_data(state, data, path or newest)
     engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     try:
-        engine.run_stages(state)
+        engine.run_stages(state, path) if path else engine.run_stages(state)
     except KeyboardInterrupt:
         log.info("interrupted; go on with: occplug train --config-file %s --resume", folder / "config.yaml")
         raise
@@ -70,6 +76,17 @@ def _state_to_resume(path: Path, cfg) -> dict:
         log.warning(
             "the config has changed since %s was written: %s", path, "; ".join(line.strip() for line in changed)
         )
+    return state
+
+
+def _finished_stage(path: Path, cfg) -> dict:
+    """The state of a stage's closing checkpoint that `cfg` has stages behind."""
+    state = load_checkpoint(path)
+    if "optimizer" in state:
+        raise CheckpointError(f"{path} is a state to --resume from; --after takes the file of a finished stage")
+    stages = [name for name, node in cfg.method.items() if isinstance(node, dict) and "epochs" in node]
+    if state["stage_index"] + 1 >= len(stages):
+        raise CheckpointError(f"{path} is of the last stage, so nothing is left to train; occplug test evaluates it")
     return state
 
 

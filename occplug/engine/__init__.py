@@ -1,6 +1,12 @@
 """The one training loop: torchreid's `Engine`, driven through a method's stages."""
 
-from occplug.engine.checkpoint import load_checkpoint, load_weights, save_checkpoint, write_atomically
+from occplug.engine.checkpoint import (
+    demand_same_run,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    write_atomically,
+)
 from occplug.engine.earlier import EarlierStages, check_start
 from occplug.engine.method_engine import MethodEngine
 from occplug.engine.randomness import random_states, restore_random_states, seed_everything
@@ -10,6 +16,7 @@ __all__ = [
     "EarlierStages",
     "MethodEngine",
     "check_start",
+    "demand_same_run",
     "load_checkpoint",
     "load_weights",
     "random_states",

@@ -108,6 +108,7 @@ class RunMixin:
             super().train(*args, **kwargs)
         finally:
             self.train_loader = loader
+        self.after_epoch()
         spent = time.perf_counter() - start
         self.seconds += spent
         left = spent * (self.max_epoch - self.epoch - 1)
@@ -115,6 +116,9 @@ class RunMixin:
         log.info("%s: %s  (%.1f s, about %.0f s left in this stage)", title, means, spent, left)
         if (self.epoch + 1) % self.cfg.run.save_every == 0:
             self.save_state(self.epoch + 1)
+
+    def after_epoch(self) -> None:
+        """What the trained model wants done between an epoch's last step and its resumable state."""
 
     def note_losses(self, values: dict[str, float], batch: dict) -> None:
         """Show `values` behind the bar and stop the run if one is not finite.

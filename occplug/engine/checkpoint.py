@@ -15,9 +15,10 @@ from torch import nn
 from occplug.errors import CheckpointError
 from occplug.files import write_atomically
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "write_atomically"]
+__all__ = ["demand_same_run", "load_checkpoint", "load_weights", "save_checkpoint", "write_atomically"]
 
 FORMAT = "occplug-1"
+LISTED = 20  # differences an error names one by one
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
@@ -51,6 +52,42 @@ def _unreadable(error: Exception) -> str:
             "refused, because reading it would run code stored in the file; only tensors and plain values are accepted"
         )
     return "not a readable checkpoint: damaged, cut off, or a file of another kind"
+
+
+def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> None:
+    """Check that a checkpoint's weights mean in this run what they meant in the one that wrote it.
+
+    Shapes alone do not tell: prompts learnt for other persons, or in another text of the same length, load silently.
+
+    Args:
+        state: of the checkpoint `path`.
+        bound_to: what the model says its weights are bound to (`Method.bound_to`).
+        pids: class -> person number in the training set.
+
+    Raises:
+        CheckpointError: names both templates, or the classes that differ one by one.
+    """
+    before = state.get("bound_to", {})  # files of earlier versions do not say
+    for key in sorted(before.keys() & bound_to.keys()):  # what only one has, its tensors tell
+        if before[key] != bound_to[key]:
+            raise CheckpointError(
+                f"{path} was trained with {key} {before[key]!r}, and this run has {bound_to[key]!r}; "
+                f"set {key} as in the file, or train its stage again"
+            )
+    classes = range(max(len(state["pids"]), len(pids)))
+    named = [(k, _person(state["pids"], k), _person(pids, k)) for k in classes]
+    lines = [f"class {k} is {then} in the file and {now} here" for k, then, now in named if then != now]
+    if lines:
+        more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+        head = (
+            f"{path} was trained for other identities ({len(state['pids'])} classes, {len(pids)} here); "
+            "use the training data of the file, or train its stage again"
+        )
+        raise CheckpointError("\n  ".join([head, *lines[:LISTED], *more]))
+
+
+def _person(pids: list, label: int) -> str:
+    return f"person {pids[label]}" if label < len(pids) else "absent"
 
 
 def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path) -> None:

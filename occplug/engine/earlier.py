@@ -6,10 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
-from occplug.engine.checkpoint import load_checkpoint
+from occplug.engine.checkpoint import demand_same_run, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
+from occplug.method import Method
 
 __all__ = ["EarlierStages", "check_start"]
 
@@ -48,15 +47,17 @@ class EarlierStages:
         self.path = Path(path)
         self.state = load_checkpoint(self.path)
 
-    def load(self, module: nn.Module, parts: dict[str, Sequence[str]]) -> None:
+    def load(self, module: Method, parts: dict[str, Sequence[str]]) -> None:
         """Copy into `module` what each stage has trained.
 
         Args:
             parts: stage name -> prefixes of the parameters and buffers that it leaves behind.
 
         Raises:
-            CheckpointError: a stage is not done in the file, or its tensors are missing or of another shape.
+            CheckpointError: a stage is not done in the file, its tensors are missing or of another shape, or they were
+                learnt in another text.
         """
+        demand_same_run(self.state, module.bound_to(), self.state["pids"], self.path)  # persons: see `check_data`
         done = [record["name"] for record in self.state["records"]]
         if "optimizer" not in self.state:  # written at the end of its stage, before that was on record
             done.append(self.state["stage"])

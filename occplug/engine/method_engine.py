@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin, StageRecord
-from occplug.engine.checkpoint import load_weights
+from occplug.engine.checkpoint import demand_same_run, load_weights
 from occplug.engine.randomness import restore_random_states
 from occplug.errors import TrainingError
 from occplug.method import Companion, Method, Stage, parameter_groups
@@ -51,20 +51,30 @@ class MethodEngine(RunMixin, Engine):
 
     # ------------------------------------------------------------------ stages
 
-    def run_stages(self, resumed: dict | None = None) -> None:
+    def run_stages(self, resumed: dict | None = None, path: Path | None = None) -> None:
         """Train every stage that is not done yet, then test.
 
         Args:
-            resumed: a checkpoint's state to go on from, or None for a fresh run.
+            resumed: a checkpoint's state to go on from, or None for a fresh run. A resumable state goes on within its
+                stage; one written at the end of a stage (it has no optimiser) goes on with the next.
+            path: its file, for error messages; None for this run's own.
+
+        Raises:
+            CheckpointError: weights of another model, other classes or another template.
         """
-        first = 0
+        first, within = 0, None
         if resumed is not None:
-            first = resumed["stage_index"]
-            load_weights(self.model, resumed["state_dict"], self.folder / "checkpoints" / "last.pth")
+            path = path or self.folder / "checkpoints" / "last.pth"
+            within = resumed if "optimizer" in resumed else None
+            first = resumed["stage_index"] + (within is None)
+            demand_same_run(resumed, self.model.bound_to(), list(self.datamanager.pids), path)
+            load_weights(self.model, resumed["state_dict"], path)
             self.records = [StageRecord(**record) for record in resumed["records"]][:first]
+            if within is None:  # written before its own stage was on record
+                self.records.append(StageRecord(resumed["stage"], resumed["epoch"], resumed["seconds"]))
         for index, stage in enumerate(self.stages):
             if index >= first:
-                self._run_one(index, stage, resumed if index == first else None)
+                self._run_one(index, stage, within if index == first else None)
         if not self.results:  # the last stage had no epoch
             self.evaluates = True
             self.test()
@@ -97,9 +107,13 @@ class MethodEngine(RunMixin, Engine):
             self.save_state(0)  # so that an interruption in the first epoch can be resumed
         self.run_stage(stage.epochs, start)
 
+    def after_epoch(self) -> None:
+        with torch.no_grad():
+            self.stage.after_epoch()
+
     def state(self, epoch: int, rank1: float) -> dict:
         companions = [stepper.state_dict() for stepper in self.steppers[1:]]
-        own = {"scaler": self.scaler.state_dict(), "companions": companions}
+        own = {"scaler": self.scaler.state_dict(), "companions": companions, "bound_to": self.model.bound_to()}
         return {**super().state(epoch, rank1), **own}
 
     def update_lr(self, names=None) -> None:

@@ -3,6 +3,7 @@
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
+from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
 from occplug.evaluation.mask_quality import (
     channel_correlations,
     correlation,
@@ -29,6 +30,7 @@ __all__ = [
     "MASK_PLACES",
     "PairedDifference",
     "PerQuery",
+    "Probe",
     "RankResult",
     "Ranker",
     "by_group",
@@ -43,6 +45,7 @@ __all__ = [
     "mask_statistics",
     "masked_cosine",
     "masked_distance",
+    "linear_probe",
     "paired_bootstrap",
     "part_distance",
     "protocol_line",
@@ -51,5 +54,6 @@ __all__ = [
     "re_ranking",
     "read_per_query",
     "reranking_inputs",
+    "slot_accuracies",
     "squared_euclidean",
 ]

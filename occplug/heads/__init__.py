@@ -1,5 +1,6 @@
 """Heads: features in, named outputs out."""
 
+from occplug.heads.attribute_encoder import AttributeEncoder
 from occplug.heads.bnneck import BNNeck
 from occplug.heads.hybrid_decoder import HybridDecoder
 from occplug.heads.mask_generator import MaskGenerator
@@ -8,6 +9,7 @@ from occplug.heads.part_pooling import CosinePooling, MaskPooling, PartRows, cos
 from occplug.heads.saliency import SaliencyNet
 
 __all__ = [
+    "AttributeEncoder",
     "BNNeck",
     "CosinePooling",
     "HybridDecoder",

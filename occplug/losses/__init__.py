@@ -5,6 +5,7 @@ Label-smoothed cross entropy is torch's own (`torch.nn.functional.cross_entropy(
 
 from occplug.losses.angular_margin import AngularMargin
 from occplug.losses.attention_align import AttentionAlign
+from occplug.losses.attribute_align import AttributeAlign, noise_threshold, otsu_threshold
 from occplug.losses.budget import Budget
 from occplug.losses.head_diversity import HeadDiversity
 from occplug.losses.ignoring import IgnoringCrossEntropy
@@ -19,6 +20,7 @@ from occplug.losses.visibility_focal import VisibilityFocal
 __all__ = [
     "AngularMargin",
     "AttentionAlign",
+    "AttributeAlign",
     "BatchHardTriplet",
     "Budget",
     "HeadDiversity",
@@ -28,6 +30,8 @@ __all__ = [
     "SpatialAlign",
     "SupCon",
     "VisibilityFocal",
+    "noise_threshold",
+    "otsu_threshold",
     "patch_labels",
     "visible_parts",
 ]

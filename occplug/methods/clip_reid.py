@@ -11,13 +11,13 @@ With `method.prompts: False` only stage 2 remains, without the image-to-text los
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import Tensor
 
-from occplug.backbones import build_text_tower
 from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
 from occplug.method import Stage
-from occplug.prompts import IdentityPrompts
+from occplug.prompts import parse_template
 from occplug.registry import METHODS
 from occplug.stages import Pair, prompt_alignment
 
@@ -36,27 +36,24 @@ class CLIPReID(CLIPMethod):
         "stage2": {**FINETUNING, "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t": 1.0}},
     }
 
+    @staticmethod
+    def check(cfg) -> None:
+        """Raise ConfigError for a template, or values of the stages, that cannot be trained."""
+        CLIPMethod.check(cfg)
+        if cfg.method.prompts:
+            parse_template(cfg.method.template, "XY")
+
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)
         if self.options.prompts:
-            self.text = build_text_tower(self.backbone.arch)
-            self.prompts = IdentityPrompts(self.text.width, num_classes, self.options.template)
-            # [num_classes, E]: text features of all identities, fixed during stage 2 and computed at its start
-            self.register_buffer("text_features", torch.empty(0), persistent=False)
-
-    def prompt_sets(self) -> list:
-        return [self.prompts] if self.options.prompts else []
+            self.learn_texts("template")
 
     def stages(self) -> list[Stage]:
         if not self.options.prompts:
             return [self.finetuning(self._losses, ["loss_id", "loss_tri"])]
-        pair = Pair(lambda labels: self.encode_prompts(self.prompts, labels))
+        pair = Pair(partial(self.encode_prompts, self.prompts))
         stage1 = prompt_alignment(self.encode_images, [pair], r"prompts\.(context|others)", self.options.stage1)
-        stage2 = self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"], self._fix_text_features)
-        return [stage1, stage2]
-
-    def _fix_text_features(self, data, device: torch.device) -> None:
-        self.text_features = self.text_bank(self.prompts, device)
+        return [stage1, self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"])]
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """Stage 2: ID and triplet losses, and cross entropy over the similarities to the identities' texts."""

@@ -16,14 +16,12 @@ The test needs images alone: texts belong to training identities.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from occplug.backbones import build_text_tower
 from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
 from occplug.errors import ConfigError
 from occplug.method import Stage
-from occplug.prompts import IdentityPrompts, parse_template
+from occplug.prompts import parse_template
 from occplug.registry import METHODS, TRANSFORMS, get, names
 from occplug.stages import CLEAN, OCCLUDED, OccludedViews, Pair, prompt_alignment
 
@@ -90,31 +88,17 @@ class DPLReID(CLIPMethod):
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)
-        options = self.options
-        self.sets = SETS[options.prompts]
-        if self.sets:
-            self.text = build_text_tower(self.backbone.arch)
+        self.sets = SETS[self.options.prompts]
         for kind in self.sets:
-            prompts = IdentityPrompts(
-                self.text.width, num_classes, options[f"template_{kind}"], shared=options.occ_tokens == "shared"
-            )
-            self.add_module(f"prompts_{kind}", prompts)
-            # [num_classes, E]: the set's text features, fixed during stage 2 and computed at its start
-            self.register_buffer(f"text_{kind}", torch.empty(0), persistent=False)
-        if options.share_id_tokens and len(self.sets) == 2:
+            self.learn_texts(f"template_{kind}", shared=self.options.occ_tokens == "shared")
+        if self.options.share_id_tokens and len(self.sets) == 2:
             self.prompts_occ.context = self.prompts_full.context
-
-    def prompt_sets(self) -> list[IdentityPrompts]:
-        return [self._prompts(kind) for kind in self.sets]
-
-    def _prompts(self, kind: str) -> IdentityPrompts:
-        return getattr(self, f"prompts_{kind}")
 
     # ------------------------------------------------------------------ stage 1
 
     def stages(self) -> list[Stage]:
         names = ["loss_id", "loss_tri", *self._text_losses()]
-        stage2 = self.finetuning(self._losses, names, self._fix_text_features)
+        stage2 = self.finetuning(self._losses, names)
         return [self._stage1(), stage2] if self.sets else [stage2]
 
     def _stage1(self) -> Stage:
@@ -131,13 +115,9 @@ class DPLReID(CLIPMethod):
         return prompt_alignment(self.encode_images, chosen, r"prompts_(full|occ)\.(context|others)", o, views)
 
     def _encoder(self, kind: str):
-        return lambda labels: self.encode_prompts(self._prompts(kind), labels)
+        return lambda labels: self.encode_prompts(self.prompts_of(f"template_{kind}"), labels)
 
     # ------------------------------------------------------------------ stage 2
-
-    def _fix_text_features(self, data, device: torch.device) -> None:
-        for kind in self.sets:
-            setattr(self, f"text_{kind}", self.text_bank(self._prompts(kind), device))
 
     def _text_losses(self) -> list[str]:
         fused = len(self.sets) == 2 and self.options.stage2.i2t == "fused"
@@ -151,10 +131,10 @@ class DPLReID(CLIPMethod):
         image = features[-1].float()  # [B, E]
         mode = self.options.stage2.i2t if len(self.sets) == 2 else "dual"
         if mode == "fused":
-            mean = (self.text_full + self.text_occ) / 2
+            mean = (self.text_features_full + self.text_features_occ) / 2
             return losses | {"loss_i2t_full": self.classification(image @ mean.T, labels)}
         for kind in self.sets:
-            logits = image @ getattr(self, f"text_{kind}").T  # [B, C]
+            logits = image @ getattr(self, f"text_features_{kind}").T  # [B, C]
             if mode == "by_image":
                 occluded = batch["occlusion"].flatten(1).amax(dim=1) > 0
                 chosen = occluded if kind == "occ" else ~occluded
@@ -167,7 +147,10 @@ class DPLReID(CLIPMethod):
 
 def _check_sets(options) -> None:
     """The templates of the sets that `options.prompts` names, and what sharing their tokens needs."""
-    slots = {kind: parse_template(options[f"template_{kind}"], "XY").slots for kind in SETS[options.prompts]}
+    slots = {
+        kind: parse_template(options[f"template_{kind}"], "XY", key=f"method.template_{kind}").slots
+        for kind in SETS[options.prompts]
+    }
     counts = {kind: len(positions["X"]) for kind, positions in slots.items()}
     if options.share_id_tokens and len(set(counts.values())) == 2:
         raise ConfigError(

@@ -25,7 +25,7 @@ from occplug.errors import ConfigError
 from occplug.heads import MaskGenerator, SaliencyNet
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import Companion, Group, Method, Stage
-from occplug.prompts import IdentityPrompts
+from occplug.prompts import IdentityPrompts, parse_template
 from occplug.registry import METHODS
 from occplug.stages import (
     MaskedMetric,
@@ -144,6 +144,8 @@ class DPMpp(Method):
                 raise ConfigError(f"method.{key} is {o[key]!r}; there are: {', '.join(allowed)}")
         if o.prototypes == "text" and not o.prompts:
             raise ConfigError("method.prototypes is 'text', which needs method.prompts True to learn them")
+        if o.prompts:
+            parse_template(o.template, "XY")
         check_mask(o.mask)
         check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, DPMpp.stage_names(o))
@@ -184,6 +186,10 @@ class DPMpp(Method):
             left = {"semantic": ["prompts.", "text."], "saliency": ["saliency."]}
             self.earlier = EarlierStages(o.earlier)
             self.earlier.load(self, {name: left[name] for name in skipped})
+
+    def bound_to(self) -> dict[str, str]:
+        """The template: tokens learnt in one text mean nothing in another."""
+        return {"method.template": self.prompts.text} if self.options.prompts else {}
 
     # ------------------------------------------------------------------ training
 

@@ -1,4 +1,5 @@
-"""One text per identity, with learnable tokens among fixed words: CLIP-ReID's prompts (arXiv 2211.13977)."""
+"""One text per identity, with learnable tokens among fixed words: CLIP-ReID's prompts (arXiv 2211.13977) and, with the
+tokens dispersed, AG-ReID's (arXiv 2508.04998, eq. 4 and 5)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ class IdentityPrompts(nn.Module):
     Args:
         width: W, width of the text tower's token embeddings.
         num_classes: number of identities.
-        template: text as `parse_template` takes it.
+        template: text or name as `parse_template` takes it.
         shared: whether all identities have the tokens Y in common.
         tokenizer: text -> token ids including start and end.
 
@@ -34,6 +35,7 @@ class IdentityPrompts(nn.Module):
         others: parameter [num_classes, N, W] ([1, N, W] if shared) of the N tokens Y; None without any.
         template: buffer [L, W], embeddings of the fixed tokens (random until :meth:`fill`); rows of learnable tokens
             are not used.
+        text: the template's text, with each learnable token a letter.
         slots, other_slots: positions of the tokens X and Y.
         ids: token ids of the template, placeholders included.
         eot: position of the end-of-text token, L - 1.
@@ -52,8 +54,8 @@ class IdentityPrompts(nn.Module):
     ):
         super().__init__()
         parsed = parse_template(template, "XY", tokenizer)
-        self.ids, self.slots, self.other_slots = list(parsed.ids), list(parsed.slots["X"]), list(parsed.slots["Y"])
-        self.eot = len(self.ids) - 1
+        self.text, self.ids, self.eot = parsed.text, list(parsed.ids), len(parsed.ids) - 1
+        self.slots, self.other_slots = list(parsed.slots["X"]), list(parsed.slots["Y"])
         self.context = _tokens(num_classes, len(self.slots), width)
         self.others = _tokens(1 if shared else num_classes, len(self.other_slots), width) if self.other_slots else None
         self.register_buffer("template", torch.empty(len(self.ids), width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -9,11 +10,24 @@ from dataclasses import dataclass
 from occplug.errors import ConfigError
 from occplug.prompts.tokens import CONTEXT_LENGTH, tokenise
 
-__all__ = ["Template", "parse_template"]
+__all__ = ["TEMPLATES", "Template", "parse_template"]
 
+# Templates with a name. `default` is CLIP-ReID's (arXiv 2211.13977). The others are AG-ReID's (arXiv 2508.04998, table
+# 5), whose wording the paper leaves to a supplement that is not public: the words are ours, after its description.
+TEMPLATES = {
+    "default": "A photo of a X X X X person.",
+    "longer": "A photo of a X X X X X X X X X X person.",
+    "random": "X X X X X X X X X X",
+    "attribute_a": "A photo of a person wearing X X top, X X trousers and X shoes.",
+    "attribute_b": "A photo of a X person with X hair, wearing X X top, X X trousers and X shoes.",
+    "attribute_c": "A photo of a X person with X hair, wearing X X top and X X trousers, carrying a X bag.",
+    "attribute_d": (
+        "A photo of a X X person with X hair and X posture, wearing X X top, X X trousers and X shoes, carrying X."
+    ),
+}
 _COUNT = re.compile(r"\{(.*?)\}")
-_PLACEHOLDER = re.compile(r"\b([B-HJ-Z])\b")  # "A" and "I" are words
-_ID = 343  # of "x", which stands for every learnable token in the tokenised text
+_GLUED = re.compile(r"(?<=[\w}])(?=\{)|(?<=\})(?=\w)")  # where a brace touches a word or another brace
+_PLACEHOLDER = re.compile(r"(?<![\w'’-])([B-HJ-Z])(?![\w'’-])")  # "A" and "I" are words, and so is the T of a T-shirt
 
 
 @dataclass(frozen=True)
@@ -21,49 +35,69 @@ class Template:
     """A parsed template.
 
     Attributes:
-        ids: token ids from start to end of text, `x` (343) at each learnable token.
+        text: the template with each learnable token a letter.
+        ids: token ids from start to end of text, those of `x` (343) at each learnable token.
         slots: group letter -> positions in `ids` of its learnable tokens, ascending.
     """
 
+    text: str
     ids: tuple[int, ...]
     slots: dict[str, tuple[int, ...]]
 
+    def words(self) -> list[str]:
+        """The text cut at its learnable tokens, one piece more than there are of those."""
+        return _PLACEHOLDER.split(self.text)[::2]
+
 
 def parse_template(
-    text: str, groups: Collection[str] = "X", tokenizer: Callable[[str], list[int]] = tokenise
+    text: str,
+    groups: Collection[str] = "X",
+    tokenizer: Callable[[str], list[int]] = tokenise,
+    key: str = "method.template",
 ) -> Template:
     """Ids and positions of `text`, in which every stand-alone letter of `groups` is one learnable token.
 
     `{n}` is short for n tokens of the group X: "A photo of a {4} person." is "A photo of a X X X X person.".
 
     Args:
+        text: a template, or a name in `TEMPLATES`.
         groups: capital letters other than A and I, X among them.
+        tokenizer: text -> token ids including start and end.
+        key: config key that error messages name.
 
     Raises:
         ConfigError: no X, a `{}` without a number of at least 1, a placeholder of no group, or a text longer than CLIP
             takes.
     """
-    spelled = _COUNT.sub(lambda found: f" {_spell(found[1], text)} ", text)
-    letters = _PLACEHOLDER.findall(spelled)
+    named = f"{key} {text!r}"
+    whole = _GLUED.sub(" ", TEMPLATES.get(text, text))
+    whole = _COUNT.sub(lambda found: _spell(found[1], named), whole)
+    pieces = _PLACEHOLDER.split(whole)  # fixed words and letters in turn
+    letters = pieces[1::2]
     for letter in letters:
         if letter not in groups:
-            raise ConfigError(
-                f"the template {text!r} has the placeholder {letter!r}; learnable tokens here are {', '.join(groups)}"
-            )
+            raise ConfigError(f"{named} has the placeholder {letter!r}; learnable tokens here are {', '.join(groups)}")
     if "X" not in letters:
-        raise ConfigError(f"the template {text!r} has no learnable token; write X for each, or {{n}} for n of them")
-    ids = tokenizer(_PLACEHOLDER.sub("X", spelled))
+        raise ConfigError(f"{named} has no learnable token; write X for each, or {{n}} for n of them{_hint(text)}")
+    start, end = tokenizer("")
+    ids, slots = [start], {group: [] for group in groups}
+    for at, piece in enumerate(pieces):
+        is_letter = at % 2
+        if is_letter:
+            slots[piece].append(len(ids))
+        ids += tokenizer("X" if is_letter else piece)[1:-1]  # byte-pair encoding never crosses words
+    ids.append(end)
     if len(ids) > CONTEXT_LENGTH:
-        raise ConfigError(f"the template {text!r} has {len(ids)} tokens; CLIP takes at most {CONTEXT_LENGTH}")
-    positions = [position for position, token in enumerate(ids) if token == _ID]
-    if len(positions) != len(letters):
-        raise ConfigError(f"the template {text!r} has a small x as a word; learnable tokens are capital letters")
-    pairs = list(zip(letters, positions))
-    return Template(tuple(ids), {group: tuple(at for letter, at in pairs if letter == group) for group in groups})
+        raise ConfigError(f"{named} has {len(ids)} tokens; CLIP takes at most {CONTEXT_LENGTH}")
+    return Template(whole, tuple(ids), {group: tuple(positions) for group, positions in slots.items()})
 
 
-def _spell(count: str, text: str) -> str:
+def _spell(count: str, named: str) -> str:
     if not count.isdecimal() or int(count) == 0:
-        complaint = f"the template {text!r} has {{{count}}}"
-        raise ConfigError(f"{complaint}; {{n}} needs a number of learnable tokens, e.g. {{4}}")
+        raise ConfigError(f"{named} has {{{count}}}; {{n}} needs a number of learnable tokens, e.g. {{4}}")
     return " ".join("X" * int(count))
+
+
+def _hint(text: str) -> str:
+    near = difflib.get_close_matches(text, TEMPLATES, n=1)
+    return f" (did you mean the template {near[0]!r}?)" if near else ""

@@ -4,7 +4,7 @@ from functools import cache
 
 from open_clip import SimpleTokenizer
 
-__all__ = ["CONTEXT_LENGTH", "tokenise"]
+__all__ = ["CONTEXT_LENGTH", "tokenise", "whole_words"]
 
 CONTEXT_LENGTH = 77  # positions of every CLIP text tower
 
@@ -18,3 +18,11 @@ def tokenise(text: str) -> list[int]:
 @cache
 def _tokenizer() -> SimpleTokenizer:
     return SimpleTokenizer()
+
+
+@cache
+def whole_words() -> dict[int, str]:
+    """Token id -> word, for the tokens of CLIP's vocabulary that are a whole word of two letters or more."""
+    decoder = _tokenizer().decoder
+    words = {i: token.removesuffix("</w>") for i, token in decoder.items() if token.endswith("</w>")}
+    return {i: word for i, word in words.items() if len(word) > 1 and word.isascii() and word.isalpha()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +141,7 @@ def prompt_alignment(
     pattern: str,
     options,
     views: OccludedViews | None = None,
+    further: Mapping[str, Callable[[dict[str, Tensor]], Tensor]] | None = None,
     name: str = "stage1",
 ) -> Stage:
     """The stage that trains the parameters matching `pattern` so that text and image features of an identity agree.
@@ -154,14 +155,18 @@ def prompt_alignment(
         pairs: texts and their images; each adds its two losses.
         options: config node with epochs, batch_size, lr, weight_decay, warmup_epochs, warmup_lr, min_lr, weights.
         views: occluded copies of the images, if a pair needs them.
+        further: name -> loss of a batch, beside those of the pairs.
+        name: of the stage.
     """
+    further = dict(further or {})
     cache = FeatureCache(encode_images, options.batch_size, views)
     contrast = SupCon()
 
     def losses(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value for pair in pairs for name, value in pair.losses(batch, contrast).items()}
+        aligned = {name: value for pair in pairs for name, value in pair.losses(batch, contrast).items()}
+        return aligned | {name: loss(batch) for name, loss in further.items()}
 
-    names = [name for pair in pairs for name in pair.names]
+    names = [*(name for pair in pairs for name in pair.names), *further]
     return Stage(
         name=name,
         epochs=options.epochs,

@@ -112,6 +112,87 @@ def test_dpl_reid_has_the_tables_of_its_spec():
     assert ratios == [0, 0.1, 0.3, 0.5, 0.7, 0.9]
 
 
+# mAP, Rank-1, -5 and -10 on Occluded-Duke in tables 4 to 6 of AG-ReID's paper
+AG_REID = """
+components  baseline     60.0 67.8 80.1 85.2
+components  at           62.4 69.7 81.7 86.2
+components  ap           62.2 69.2 81.9 86.3
+components  full         63.2 70.4 82.4 86.4
+template    default      62.2 69.2 81.9 86.3
+template    longer       62.0 69.9 82.1 86.2
+template    random       62.1 69.5 81.6 86.1
+template    attribute_a  62.6 69.8 82.4 86.2
+template    attribute_b  63.0 70.5 82.0 86.5
+template    attribute_c  62.8 69.9 82.6 86.1
+template    attribute_d  63.2 70.4 82.4 86.4
+threshold   p50          61.9 69.9 82.7 86.0
+threshold   p75          62.5 70.6 82.5 86.3
+threshold   p90          62.8 70.5 82.3 86.0
+threshold   otsu         63.2 70.4 82.4 86.4
+"""
+
+
+def shown_by(row, given):
+    """The published figures beside `row` over the config `given`, and that row's config."""
+    file, settings = settings_of(row, given, [])
+    cfg = load_config(file, settings)
+    cells = [cell.figures for cell in row.published if [cell.target] == cfg.data.targets and cell.fits(cfg)]
+    return [[cell.figures[key] for key in ("mAP", "rank1", "rank5", "rank10")] for cell in cells], cfg
+
+
+def test_ag_reid_has_the_tables_of_its_paper():
+    tables = load_tables(CONFIGS / "ablations/ag_reid.yaml")
+    given = CONFIGS / "ag_reid_sie_olp_occduke.yaml"
+    expected = {(line.split()[0], line.split()[1]): line.split()[2:] for line in AG_REID.strip().splitlines()}
+    rows = {(name, row): tables[name].rows[row] for name in ("components", "template", "threshold")
+            for row in tables[name].rows}  # fmt: skip
+    assert rows.keys() - expected.keys() == {("threshold", "none")}
+    for key, row in rows.items():
+        figures, cfg = shown_by(row, given)
+        assert figures == ([[float(figure) for figure in expected[key]]] if key in expected else []), key
+        switches = (cfg.method.template, cfg.method.attributes.enabled, cfg.method.noise_mask.method)
+        assert switches == {"components": {"baseline": ("default", False, "otsu"), "at": ("attribute_d", False, "otsu"),
+                                           "ap": ("default", True, "otsu"), "full": ("attribute_d", True, "otsu")},
+                            "template": {key[1]: (key[1], True, "otsu")},
+                            "threshold": {key[1]: ("attribute_d", True, key[1])}}[key[0]][key[1]]  # fmt: skip
+
+
+def test_profd_has_the_tables_of_its_paper():
+    tables = load_tables(CONFIGS / "ablations/profd.yaml")
+    assert list(tables) == ["decoder", "banks", "losses", "momentum", "masks", "visibility"]
+    given = CONFIGS / "profd_occduke.yaml"
+    table3 = {"wap": [62.4, 70.1], "sea": [62.6, 70.3], "spa": [62.8, 70.5], "hybrid": [62.8, 70.8], "mask": None}
+    for name, row in tables["decoder"].rows.items():
+        figures, cfg = shown_by(row, given)
+        assert cfg.method.decoder == name
+        assert [cell[:2] for cell in figures] == ([table3[name]] if table3[name] else [])
+        assert not shown_by(row, CONFIGS / "profd_s12_occduke.yaml")[0]  # the table is of stride 16
+    assert [row.overrides["method.bank"] for row in tables["banks"].rows.values()] == ["none", "global", "part", "both"]
+    weights = {name: shown_by(row, given)[1].method.train.weights for name, row in tables["losses"].rows.items()}
+    on = {name: [bool(w[f"loss_{term}"]) for term in ("align", "div", "attn")] for name, w in weights.items()}
+    assert on == {"none": [False, False, True], "align": [True, False, True], "div": [False, True, True],
+                  "both": [True, True, True], "no_attn": [False, True, False]}  # fmt: skip
+    momenta = [(o["method.m_g"], o["method.m_p"]) for o in (r.overrides for r in tables["momentum"].rows.values())]
+    others = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
+    assert momenta == [(0.2, 0.2), *((m, 0.2) for m in others), *((0.2, m) for m in others)]
+
+
+AG_CONFIGS = sorted(file.stem for file in CONFIGS.glob("ag_reid*.yaml"))
+
+
+@pytest.mark.parametrize("stem", AG_CONFIGS)
+def test_the_complete_ag_reid_shows_its_configs_figures_and_the_base_clip_reids(stem):
+    rows = load_tables(CONFIGS / "ablations/ag_reid.yaml")["components"].rows
+    for row, key in (("full", stem), ("baseline", stem.replace("ag_reid", "clip_reid"))):
+        figures, _ = shown_by(rows[row], CONFIGS / f"{stem}.yaml")
+        if key == "clip_reid_sie_olp_occduke":
+            assert figures == [[60.0, 67.8, 80.1, 85.2]]  # the paper's own; CLIP-ReID's is 60.3 / 67.2
+        elif stem not in ROWS:
+            assert figures == []  # published with SIE and OLP alone
+        else:
+            assert [f"{mAP} / {rank1}" for mAP, rank1, *_ in figures] == ([ROWS[key]] if key in ROWS else []), row
+
+
 # Rank-1, Rank-5, Rank-10 and mAP of DPM++'s tables III (CLIP, then ViT) to VII, in the order of their rows
 DPMPP = {
     "components": """71.2 82.9 87.9 63.2  71.1 84.2 88.2 63.4  73.3 86.7 90.1 65.2  75.2 87.0 90.5 65.9
@@ -131,10 +212,13 @@ DPM = """60.7 77.0 82.5 53.0  65.3 80.4 85.4 55.8  66.6 81.6 86.7 56.5  68.6 82.
                          + [("dpm", "components", DPM)])  # fmt: skip
 def test_dpms_published_figures_are_the_papers(method, name, told):
     table = load_tables(CONFIGS / f"ablations/{method}.yaml")[name]
-    (cells,) = zip(*(row.published for row in table.rows.values()))  # one cell a row
-    found = [cell.figures.figures[key] for cell in cells for key in ("rank1", "rank5", "rank10", "mAP")]
-    assert found == [float(figure) for figure in told.split()]
-    assert {cell.target for cell in cells} == {"occluded_duke"}
+    given = CONFIGS / f"{method}_occduke.yaml"
+    if method == "dpm":
+        cells = [cell for row in table.rows.values() for cell in row.published]  # of two recipes
+        found = [[cell.figures.figures[key] for key in ("rank1", "rank5", "rank10", "mAP")] for cell in cells]
+    else:
+        found = [[*figures[1:], figures[0]] for row in table.rows.values() for figures in shown_by(row, given)[0]]
+    assert sum(found, []) == [float(figure) for figure in told.split()]
 
 
 def test_dpms_figures_stand_beside_their_own_recipe_alone():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -185,7 +186,7 @@ def test_processes_give_the_same_content(tiny, tmp_path):
     assert check(other)["content"] == check(tiny)["content"]
     name = next((tiny / QUERY).iterdir()).name
     assert (other / QUERY / name).read_bytes() == (tiny / QUERY / name).read_bytes()
-    assert [path.name for path in other.parent.iterdir()] == ["tiny"]
+    assert [path.name for path in _left(tmp_path)] == ["tiny"]
 
 
 def test_other_settings_are_refused(tiny):
@@ -245,6 +246,11 @@ def test_another_version_is_refused(tiny):
         path.write_text(content)
 
 
+def _left(root: Path) -> list[Path]:
+    """Everything in the data folder but the empty file that processes lock."""
+    return [path for path in (root / "synthocc").iterdir() if path.suffix != ".lock"]
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch, failure):
     original, calls = files.write_shots, []
@@ -258,9 +264,23 @@ def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch, failure):
     monkeypatch.setattr(benchmark, "write_shots", fails_later)
     with pytest.raises((KeyboardInterrupt, DataError)) as caught:
         build(tmp_path, "tiny", workers=1, progress=False)
-    assert list((tmp_path / "synthocc").iterdir()) == []
+    assert _left(tmp_path) == []
     if isinstance(failure, OSError):
         assert "could not be written: No space left on device; nothing was left behind" in str(caught.value)
+
+
+def test_of_two_runs_at_once_one_renders_and_the_other_waits(tmp_path, monkeypatch):
+    original, calls = benchmark._write, []
+
+    def slow_write(*args):
+        calls.append(args)
+        time.sleep(0.5)  # the other one has started by then
+        original(*args)
+
+    monkeypatch.setattr(benchmark, "_write", slow_write)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(build, tmp_path, "tiny", workers=1, progress=False) for _ in range(2))
+    assert len(calls) == 1 and first.result() == second.result() == tmp_path / "synthocc/tiny"
 
 
 def test_ctrl_c_ends_the_processes_and_leaves_nothing(tmp_path):
@@ -272,7 +292,7 @@ def test_ctrl_c_ends_the_processes_and_leaves_nothing(tmp_path):
     child.send_signal(signal.SIGINT)
     _, stderr = child.communicate(timeout=60)
     assert child.returncode != 0 and "KeyboardInterrupt" in stderr
-    assert list((tmp_path / "synthocc").iterdir()) == []
+    assert _left(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -74,6 +74,25 @@ def test_the_hook_after_a_step_sees_the_stepped_weights_and_what_the_losses_left
     assert seen == [False] * 3, "once a step, after it"
 
 
+def test_after_epoch_follows_its_last_step_and_is_in_the_state(tmp_path):
+    method = ToyMethod(epochs=(0, 2))
+    method.register_buffer("mark", torch.zeros(()))
+    stages = method.stages()
+    weights = []
+
+    def after():
+        assert not torch.is_grad_enabled()
+        weights.append(method.head.weight.clone())
+        method.mark += 1
+
+    stages[1].after_epoch = after
+    method.stages = lambda: stages
+    engine_for(tmp_path, method).run_stages()
+    assert len(weights) == 2 and torch.equal(weights[1], method.head.weight)
+    state = load_checkpoint(tmp_path / "checkpoints" / "last.pth")
+    assert state["state_dict"]["mark"] == 2
+
+
 def test_learning_rate_is_set_before_the_first_step_of_each_epoch(tmp_path):
     seen = []
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from occplug import build_method
 from occplug.config import default_config
+from occplug.errors import ConfigError
 from occplug.losses import BatchHardTriplet, SupCon
 from occplug.method import parameter_groups
 
@@ -106,6 +107,19 @@ def test_text_features_are_fixed_at_the_start_of_stage2():
     stage.losses(batch())
     assert torch.equal(method.text_features, before)
     assert "text_features" not in method.state_dict()
+
+
+def test_trained_weights_are_bound_to_the_template_however_it_is_written():
+    bound = {"method.template": "A photo of a X X X X person."}
+    assert tiny().bound_to() == bound == tiny("method.template", bound["method.template"]).bound_to()
+    assert tiny("method.template", "{4} person").bound_to() == {"method.template": "X X X X person"}
+    assert tiny("method.prompts", False).bound_to() == {}
+
+
+def test_a_template_that_cannot_be_learnt_is_refused_before_anything_is_built():
+    with pytest.raises(ConfigError, match="method.template 'a person' has no learnable token; write X for each"):
+        default_config("clip_reid", "clip_vit_tiny", [*OPTIONS, "method.template", "a person"])
+    default_config("clip_reid", "clip_vit_tiny", [*OPTIONS, "method.prompts", False, "method.template", "a person"])
 
 
 def test_the_baseline_has_no_text_and_no_image_to_text_loss():

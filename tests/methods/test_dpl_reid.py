@@ -110,8 +110,14 @@ def test_stage1_trains_the_learnable_tokens_of_both_sets_and_nothing_else():
 def test_the_two_sets_of_texts_differ():
     method = tiny()
     method.stages()[1].prepare(None, CPU)
-    assert method.text_full.shape == method.text_occ.shape == (5, 96)
-    assert (method.text_full - method.text_occ).abs().max() > 1e-3
+    assert method.text_features_full.shape == method.text_features_occ.shape == (5, 96)
+    assert (method.text_features_full - method.text_features_occ).abs().max() > 1e-3
+
+
+def test_trained_weights_are_bound_to_the_templates_of_the_sets():
+    full, occ = "A photo of a X X X X person.", "A photo of a X X X X person occluded by Y Y Y Y."
+    assert tiny().bound_to() == {"method.template_full": full, "method.template_occ": occ}
+    assert tiny("method.prompts", "occ").bound_to() == {"method.template_occ": occ}
 
 
 def test_shared_tokens():
@@ -208,7 +214,7 @@ def test_stage2_trains_neither_texts_nor_tokens():
         (["method.prompts", "both"], "method.prompts is 'both'; there are: dual, full, occ, none"),
         (["method.stage2.i2t", "sum"], "method.stage2.i2t is 'sum'; there are: dual, fused, by_image"),
         (["method.stage1.occluder", "fog"], "method.stage1.occluder is 'fog'; there are: "),
-        (["method.template_occ", "A photo of a person."], "has no learnable token; write X for each"),
+        (["method.template_occ", "A person."], "method.template_occ 'A person.' has no learnable token; write X"),
         (["method.template_full", "A photo of a X person, Y."], None),
         (["method.template_full", "A Z person."], "has the placeholder 'Z'"),
         (

@@ -70,6 +70,19 @@ def test_tokens_of_a_second_group_are_their_own_parameter():
     assert prompts.others.grad[:, 0, 0].tolist() == [0, 1, 0, 1, 0] == prompts.context.grad[:, 0, 0].tolist()
 
 
+def test_dispersed_tokens_take_their_places_among_the_words():
+    table = torch.randn(49408, 8)
+    prompts = IdentityPrompts(8, 3, "a X person with X X hair")
+    prompts.fill(table)
+    ids = tokenise("a X person with X X hair")
+    assert prompts.slots == [2, 5, 6]
+    for label in range(3):
+        rows = [table[i] for i in ids]
+        for j, position in enumerate(prompts.slots):
+            rows[position] = prompts.context[label, j]
+        assert torch.equal(prompts(torch.tensor([label]))[0], torch.stack(rows))
+
+
 def test_shared_tokens_are_one_row_for_all_identities():
     prompts = IdentityPrompts(8, 5, "a X person occluded by Y Y", shared=True)
     rows = prompts(torch.tensor([0, 4, 4]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
+from filelock import FileLock
 from tqdm import tqdm
 
 from occplug.datasets.synthocc.files import (
@@ -31,7 +31,6 @@ from occplug.errors import DataError
 
 __all__ = ["build"]
 
-log = logging.getLogger(__name__)
 _CHUNK = 32  # images per task: about a quarter of a second
 
 
@@ -60,19 +59,26 @@ def build(
         raise DataError(f"synthocc: unknown size {size!r}; sizes are {', '.join(SIZES)}")
     knobs = Knobs(**{"seed": seed, "num_cameras": SIZES[size].cameras, "size": SIZES[size].image, **overrides})
     folder = Path(root) / "synthocc" / size
-    if folder.exists():
-        return _existing(folder, size, knobs)
-    shots = plan(SIZES[size], knobs)
-    part = folder.with_name(f".{size}.{os.getpid()}.part")
+    if not folder.exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_name(f".{size}.lock")):  # a second run waits for the first one's files
+                if not folder.exists():
+                    _render(folder, size, knobs, workers or _cores(), progress)
+        except OSError as error:
+            problem = error.strerror or error
+            raise DataError(f"{folder} could not be written: {problem}; nothing was left behind") from error
+    return _existing(folder, size, knobs)
+
+
+def _render(folder: Path, size: str, knobs: Knobs, workers: int, progress: bool) -> None:
+    part = folder.with_name(f".{size}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number
-        _write(part, size, knobs, shots, workers or _cores(), progress)
-        _publish(part, folder)
-    except OSError as error:
-        raise DataError(f"{folder} could not be written: {error.strerror or error}; nothing was left behind") from error
+        shutil.rmtree(part, ignore_errors=True)  # of a killed process
+        _write(part, size, knobs, plan(SIZES[size], knobs), workers, progress)
+        part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return _existing(folder, size, knobs)
 
 
 def _existing(folder: Path, size: str, knobs: Knobs) -> Path:
@@ -87,15 +93,6 @@ def _existing(folder: Path, size: str, knobs: Knobs) -> Path:
             f"take another root, or delete the folder and run `{rebuild_command(folder, knobs.seed)}`"
         )
     return folder
-
-
-def _publish(part: Path, folder: Path) -> None:
-    try:
-        part.rename(folder)
-    except OSError:
-        if not (folder / MANIFEST).exists():
-            raise
-        log.info("another process rendered %s meanwhile", folder)
 
 
 def _cores() -> int:
