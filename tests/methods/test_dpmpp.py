@@ -204,9 +204,7 @@ def test_the_last_stage_runs_on_the_results_of_an_earlier_run(tmp_path):
         CheckpointError, match=r"the stage 'saliency' is not finished in it \(finished: semantic\); give"
     ):
         tiny("dpmpp", *SHORT, "method.start", "train", "method.earlier", str(semantic))
-    with pytest.raises(
-        CheckpointError, match="trained with method.template 'A photo of a X X X X person.', and this"
-    ):
+    with pytest.raises(CheckpointError, match="trained with method.template 'A photo of a X X X X person.', and this"):
         tiny("dpmpp", *SHORT, *options, "method.template", "A picture of a {4} person.")
     with pytest.raises(CheckpointError, match="was trained on another data set"):
         run(tmp_path / "third", *options, data=Data(name="other"))
