@@ -67,19 +67,26 @@ def _drawn(method: Method, cfg, images: Tensor, camids: Tensor, count: int) -> t
     """Titles of the columns, cells [N, K, H, W, 3] of the rows, and lines to print."""
     size, lines = tuple(images.shape[2:]), []
     pictures = pixels(images, cfg.data.norm_mean, cfg.data.norm_std)
-    columns, order = {"image": pictures}, torch.arange(len(images))
+    columns, mixed = {"image": pictures}, torch.zeros(len(images), dtype=torch.bool)
     if cfg.method.spt:
         found, mixed, line = _mixing(method, cfg, images, pictures)
         columns |= found
-        order = torch.cat([order[mixed], order[~mixed]])
         lines.append(line)
     masks = method.embed(images, camids).mask
     if masks is not None:
         found, line = _prototype_masks(masks.cpu(), size)
         columns |= found
         lines.append(line)
-    shown = order[:count]
+    shown = _spread(mixed, count)
     return list(columns), torch.stack([column[shown] for column in columns.values()], dim=1), lines
+
+
+def _spread(mixed: Tensor, count: int) -> Tensor:
+    """Numbers of at most `count` images, those `mixed` [B] evenly; others only if there are fewer mixed ones."""
+    chosen, others = mixed.nonzero()[:, 0], (~mixed).nonzero()[:, 0]
+    if len(chosen) < count:
+        return torch.cat([chosen, others])[:count]
+    return chosen[torch.linspace(0, len(chosen) - 1, count).round().long()]
 
 
 def _mixing(method: Method, cfg, images: Tensor, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor, str]:

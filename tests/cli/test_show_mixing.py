@@ -74,6 +74,13 @@ def test_the_cells_are_the_targets_candidates_and_mixes():
             assert torch.allclose(row[4, y, x], row[0 if own else 3, y, x], atol=1e-6)
 
 
+def test_mixed_images_come_first_and_are_spread():
+    mixed = torch.tensor([False, True, True, False, True, True, True])
+    assert show_mixing._spread(mixed, 3).tolist() == [1, 4, 6]
+    assert show_mixing._spread(mixed, 6).tolist() == [1, 2, 4, 5, 6, 0]
+    assert show_mixing._spread(~mixed, 9).tolist() == [0, 3, 1, 2, 4, 5, 6]
+
+
 def test_masks_fold_row_by_row():
     masks = torch.arange(10.0).repeat(2, 1)
     rows = show_mixing._folded(masks, (128, 64))
