@@ -126,7 +126,12 @@ UNUSED_WITH_BACKBONE = {"model.pretrained": "set backbone.weights to none for ra
 UNUSED_WITHOUT_BACKBONE = {"backbone.*": "it does not build on one of our backbones"}
 
 # backbone -> (patch size in pixels: smallest image and largest stride, the named initial weights it has)
-BACKBONE_FACTS = {"clip_vit_b16": (16, "openai"), "clip_rn50": (16, "openai"), "clip_vit_tiny": (8, "embedded")}
+BACKBONE_FACTS = {
+    "clip_vit_b16": (16, "openai"),
+    "clip_rn50": (16, "openai"),
+    "clip_vit_tiny": (8, "embedded"),
+    "vit_b16": (16, "timm"),
+}
 
 
 def check(cfg, method, origin: dict[str, str], source: str) -> None:
@@ -232,7 +237,7 @@ def _clip_tower(cfg, name: str) -> Iterator[tuple[str, str]]:
         )
     if name == "clip_rn50" and b.sie_camera:
         yield "backbone.sie_camera", "backbone.sie_camera is True, but clip_rn50 has no class token for it"
-    if b.weights in ("openai", "embedded") and b.weights != own_weights:
+    if b.weights in ("openai", "embedded", "timm") and b.weights != own_weights:
         complaint = f"backbone.weights is {b.weights!r}, which {name} does not have"
         yield "backbone.weights", f"{complaint}; use {own_weights!r}, 'none' or a file"
 

@@ -85,7 +85,7 @@ OURS = {
     "augment": {},  # transform name -> its defaults
     "backbone": {
         "name": "clip_vit_b16",
-        "weights": "openai",  # openai, embedded (clip_vit_tiny), none, or a file
+        "weights": "openai",  # openai, timm (vit_b16), embedded (clip_vit_tiny), none, or a file
         "stride": 16,  # pixels between patches; smaller than the patch: overlapping patches
         "sie_camera": False,  # camera embedding on the class token
         "sie_coefficient": 1.0,
@@ -146,6 +146,12 @@ MADE_FOR = {
     "clip_vit_b16": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
     "wgff": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
     "clip_rn50": {},
+    "vit_b16": {
+        "data.norm_mean": [0.5] * 3,
+        "data.norm_std": [0.5] * 3,
+        "backbone.weights": "timm",
+        "backbone.sie_coefficient": 3.0,
+    },
     "clip_vit_tiny": {
         "data.norm_mean": [0.5] * 3,
         "data.norm_std": [0.5] * 3,

@@ -272,10 +272,11 @@ class DataManager(ImageDataManager):
         for name in self.targets:
             sides = {"query": self.sets[name].query, "gallery": self.sets[name].gallery}
             self.test_dataset[name] = sides
-            self.test_loader[name] = {
-                side: self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
-                for side, items in sides.items()
-            }
+            self.test_loader[name] = {side: self.loader_of(items) for side, items in sides.items()}
+
+    def loader_of(self, items: Sequence[tuple]):
+        """The images of `items` (path, pid, camid, ...) in order, as those of a test set."""
+        return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
 
     def persons_loader(self, share: float):
         """Images of a drawn share of the training persons (those of `mixing.held_out` if that is the share), as for the

@@ -16,7 +16,7 @@ from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, get
 
-__all__ = ["Group", "Method", "Stage", "build_method", "parameter_groups"]
+__all__ = ["Companion", "Group", "Method", "Stage", "build_method", "parameter_groups"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,29 @@ class Group:
         pattern: regular expression matched against the *whole* parameter name; the first group that matches wins.
         lr: base learning rate; the stage's schedule multiplies it.
         weight_decay: as the optimiser understands it.
+        schedule: epoch (1-based) -> factor on the rate, in place of the stage's.
     """
 
     pattern: str
     lr: float
     weight_decay: float = 0.0
+    schedule: Callable[[int], float] | None = None
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A further optimiser of a stage, beside the stage's own.
+
+    Args:
+        groups: what it trains; patterns of the stage's own groups match first.
+        optimizer: parameter groups -> torch optimiser.
+        own_pass: False: it steps on the same gradients as the stage's optimiser. True: after that step the batch goes
+            through the losses again, with the updated weights, and this optimiser alone steps (alternating updates).
+    """
+
+    groups: list[Group]
+    optimizer: Callable[[list[dict]], torch.optim.Optimizer]
+    own_pass: bool = False
 
 
 @dataclass
@@ -43,7 +61,8 @@ class Stage:
         epochs: how many epochs it trains.
         groups: what trains; a parameter that no group matches is frozen, and a module without any trained parameter
             is kept in eval mode (so frozen batch norm stays frozen).
-        losses: batch (dict of tensors on the method's device) -> dict of unweighted scalar losses.
+        losses: batch (dict of tensors on the method's device, and its `epoch`, 1-based) -> dict of unweighted scalar
+            losses. A companion with a pass of its own gets the same dict, with what the first pass has added there.
         weights: weight of each loss; must have the same names as `losses` returns.
         schedule: epoch (1-based) -> factor on every group's learning rate, set before the epoch's first step.
         optimizer: parameter groups -> torch optimiser.
@@ -51,10 +70,11 @@ class Stage:
             training set (`data.train_loader`).
         prepare: (data manager, device) -> None, run at the start of the stage and again on resume, e.g. to cache
             features; must leave the same state both times.
-        after_step: batch -> None, run without gradient after each optimiser step, e.g. to update a memory; the batch is
-            the dict that `losses` was given, with what it has added there.
+        after_step: batch -> None, run without gradient after all optimisers have stepped, e.g. to update a memory; the
+            batch is the dict that `losses` was given, with what it has added there.
         after_epoch: run without gradient after each epoch's last step, before the resumable state is written; what a
             later epoch needs of this one belongs in a buffer.
+        companions: further optimisers.
     """
 
     name: str
@@ -68,6 +88,7 @@ class Stage:
     prepare: Callable[[object, torch.device], None] = field(default=lambda data, device: None)
     after_step: Callable[[dict], None] = field(default=lambda batch: None)
     after_epoch: Callable[[], None] = field(default=lambda: None)
+    companions: list[Companion] = field(default_factory=list)
 
 
 class Method(nn.Module):
@@ -133,7 +154,7 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} does not state its outputs")
 
     def load_pretrained(self) -> None:
-        """Read the initial weights the config names; `build_method` calls it after construction."""
+        """Read what the config names as weights to start from; `build_method` calls it after construction."""
 
     @property
     def device(self) -> torch.device:
@@ -143,12 +164,14 @@ class Method(nn.Module):
 def parameter_groups(module: nn.Module, groups: list[Group]) -> list[dict]:
     """Optimiser groups of `module` by first matching pattern; sets `requires_grad` accordingly.
 
+    Each is a dict of `params`, their `names`, `lr`, `weight_decay`, and the :class:`Group` it is `of`.
+
     One optimiser group per (pattern, lr, weight decay); parameters keep their order of `named_parameters`.
 
     Raises:
         ConfigError: a pattern that matches no parameter (most likely a name that has changed).
     """
-    collected = [{"params": [], "names": [], "lr": g.lr, "weight_decay": g.weight_decay} for g in groups]
+    collected = [{"params": [], "names": [], "lr": g.lr, "weight_decay": g.weight_decay, "of": g} for g in groups]
     matched = [False] * len(groups)
     for name, parameter in module.named_parameters():
         hits = [i for i, group in enumerate(groups) if re.fullmatch(group.pattern, name)]
@@ -174,6 +197,6 @@ def build_method(cfg, num_classes: int, num_cameras: int, pretrained: bool = Tru
         ConfigError: unknown method; CheckpointError: initial weights missing or of another shape.
     """
     method = get(METHODS, cfg.model.name)(cfg, num_classes, num_cameras)
-    if pretrained and cfg.backbone.weights != "none":
+    if pretrained:
         method.load_pretrained()
     return method

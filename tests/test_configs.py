@@ -44,9 +44,21 @@ DPL = {
 }
 # ... and torchreid's of its osnet_x1_0
 OSNET = {"osnet_x1_0_market": "82.6 / 94.2", "osnet_x1_0_duke": "70.2 / 87.0", "osnet_x1_0_msmt17": "43.8 / 74.9"}
-SETS, *LINES = (re.split(r"\s{2,}", line.strip()) for line in PUBLISHED.strip().splitlines())
-ROWS = {f"{recipe}_{data}": figure for recipe, *figures in LINES for data, figure in zip(SETS, figures)}
-ROWS |= PROFD | DPL | OSNET
+# ... and what DPM++'s tables I and II print, DPM and DPM-SPT among it
+DPM_FIGURES = """
+          occduke      occreid      market       duke
+dpm       61.8 / 71.4  79.7 / 85.5  89.7 / 95.5  82.6 / 91.0
+dpm_spt   63.0 / 74.7  81.1 / 87.8  89.4 / 95.5  82.4 / 91.1
+dpmpp     67.2 / 76.9  91.8 / 95.4  91.2 / 96.1  83.9 / 91.4
+"""
+
+
+def _rows(text):
+    sets, *lines = (re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines())
+    return {f"{recipe}_{data}": figure for recipe, *figures in lines for data, figure in zip(sets, figures)}
+
+
+ROWS = _rows(PUBLISHED) | PROFD | DPL | OSNET | _rows(DPM_FIGURES)
 
 # as AG-ReID's authors published them, with SIE and overlapping patches where nothing else is said
 AG_REID = {
@@ -79,7 +91,7 @@ def configs():
 
 
 def test_every_published_row_and_every_data_set_has_a_config():
-    recipes = {recipe for recipe, *_ in LINES}
+    recipes = {line.split()[0] for line in PUBLISHED.strip().splitlines()[1:]}
     expected = {f"{recipe}_{data}" for recipe in recipes for data in TRAINING if data not in ("synthocc", "occmarket")}
     expected -= {"clip_reid_sie_olp_occreid"}  # its cameras are not those it was trained on
     expected |= {"clip_reid_synthocc", "clip_reid_baseline_synthocc", "osnet_x0_25_synthocc"}
@@ -266,3 +278,59 @@ def test_profd_builds_at_full_size(configs, stem):
 
 def test_the_soft_margin_is_null(configs):
     assert load_config(FOLDER / "clip_reid_occduke.yaml", ["method.stage2.margin", "null"]).method.stage2.margin is None
+
+
+# ---------------------------------------------------------------------- DPM and DPM++
+
+DPM_STEMS = [stem for stem in STEMS if stem.startswith("dpm")]
+
+
+def test_dpm_configs_exist_for_every_published_figure_and_synthocc():
+    data_sets = ("occduke", "occreid", "market", "duke", "synthocc")
+    assert set(DPM_STEMS) == {f"{recipe}_{data}" for recipe in ("dpm", "dpm_spt", "dpmpp") for data in data_sets}
+
+
+@pytest.mark.parametrize("stem", [stem for stem in DPM_STEMS if not stem.endswith("synthocc")])
+def test_dpm_configs_have_the_recipe_of_the_specification(configs, stem):
+    cfg, data, is_clip = configs[stem], stem.rsplit("_", 1)[1], stem.startswith("dpmpp")
+    m, t = cfg.method, cfg.method.train
+    assert cfg.backbone.stride == (11 if data == "occduke" and not is_clip else 12)
+    assert (cfg.backbone.sie_camera, cfg.backbone.sie_coefficient) == (True, 1.0 if is_clip else 3.0)
+    assert (t.scale, t.angular_margin) == (30.0, 0.5 if data == "occduke" else 0.3)
+    assert t.weights.loss_hem == (0.01 if data == "occreid" else 0.1)
+    assert ("color_jitter" in cfg.data.transforms) == (data == "occreid")
+    assert m.mask_levels == m.saliency.levels == [2, 4, 10, 12] and m.spt == (stem != f"dpm_{data}")
+    if is_clip:
+        assert (m.semantic.epochs, t.epochs, t.steps, t.lr, t.module_lr) == (100, 60, [20, 40], 5e-6, 3.5e-4)
+        assert (t.weights.loss_id, t.weights.loss_mask, t.weights.loss_coarse, t.margin) == (1.0, 1.0, 1.0, 0.3)
+    else:
+        assert (t.epochs, t.optimizer, t.lr, t.alternating) == (50 if data == "occreid" else 150, "sgd", 0.008, True)
+        assert (t.weights.loss_id, t.weights.loss_mask, t.margin, m.saliency.epochs) == (0.5, 0.5, None, 120)
+
+
+@pytest.mark.parametrize("stem", DPM_STEMS)
+def test_dpm_builds_at_full_size(configs, stem):
+    """Parameters by hand: towers, 58.4 M of mask convolutions with their linear layer, prototypes, saliency net."""
+    cfg = configs[stem]
+    classes, cameras = TRAINING[stem.rsplit("_", 1)[1]]
+    with torch.device("meta"):
+        method = build_method(cfg, classes, cameras, pretrained=False)
+    tiny, is_clip = stem.endswith("synthocc"), stem.startswith("dpmpp")
+    width, patch = (128, 8) if tiny else (768, 16)
+
+    def tower(stride):
+        tokens = 1 + ((cfg.data.height - patch) // stride + 1) * ((cfg.data.width - patch) // stride + 1)
+        if tiny:
+            return 1_243_648 + (tokens - 129) * width
+        return (86_192_640 if is_clip else 85_798_656) + (tokens - 197) * width
+
+    conv = lambda into, out: (9 * into + 1) * out + 2 * out  # noqa: E731
+    masks = conv(4 * width, 2 * width) + conv(2 * width, width) + conv(width, width) + width * width + width
+    expected = tower(cfg.backbone.stride) + masks + width * (2 + classes)
+    expected += cameras * width if cfg.backbone.sie_camera else 0
+    expected += tower(patch) + 4 * width + 1 + width * (2 + classes) if cfg.method.spt else 0
+    if is_clip:
+        expected += 617_216 + classes * 4 * 128 if tiny else 38_131_200 + classes * 4 * 512
+    assert sum(parameter.numel() for parameter in method.parameters()) == expected
+    names = (["semantic"] if is_clip else []) + (["saliency"] if cfg.method.spt else []) + ["train"]
+    assert [stage.name for stage in method.stages()] == names

@@ -7,16 +7,19 @@ from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.lsnet import LSNet
 from occplug.backbones.text import TextTower, build_text_tower
+from occplug.backbones.vit import ViT, load_initial
 from occplug.backbones.wgff import WGFF
 
 __all__ = [
+    "WGFF",
     "CLIPResNet",
     "CLIPViT",
     "LSNet",
     "TextTower",
+    "ViT",
     "VisionFeatures",
-    "WGFF",
     "architecture",
     "build_backbone",
     "build_text_tower",
+    "load_initial",
 ]

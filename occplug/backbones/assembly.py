@@ -1,30 +1,28 @@
 """The backbone a config describes."""
 
-from torch import nn
-
+from occplug.backbones.tower import Tower
 from occplug.registry import BACKBONES, build
 
 __all__ = ["build_backbone"]
 
 
-def build_backbone(cfg, num_cameras: int) -> nn.Module:
+def build_backbone(cfg, num_cameras: int, **more) -> Tower:
     """The backbone `cfg.backbone.name` with random weights, for images of `data.height` x `data.width`.
 
     A backbone with options of its own has them in a section of its name, `cfg.backbone.<name>`.
 
     Args:
         num_cameras: training cameras; used with `backbone.sie_camera`.
+        more: options that a method sets, in place of the config's or beside them.
 
     Raises:
         ConfigError: options the backbone cannot be built with.
     """
-    options = cfg.backbone
-    return build(
-        BACKBONES,
-        options.name,
-        image_size=(cfg.data.height, cfg.data.width),
-        stride=options.stride,
-        num_cameras=num_cameras if options.sie_camera else 0,
-        sie_coefficient=options.sie_coefficient,
-        **options.get(options.name, {}),
-    )
+    o = cfg.backbone
+    options = {
+        "image_size": (cfg.data.height, cfg.data.width),
+        "stride": o.stride,
+        "num_cameras": num_cameras if o.sie_camera else 0,
+        "sie_coefficient": o.sie_coefficient,
+    }
+    return build(BACKBONES, o.name, **options | dict(o.get(o.name, {})) | more)

@@ -7,7 +7,7 @@ form. The modules and their names are open_clip's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from occplug.backbones.architectures import architecture
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.position import patch_grid
-from occplug.backbones.tower import CLIPTower, Edits, map_to_tokens, tokens_to_map
-from occplug.errors import DataError
+from occplug.backbones.tower import CLIPTower, TransformerTower
+from occplug.errors import ConfigError
 from occplug.registry import BACKBONES
 
 __all__ = ["CLIPViT"]
 
+SIE_SCOPES = ("cls", "all")
 
-class CLIPViT(CLIPTower):
+
+class CLIPViT(CLIPTower, TransformerTower):
     """Image tower of a CLIP with a vision transformer; random weights until :func:`load_clip` fills them.
 
     Args:
@@ -33,6 +35,7 @@ class CLIPViT(CLIPTower):
         stride: pixels from patch to patch; smaller than the patch makes patches overlap. None: the patch size.
         num_cameras: rows of the camera embedding (SIE); 0 for none.
         sie_coefficient: factor on the camera embedding.
+        sie_scope: tokens it is added to: "cls" (CLIP-ReID) or "all" (TransReID).
 
     Attributes:
         widths: (C_last, C, E), widths of the feature levels.
@@ -40,7 +43,7 @@ class CLIPViT(CLIPTower):
         mean, std: pixel constants CLIP-ReID feeds it with.
 
     Raises:
-        ConfigError: stride or image size that the patch size does not allow.
+        ConfigError: stride or image size that the patch size does not allow, or another scope.
     """
 
     mean = (0.5, 0.5, 0.5)
@@ -54,8 +57,11 @@ class CLIPViT(CLIPTower):
         stride: int | None = None,
         num_cameras: int = 0,
         sie_coefficient: float = 1.0,
+        sie_scope: str = "cls",
     ):
         super().__init__()
+        if sie_scope not in SIE_SCOPES:
+            raise ConfigError(f"sie_scope is {sie_scope!r}; there are: {', '.join(SIE_SCOPES)}")
         vision, embed = arch["vision_cfg"], arch["embed_dim"]
         patch, width = vision["patch_size"], vision["width"]
         self.arch = arch
@@ -64,7 +70,7 @@ class CLIPViT(CLIPTower):
         self.grid = patch_grid(self.image_size, patch, self.stride)
         self.stored_grid = patch_grid(_pair(vision["image_size"]), patch, patch)
         self.widths = (width, width, embed)
-        self.sie_coefficient = sie_coefficient
+        self.sie_coefficient, self.sie_scope = sie_coefficient, sie_scope
         self.visual = VisionTransformer(
             image_size=patch,
             patch_size=patch,
@@ -88,100 +94,24 @@ class CLIPViT(CLIPTower):
         self.visual.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(rows, width))
 
     @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.visual.transformer.resblocks)
+    def layers(self) -> Sequence[nn.Module]:
+        return self.visual.transformer.resblocks
 
-    @property
-    def point_widths(self) -> dict[int, int]:
-        """Blocks (0: their input) whose patches a later block hands to the class token -> width."""
-        return dict.fromkeys(range(self.depth), self.widths[1])
+    def embed_patches(self, images: Tensor) -> Tensor:
+        return self.visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, C]
 
-    def forward(
-        self,
-        images: Tensor,
-        camids: Tensor | None = None,
-        *,
-        tokens: bool = False,
-        blocks: Collection[int] = (),
-        attention: Collection[int] = (),
-        edits: Edits | None = None,
-    ) -> VisionFeatures:
-        """Features of `images` [B, 3, H, W] (normalised) from cameras `camids` [B] (0-based, None: no camera added).
-
-        If neither patch tokens nor the last block are asked for, the last block computes the class token alone: no
-        other token of that block reaches the features, so values and gradients are the same.
-
-        Args:
-            tokens: also return the patches of the last level.
-            blocks: numbers (from 1) of the blocks whose output is wanted.
-            attention: numbers of the blocks whose attention weights are wanted.
-            edits: by the numbers of `point_widths`, applied to the patches of that stream; the class token is left
-                alone.
-
-        Raises:
-            ValueError: a block number outside 1 to `depth`, an edit without effect, or images of another size than the
-                tower was built for.
-            DataError: a camera the embedding has no row for.
-        """
-        wanted = {*blocks, *attention}
-        if wanted - set(range(1, self.depth + 1)):
-            raise ValueError(f"blocks are numbered 1 to {self.depth}, asked for {sorted(wanted)}")
-        edits = edits or {}
-        if not edits.keys() <= self.point_widths.keys():
-            raise ValueError(f"edits are at blocks 0 to {self.depth - 1}, asked for {sorted(edits)}")
-        class_row_only = not tokens and self.depth not in wanted
-        streams, maps = {}, {}
-        x = previous = self._edited(self.embed_tokens(images, camids), edits.get(0))  # [B, 1 + N, C]
-        for number, block in enumerate(self.visual.transformer.resblocks, start=1):
-            previous = x
-            if number in attention:
-                x, maps[number] = _block_and_attention(block, x)
-            elif number == self.depth and class_row_only:
-                x = _class_row(block, x)  # [B, 1, C]
-            else:
-                x = _block(block, x)
-            x = self._edited(x, edits.get(number))
-            if number in blocks:
-                streams[number] = x
-        seen = self.finish(previous, x, tokens=tokens)
-        seen.blocks, seen.attention = streams, maps
-        return seen
-
-    def _edited(self, x: Tensor, edit: Callable[[Tensor], Tensor] | None) -> Tensor:
-        if edit is None:
-            return x
-        patches = map_to_tokens(edit(tokens_to_map(x[:, 1:], self.grid)))
-        return torch.cat([x[:, :1], patches], dim=1)
-
-    def embed_tokens(self, images: Tensor, camids: Tensor | None = None) -> Tensor:
+    def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
         """Input of block 1, [B, 1 + N, C]: patches and class token with camera and position added, after `ln_pre`."""
-        if tuple(images.shape[1:]) != (3, *self.image_size):
-            raise ValueError(f"images are [B, 3, {self.image_size[0]}, {self.image_size[1]}], got {list(images.shape)}")
         visual = self.visual
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, C]
-        first = visual.class_embedding.expand(len(images), 1, -1)  # [B, 1, C]
+        first = visual.class_embedding.expand(len(patches), 1, -1)  # [B, 1, C]
         if self.camera_embedding is not None and camids is not None:
-            # before the position embedding, and on the class token alone: CLIP-ReID's form, not TransReID's
-            first = first + self.sie_coefficient * self._cameras(camids)[:, None]
+            camera = self.sie_coefficient * self.cameras(camids)[:, None]
+            # before the position embedding; on the class token alone is CLIP-ReID's form, on all tokens TransReID's
+            first = first + camera
+            if self.sie_scope == "all":
+                patches = patches + camera.to(patches.dtype)
         x = torch.cat([first.to(patches.dtype), patches], dim=1)
         return visual.ln_pre(x + visual.positional_embedding.to(x.dtype))
-
-    def _cameras(self, camids: Tensor) -> Tensor:
-        known = len(self.camera_embedding)
-        unseen = camids[(camids < 0) | (camids >= known)]
-        if len(unseen):
-            raise DataError(
-                f"camera {int(unseen[0])} (counted from 0) is none of the {known} cameras the camera embedding was "
-                "trained on; test on the cameras of training, or train with backbone.sie_camera False"
-            )
-        return self.camera_embedding[camids]  # [B, C]
-
-    def run_blocks(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """The stream after block `stop` from the stream `x` after block `start` (0: from :meth:`embed_tokens`)."""
-        for block in self.visual.transformer.resblocks[start:stop]:
-            x = _block(block, x)
-        return x
 
     def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:
         """Features from the streams after the last block but one (`previous`) and after the last block (`x`).
@@ -198,34 +128,39 @@ class CLIPViT(CLIPTower):
             seen.tokens, seen.projected_tokens = y[:, 1:], z[:, 1:]
         return seen
 
+    def run_block(self, block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+        # torch's own attention module copies queries, keys and values into other layouts
+        attn, y = block.attn, block.ln_1(x)
+        qkv = F.linear(y, attn.in_proj_weight, attn.in_proj_bias).unflatten(2, (3, attn.num_heads, attn.head_dim))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, C / heads]
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, L, C]
+        x = x + attn.out_proj(mixed)
+        return x + block.mlp(block.ln_2(x))
+
+    def class_row(self, block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+        y = block.ln_1(x)
+        row = x[:, :1] + block.attn(y[:, :1], y, y, need_weights=False)[0]
+        return row + block.mlp(block.ln_2(row))
+
+    def block_and_attention(self, block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = block.ln_1(x)
+        update, weights = block.attn(y, y, y, need_weights=True, average_attn_weights=False)
+        x = x + update
+        return x + block.mlp(block.ln_2(x)), weights
+
+    def class_queries(self, block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, attention = block.ln_1(x), block.attn
+        weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+        pairs = zip((y[:, :1], y[:, 1:]), weights[:2], biases[:2])
+        query, key = (
+            F.linear(rows, weight, bias).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+            for rows, weight, bias in pairs
+        )
+        return query, key
+
 
 def _pair(size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    """`block(x)` [B, L, C]; torch's own attention module copies queries, keys and values into other layouts."""
-    attn, y = block.attn, block.ln_1(x)
-    qkv = F.linear(y, attn.in_proj_weight, attn.in_proj_bias).unflatten(2, (3, attn.num_heads, attn.head_dim))
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, L, C / heads]
-    mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B, L, C]
-    x = x + attn.out_proj(mixed)
-    return x + block.mlp(block.ln_2(x))
-
-
-def _class_row(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    """Row 0 of `block(x)`, [B, 1, C]: all tokens are keys and values, but only the class token queries."""
-    y = block.ln_1(x)
-    row = x[:, :1] + block.attn(y[:, :1], y, y, need_weights=False)[0]
-    return row + block.mlp(block.ln_2(row))
-
-
-def _block_and_attention(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`block(x)` [B, L, C] and its attention weights [B, heads, L, L]."""
-    y = block.ln_1(x)
-    update, weights = block.attn(y, y, y, need_weights=True, average_attn_weights=False)
-    x = x + update
-    return x + block.mlp(block.ln_2(x)), weights
 
 
 @BACKBONES.register_module("clip_vit_b16")

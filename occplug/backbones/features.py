@@ -20,6 +20,8 @@ class VisionFeatures:
         projected_tokens: [B, N, E] patches in the shared space.
         blocks: block number (from 1) -> output. ViT: [B, 1 + N, C], raw residual stream. RN50: [B, C, h, w] of a layer.
         attention: block number -> [B, heads, 1 + N, 1 + N] attention weights (ViT only); rows sum to 1.
+        class_scores: [B, heads, N] scores of the last block's class token for the patches, before the softmax (ViT
+            only); float32.
     """
 
     last: Tensor
@@ -30,3 +32,4 @@ class VisionFeatures:
     projected_tokens: Tensor | None = None
     blocks: dict[int, Tensor] = field(default_factory=dict)
     attention: dict[int, Tensor] = field(default_factory=dict)
+    class_scores: Tensor | None = None

@@ -8,7 +8,7 @@ other readings are options.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -20,7 +20,7 @@ from occplug.backbones.features import VisionFeatures
 from occplug.backbones.lsnet import SIZES, FixedBatchNorm2d, LSNet
 from occplug.backbones.lsnet_weights import load_lsnet
 from occplug.backbones.resampling import to_grid
-from occplug.backbones.tower import CLIPTower
+from occplug.backbones.tower import CLIPTower, Tower
 from occplug.errors import ConfigError
 from occplug.method import Group
 from occplug.registry import BACKBONES, build
@@ -70,7 +70,7 @@ class Gate(nn.Module):
         return (x * (1 + w * torch.tanh(u / 2))).to(x.dtype)  # tanh(u / 2) = 2 sigmoid(u) - 1
 
 
-class WGFF(nn.Module):
+class WGFF(Tower):
     """CLIP tower and LSNet with a gate at each of `points`; in all else the CLIP tower that a method would build on.
 
     Args:
@@ -124,19 +124,11 @@ class WGFF(nn.Module):
         for name in ("arch", "image_size", "stride", "grid", "widths", "mean", "std"):
             setattr(self, name, getattr(self.clip, name))
 
-    def forward(
-        self,
-        images: Tensor,
-        camids: Tensor | None = None,
-        *,
-        tokens: bool = False,
-        blocks: Collection[int] = (),
-        attention: Collection[int] = (),
-    ) -> VisionFeatures:
+    def forward(self, images: Tensor, camids: Tensor | None = None, **wanted) -> VisionFeatures:
         """Features of `images` [B, 3, H, W] in the CLIP tower's constants; arguments and errors are that tower's."""
         guides = _Guides(self.lsnet.forward_features(self.scale * images + self.shift))
         edits = {layer: partial(_fuse, gate, guides, source) for gate, (layer, source) in zip(self.gates, self.points)}
-        return self.clip(images, camids, tokens=tokens, blocks=blocks, attention=attention, edits=edits)
+        return self.clip(images, camids, edits=edits, **wanted)
 
     def load_beside_clip(self) -> None:
         """Read LSNet's weights from the file `weights`; a warning says so if they stay random.

@@ -27,6 +27,8 @@ COMMANDS = {
     "convert": ("convert", "read an official checkpoint and write it as ours"),
     "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "show-attention": ("show_attention", "draw where a method's parts look"),
+    "show-mixing": ("show_mixing", "draw saliency, transferred patches and prototype masks"),
+    "mask-report": ("mask_report", "compare prototype masks and saliency with what SynthOcc knows to be visible"),
     "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import occplug
-from occplug.cli.measuring import MIB, peak_memory, processor, reset_peak
+from occplug.measuring import MIB, peak_memory, processor, reset_peak
 
 __all__ = ["revision", "run_record", "start_record", "versions"]
 

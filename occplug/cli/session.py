@@ -13,13 +13,20 @@ import occplug
 from occplug.cli.record import run_record, start_record
 from occplug.config import save_config
 from occplug.datamanager import DataManager
-from occplug.engine import MethodEngine, seed_everything, stock_engine, write_atomically
+from occplug.engine import (
+    MethodEngine,
+    load_checkpoint,
+    load_weights,
+    seed_everything,
+    stock_engine,
+    write_atomically,
+)
 from occplug.evaluation import PerQuery, protocol_line
-from occplug.method import build_method
+from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
 from occplug.torchreid_bridge import build_stock_model, load_stock_weights
 
-__all__ = ["build_engine", "describe_protocol", "prepare", "start_logging", "write_metrics"]
+__all__ = ["build_engine", "describe_protocol", "load_trained", "prepare", "start_logging", "write_metrics"]
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +87,18 @@ def build_engine(
     if pretrained and cfg.model.load_weights:
         load_stock_weights(model, cfg.model.load_weights)
     return stock_engine(cfg, data, model.to(device), folder, device, **options)
+
+
+def load_trained(cfg, weights: str) -> Method:
+    """The method of `cfg` with the checkpoint `weights`, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe, or does not fit the config.
+    """
+    state = load_checkpoint(weights)
+    method = build_method(cfg, len(state["pids"]), len(state["cameras"]), pretrained=False)
+    load_weights(method, state["state_dict"], weights)
+    return method.eval()
 
 
 def describe_protocol(cfg, reranked: bool = False) -> str:

@@ -7,12 +7,15 @@ from occplug.engine.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
+from occplug.engine.earlier import EarlierStages, check_start
 from occplug.engine.method_engine import MethodEngine
 from occplug.engine.randomness import random_states, restore_random_states, seed_everything
 from occplug.engine.stock import stock_engine
 
 __all__ = [
+    "EarlierStages",
     "MethodEngine",
+    "check_start",
     "demand_same_run",
     "load_checkpoint",
     "load_weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from occplug.engine.base import RunMixin, StageRecord
 from occplug.engine.checkpoint import demand_same_run, load_weights
 from occplug.engine.randomness import restore_random_states
 from occplug.errors import TrainingError
-from occplug.method import Method, Stage, parameter_groups
+from occplug.method import Companion, Method, Stage, parameter_groups
 from occplug.torchreid_bridge import Engine, close_layers
 
 __all__ = ["MethodEngine"]
@@ -83,13 +84,14 @@ class MethodEngine(RunMixin, Engine):
         self.trained_epochs = sum(s.epochs for s in self.stages[:index])
         self.evaluates = index == len(self.stages) - 1
         self.seconds = 0.0
-        groups = parameter_groups(self.model, stage.groups)
+        parts = [Companion(stage.groups, stage.optimizer), *stage.companions]
+        groups = parameter_groups(self.model, [group for part in parts for group in part.groups])
         log.info("%s: %d epochs, trains %s", stage.name, stage.epochs, _summary(groups))
         self.model.eval()
         stage.prepare(self.datamanager, self.device)
         self.train_loader = stage.loader(self.datamanager) if stage.loader else self.datamanager.train_loader
-        self.optimizer = stage.optimizer([{k: v for k, v in g.items() if k != "names"} for g in groups])
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: stage.schedule(done + 1))
+        self.steppers = [_Stepper(part, groups, stage.schedule) for part in parts]
+        self.optimizer, self.scheduler = self.steppers[0].optimizer, self.steppers[0].scheduler
         self.register_model("model", self.model, self.optimizer, self.scheduler)
         self.first_step = True
         start = 0
@@ -97,6 +99,8 @@ class MethodEngine(RunMixin, Engine):
             start, self.seconds = resumed["epoch"], resumed["seconds"]
             self.optimizer.load_state_dict(resumed["optimizer"])
             self.scheduler.load_state_dict(resumed["scheduler"])
+            for stepper, saved in zip(self.steppers[1:], resumed.get("companions", [])):
+                stepper.load_state_dict(saved)
             self.scaler.load_state_dict(resumed["scaler"])
             restore_random_states(resumed["random"])
         else:
@@ -108,8 +112,15 @@ class MethodEngine(RunMixin, Engine):
             self.stage.after_epoch()
 
     def state(self, epoch: int, rank1: float) -> dict:
-        own = {"scaler": self.scaler.state_dict(), "bound_to": self.model.bound_to()}
+        companions = [stepper.state_dict() for stepper in self.steppers[1:]]
+        own = {"scaler": self.scaler.state_dict(), "companions": companions, "bound_to": self.model.bound_to()}
         return {**super().state(epoch, rank1), **own}
+
+    def update_lr(self, names=None) -> None:
+        """torchreid steps the one scheduler it knows; companions have their own."""
+        super().update_lr(names)
+        for stepper in self.steppers[1:]:
+            stepper.scheduler.step()
 
     def set_model_mode(self, mode: str = "train", names=None) -> None:
         """torchreid would put every module into train mode; frozen ones stay in eval mode here."""
@@ -123,8 +134,26 @@ class MethodEngine(RunMixin, Engine):
     # ------------------------------------------------------------------ one step
 
     def forward_backward(self, data: dict) -> dict[str, float]:
-        """One optimiser step on `data`; returns the unweighted losses and their weighted sum."""
+        """One step on `data` of each of the stage's optimisers; returns the unweighted losses and their weighted sum.
+
+        Optimisers with a pass of their own step on losses computed again; the values are those of the first pass.
+        """
         batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in data.items()}
+        batch["epoch"] = self.epoch + 1
+        together = [stepper for stepper in self.steppers if not stepper.own_pass]
+        alone = [[stepper] for stepper in self.steppers if stepper.own_pass]
+        values = []
+        for steppers in [together, *alone]:
+            with _training_only(self.steppers, steppers):
+                values.append(self._pass(batch, steppers))
+        self.scaler.update()
+        with torch.no_grad():
+            self.stage.after_step(batch)
+        self.first_step = False
+        return values[0]
+
+    def _pass(self, batch: dict, steppers: list[_Stepper]) -> dict[str, float]:
+        """Losses of `batch`, their gradients, and one step of `steppers`."""
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             losses = self.stage.losses(batch)
         if losses.keys() != self.stage.weights.keys():
@@ -132,26 +161,64 @@ class MethodEngine(RunMixin, Engine):
         total = sum(self.stage.weights[name] * loss for name, loss in losses.items())
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         values["loss"] = float(total.detach())
-        self.note_losses(values, batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        if not steppers[0].own_pass:
+            self.note_losses(values, batch)
+        for stepper in steppers:
+            stepper.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         if self.first_step:
             self._check_gradients()
         if self.cfg.run.clip_grad_norm > 0:
-            self.scaler.unscale_(self.optimizer)
-            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            for stepper in steppers:
+                self.scaler.unscale_(stepper.optimizer)
+            trained = [parameter for stepper in steppers for parameter in stepper.parameters]
             nn.utils.clip_grad_norm_(trained, self.cfg.run.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        with torch.no_grad():
-            self.stage.after_step(batch)
+        for stepper in steppers:
+            self.scaler.step(stepper.optimizer)
         return values
 
     def _check_gradients(self) -> None:
-        self.first_step = False
         dead = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
         if dead:
             raise TrainingError(f"{self.stage.name} trains parameters its losses do not reach: {', '.join(dead)}")
+
+
+class _Stepper:
+    """An optimiser of a stage with its schedule.
+
+    Args:
+        part: what it trains and how.
+        groups: those of the whole stage, as `parameter_groups` gives them; its own are taken.
+        schedule: for groups that have none.
+    """
+
+    def __init__(self, part: Companion, groups: list[dict], schedule):
+        own = [group for group in groups if any(group["of"] is wanted for wanted in part.groups)]
+        self.own_pass = part.own_pass
+        self.parameters = [parameter for group in own for parameter in group["params"]]
+        self.optimizer = part.optimizer([{key: g[key] for key in ("params", "lr", "weight_decay")} for g in own])
+        factors = [lambda done, f=g["of"].schedule or schedule: f(done + 1) for g in own]
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factors)
+
+    def state_dict(self) -> dict:
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+
+
+@contextlib.contextmanager
+def _training_only(everything: list[_Stepper], steppers: list[_Stepper]):
+    """Gradients for the parameters of `steppers` alone: a pass for a few of them need not go back through the rest."""
+    resting = [parameter for s in everything if s not in steppers for parameter in s.parameters]
+    for parameter in resting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in resting:
+            parameter.requires_grad_(True)
 
 
 def _summary(groups: list[dict]) -> str:

@@ -4,6 +4,14 @@ from occplug.evaluation.distances import cosine_distance, squared_euclidean
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
 from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
+from occplug.evaluation.mask_quality import (
+    channel_correlations,
+    correlation,
+    intersection_over_union,
+    mask_statistics,
+    rank_correlation,
+)
+from occplug.evaluation.masked import MASK_PLACES, masked_cosine, masked_distance
 from occplug.evaluation.mixing import MixedEmbedding, Mixture, choose_weights
 from occplug.evaluation.parts import part_distance
 from occplug.evaluation.per_query import PerQuery, read_per_query
@@ -22,6 +30,7 @@ from occplug.evaluation.significance import PairedDifference, paired_bootstrap
 __all__ = [
     "MixedEmbedding",
     "Mixture",
+    "MASK_PLACES",
     "PairedDifference",
     "PerQuery",
     "Probe",
@@ -29,15 +38,22 @@ __all__ = [
     "Ranker",
     "by_group",
     "choose_weights",
+    "channel_correlations",
     "color_histogram",
+    "correlation",
     "cosine_distance",
     "evaluate_embeddings",
     "evaluate_rank",
     "extract",
+    "intersection_over_union",
+    "mask_statistics",
+    "masked_cosine",
+    "masked_distance",
     "linear_probe",
     "paired_bootstrap",
     "part_distance",
     "protocol_line",
+    "rank_correlation",
     "rank_distances",
     "re_ranking",
     "read_per_query",

@@ -31,8 +31,12 @@ class BatchHardTriplet(nn.Module):
         super().__init__()
         self.margin = margin
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """`features` [B, D], `labels` [B] -> scalar float32."""
+    def forward(self, features: Tensor, labels: Tensor, ineligible: Tensor | None = None) -> Tensor:
+        """`features` [B, D], `labels` [B] -> scalar float32.
+
+        Args:
+            ineligible: [B, B] bool, True where image j may not be a negative of anchor i.
+        """
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             square = features.pow(2).sum(dim=1)
@@ -40,8 +44,9 @@ class BatchHardTriplet(nn.Module):
             distance = squared.clamp(min=1e-12).sqrt()  # [B, B]
             same = labels[:, None] == labels[None, :]
             hardest_positive = distance.masked_fill(~same, float("-inf")).amax(dim=1)
-            hardest_negative = distance.masked_fill(same, float("inf")).amin(dim=1)
-            valid = ~same.all(dim=1)
+            negative = ~same if ineligible is None else ~same & ~ineligible
+            hardest_negative = distance.masked_fill(~negative, float("inf")).amin(dim=1)
+            valid = negative.any(dim=1)
             gap = (hardest_positive - hardest_negative)[valid]
             per_anchor = F.softplus(gap) if self.margin is None else F.relu(gap + self.margin)
             return per_anchor.sum() / valid.sum().clamp(min=1)

@@ -1,17 +1,30 @@
-"""Training stages that two or more methods run, and the schedules and optimisers stages are made of."""
+"""Training stages that two or more methods run, and the schedules, optimisers and batch mixing stages are made of."""
 
+from occplug.stages.groups import with_biases
+from occplug.stages.masked_metric import MaskedMetric, check_mask, transfer_once
 from occplug.stages.optimisers import optimiser
+from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
+from occplug.stages.saliency import saliency_losses, saliency_stage
 from occplug.stages.schedules import warmup_cosine, warmup_multistep
 
 __all__ = [
     "CLEAN",
     "OCCLUDED",
     "FeatureCache",
+    "MaskedMetric",
     "OccludedViews",
     "Pair",
+    "PatchTransfer",
+    "Transfer",
+    "check_mask",
+    "check_transfer",
     "optimiser",
     "prompt_alignment",
+    "saliency_losses",
+    "saliency_stage",
+    "transfer_once",
     "warmup_cosine",
     "warmup_multistep",
+    "with_biases",
 ]

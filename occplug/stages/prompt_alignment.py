@@ -156,6 +156,7 @@ def prompt_alignment(
         options: config node with epochs, batch_size, lr, weight_decay, warmup_epochs, warmup_lr, min_lr, weights.
         views: occluded copies of the images, if a pair needs them.
         further: name -> loss of a batch, beside those of the pairs.
+        name: of the stage.
     """
     further = dict(further or {})
     cache = FeatureCache(encode_images, options.batch_size, views)

@@ -95,15 +95,23 @@ class ColorJitter(v2.ColorJitter):
     """torchvision's colour jitter as torchreid sets it, on the PIL image.
 
     Args:
-        brightness, contrast: factors are uniform in [1 - value, 1 + value].
+        brightness, contrast, saturation: factors are uniform in [1 - value, 1 + value].
+        hue: shift is uniform in [-value, value], at most 0.5.
         prob: of any change at all; torchreid always jitters.
     """
 
     level = "pil"
-    defaults = {"brightness": 0.2, "contrast": 0.15, "prob": 1.0}
+    defaults = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.0, "hue": 0.0, "prob": 1.0}
 
-    def __init__(self, brightness: float = 0.2, contrast: float = 0.15, prob: float = 1.0):
-        super().__init__(brightness=brightness, contrast=contrast)
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.15,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        prob: float = 1.0,
+    ):
+        super().__init__(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
         self.prob = prob
 
     def forward(self, *inputs):

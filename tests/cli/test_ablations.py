@@ -193,6 +193,43 @@ def test_the_complete_ag_reid_shows_its_configs_figures_and_the_base_clip_reids(
             assert [f"{mAP} / {rank1}" for mAP, rank1, *_ in figures] == ([ROWS[key]] if key in ROWS else []), row
 
 
+# Rank-1, Rank-5, Rank-10 and mAP of DPM++'s tables III (CLIP, then ViT) to VII, in the order of their rows
+DPMPP = {
+    "components": """71.2 82.9 87.9 63.2  71.1 84.2 88.2 63.4  73.3 86.7 90.1 65.2  75.2 87.0 90.5 65.9
+                     74.0 85.7 89.5 65.9  74.3 85.5 89.5 66.2  74.3 85.7 89.6 66.4  76.9 88.2 90.7 67.2""",
+    "masking": """73.9 86.2 89.4 66.3  74.3 85.7 89.6 66.4  73.9 85.9 89.1 66.0
+                  73.7 85.9 89.7 66.4  73.8 85.4 89.1 66.3  73.8 85.4 89.1 66.3""",
+    "mask_weight": "73.1 85.1 89.5 65.4  73.1 85.3 89.0 66.1  74.3 85.7 89.6 66.4  74.2 85.3 89.3 66.2",
+    "diversity_weight": "73.7 85.6 89.4 65.8  73.7 85.0 89.0 66.2  74.3 85.7 89.6 66.4  73.1 85.7 89.0 65.9",
+    "prototypes": "75.7 87.3 90.4 66.1  76.9 88.2 90.7 67.2  76.2 88.0 91.1 67.2",
+    "random_erasing": "71.2 82.9 87.9 63.1  75.0 86.8 90.0 63.6  75.2 87.0 90.5 65.9",
+}
+DPM = """60.7 77.0 82.5 53.0  65.3 80.4 85.4 55.8  66.6 81.6 86.7 56.5  68.6 82.8 87.5 57.4
+         70.1 82.8 86.9 59.9  71.0 82.9 87.2 61.0  71.4 83.7 87.4 61.8  74.7 86.0 89.8 63.0"""
+
+
+@pytest.mark.parametrize(("method", "name", "told"), [("dpmpp", *item) for item in DPMPP.items()]
+                         + [("dpm", "components", DPM)])  # fmt: skip
+def test_dpms_published_figures_are_the_papers(method, name, told):
+    table = load_tables(CONFIGS / f"ablations/{method}.yaml")[name]
+    given = CONFIGS / f"{method}_occduke.yaml"
+    if method == "dpm":
+        cells = [cell for row in table.rows.values() for cell in row.published]  # of two recipes
+        found = [[cell.figures.figures[key] for key in ("rank1", "rank5", "rank10", "mAP")] for cell in cells]
+    else:
+        found = [[*figures[1:], figures[0]] for row in table.rows.values() for figures in shown_by(row, given)[0]]
+    assert sum(found, []) == [float(figure) for figure in told.split()]
+
+
+def test_dpms_figures_stand_beside_their_own_recipe_alone():
+    table, given = load_tables(CONFIGS / "ablations/dpm.yaml")["components"], CONFIGS / "dpm_occduke.yaml"
+    recipe = ["backbone.stride", 16, "backbone.sie_camera", False, "method.train.epochs", 120]
+    for options, expected in (([], ["dpm", "dpm_hmg", "dpm_hmg_hem", "full"]),
+                              (recipe, ["baseline", "spt", "spt_oiou", "spt_oiou_mr"])):  # fmt: skip
+        cfg = load_config(given, options)
+        assert [row.name for row in table.rows.values() if row.published[0].fits(cfg)] == expected
+
+
 # ---------------------------------------------------------------- the file's own mistakes
 
 GOOD = """

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from occplug.benchmarks import BENCHMARKS, Comparison, machine, table
 from occplug.cli import benchmark, main
-from occplug.cli.measuring import Figures, machine, measured
+from occplug.measuring import Figures, measured
 
 
 def busy(seconds, mebibytes):
@@ -34,7 +35,7 @@ def test_an_unknown_name_is_an_error_that_lists_all(capsys):
     assert main(["benchmark", "rankings"]) == 2
     assert capsys.readouterr().err == (
         "occplug benchmark: no benchmark is called 'rankings' (did you mean 'ranking'?); "
-        f"there are: {', '.join(benchmark.BENCHMARKS)}\n"
+        f"there are: {', '.join(BENCHMARKS)}\n"
     )
 
 
@@ -44,16 +45,16 @@ def test_names_choose_what_runs(monkeypatch, capsys):
     def stub(name):
         def run(quick):
             seen.append((name, quick))
-            return benchmark.Comparison(name, "them", Figures(3, 4, 30, None), Figures(1.5, 1, 0, None), "same values")
+            return Comparison(name, "them", Figures(3, 4, 30, None), Figures(1.5, 1, 0, None), "same values")
 
         return run
 
-    for name in benchmark.BENCHMARKS:
-        monkeypatch.setitem(benchmark.BENCHMARKS, name, stub(name))
+    for name in BENCHMARKS:
+        monkeypatch.setitem(BENCHMARKS, name, stub(name))
     benchmark.main(["loading", "ranking", "--quick"])
     benchmark.main([])
     assert seen[:2] == [("loading", True), ("ranking", True)]
-    assert seen[2:] == [(name, False) for name in benchmark.BENCHMARKS]
+    assert seen[2:] == [(name, False) for name in BENCHMARKS]
     assert "| ratio   |      x2 |       x4 |            - |" in capsys.readouterr().out
 
 
@@ -62,8 +63,8 @@ def test_the_line_about_the_machine():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(benchmark.BENCHMARKS))
+@pytest.mark.parametrize("name", list(BENCHMARKS))
 def test_each_benchmark_runs_and_its_sides_agree(name):
-    result = benchmark.BENCHMARKS[name](quick=True)
+    result = BENCHMARKS[name](quick=True)
     assert result.ours.cpu > 0 and result.theirs.cpu > 0
-    assert "NOT" not in benchmark.table(result)
+    assert "NOT" not in table(result)

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from occplug import build_method
-from occplug.cli import main, show_attention
+from occplug.cli import main, sheets, show_attention
 from occplug.config import default_config, save_config
 from occplug.datamanager import GeneratedDataManager
 from occplug.engine import save_checkpoint
@@ -16,7 +16,7 @@ EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
 def test_each_map_is_stretched_and_a_flat_one_is_zero():
     maps = torch.rand(2, 3, 4, 2)
     maps[1, 2] = 0.125
-    found = show_attention.to_unit_range(maps)
+    found = sheets.to_unit_range(maps)
     for b in range(2):
         for r in range(3):
             low, high = float(maps[b, r].min()), float(maps[b, r].max())

@@ -8,7 +8,8 @@ import torch
 from occplug.config import default_config
 from occplug.engine import MethodEngine, load_checkpoint, seed_everything
 from occplug.errors import ConfigError, TrainingError
-from occplug.method import Group
+from occplug.method import Companion, Group
+from occplug.stages import optimiser
 from tests.engine.toy import ToyData, ToyMethod
 
 
@@ -201,3 +202,105 @@ def test_disk_full_keeps_the_previous_state(tmp_path, monkeypatch):
     )
     assert last.read_bytes() == before
     assert sorted(p.name for p in last.parent.iterdir()) == ["all.pth", "head.pth", "last.pth"]
+
+
+class TwoOptimisers(ToyMethod):
+    """One stage: Adam on the backbone, and SGD at a constant rate on the head as a companion."""
+
+    def __init__(self, own_pass, epochs=(2, 0), schedule=lambda epoch: 1.0):
+        super().__init__(epochs)
+        self.own_pass, self.schedule, self.passes = own_pass, schedule, []
+        self.backbone[2].p = 0.0
+
+    def losses(self, batch):
+        trained = {name.split(".")[0] for name, p in self.named_parameters() if p.requires_grad}
+        self.passes.append((trained, batch["epoch"], batch.setdefault("first", len(self.passes))))
+        return super().losses(batch)
+
+    def stages(self):
+        stage = super().stages()[0]
+        stage.groups = [Group(r"backbone\..*", 0.05)]
+        head = [Group(r"head\.weight", 0.2, schedule=self.schedule), Group(r"head\.bias", 0.4)]
+        stage.companions = [Companion(head, optimiser("sgd"), self.own_pass)]
+        return [stage]
+
+
+def test_companions_on_the_same_gradients_take_one_pass(tmp_path):
+    method = TwoOptimisers(own_pass=False, epochs=(1, 0))
+    twin = TwoOptimisers(own_pass=False)
+    engine = engine_for(tmp_path, method)
+    batches = []
+    forward_backward = engine.forward_backward
+    engine.forward_backward = lambda data: (batches.append(data), forward_backward(data))[1]
+    engine.run_stages()
+    assert [p[0] for p in method.passes] == [{"backbone", "head"}] * 3
+    adam = torch.optim.Adam(twin.backbone.parameters(), 0.05)
+    sgd = torch.optim.SGD(
+        [{"params": [twin.head.weight], "lr": 0.2}, {"params": [twin.head.bias], "lr": 0.4}], momentum=0.9
+    )
+    for batch in batches:
+        adam.zero_grad()
+        sgd.zero_grad()
+        ToyMethod.losses(twin, batch)["loss_id"].backward()
+        adam.step()
+        sgd.step()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(method.parameters(), twin.parameters()))
+
+
+def test_a_companion_with_its_own_pass_steps_on_the_updated_weights(tmp_path):
+    method, twin = TwoOptimisers(own_pass=True, epochs=(1, 0)), TwoOptimisers(own_pass=True)
+    engine = engine_for(tmp_path, method)
+    batches = []
+    forward_backward = engine.forward_backward
+    engine.forward_backward = lambda data: (batches.append(data), forward_backward(data))[1]
+    engine.run_stages()
+    assert [p[0] for p in method.passes] == [{"backbone"}, {"head"}] * 3
+    assert [p[2] for p in method.passes] == [0, 0, 2, 2, 4, 4], "both passes see one dict"
+    adam = torch.optim.Adam(twin.backbone.parameters(), 0.05)
+    sgd = torch.optim.SGD(
+        [{"params": [twin.head.weight], "lr": 0.2}, {"params": [twin.head.bias], "lr": 0.4}], momentum=0.9
+    )
+    for batch in batches:
+        for optimizer in (adam, sgd):
+            twin.zero_grad()
+            ToyMethod.losses(twin, batch)["loss_id"].backward()
+            optimizer.step()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(method.parameters(), twin.parameters()))
+    assert all(parameter.requires_grad for parameter in method.parameters())
+
+
+def test_groups_may_have_their_own_schedule(tmp_path):
+    seen = []
+
+    class Spy(MethodEngine):
+        def forward_backward(self, data):
+            seen.append([g["lr"] for s in self.steppers for g in s.optimizer.param_groups])
+            return super().forward_backward(data)
+
+    method = TwoOptimisers(own_pass=True, schedule=lambda epoch: 1.0)
+    Spy(default_config("clip_reid"), ToyData(), method, tmp_path, torch.device("cpu")).run_stages()
+    assert [seen[0], seen[3]] == [pytest.approx([0.05, 0.2, 0.4]), pytest.approx([0.025, 0.2, 0.2])]
+    assert [p[1] for p in method.passes] == [1] * 6 + [2] * 6
+
+
+@pytest.mark.parametrize("own_pass", [False, True])
+def test_companions_resume_where_they_stopped(tmp_path, own_pass):
+    whole = engine_for(tmp_path / "whole", TwoOptimisers(own_pass, epochs=(3, 0)))
+    whole.run_stages()
+
+    class Interrupted(MethodEngine):
+        def forward_backward(self, data):
+            if self.epoch == 2:
+                raise KeyboardInterrupt
+            return super().forward_backward(data)
+
+    seed_everything(11)
+    method = TwoOptimisers(own_pass, epochs=(3, 0))
+    seed_everything(11)
+    cut = Interrupted(default_config("clip_reid"), ToyData(), method, tmp_path / "cut", torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        cut.run_stages()
+    state = load_checkpoint(tmp_path / "cut" / "checkpoints" / "last.pth")
+    again = engine_for(tmp_path / "cut", TwoOptimisers(own_pass, epochs=(3, 0)))
+    again.run_stages(state)
+    assert same(whole.model.state_dict(), again.model.state_dict())

@@ -1,0 +1,207 @@
+"""The ImageNet vision transformer for re-identification: overlapping patches and camera embedding as in TransReID.
+
+Dosovitskiy et al., arXiv 2010.11929; He et al., "TransReID", arXiv 2102.04378. The modules and their names are timm's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from occplug.backbones.features import VisionFeatures
+from occplug.backbones.files import read_tensors
+from occplug.backbones.keys import demand_fit
+from occplug.backbones.position import patch_grid, resize_positions, stored_grid
+from occplug.backbones.tower import TransformerTower
+from occplug.backbones.weights import load_clip
+from occplug.errors import CheckpointError, ConfigError
+from occplug.registry import BACKBONES
+
+__all__ = ["SIZES", "ViT", "load_initial"]
+
+_log = logging.getLogger(__name__)
+# What timm calls the weights TransReID starts from: ImageNet-21k, then ImageNet-1k at 224 x 224
+TIMM_NAME = "vit_base_patch16_224.orig_in21k_ft_in1k"
+TIMM_FILE = "jx_vit_base_p16_224-80ecf9dd.pth"
+SIZES = {"vit_b16": {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "heads": 12}}
+POSITIONS = "pos_embed"
+
+
+class ViT(TransformerTower):
+    """A vision transformer as ImageNet trained it; random weights until :func:`load_initial` fills them.
+
+    Args:
+        arch: image_size (pixels, of pre-training), patch_size, width, layers, heads.
+        image_size: (height, width) of the images in pixels.
+        stride: pixels from patch to patch; smaller than the patch makes patches overlap. None: the patch size.
+        num_cameras: rows of the camera embedding (SIE), which is added to *all* tokens; 0 for none.
+        sie_coefficient: factor on the camera embedding.
+        drop_path: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+
+    Attributes:
+        widths: (C, C, C); there is no projection, so the projected feature is the feature itself.
+        grid: (h, w), rows and columns of patches.
+        mean, std: pixel constants it was trained with.
+
+    Raises:
+        ConfigError: stride or image size that the patch size does not allow.
+    """
+
+    mean = (0.5, 0.5, 0.5)
+    std = (0.5, 0.5, 0.5)
+
+    def __init__(
+        self,
+        arch: dict,
+        image_size: tuple[int, int] = (256, 128),
+        stride: int | None = None,
+        num_cameras: int = 0,
+        sie_coefficient: float = 3.0,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        patch, width = arch["patch_size"], arch["width"]
+        self.arch = arch
+        self.image_size = tuple(image_size)
+        self.stride = patch if stride is None else stride
+        self.grid = patch_grid(self.image_size, patch, self.stride)
+        self.stored_grid = patch_grid((arch["image_size"],) * 2, patch, patch)
+        self.widths = (width, width, width)
+        self.sie_coefficient = sie_coefficient
+        self.visual = VisionTransformer(
+            img_size=self.image_size,
+            patch_size=patch,
+            embed_dim=width,
+            depth=arch["layers"],
+            num_heads=arch["heads"],
+            num_classes=0,
+            drop_path_rate=drop_path,
+        )
+        self.visual.patch_embed.proj.stride = (self.stride, self.stride)  # timm knows only steps of one patch
+        self.visual.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], width))
+        nn.init.trunc_normal_(self.visual.pos_embed, std=0.02)
+        self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width)) if num_cameras else None
+        if num_cameras:
+            nn.init.trunc_normal_(self.camera_embedding, std=0.02)
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        return self.visual.blocks
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        return self.visual.patch_embed.proj(images).flatten(2).transpose(1, 2)  # [B, N, C]
+
+    def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
+        """Input of block 1, [B, 1 + N, C]: patches with class token and position, and the camera on every token."""
+        visual = self.visual
+        first = visual.cls_token.expand(len(patches), -1, -1).to(patches.dtype)
+        x = torch.cat([first, patches], dim=1) + visual.pos_embed.to(patches.dtype)
+        if self.camera_embedding is not None and camids is not None:
+            x = x + self.sie_coefficient * self.cameras(camids)[:, None].to(x.dtype)
+        return x
+
+    def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:
+        """Features from the streams after the last block but one (`previous`) and after the last block (`x`).
+
+        Args:
+            previous: [B, 1 + N, C]; only its class token is read.
+            x: [B, 1 + N, C], or [B, 1, C] without `tokens`.
+        """
+        y = self.visual.norm(x if tokens else x[:, :1])
+        seen = VisionFeatures(last=previous[:, 0], feature=y[:, 0], projected=y[:, 0], grid=self.grid)
+        if tokens:
+            seen.tokens = seen.projected_tokens = y[:, 1:]
+        return seen
+
+    def run_block(self, block: Block, x: Tensor) -> Tensor:
+        return block(x)
+
+    def class_row(self, block: Block, x: Tensor) -> Tensor:
+        y, attention = block.norm1(x), block.attn
+        query, key, value = _heads(attention, y[:, :1], y, y)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # [B, heads, 1, C / heads]
+        row = x[:, :1] + block.drop_path1(attention.proj(mixed.transpose(1, 2).flatten(2)))
+        return row + block.drop_path2(block.mlp(block.norm2(row)))
+
+    def block_and_attention(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, attention = block.norm1(x), block.attn
+        query, key, value = _heads(attention, y, y, y)
+        weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=-1)
+        x = x + block.drop_path1(attention.proj((weights @ value).transpose(1, 2).flatten(2)))
+        return x + block.drop_path2(block.mlp(block.norm2(x))), weights
+
+    def class_queries(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = block.norm1(x)
+        return tuple(_heads(block.attn, y[:, :1], y[:, 1:]))
+
+
+def _heads(attention: nn.Module, *rows: Tensor) -> list[Tensor]:
+    """Queries of the first, keys of the second, values of the third of `rows` [B, L, C]: [B, heads, L, C / heads]."""
+    parts = zip(rows, attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3))
+    return [F.linear(x, w, b).unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for x, w, b in parts]
+
+
+# ---------------------------------------------------------------------- initial weights
+
+
+def load_initial(source: str, backbone: nn.Module) -> None:
+    """Fill `backbone`, a :class:`ViT` or a CLIP's tower, with the initial weights that `source` names.
+
+    Args:
+        source: for a ViT "timm" (this machine's caches or a download), "none", or the path of a file in timm's layout;
+            for a CLIP as :func:`load_clip`.
+
+    Raises:
+        CheckpointError: no file, damaged, unsafe to read, or tensors that do not fit; a file that does not fit changes
+            nothing.
+        ConfigError: a named source that has no weights for this backbone.
+    """
+    if not isinstance(backbone, ViT):
+        load_clip(source, backbone)
+    elif source in ("openai", "embedded"):
+        raise ConfigError(f"backbone.weights is {source!r}, which an ImageNet ViT does not have; use 'timm' or a file")
+    elif source != "none":
+        state, where = read_tensors(_timm_state() if source == "timm" else source)
+        _fit(backbone, state, "timm's weights" if source == "timm" else where)
+
+
+def _timm_state():
+    """A file or state dict of timm's weights: torch's cache first, then timm's own look-up and download."""
+    local = Path(torch.hub.get_dir()) / "checkpoints" / TIMM_FILE
+    if local.is_file():
+        return local
+    try:
+        return timm.create_model(TIMM_NAME, pretrained=True, num_classes=0).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"timm's weights {TIMM_NAME} are not on this machine and cannot be downloaded ({reason}).\n"
+            f"  Fetch {TIMM_FILE} (release v0.1-vitjx of pytorch-image-models) elsewhere and put it at {local}, or set "
+            "backbone.weights to its path."
+        ) from error
+
+
+def _fit(backbone: ViT, state: dict[str, Tensor], where: str) -> None:
+    state = {name: value for name, value in state.items() if not name.startswith(("head.", "pre_logits."))}
+    positions = state.get(POSITIONS)
+    if positions is not None and positions.ndim == 3:
+        stored = stored_grid(positions.shape[1], [backbone.stored_grid, backbone.grid])
+        if stored is not None:
+            state[POSITIONS] = resize_positions(positions[0], stored, backbone.grid)[None]
+    own = backbone.visual.state_dict()
+    demand_fit(state, {name: value.shape for name, value in own.items()}, where, "the ImageNet ViT")
+    backbone.visual.load_state_dict(state)
+    _log.info("%s: %d tensors read", where, len(own))
+
+
+@BACKBONES.register_module("vit_b16")
+def vit_b16(**options) -> ViT:
+    """ImageNet's ViT-B/16: 12 blocks of width 768. `options` as :class:`ViT`'s."""
+    return ViT(SIZES["vit_b16"], **options)

@@ -1,0 +1,144 @@
+"""Checkpoints of the official TransReID, DPM and SPT code, which share the names of one ImageNet ViT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from occplug.backbones import ViT
+from occplug.backbones.files import read_tensors
+from occplug.backbones.position import patch_grid
+from occplug.backbones.vit import SIZES
+from occplug.config import default_config
+from occplug.embedding import Embedding
+from occplug.errors import ConfigError
+from occplug.evaluation import cosine_distance
+from occplug.heads import SaliencyNet
+from occplug.importers.report import Composed, load_renamed, most_common
+from occplug.method import Method, build_method
+
+__all__ = ["SaliencyModel", "load_dpm", "load_spt_reid", "load_spt_sps", "load_transreid"]
+
+# ours, official
+_TABLE = (
+    ("backbone.visual.", "base."),
+    ("metric.neck.norm.", "bottleneck."),
+    ("metric.neck.classifier.", "classifier."),
+    ("metric.generator.convolutions.", "base.ConvLayer."),
+    ("metric.generator.linear.", "base.attfc."),
+)
+_SPS_TABLE = (
+    ("net.backbone.visual.", "base."),
+    ("net.neck.norm.", "bottleneck."),
+    ("net.neck.classifier.", "classifier."),
+    ("net.decision.", "base.mixfc."),
+)
+_CAMERAS = "base.sie_embed"
+_POSITIONS = "base.pos_embed"
+_UNUSED = ("base.fc.weight", "base.fc.bias")  # 1000 ImageNet classes; the official code never reads them
+_LEVELS = [2, 4, 10, 12]  # order of the channels in both official generators
+_STRIDES = (16, 12, 11, 15, 14, 13, *range(10, 0, -1))  # the official three first
+_SIE = 3.0  # official camera coefficient; not in the file
+
+
+class SaliencyModel(Method):
+    """An SPS mask model; embeds an image as its class token after the norm, and says how salient its patches are."""
+
+    def __init__(self, net: SaliencyNet):
+        super().__init__()
+        self.net = net
+
+    def saliency(self, images: Tensor) -> Tensor:
+        """[B, N] in (0, 1), patch by patch, row by row."""
+        return self.net.saliency(images)
+
+    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        return Embedding(self.net.backbone(images).feature.float())
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """Cosine distance, [Q, G]."""
+        return cosine_distance(query.vector, gallery.vector)
+
+
+def load_dpm(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
+    """DPM's model, with its masks; see :func:`occplug.importers.load_official`.
+
+    `embed` gives the class token before the batch norm and the mask; `matcher` is the official masked distance.
+    """
+    return _load(checkpoint, image_size, num_cameras, neck, "DPM", masked=True)
+
+
+def load_spt_reid(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
+    """SPT's ReID model; `embed` gives the class token before the batch norm."""
+    return _load(checkpoint, image_size, num_cameras, neck, "SPT's ReID model")
+
+
+def load_transreid(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
+    """TransReID's ViT baseline, with or without camera embedding; `embed` gives the class token before the batch norm.
+
+    Models with the jigsaw patch module have further layers and are refused with their names.
+    """
+    return _load(checkpoint, image_size, num_cameras, neck, "TransReID (without JPM)")
+
+
+def load_spt_sps(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> SaliencyModel:
+    """SPT's mask model; `embed` gives the class token before the batch norm, `saliency` the map of an image."""
+    _demand_before(neck)
+    state, where = read_tensors(checkpoint)
+    stride = _stride(state, image_size)
+    classes = most_common(state, ["classifier.weight"]) or 1
+    backbone = ViT(SIZES["vit_b16"], tuple(image_size), stride or 16)
+    model = SaliencyModel(SaliencyNet(backbone, classes, [n for n in _LEVELS if n <= backbone.depth]))
+    load_renamed(model, state, _SPS_TABLE, where, "SPT's mask model", unused=_UNUSED, hints=_hints(state, image_size))
+    return model.eval()
+
+
+def _load(checkpoint, image_size, num_cameras: int | None, neck: str, what: str, masked: bool = False) -> Method:
+    _demand_before(neck)
+    state, where = read_tensors(checkpoint)
+    cameras = (num_cameras or most_common(state, [_CAMERAS])) if _CAMERAS in state else None
+    options = {
+        "data.height": image_size[0],
+        "data.width": image_size[1],
+        "backbone.weights": "none",
+        "backbone.stride": _stride(state, image_size) or 16,
+        "backbone.sie_camera": bool(cameras),
+        "backbone.sie_coefficient": _SIE,
+        "method.mask": "proto_pre" if masked else "none",
+        "method.mask_levels": [n for n in _LEVELS if n <= SIZES["vit_b16"]["layers"]],
+    }
+    cfg = default_config("dpm", "vit_b16", [item for pair in options.items() for item in pair])
+    classes = most_common(state, ["classifier.weight"]) or 1
+    method = build_method(cfg, classes, cameras or 1, pretrained=False)
+    composed = {"backbone.camera_embedding": _cameras(method.backbone)} if cameras else {}
+    load_renamed(method, state, _TABLE, where, what, composed, _UNUSED, _hints(state, image_size))
+    return method.eval()
+
+
+def _cameras(backbone: nn.Module) -> Composed:
+    count, width = backbone.camera_embedding.shape
+    return Composed({_CAMERAS: (count, 1, width)}, lambda state: state[_CAMERAS][:, 0])
+
+
+def _demand_before(neck: str) -> None:
+    if neck != "before":
+        raise ConfigError(f"neck is {neck!r}; these models are tested on the feature before the neck, use 'before'")
+
+
+def _stride(state: Mapping[str, Tensor], image_size: tuple[int, int]) -> int | None:
+    """The patch stride whose grid has as many patches as the position embedding, None if none has."""
+    patches = (most_common(state, [_POSITIONS], axis=1) or 0) - 1
+    for stride in _STRIDES:
+        height, width = patch_grid(tuple(image_size), SIZES["vit_b16"]["patch_size"], stride)
+        if height * width == patches:
+            return stride
+    return None
+
+
+def _hints(state: Mapping[str, Tensor], image_size: tuple[int, int]) -> list[str]:
+    """Said if the file was trained at another image size."""
+    rows = most_common(state, [_POSITIONS], axis=1)
+    if rows is None or _stride(state, image_size):
+        return []
+    return [f"{rows} position rows fit no stride at {image_size[0]}x{image_size[1]}; pass the image_size of training"]

@@ -1,0 +1,207 @@
+"""DPM: dynamic prototype masks on the ImageNet ViT, with patch transfer (SPT) where it is switched on.
+
+Tan et al.: "Dynamic Prototype Mask for Occluded Person Re-Identification", ACM MM 2022, arXiv 2207.09046; SPT, AAAI
+2024; both as their official code computes. `method.mask: none` and `method.hem: False` leave the plain ViT baseline.
+
+    image -- ViT -- class token f -- BN -- n -- prototypes W ----------- ID loss
+                 |                         '--- m * W, angular margin -- mask loss
+                 |-- blocks 2, 4, 10, 12 -- mask generator -- m
+                 '-- last block's class scores ---------------------------- head diversity
+
+Updates alternate: after a step of everything else, the batch goes through again and the mask generator alone steps, at
+a rate that no schedule changes. Test: the query's mask acts on the gallery.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from occplug.backbones import build_backbone, load_initial
+from occplug.embedding import Embedding
+from occplug.engine import EarlierStages, check_start
+from occplug.errors import ConfigError
+from occplug.heads import MaskGenerator, SaliencyNet
+from occplug.method import Companion, Method, Stage
+from occplug.registry import METHODS
+from occplug.stages import (
+    MaskedMetric,
+    PatchTransfer,
+    check_mask,
+    check_transfer,
+    optimiser,
+    saliency_stage,
+    transfer_once,
+    warmup_cosine,
+    with_biases,
+)
+from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
+
+__all__ = ["DPM"]
+
+
+@METHODS.register_module("dpm")
+class DPM(Method):
+    """DPM, DPM-SPT, SPT and the ViT baseline.
+
+    Args:
+        cfg: resolved config; reads `backbone`, `method`, `data.height`, `data.width`.
+        num_classes: training identities.
+        num_cameras: training cameras; used with `backbone.sie_camera`.
+    """
+
+    defaults = {
+        "mask": "proto_pre",  # none, or where the mask acts: {feat, proto, both}_{pre, post} normalisation
+        "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: DPM without the hierarchy
+        "mask_pool": "max",  # last pooling of the mask generator: max (code) or mean (the paper's text)
+        "hem": True,  # head diversity loss
+        "drop_path": 0.1,
+        "spt": False,  # train a saliency net first and mix occlusions into the batches
+        "transfer": dict(TRANSFER),
+        "start": "",  # first stage to train: empty for all, or saliency, train
+        "earlier": "",  # checkpoint with the stages before `start`
+        "saliency": {
+            "stride": None,  # of the saliency net's patches; null: the patch size
+            "levels": [],  # blocks the saliency net sees; as mask_levels
+            "epochs": 120,
+            "optimizer": "sgd",
+            "lr": 0.008,
+            "bias_lr_factor": 2.0,
+            "weight_decay": 1e-4,
+            "warmup_epochs": 5,
+            "warmup_lr": 8e-5,  # rate at epoch 0 of the linear warm-up
+            "min_lr": 1.6e-5,  # end of the cosine
+            "ratio": 0.3,  # budget: wanted share of salient patches
+            "weights": {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1},
+        },
+        "train": {
+            "epochs": 150,
+            "optimizer": "sgd",
+            "alternating": True,  # False: the mask generator steps with everything else, on the same schedule
+            "lr": 0.008,
+            "bias_lr_factor": 2.0,
+            "weight_decay": 1e-4,
+            "warmup_epochs": 5,
+            "warmup_lr": 8e-5,
+            "min_lr": 1.6e-5,
+            "scale": 30.0,
+            "angular_margin": 0.5,  # radians
+            "margin": None,  # of the triplet loss; null: soft margin
+            "label_smoothing": 0.0,
+            "weights": {"loss_id": 0.5, "loss_mask": 0.5, "loss_tri": 1.0, "loss_hem": 0.1},
+        },
+    }
+    nullable = ("train.margin", "saliency.stride", "transfer.alpha2_abs")
+    backbones = {"vit_b16": "vit_b16", "vit_tiny": "clip_vit_tiny"}
+
+    @staticmethod
+    def check(cfg) -> None:
+        """Raise ConfigError for values the stages cannot use."""
+        if cfg.backbone.name not in DPM.backbones.values():
+            known = ", ".join(DPM.backbones.values())
+            raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, and dpm works on {known}")
+        o = cfg.method
+        check_mask(o.mask)
+        check_transfer(o.transfer, "method.transfer")
+        check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
+
+    def __init__(self, cfg, num_classes: int, num_cameras: int):
+        super().__init__()
+        self.options = o = cfg.method
+        self.weights_source = cfg.backbone.weights
+        form = {"drop_path": o.drop_path} if cfg.backbone.name == "vit_b16" else {"sie_scope": "all"}
+        self.backbone = build_backbone(cfg, num_cameras, **form)
+        width, depth = self.backbone.widths[1], self.backbone.depth
+        generator = None
+        if o.mask != "none":
+            generator = MaskGenerator(width, o.mask_levels, width, self.backbone.grid, depth, o.mask_pool)
+        self.metric = MaskedMetric(width, num_classes, generator, o.mask, o.train, o.hem)
+        self.earlier = None
+        if o.spt:
+            backbone = build_backbone(cfg, 0, stride=o.saliency.stride)
+            self.saliency = SaliencyNet(backbone, num_classes, o.saliency.levels, "method.saliency.levels")
+            self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, o.transfer)
+
+    def load_pretrained(self) -> None:
+        load_initial(self.weights_source, self.backbone)
+        if self.options.spt:
+            load_initial(self.weights_source, self.saliency.backbone)
+        if self.options.start == "train" and self.options.spt:
+            self.earlier = EarlierStages(self.options.earlier)
+            self.earlier.load(self, {"saliency": ["saliency."]})
+
+    # ------------------------------------------------------------------ training
+
+    def stages(self) -> list[Stage]:
+        if self.options.spt and self.options.start != "train":
+            return [self._saliency_stage(), self._train_stage()]
+        return [self._train_stage()]
+
+    def _saliency_stage(self) -> Stage:
+        o = self.options.saliency
+        return saliency_stage(
+            self.saliency, o, self._groups(r"saliency\.(?!neck\.norm\.bias|backbone\.visual\.proj\Z).*", o),
+            schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer),
+        )  # fmt: skip
+
+    def _train_stage(self) -> Stage:
+        o = self.options.train
+        masks = r"metric\.generator\..*"
+        # a CLIP's projection and the neck's shift have no part in the losses
+        others = r"(backbone|metric)\.(?!neck\.norm\.bias|visual\.proj\Z|generator\.).*"
+        groups, companions = self._groups(others, o), []
+        if self.metric.generator is not None and o.alternating:
+            constant = with_biases(masks, o.lr, o.bias_lr_factor, o.weight_decay, lambda lr: lambda epoch: 1.0)
+            companions = [Companion(constant, optimiser(o.optimizer), own_pass=True)]
+        elif self.metric.generator is not None:
+            groups += self._groups(masks, o)
+        return Stage(
+            name="train",
+            epochs=o.epochs,
+            groups=groups,
+            losses=self._losses,
+            weights={name: o.weights[name] for name in self.metric.names},
+            schedule=self._schedule(o)(o.lr),
+            optimizer=optimiser(o.optimizer),
+            companions=companions,
+            prepare=self._check_earlier,
+        )
+
+    @staticmethod
+    def _schedule(o):
+        """Base rate -> its schedule; warm-up and end have the same rates for every base, so biases' factors differ."""
+        return lambda lr: warmup_cosine(lr, o.epochs, o.warmup_epochs, o.warmup_lr, o.min_lr)
+
+    def _groups(self, pattern: str, o) -> list:
+        return with_biases(pattern, o.lr, o.bias_lr_factor, o.weight_decay, self._schedule(o))
+
+    def _check_earlier(self, data, device: torch.device) -> None:
+        if self.earlier is not None:
+            self.earlier.check_data(data)
+
+    def _losses(self, batch: dict) -> dict[str, Tensor]:
+        transfer = transfer_once(batch, self.transfer.plan if self.options.spt else None)
+        seen = self.backbone(
+            batch["img"],
+            batch["camid"],
+            blocks=self.metric.levels,
+            class_scores=self.metric.hem,
+            change=transfer and transfer.change(self.backbone.grid),
+        )
+        return self.metric.losses(seen.feature, seen, batch["pid"], transfer)
+
+    def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits of the prototypes [B, C] and the feature [B, d]."""
+        feature = self.backbone(images, camids).feature
+        return [self.metric.neck(feature)[1]], [feature]
+
+    # ------------------------------------------------------------------ testing
+
+    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """The feature before the neck [B, d] and its mask [B, d]."""
+        seen = self.backbone(images, camids, blocks=self.metric.levels)
+        return self.metric.embedding(seen.feature, seen)
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
+        return self.metric.distances(query, gallery)

@@ -1,0 +1,319 @@
+"""DPM++: masked prototypes on CLIP, anchored by texts, trained with occlusions transferred between images.
+
+"DPM++: Dynamic Masked Metric Learning for Occluded Person Re-identification", arXiv 2605.06637. No official code is
+public; where the paper leaves a choice this follows the code of DPM, SPT and CLIP-ReID; a key names the alternative.
+
+    semantic   learns prompts "A photo of a [X]1..4 person." against the frozen CLIP     -> coarse prototypes T
+    saliency   trains a second image tower that says which patches show the person       -> masks for patch transfer
+    train      image tower, prototypes W, mask generator, on batches with transferred patches
+
+    L = L_coarse + L_id + lambda1 L_mask + L_tri + lambda2 L_HEM                                           (eq. 24)
+
+f [B, 768] is the class token after the last norm, f_p [B, 512] its projection into the space of the texts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from occplug.backbones import VisionFeatures, build_backbone, build_text_tower, load_initial
+from occplug.backbones.weights import load_clip
+from occplug.embedding import Embedding
+from occplug.engine import EarlierStages, check_start
+from occplug.errors import ConfigError
+from occplug.heads import MaskGenerator, SaliencyNet
+from occplug.losses import IgnoringCrossEntropy
+from occplug.method import Companion, Group, Method, Stage
+from occplug.prompts import IdentityPrompts, parse_template
+from occplug.registry import METHODS
+from occplug.stages import (
+    MaskedMetric,
+    Pair,
+    PatchTransfer,
+    check_mask,
+    check_transfer,
+    optimiser,
+    prompt_alignment,
+    saliency_stage,
+    transfer_once,
+    warmup_multistep,
+    with_biases,
+)
+from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
+
+__all__ = ["DPMpp"]
+
+CHOICES = {
+    "space": ("feature", "projected", "both"),
+    "prototypes": ("visual", "text"),
+    "triplet_on": ("space", "all"),
+    "sie_scope": ("cls", "all"),
+}
+
+
+@METHODS.register_module("dpmpp")
+class DPMpp(Method):
+    """DPM++ and every row of its ablations on CLIP.
+
+    Args:
+        cfg: resolved config; reads `backbone`, `method`, `data.height`, `data.width`.
+        num_classes: training identities.
+        num_cameras: training cameras; used with `backbone.sie_camera`.
+    """
+
+    defaults = {
+        "prompts": True,  # the stage semantic and the loss on coarse text prototypes
+        "template": "A photo of a {4} person.",  # {n}: n learnable tokens per identity
+        "sie_scope": "cls",  # tokens the camera embedding is added to: cls (as CLIP-ReID) or all (as the paper's eq. 2)
+        "space": "feature",  # of prototypes, mask and test: feature (f), projected (f_p) or both side by side
+        "prototypes": "visual",  # masked ones: visual (W), or text (T with f_p, table VI)
+        "triplet_on": "space",  # triplet loss on the feature of `space`, or on all three as CLIP-ReID
+        "mask": "proto_pre",  # none, or where the mask acts: {feat, proto, both}_{pre, post} normalisation
+        "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: without the hierarchy
+        "mask_pool": "max",  # last pooling of the mask generator: max (DPM's code) or mean (the paper's text)
+        "hem": True,  # head diversity loss
+        "spt": True,  # train a saliency net first and mix occlusions into the batches
+        "transfer": dict(TRANSFER),
+        "start": "",  # first stage to train: empty for all, or semantic, saliency, train
+        "earlier": "",  # checkpoint with the stages before `start`
+        "semantic": {
+            "epochs": 100,
+            "batch_size": 64,  # cached features a step
+            "lr": 3.5e-4,
+            "weight_decay": 1e-4,
+            "warmup_epochs": 5,
+            "warmup_lr": 1e-5,
+            "min_lr": 1e-6,
+            "weights": {"loss_i2t": 1.0, "loss_t2i": 1.0},
+        },
+        "saliency": {
+            "stride": None,  # of the saliency net's patches; null: the patch size
+            "levels": [],  # blocks the saliency net sees; as mask_levels
+            "epochs": 60,
+            "optimizer": "adam",  # of backbone and classifier; the decision layer has SGD
+            "lr": 5e-6,
+            "decision_lr": 0.008,
+            "bias_lr_factor": 1.0,
+            "weight_decay": 1e-4,
+            "warmup_epochs": 5,
+            "warmup_factor": 0.1,
+            "steps": [],
+            "gamma": 0.1,
+            "ratio": 0.3,  # budget: wanted share of salient patches
+            "weights": {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1},
+        },
+        "train": {
+            "epochs": 60,
+            "optimizer": "adam",
+            "alternating": False,  # True: the mask generator steps alone in a second pass, as DPM
+            "lr": 5e-6,  # of the image tower
+            "module_lr": 3.5e-4,  # of mask generator, prototypes, neck and camera embedding
+            "bias_lr_factor": 2.0,
+            "weight_decay": 1e-4,
+            "warmup_epochs": 0,
+            "warmup_factor": 0.1,
+            "steps": [20, 40],
+            "gamma": 0.1,
+            "scale": 30.0,
+            "angular_margin": 0.5,  # radians
+            "margin": 0.3,  # of the triplet loss; null: soft margin
+            "label_smoothing": 0.1,  # of loss_id and loss_coarse
+            "coarse_epochs": None,  # loss_coarse acts up to this epoch; null: always
+            # lambda1 is the weight of loss_mask, lambda2 that of loss_hem
+            "weights": {"loss_coarse": 1.0, "loss_id": 1.0, "loss_mask": 1.0, "loss_tri": 1.0, "loss_hem": 0.1},
+        },
+    }
+    nullable = ("train.margin", "train.coarse_epochs", "saliency.stride", "transfer.alpha2_abs")
+    backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
+
+    @staticmethod
+    def stage_names(options) -> list[str]:
+        """The stages `options` asks for, in order."""
+        return (["semantic"] if options.prompts else []) + (["saliency"] if options.spt else []) + ["train"]
+
+    @staticmethod
+    def check(cfg) -> None:
+        """Raise ConfigError for values the stages cannot use."""
+        if cfg.backbone.name not in DPMpp.backbones.values():
+            known = ", ".join(DPMpp.backbones.values())
+            raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, and dpmpp works on {known}")
+        o = cfg.method
+        for key, allowed in CHOICES.items():
+            if o[key] not in allowed:
+                raise ConfigError(f"method.{key} is {o[key]!r}; there are: {', '.join(allowed)}")
+        if o.prototypes == "text" and not o.prompts:
+            raise ConfigError("method.prototypes is 'text', which needs method.prompts True to learn them")
+        if o.prompts:
+            parse_template(o.template, "XY")
+        check_mask(o.mask)
+        check_transfer(o.transfer, "method.transfer")
+        check_start(o.start, o.earlier, DPMpp.stage_names(o))
+
+    def __init__(self, cfg, num_classes: int, num_cameras: int):
+        super().__init__()
+        self.options = o = cfg.method
+        self.weights_source, self.num_classes, self.earlier = cfg.backbone.weights, num_classes, None
+        self.backbone = build_backbone(cfg, num_cameras, sie_scope=o.sie_scope)
+        _, width, projected = self.backbone.widths
+        widths = {"feature": width, "projected": projected, "both": width + projected}
+        generator = None
+        if o.mask != "none":
+            out = projected if o.prototypes == "text" else widths[o.space]
+            grid, depth = self.backbone.grid, self.backbone.depth
+            generator = MaskGenerator(width, o.mask_levels, out, grid, depth, o.mask_pool)
+        self.metric = MaskedMetric(widths[o.space], num_classes, generator, o.mask, o.train, o.hem)
+        self.coarse = IgnoringCrossEntropy(o.train.label_smoothing)
+        if o.prompts:
+            self.text = build_text_tower(self.backbone.arch)
+            self.prompts = IdentityPrompts(self.text.width, num_classes, o.template)
+            # [num_classes, E]: coarse prototypes T, fixed in the stage train and computed at its start
+            self.register_buffer("text_features", torch.empty(0), persistent=False)
+        if o.spt:
+            backbone = build_backbone(cfg, 0, stride=o.saliency.stride)
+            self.saliency = SaliencyNet(backbone, num_classes, o.saliency.levels, "method.saliency.levels")
+            self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, o.transfer)
+
+    def load_pretrained(self) -> None:
+        o = self.options
+        text, prompts = (self.text, [self.prompts]) if o.prompts else (None, [])
+        load_clip(self.weights_source, self.backbone, text, prompts)
+        if o.spt:
+            load_initial(self.weights_source, self.saliency.backbone)
+        names = self.stage_names(o)
+        skipped = names[: names.index(o.start)] if o.start else []
+        if skipped:
+            left = {"semantic": ["prompts.", "text."], "saliency": ["saliency."]}
+            self.earlier = EarlierStages(o.earlier)
+            self.earlier.load(self, {name: left[name] for name in skipped})
+
+    def bound_to(self) -> dict[str, str]:
+        """The template: tokens learnt in one text mean nothing in another."""
+        return {"method.template": self.prompts.text} if self.options.prompts else {}
+
+    # ------------------------------------------------------------------ training
+
+    def stages(self) -> list[Stage]:
+        made = {"semantic": self._semantic_stage, "saliency": self._saliency_stage, "train": self._train_stage}
+        names = self.stage_names(self.options)
+        start = names.index(self.options.start) if self.options.start else 0
+        stages = [made[name]() for name in names[start:]]
+        stages[0].prepare = self._checked(stages[0].prepare)
+        return stages
+
+    def _checked(self, prepare):
+        """`prepare`, after a look whether an earlier run's results belong to the same data."""
+
+        def checked(data, device: torch.device) -> None:
+            if self.earlier is not None:
+                self.earlier.check_data(data)
+            prepare(data, device)
+
+        return checked
+
+    def _semantic_stage(self) -> Stage:
+        o, pairs = self.options.semantic, [Pair(self._encode_prompts)]
+        return prompt_alignment(self._encode_images, pairs, r"prompts\.(context|others)", o, name="semantic")
+
+    def _encode_images(self, images: Tensor) -> Tensor:
+        return self.backbone(images).projected  # [B, E]; no camera, as CLIP-ReID caches them
+
+    def _encode_prompts(self, labels: Tensor) -> Tensor:
+        return self.text(self.prompts(labels), self.prompts.eot)  # [B, E]
+
+    def _saliency_stage(self) -> Stage:
+        o = self.options.saliency
+        trained = r"saliency\.(backbone|neck)\.(?!norm\.bias|visual\.proj\Z).*"
+        decision = [Group(r"saliency\.decision\..*", o.decision_lr, o.weight_decay, lambda epoch: 1.0)]
+        return saliency_stage(
+            self.saliency,
+            o,
+            with_biases(trained, o.lr, o.bias_lr_factor, o.weight_decay),
+            schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
+            optimizer=optimiser(o.optimizer),
+            companions=[Companion(decision, optimiser("sgd"))],
+        )
+
+    def _train_stage(self) -> Stage:
+        o = self.options.train
+        rest = (o.bias_lr_factor, o.weight_decay)
+        # the projection has no part in the losses if nothing is compared in the space of the texts
+        tower = r"backbone\.visual\..*" if self._is_projected else r"backbone\.visual\.(?!proj\Z).*"
+        groups, companions = [Group(r"metric\.neck\.(?!norm\.bias).*", o.module_lr, o.weight_decay)], []
+        if self.backbone.camera_embedding is not None:
+            groups.append(Group(r"backbone\.camera_embedding", o.module_lr, o.weight_decay))
+        groups += with_biases(tower, o.lr, *rest)
+        if self.metric.generator is not None:
+            masks = with_biases(r"metric\.generator\..*", o.module_lr, *rest)
+            companions = [Companion(masks, optimiser(o.optimizer), own_pass=True)] if o.alternating else []
+            groups += [] if o.alternating else masks
+        names = (["loss_coarse"] if self.options.prompts else []) + self.metric.names
+        return Stage(
+            name="train",
+            epochs=o.epochs,
+            groups=groups,
+            losses=self._losses,
+            weights={name: o.weights[name] for name in names},
+            schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
+            optimizer=optimiser(o.optimizer),
+            companions=companions,
+            prepare=self._fix_text_features if self.options.prompts else lambda data, device: None,
+        )
+
+    @property
+    def _is_projected(self) -> bool:
+        o = self.options
+        return o.prompts or o.space != "feature" or o.triplet_on == "all"
+
+    @torch.no_grad()
+    def _fix_text_features(self, data, device: torch.device) -> None:
+        labels = torch.arange(self.num_classes, device=device)
+        self.text_features = torch.cat([self._encode_prompts(chunk).float() for chunk in labels.split(64)])  # [C, E]
+
+    def _losses(self, batch: dict) -> dict[str, Tensor]:
+        o, labels = self.options, batch["pid"]
+        transfer = transfer_once(batch, self.transfer.plan if o.spt else None)
+        seen = self.backbone(
+            batch["img"],
+            batch["camid"],
+            blocks=self.metric.levels,
+            class_scores=self.metric.hem,
+            change=transfer and transfer.change(self.backbone.grid),
+        )
+        found = self.metric.losses(
+            self._feature(seen),
+            seen,
+            labels,
+            transfer,
+            triplet_on=(seen.last, seen.feature, seen.projected) if o.triplet_on == "all" else (),
+            matched=(seen.projected, self.text_features) if o.prototypes == "text" else None,
+        )
+        if o.prompts:
+            acts = o.train.coarse_epochs is None or batch["epoch"] <= o.train.coarse_epochs
+            logits = seen.projected.float() @ self.text_features.T  # [B, C], raw dot products
+            ignored = None if transfer is None else transfer.ignored(labels)
+            found["loss_coarse"] = self.coarse(logits, labels, ignored) * float(acts)
+        return found
+
+    def _feature(self, seen: VisionFeatures) -> Tensor:
+        """The feature of `method.space`, [B, d]."""
+        if self.options.space == "both":
+            return torch.cat([seen.feature, seen.projected], dim=1)
+        return seen.feature if self.options.space == "feature" else seen.projected
+
+    def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits of the prototypes [B, C] and the feature [B, d]."""
+        feature = self._feature(self.backbone(images, camids))
+        return [self.metric.neck(feature)[1]], [feature]
+
+    # ------------------------------------------------------------------ testing
+
+    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """The feature before the neck [B, d] and its mask [B, d]."""
+        seen = self.backbone(images, camids, blocks=self.metric.levels)
+        vector = seen.projected if self.options.prototypes == "text" else self._feature(seen)
+        return self.metric.embedding(vector, seen)
+
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
+        return self.metric.distances(query, gallery)

@@ -1,0 +1,27 @@
+"""Parameter groups in which biases learn at another rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from occplug.method import Group
+
+__all__ = ["with_biases"]
+
+
+def with_biases(
+    pattern: str,
+    lr: float,
+    bias_lr_factor: float,
+    weight_decay: float,
+    schedule: Callable[[float], Callable[[int], float]] | None = None,
+) -> list[Group]:
+    """Two groups of what `pattern` matches: parameters with "bias" anywhere in their name, and the others.
+
+    Args:
+        pattern: matched against whole parameter names; must match some of both kinds.
+        bias_lr_factor: on `lr`, for the biases.
+        schedule: base rate -> the group's own schedule; None: the stage's.
+    """
+    rates = ((rf"(?=(?:{pattern})\Z).*bias.*", lr * bias_lr_factor), (pattern, lr))
+    return [Group(which, rate, weight_decay, schedule and schedule(rate)) for which, rate in rates]

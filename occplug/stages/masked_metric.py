@@ -1,0 +1,116 @@
+"""Masked prototype learning: what DPM and DPM++ train on a backbone's feature, and how they compare images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from occplug.backbones import VisionFeatures
+from occplug.embedding import Embedding
+from occplug.errors import ConfigError
+from occplug.evaluation import MASK_PLACES, cosine_distance, masked_cosine, masked_distance
+from occplug.heads import BNNeck, MaskGenerator
+from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity, IgnoringCrossEntropy
+from occplug.stages.patch_transfer import Transfer
+
+__all__ = ["MaskedMetric", "check_mask", "transfer_once"]
+
+
+def check_mask(place: str) -> None:
+    """Raise ConfigError if `method.mask` is neither none nor a place of the mask."""
+    if place not in ("none", *MASK_PLACES):
+        raise ConfigError(f"method.mask is {place!r}; there are: none, {', '.join(MASK_PLACES)}")
+
+
+class MaskedMetric(nn.Module):
+    r"""Prototypes W, a mask over their dimensions for each image, and the losses on both.
+
+    DPM (arXiv 2207.09046) and DPM++ (arXiv 2605.06637), eq. 8-10 and 14-21, with f a feature, n = BN(f):
+
+        loss_id    CE(n W^T)
+        loss_mask  angular-margin CE of the masked cosines of n and W
+        loss_tri   batch-hard triplet on f
+        loss_hem   diversity of the last block's heads
+
+    Args:
+        width: d of f; W starts Xavier-uniform [num_classes, d].
+        num_classes: training identities.
+        generator: of the masks, or None for none (then no loss_mask).
+        place: where the mask acts, see :func:`masked_cosine`.
+        options: config node with scale, angular_margin, margin (of the triplet; None: soft), label_smoothing (of
+            loss_id; never of loss_mask).
+        hem: with loss_hem.
+    """
+
+    def __init__(self, width: int, num_classes: int, generator: MaskGenerator | None, place: str, options, hem: bool):
+        super().__init__()
+        self.neck = BNNeck(width, num_classes)
+        nn.init.xavier_uniform_(self.neck.classifier.weight)
+        self.generator, self.place, self.hem = generator, place, hem
+        self.identity = IgnoringCrossEntropy(options.label_smoothing)
+        self.margin = AngularMargin(options.scale, options.angular_margin)
+        self.triplet = BatchHardTriplet(options.margin)
+        self.diversity = HeadDiversity()
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Blocks whose output the masks need."""
+        return () if self.generator is None else self.generator.levels
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the losses."""
+        masked = [] if self.generator is None else ["loss_mask"]
+        return ["loss_id", "loss_tri", *masked, *(["loss_hem"] if self.hem else [])]
+
+    def losses(
+        self,
+        feature: Tensor,
+        seen: VisionFeatures,
+        labels: Tensor,
+        transfer: Transfer | None = None,
+        triplet_on: tuple[Tensor, ...] = (),
+        matched: tuple[Tensor, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Unweighted losses of B images.
+
+        Args:
+            feature: f [B, d].
+            seen: the backbone's answer with blocks `levels`, and class scores for loss_hem.
+            transfer: what was mixed into the images.
+            triplet_on: features of the triplet loss, which is summed over them; f alone if empty.
+            matched: [B, e] and [C, e], what is masked and matched in place of n and W.
+        """
+        normalised, logits = self.neck(feature)
+        ignored = None if transfer is None else transfer.ignored(labels)
+        ineligible = None if transfer is None else transfer.ineligible(labels)
+        found = {
+            "loss_id": self.identity(logits, labels, ignored),
+            "loss_tri": sum(self.triplet(f, labels, ineligible) for f in triplet_on or (feature,)),
+        }
+        if self.generator is not None:
+            vectors, prototypes = matched or (normalised, self.neck.classifier.weight)
+            cosine = masked_cosine(vectors, self.generator(seen.blocks), prototypes, self.place)
+            found["loss_mask"] = self.margin(cosine, labels, ignored)
+        if self.hem:
+            found["loss_hem"] = self.diversity(seen.class_scores)
+        return found
+
+    def embedding(self, vector: Tensor, seen: VisionFeatures) -> Embedding:
+        """`vector` [B, e] with its mask; the feature before the neck is tested, though the one after it is trained."""
+        mask = None if self.generator is None else self.generator(seen.blocks).float()
+        return Embedding(vector.float(), mask=mask)
+
+    def distances(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """[Q, G]: angles in radians under the *query's* masks; without masks the cosine distance."""
+        if self.generator is None:
+            return cosine_distance(query.vector, gallery.vector)
+        return masked_distance(query.vector, query.mask, gallery.vector, self.place)
+
+
+def transfer_once(batch: dict, plan: Callable[[Tensor], Transfer | None] | None) -> Transfer | None:
+    """The batch's transfer, planned at its first pass: an alternating second pass sees the same images."""
+    if "transfer" not in batch:
+        batch["transfer"] = plan(batch["img"]) if plan is not None else None
+    return batch["transfer"]

@@ -1,0 +1,226 @@
+"""Saliency-guided patch transfer (SPT): occluded samples from the images of one batch, on embedded patches.
+
+SPT (AAAI 2024) and DPM++ (arXiv 2605.06637), eq. 5-7. The target's person is put into a candidate's surroundings: where
+the candidate shows its person the target's patches stay, and everything else is the candidate's background and
+occluders. Any method whose backbone is a :class:`TransformerTower` can switch it on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from occplug.errors import ConfigError
+
+__all__ = ["DEFAULTS", "NULLABLE", "PatchTransfer", "Transfer", "check_transfer", "choose_candidates", "rolled_overlap"]
+
+log = logging.getLogger(__name__)
+
+# The keys of a method that switches it on
+DEFAULTS = {
+    "p_mix": 0.5,  # probability of a sample to be mixed; the released default of 0 never mixes
+    "select": "oiou",  # candidate by overlap of the masks, or random
+    "roll": True,  # rank by the overlap with the target's mask rolled horizontally
+    "rank": "flat",  # list over shifts and candidates (official code), or per_candidate (best shift of each)
+    "alpha1": 0.7,  # least overlap of the unrolled masks
+    "alpha2": 0.1,  # share of the batch whose ranks are candidates
+    "alpha2_abs": None,  # least overlap of the rolled masks; null: none
+    "threshold": 0.5,  # saliency from which a patch shows the person
+    "ignore": True,  # the candidate's identity is neither a class nor a negative for the mixed sample
+    "ignore_pairs": "anchor",  # triplets: mixed sample as anchor (official matrix), or symmetric
+}
+NULLABLE = ("alpha2_abs",)
+CHOICES = {"select": ("oiou", "random"), "rank": ("flat", "per_candidate"), "ignore_pairs": ("anchor", "symmetric")}
+SHARES = ("p_mix", "alpha1", "alpha2", "alpha2_abs", "threshold")
+
+
+def check_transfer(options, section: str) -> None:
+    """Raise ConfigError for values of the node `section` that mean nothing."""
+    for key, allowed in CHOICES.items():
+        if options[key] not in allowed:
+            raise ConfigError(f"{section}.{key} is {options[key]!r}; there are: {', '.join(allowed)}")
+    for key in SHARES:
+        if options[key] is not None and not 0 <= options[key] <= 1:
+            raise ConfigError(f"{section}.{key} is {options[key]}; it must be from 0 to 1")
+
+
+# ---------------------------------------------------------------------- selection
+
+
+def rolled_overlap(masks: Tensor) -> Tensor:
+    """O[r, i, j] = |roll_r(M_i) and M_j| / |M_j| (OIoU, eq. 6) for all horizontal shifts r, with wrap-around.
+
+    Args:
+        masks: [B, H, W] bool.
+
+    Returns: [W, B, B] float32, 0 where M_j is empty; shift 0 is eq. 6 itself.
+    """
+    flat = masks.flatten(1).float()  # [B, N]
+    shifts = range(masks.shape[2])
+    rolled = torch.stack([masks.roll(shift, dims=2).flatten(1).float() for shift in shifts])  # [W, B, N]
+    return (rolled @ flat.T) / flat.sum(dim=1).clamp(min=1)
+
+
+def choose_candidates(masks: Tensor, options) -> Tensor:
+    """A candidate j for each target i, or -1 where none qualifies.
+
+    "flat", as the official code: the entries O[r, i, j] of a target are ranked over shifts and candidates together;
+    among ranks 1 to k - 1, k = int(alpha2 B) but at least 2, one with j != i and O[0, i, j] > alpha1 is drawn, all
+    alike. (The official code draws ranks until one qualifies, at most 100 times.) "per_candidate", as the paper's
+    words: the candidates are ranked by their best shift, and the first ceil(alpha2 (B - 1)) that qualify are drawn
+    from. Images whose mask is empty or full are no candidates. Draws come from torch's CPU generator.
+
+    Args:
+        masks: [B, H, W] bool.
+        options: node with the keys of DEFAULTS.
+
+    Returns: [B] int64.
+    """
+    count = len(masks)
+    others = ~torch.eye(count, dtype=torch.bool, device=masks.device)
+    share = masks.flatten(1).float().mean(dim=1)
+    usable = (share > 0) & (share < 1)  # [B]
+    if options.select == "random":
+        return _draw(others & usable, torch.arange(count, device=masks.device).expand(count, -1))
+    overlap = rolled_overlap(masks) if options.roll else rolled_overlap(masks)[:1]  # [R, B, B]
+    unrolled = overlap[0]
+    allowed = others & usable & (unrolled > options.alpha1)  # [B, B]
+    if options.rank == "per_candidate":
+        best = overlap.amax(dim=0).masked_fill(~allowed, -1.0)
+        ranks = max(math.ceil(options.alpha2 * (count - 1) - 1e-9), 1)
+        scores, order = best.sort(dim=1, descending=True, stable=True)
+        scores, order = scores[:, :ranks], order[:, :ranks]
+    else:
+        listed = overlap.masked_fill(~usable, -1.0).transpose(0, 1).flatten(1)  # [B, R * B], index r * B + j
+        scores, order = listed.sort(dim=1, descending=True, stable=True)
+        ranks = max(int(options.alpha2 * count), 2)
+        scores, order = scores[:, 1:ranks], order[:, 1:ranks] % count
+    qualified = allowed.gather(1, order) & (scores >= 0)
+    if options.alpha2_abs is not None:
+        qualified &= scores > options.alpha2_abs
+    return _draw(qualified, order)
+
+
+def _draw(qualified: Tensor, values: Tensor) -> Tensor:
+    """One of `values` [B, K] per row, all `qualified` ones alike; -1 where none is."""
+    if not qualified.shape[1]:
+        return torch.full((len(qualified),), -1, device=qualified.device)
+    keys = torch.rand(qualified.shape).to(qualified.device).masked_fill(~qualified, -1.0)
+    best, place = keys.max(dim=1)
+    return torch.where(best >= 0, values.gather(1, place[:, None])[:, 0], -1)
+
+
+# ---------------------------------------------------------------------- mixing
+
+
+@dataclass
+class Transfer:
+    """What is mixed into each of B samples.
+
+    Args:
+        source: [B] index of the candidate, the sample's own where it stays as it is.
+        mask: [B, H, W] bool, the *candidate's* person mask; all True where the sample stays as it is.
+        options: node with the keys of DEFAULTS.
+    """
+
+    source: Tensor
+    mask: Tensor
+    options: object
+
+    @property
+    def mixed(self) -> Tensor:
+        """[B] bool."""
+        return self.source != torch.arange(len(self.source), device=self.source.device)
+
+    def on_grid(self, grid: tuple[int, int]) -> Tensor:
+        """`mask` on another grid of patches, [B, h * w] bool: nearest, source index floor(dst n_src / n_dst)."""
+        rows, columns = (
+            torch.arange(new, device=self.mask.device) * old // new for new, old in zip(grid, self.mask.shape[1:])
+        )
+        return self.mask[:, rows][:, :, columns].flatten(1)
+
+    def change(self, grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+        """A function of embedded patches [B, N, C] of `grid`: M_j E(x_i) + (1 - M_j) E(x_j), eq. 7.
+
+        Both terms are the unmixed patches: mixing is not cumulative.
+        """
+        own = self.on_grid(grid)[:, :, None]
+        return lambda patches: torch.where(own, patches, patches[self.source])
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """The mix in pixel space, to look at: images [B, 3, h, w] with each cell of `mask` from one of the two.
+
+        Where patches do not overlap and the grids are the same, its patches are those of :meth:`change`.
+        """
+        own = self.on_grid(tuple(images.shape[2:])).unflatten(1, images.shape[2:])
+        return torch.where(own[:, None], images, images[self.source])
+
+    def ignored(self, labels: Tensor) -> Tensor:
+        """[B] class that sample i must not be compared with, the candidate's; -1 where there is none."""
+        other = labels[self.source]
+        return torch.where(other != labels, other, -1) if self.options.ignore else torch.full_like(labels, -1)
+
+    def ineligible(self, labels: Tensor) -> Tensor:
+        """[B, B] bool: image j may not be a negative of anchor i, because it shows the person mixed into i.
+
+        With `ignore_pairs: symmetric` a mixed image is no negative of that person's images either.
+        """
+        pairs = labels[None, :] == self.ignored(labels)[:, None]
+        return pairs | pairs.T if self.options.ignore_pairs == "symmetric" else pairs
+
+
+class PatchTransfer:
+    """Decides for each batch which samples are mixed with what, and counts.
+
+    Args:
+        saliency: images [B, 3, H, W] -> saliency [B, h * w], called without gradient.
+        grid: (h, w) of the saliency.
+        options: node with the keys of DEFAULTS.
+
+    Attributes:
+        counts: samples seen, drawn for mixing, and left unmixed because no candidate qualified.
+    """
+
+    def __init__(self, saliency: Callable[[Tensor], Tensor], grid: tuple[int, int], options):
+        self.saliency, self.grid, self.options = saliency, grid, options
+        self.counts = {"seen": 0, "drawn": 0, "no_candidate": 0}
+        self._warned = False
+
+    @torch.no_grad()
+    def plan(self, images: Tensor) -> Transfer | None:
+        """What to mix into the batch; None if nothing is mixed. Draws come from torch's CPU generator."""
+        count = len(images)
+        drawn = (torch.rand(count) < self.options.p_mix).to(images.device)
+        self.counts["seen"] += count
+        if not drawn.any():
+            return None
+        masks = self.masks(images)
+        return self._mixed(masks, drawn, choose_candidates(masks, self.options))
+
+    def masks(self, images: Tensor) -> Tensor:
+        """[B, h, w] bool, True where a patch shows the person."""
+        return (self.saliency(images) >= self.options.threshold).unflatten(1, self.grid)
+
+    def _mixed(self, masks: Tensor, drawn: Tensor, candidates: Tensor) -> Transfer | None:
+        use = drawn & (candidates >= 0)
+        without = int((drawn & (candidates < 0)).sum())
+        self.counts["drawn"] += int(drawn.sum())
+        self.counts["no_candidate"] += without
+        if without == int(drawn.sum()) and not self._warned:
+            self._warned = True
+            log.warning(
+                "patch transfer: none of the %d samples drawn in a batch of %d has a candidate, so they train unmixed; "
+                "a larger train.batch_size or lower alpha1 gives more (this is said once, and counted)",
+                without,
+                len(masks),
+            )
+        if not use.any():
+            return None
+        own = torch.arange(len(masks), device=masks.device)
+        source = torch.where(use, candidates, own)
+        return Transfer(source, masks[source] | ~use[:, None, None], self.options)

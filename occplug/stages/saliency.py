@@ -1,0 +1,67 @@
+"""The stage that trains salient patch selection (SPS), before its masks are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from occplug.heads import SaliencyNet
+from occplug.losses import BatchHardTriplet, Budget
+from occplug.method import Companion, Group, Stage
+
+__all__ = ["saliency_losses", "saliency_stage"]
+
+
+def saliency_losses(net: SaliencyNet, images: Tensor, labels: Tensor, ratio: float) -> dict[str, Tensor]:
+    r"""Unweighted terms of eq. 23 of DPM++ (arXiv 2605.06637), as in SPT's official code.
+
+        loss_id      CE of the plain image        loss_keep    CE of the image with patches times s
+        loss_tri     soft-margin triplet on the plain image's feature before the neck
+        loss_budget  (mean of s over the batch - ratio)^2
+        loss_orth    sum over batch and classes of softmax(plain) softmax(image with patches times 1 - s)
+
+    The paper names only identity, metric and budget terms; loss_orth is the code's.
+    """
+    feature, plain, saliency, kept, dropped = net(images)
+    return {
+        "loss_id": F.cross_entropy(plain.float(), labels),
+        "loss_keep": F.cross_entropy(kept.float(), labels),
+        "loss_tri": BatchHardTriplet(None)(feature, labels),
+        "loss_budget": Budget(ratio)(saliency),
+        "loss_orth": (plain.float().softmax(dim=1) * dropped.float().softmax(dim=1)).sum(),
+    }
+
+
+def saliency_stage(
+    net: SaliencyNet,
+    options,
+    groups: list[Group],
+    schedule: Callable,
+    optimizer: Callable,
+    companions: list[Companion] = (),
+    name: str = "saliency",
+) -> Stage:
+    """The stage that trains `net` on the identity batches.
+
+    Args:
+        options: config node with epochs, ratio, weights.
+        groups, schedule, optimizer, companions: as :class:`Stage`'s.
+    """
+    names = [key for key, weight in options.weights.items() if weight or key != "loss_orth"]
+
+    def losses(batch: dict) -> dict[str, Tensor]:
+        found = saliency_losses(net, batch["img"], batch["pid"], options.ratio)
+        return {key: found[key] for key in names}
+
+    return Stage(
+        name=name,
+        epochs=options.epochs,
+        groups=groups,
+        losses=losses,
+        weights={key: options.weights[key] for key in names},
+        schedule=schedule,
+        optimizer=optimizer,
+        companions=list(companions),
+    )

@@ -1,0 +1,107 @@
+"""The mask report: its figures on masks made by hand, a run on SynthOcc tiny, and mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from occplug import build_method
+from occplug.cli import main, mask_report
+from occplug.config import default_config, save_config
+from occplug.engine import save_checkpoint
+
+
+def test_mask_figures_find_the_dimension_that_follows_a_part():
+    draw = np.random.default_rng(2)
+    head, visible = draw.random(60), draw.random(60)
+    masks = draw.random((60, 8)).astype(np.float32)
+    masks[:, 3] = 0.5 - 0.3 * head
+    masks += visible[:, None].astype(np.float32)
+    masks[:, 3] -= visible
+    told = mask_report.mask_figures(masks, visible, {"head": head, "feet": np.ones(60)})
+    assert told["mean_with_visibility"]["pearson"] == pytest.approx(np.corrcoef(masks.mean(1), visible)[0, 1], abs=1e-6)
+    assert told["mean_with_visibility"]["spearman"] > 0.8
+    assert told["strongest_dimension"]["head"]["abs_pearson"] == pytest.approx(1, abs=1e-4)  # negative, so the size
+    assert told["strongest_dimension"]["head"]["chance"] < 0.5
+    assert told["strongest_dimension"]["feet"] == {"abs_pearson": None, "chance": None}
+
+
+def test_saliency_figures_by_hand():
+    person, occluder = np.zeros((2, 2, 4), bool), np.zeros((2, 2, 4), bool)
+    person[0, :, :2] = person[1, 0] = True
+    occluder[0, :, 2] = True  # the second image has none
+    saliency = np.full((2, 2, 4), 0.2)
+    saliency[0, :, 1:3] = 0.8
+    saliency[1, 0] = 0.6
+    told = mask_report.saliency_figures(saliency, saliency >= 0.5, person, occluder)
+    assert told["salient_share"] == 8 / 16
+    assert told["iou_person"] == pytest.approx((2 / 6 + 1) / 2)
+    assert told["iou_person_of_all"] == pytest.approx((4 / 8 + 4 / 8) / 2)
+    assert told["iou_occluder"] == 2 / 4 and told["iou_occluder_of_all"] == 2 / 8
+    assert told["mean_saliency"] == pytest.approx(
+        {"person": (2 * 0.2 + 2 * 0.8 + 4 * 0.6) / 8, "occluder": 0.8, "background": 0.2}
+    )
+
+
+def test_twin_figures_by_hand():
+    twins = np.full((3, 2), 0.5)
+    masks = twins + np.array([[0.1, -0.1], [0.0, 0.4], [-0.3, 0.3]])
+    told = mask_report.twin_figures(masks, twins, np.array([0.9, 0.8, 0.7]))
+    assert told["mean_change"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+    assert told["change_with_occluded_share"] == pytest.approx({"pearson": 1, "spearman": 1})
+
+
+def test_a_mask_file_is_read_at_the_size_of_the_images(tmp_path):
+    codes = np.zeros((4, 2), np.uint8)
+    codes[1, 0] = 15
+    Image.fromarray(codes).save(tmp_path / "m.png")
+    found = mask_report._picture(tmp_path / "m.png", (8, 4))
+    assert found.dtype == bool and found.sum() == 4 and found[2:4, :2].all()
+    Image.fromarray(codes > 0).save(tmp_path / "b.png")
+    assert np.array_equal(mask_report._picture(tmp_path / "b.png", (4, 2)), codes > 0)
+    assert not mask_report._picture(None, (4, 2)).any()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+def arguments(root, folder, name="dpmpp", *options):
+    opts = ["backbone.weights", "none", "data.workers", 0, "data.sources", ["synthocc"], "data.targets", ["synthocc"]]
+    opts += ["synthocc.size", "tiny", "data.root", str(root), *options]
+    cfg = default_config(name, "clip_vit_tiny", opts)
+    save_config(cfg, folder / "c.yaml")
+    torch.manual_seed(2)
+    method = build_method(cfg, 20, 4)
+    if name.startswith("dpm"):
+        torch.nn.init.normal_(method.metric.generator.linear.weight, std=0.01)
+    state = {"state_dict": method.state_dict(), "pids": list(range(20)), "cameras": list(range(4))}
+    save_checkpoint(state, folder / "w.pth")
+    given = ["--config-file", folder / "c.yaml", "--weights", folder / "w.pth", "--output", folder / "r.json"]
+    return ["mask-report", *map(str, given)]
+
+
+def test_the_report_has_both_query_sets_and_their_twins(root, tmp_path, capsys):
+    assert main(arguments(root, tmp_path)) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    printed = capsys.readouterr().out
+    assert json.loads(printed[printed.index("\n{\n") + 1 if not printed.startswith("{") else 0 :]) == report
+    occluded, whole = report["sets"]["query"], report["sets"]["query_holistic"]
+    assert occluded["images"] == whole["images"] > 0
+    assert 0 < occluded["prototype_mask"]["mean_with_visibility"]["pearson"] ** 2 <= 1
+    assert whole["prototype_mask"]["mean_with_visibility"]["pearson"] is None  # all of them are seen in full
+    assert set(occluded["prototype_mask"]["strongest_dimension"]) >= {"person", "head", "torso"}
+    assert occluded["saliency"]["iou_occluder"] is not None and whole["saliency"]["iou_occluder"] is None
+    assert 0.05 < occluded["saliency"]["iou_person_of_all"] < whole["saliency"]["iou_person_of_all"] < 0.6
+    assert report["twins"]["mean_change"] > 0
+
+
+def test_mistakes_are_named(root, tmp_path, capsys):
+    assert main([*arguments(root, tmp_path), "-t", "market1501"]) == 2
+    assert "data.targets has market1501; true masks are known of synthocc alone" in capsys.readouterr().err
+    assert main(arguments(root, tmp_path, "clip_reid")) == 2
+    assert "clip_reid has neither prototype masks nor patch transfer here; dpm and dpmpp" in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()

@@ -1,0 +1,285 @@
+"""DPM: its weighted sum, alternating updates, masks at the start, hand-over from the saliency stage."""
+
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from occplug.engine import MethodEngine, seed_everything
+from occplug.errors import CheckpointError, ConfigError
+from occplug.evaluation import masked_distance
+from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity
+from tests.methods.dpm_common import Data, batch, config, stage, tiny, trained, wake_mask
+
+
+def engine(tmp_path, cfg, method, data=None):
+    seed_everything(2)
+    return MethodEngine(cfg, data or Data(), method, tmp_path, torch.device("cpu"))
+
+
+def test_the_losses_and_weights_are_those_of_the_official_code():
+    method = tiny("dpm").eval()
+    wake_mask(method)
+    train, b = stage(method, "train"), batch()
+    found = train.losses(b)
+    seen = method.backbone(b["img"], b["camid"], blocks=[1, 2, 5, 6], class_scores=True)
+    f, y = seen.feature, b["pid"]
+    n = f / math.sqrt(1 + 1e-5)  # batch norm at its initial statistics
+    w, m = method.metric.neck.classifier.weight, method.metric.generator(seen.blocks)
+    cosine = torch.stack([torch.stack([F.normalize(n[i], dim=0) @ F.normalize(m[i] * w[c], dim=0) for c in range(5)])
+                          for i in range(8)])  # fmt: skip
+    expected = {
+        "loss_id": F.cross_entropy(n @ w.T, y),
+        "loss_mask": AngularMargin(30.0, 0.5)(cosine, y),
+        "loss_tri": BatchHardTriplet(None)(f, y),
+        "loss_hem": HeadDiversity()(seen.class_scores),
+    }
+    assert {k: v.item() for k, v in found.items()} == pytest.approx(
+        {k: v.item() for k, v in expected.items()}, rel=1e-4
+    )
+    assert train.weights == {"loss_id": 0.5, "loss_mask": 0.5, "loss_tri": 1.0, "loss_hem": 0.1}
+    assert method.metric.neck.classifier.weight.abs().max() <= math.sqrt(6 / (5 + 128)) + 1e-6  # Xavier
+
+
+def test_masks_are_one_half_at_the_start_and_then_ranks_are_the_plain_cosines():
+    method = tiny("dpm")
+    b = batch()
+    embedding = method.embed(b["img"])
+    assert torch.equal(embedding.mask, torch.full((8, 128), 0.5))
+    found = method.matcher(embedding[:3], embedding)
+    cosine = F.normalize(embedding.vector[:3]) @ F.normalize(embedding.vector).T
+    torch.testing.assert_close(found.cos(), cosine.clamp(-1 + 1e-5, 1 - 1e-5), atol=1e-5, rtol=0)
+    wake_mask(method)
+    embedding = method.embed(b["img"])
+    expected = masked_distance(embedding.vector[:3], embedding.mask[:3], embedding.vector)
+    assert torch.equal(method.matcher(embedding[:3], embedding), expected)
+    feature = method.eval().backbone(b["img"]).feature  # before the neck
+    torch.testing.assert_close(embedding.vector, feature, atol=1e-5, rtol=0)
+
+
+def test_the_baseline_has_no_mask_and_the_cosine_distance():
+    method = tiny("dpm", "method.mask", "none", "method.hem", False)
+    train = stage(method, "train")
+    assert set(train.losses(batch())) == {"loss_id", "loss_tri"} == set(train.weights) and train.companions == []
+    embedding = method.embed(batch()["img"])
+    assert embedding.mask is None
+    expected = 1 - F.normalize(embedding.vector) @ F.normalize(embedding.vector).T
+    torch.testing.assert_close(method.matcher(embedding, embedding), expected.clamp(min=0), atol=1e-5, rtol=0)
+
+
+def test_rates_and_schedules_of_the_alternating_optimisers():
+    method = tiny("dpm", "backbone.sie_camera", True)
+    train = stage(method, "train")
+    rates = trained(method, train)
+    assert all(rate == (0.016 if "bias" in name else 0.008) for name, rate in rates.items())
+    frozen = {name for name, p in method.named_parameters() if name not in rates}
+    assert frozen == {"metric.neck.norm.bias", "backbone.visual.proj"}
+    assert not any(re.fullmatch(g.pattern, "metric.generator.linear.weight") for g in train.groups)
+    (companion,) = train.companions
+    assert companion.own_pass and {g.schedule(e) for g in companion.groups for e in (1, 75, 150)} == {1.0}
+    for group, base in ((g, g.lr) for g in train.groups):
+        assert base * group.schedule(1) == pytest.approx(8e-5 + (base - 8e-5) / 5)
+        assert base * group.schedule(75) == pytest.approx(1.6e-5 + 0.5 * (base - 1.6e-5))
+        assert base * group.schedule(150) == pytest.approx(1.6e-5)
+
+
+def test_the_mask_generator_steps_alone_on_the_updated_weights(tmp_path):
+    """One batch through the engine equals two plain SGD steps, each on its own forward."""
+    options = ["method.train.epochs", 1, "method.train.warmup_epochs", 0]
+    cfg, method, twin = config("dpm", *options), tiny("dpm", *options), tiny("dpm", *options)
+    for m in (method, twin):
+        torch.manual_seed(8)
+        wake_mask(m)
+    data = Data()
+    data.train_loader = torch.utils.data.DataLoader(data.rows[:8], batch_size=8)
+    engine(tmp_path, cfg, method, data).run_stages()
+    train = stage(twin, "train")
+    trained(twin, train)  # freezes the rest
+    twin.train()
+    b = {**next(iter(data.train_loader)), "epoch": 1}
+    for is_mask in (False, True):
+        twin.zero_grad()
+        sum(train.weights[k] * v for k, v in train.losses(b).items()).backward()
+        with torch.no_grad():
+            for name, p in twin.named_parameters():
+                if p.grad is not None and (".generator." in name) == is_mask:
+                    factor = 1.0
+                    base = 0.016 if "bias" in name else 0.008
+                    if not is_mask:
+                        factor = next(g.schedule for g in train.groups if g.lr == base)(1)
+                    p -= base * factor * (p.grad + 1e-4 * p)
+    for (name, a), (_, c) in zip(method.state_dict().items(), twin.state_dict().items()):
+        torch.testing.assert_close(a, c, atol=2e-5, rtol=1e-3, msg=name)
+    assert method.metric.neck.norm.num_batches_tracked == 2  # statistics see each batch twice
+
+
+def test_joint_updates_are_a_switch():
+    method = tiny("dpm", "method.train.alternating", False)
+    train = stage(method, "train")
+    assert train.companions == [] and any(".generator." in name for name in trained(method, train))
+
+
+def snapshot(method):
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def changed(before, method):
+    return {name.split(".")[0] for name, value in method.state_dict().items() if not torch.equal(before[name], value)}
+
+
+SPT = ["method.spt", True, "method.saliency.epochs", 1, "method.train.epochs", 1]
+
+
+def test_each_stage_trains_its_own_part_and_leaves_the_rest(tmp_path):
+    cfg, method = config("dpm", *SPT), tiny("dpm", *SPT)
+    seen, before = [], snapshot(method)
+
+    class Spy(MethodEngine):
+        def run_stage(self, *args):
+            super().run_stage(*args)
+            seen.append((self.stage_name, changed(before, method)))
+            before.update(snapshot(method))
+
+    seed_everything(2)
+    Spy(cfg, Data(), method, tmp_path, torch.device("cpu")).run_stages()
+    assert seen == [("saliency", {"saliency"}), ("train", {"backbone", "metric"})]
+    assert method.transfer.counts["seen"] == 16, "each batch is planned once, though it passes twice"
+
+
+def test_a_mixed_batch_changes_the_images_and_ignores_the_candidates():
+    method = tiny("dpm", "method.spt", True, "method.transfer.p_mix", 1.0, "method.transfer.select", "random").eval()
+    train, b = stage(method, "train"), batch()
+    mixed = train.losses(b)
+    transfer = b["transfer"]
+    y = b["pid"]
+    patches = method.backbone.embed_patches(b["img"])
+    own = transfer.mask.flatten(1)
+    rows = [[patches[i if own[i, n] else transfer.source[i], n] for n in range(32)] for i in range(8)]
+    x = method.backbone.add_positions(torch.stack([torch.stack(row) for row in rows]), b["camid"])
+    f = method.backbone.visual.ln_post(method.backbone.run_blocks(x, 0, 6))[:, 0]
+    logits = f / math.sqrt(1 + 1e-5) @ method.metric.neck.classifier.weight.T
+    for i, j in enumerate(transfer.source.tolist()):
+        if y[j] != y[i]:
+            logits[i, y[j]] = float("-inf")
+    assert mixed["loss_id"].item() == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-4)
+    assert transfer.mixed.any() and all(v.isfinite() for v in mixed.values())
+
+
+def test_no_probability_equals_no_mixing():
+    b = batch()
+    without = stage(tiny("dpm").eval(), "train").losses(dict(b))
+    never = tiny("dpm", "method.spt", True, "method.transfer.p_mix", 0.0).eval()
+    never.load_state_dict(tiny("dpm").state_dict(), strict=False)
+    found = stage(never, "train").losses(dict(b))
+    assert all(torch.equal(found[k], without[k]) for k in without)
+
+
+def test_half_precision_with_a_loss_scale_steps_both_optimisers(tmp_path):
+    """What a GPU does with amp.dtype fp16, in bf16 on the CPU."""
+    method, before = tiny("dpm", *SPT), None
+    run = engine(tmp_path, config("dpm", *SPT), method)
+    run.amp_dtype, run.scaler = torch.bfloat16, torch.amp.GradScaler("cpu", init_scale=64.0)
+    before = snapshot(method)
+    run.run_stages()
+    after = method.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {"metric.generator.linear.weight", "metric.neck.classifier.weight", "saliency.decision.bias"} <= moved
+    assert all(value.isfinite().all() for value in after.values()) and run.scaler.get_scale() == 64.0
+
+
+# ---------------------------------------------------------------------- taking over the saliency stage
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("earlier")
+    engine(folder, config("dpm", *SPT), tiny("dpm", *SPT)).run_stages()
+    return folder / "checkpoints" / "saliency.pth"
+
+
+def later(earlier, *options):
+    return [*SPT, "method.start", "train", "method.earlier", str(earlier), *options]
+
+
+def test_the_saliency_of_an_earlier_run_is_taken_over(tmp_path, earlier):
+    options = later(earlier)
+    method = tiny("dpm", *options)
+    weights = torch.load(earlier, weights_only=True)["state_dict"]
+    own = {name: value for name, value in method.state_dict().items() if name.startswith("saliency.")}
+    assert own and all(torch.equal(weights[name], value) for name, value in own.items())
+    assert [s.name for s in method.stages()] == ["train"]
+    engine(tmp_path, config("dpm", *options), method).run_stages()
+
+
+def test_starting_late_without_the_earlier_stages_names_the_command():
+    with pytest.raises(ConfigError) as caught:
+        config("dpm", *SPT, "method.start", "train")
+    assert str(caught.value) == (
+        "method.start is 'train', but the results of saliency are not given: make them with `occplug train "
+        "--config-file CONFIG` (method.start empty) and set method.earlier to the checkpoints/saliency.pth of that run"
+    )
+    with pytest.raises(
+        ConfigError, match="method.start is 'stage3'; this configuration has the stages saliency, train"
+    ):
+        config("dpm", *SPT, "method.start", "stage3")
+
+
+def test_a_saliency_checkpoint_of_another_grid_is_refused(earlier):
+    with pytest.raises(CheckpointError) as caught:
+        tiny("dpm", *later(earlier, "method.saliency.stride", 4))
+    assert f"{earlier} does not fit the stage 'saliency': it was trained on another grid of patches" in str(
+        caught.value
+    )
+    assert "saliency.backbone.visual.positional_embedding is [33, 128] in the file and [106, 128] here" in str(
+        caught.value
+    )
+
+
+def test_a_saliency_checkpoint_of_another_data_set_is_refused(tmp_path, earlier):
+    with pytest.raises(CheckpointError, match="another number of identities"):
+        tiny("dpm", *later(earlier), classes=6)
+    for data, what in (
+        (Data(name="other"), r"another data set \(toy\), and this run trains on other"),
+        (Data(fingerprint="g"), "other files of toy"),
+        (Data(pids=(0, 1, 2, 3, 9)), "another data set"),
+    ):
+        with pytest.raises(CheckpointError, match=what):
+            engine(tmp_path, config("dpm", *later(earlier)), tiny("dpm", *later(earlier)), data).run_stages()
+
+
+def test_an_unfinished_saliency_stage_is_refused(tmp_path):
+    options = ["method.spt", True, "method.saliency.epochs", 2, "method.train.epochs", 1]
+
+    class Interrupted(MethodEngine):
+        def forward_backward(self, data):
+            if self.epoch == 1:
+                raise KeyboardInterrupt
+            return super().forward_backward(data)
+
+    cut = Interrupted(config("dpm", *options), Data(), tiny("dpm", *options), tmp_path, torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        cut.run_stages()
+    with pytest.raises(CheckpointError, match=r"the stage 'saliency' is not finished in it \(finished: none\)"):
+        tiny("dpm", *later(tmp_path / "checkpoints" / "last.pth"))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["method.mask", "both"], "method.mask is 'both'; there are: none, feat_pre"),
+        (["method.transfer.rank", "x"], "method.transfer.rank is 'x'"),
+        (["backbone.name", "clip_rn50"], "backbone.name is 'clip_rn50', and dpm works on vit_b16, clip_vit_tiny"),
+    ],
+)
+def test_wrong_keys_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        config("dpm", *options, "backbone.stride", 16 if "clip_rn50" in options else 8)
+
+
+def test_levels_outside_the_backbone_are_named():
+    with pytest.raises(ConfigError, match=r"method.mask_levels is \[2, 12\]; .* which has blocks 1 to 6"):
+        tiny("dpm", "method.mask_levels", [2, 12])
+    with pytest.raises(ConfigError, match=r"method.saliency.levels is \[7\]; .* which has blocks 1 to 6"):
+        tiny("dpm", "method.spt", True, "method.saliency.levels", [7])
