@@ -12,12 +12,22 @@ from occplug.evaluation import evaluate_rank, re_ranking, reranking, reranking_i
 
 
 def clustered(queries, gallery, ids, width=16, noise=0.6, seed=0):
-    """Plain distances of unit vectors that lie around `ids` centres: (q_g, q_q, g_g), and whose they are."""
+    """Plain distances of unit vectors that lie around `ids` centres: (q_g, q_q, g_g), and whose they are.
+
+    In the order of the true distances but evenly spaced, so that rounding cannot make two equal: torchreid orders equal
+    ones as the CPU likes.
+    """
     generator = torch.Generator().manual_seed(seed)
     pids = torch.randint(ids, (queries + gallery,), generator=generator)
     centres = torch.randn(ids, width, generator=generator)
     vectors = centres[pids] + noise * torch.randn(len(pids), width, generator=generator)
-    whole = torch.cdist(*2 * [torch.nn.functional.normalize(vectors).double()]).float().numpy()
+    whole = torch.cdist(*2 * [torch.nn.functional.normalize(vectors).double()]).numpy()
+    pairs = np.triu_indices(len(whole), 1)
+    spaced = np.empty(len(pairs[0]))
+    spaced[whole[pairs].argsort()] = np.linspace(0.2, 1.8, len(spaced))
+    whole[pairs] = spaced
+    whole = np.triu(whole, 1)
+    whole = (whole + whole.T).astype(np.float32)
     return (whole[:queries, queries:], whole[:queries, :queries], whole[queries:, queries:]), pids.numpy()
 
 
