@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 DATA ?= data
 # tests and small models gain nothing from OpenMP threads that wait for each other on a busy machine
 THREADS ?= 1
+# processes of `make test`; each takes up to 2 GB
+JOBS ?= 2
 
 .PHONY: install demo test lint bench clean
 
@@ -21,7 +23,7 @@ demo: install
 	  --configs configs/clip_reid_synthocc.yaml configs/dpl_reid_synthocc.yaml --seeds 1 --jobs 2
 
 test: install
-	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

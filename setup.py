@@ -43,6 +43,6 @@ setup(
         "six",
         "h5py",
     ],
-    extras_require={"dev": ["pytest>=8.0", "pytest-timeout", "hypothesis", "ruff>=0.6"]},
+    extras_require={"dev": ["pytest>=8.0", "pytest-timeout", "pytest-xdist>=3.5", "hypothesis", "ruff>=0.6"]},
     entry_points={"console_scripts": ["occplug = occplug.cli:entry_point"]},
 )

@@ -39,7 +39,7 @@ def _samplers() -> list[str]:
 CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "amp.dtype": ["fp32", "fp16", "bf16"],
     "backbone.name": lambda: names(BACKBONES),
-    "backbone.wgff.clip": lambda: list(BACKBONE_FACTS),
+    "backbone.wgff.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_")],
     "backbone.wgff.lsnet": ["lsnet_t", "lsnet_s", "lsnet_b", "lsnet_mini"],
     "backbone.wgff.lsnet_bn": ["train", "eval"],
     "backbone.wgff.mode": ["gate", "add"],
@@ -210,9 +210,10 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
     if method is None or not method.backbones:
         return
     name = b.get(b.name, {}).get("clip", b.name)  # the CLIP tower, of a hybrid the one inside
-    if name in BACKBONE_FACTS:
-        yield from _clip_tower(cfg, name)
-    elif name not in method.backbones.values():
+    is_listed = name in method.backbones.values()
+    if name in BACKBONE_FACTS and (is_listed or name.startswith("clip_")):
+        yield from _tower(cfg, name)
+    elif not is_listed:
         usable = sorted({*method.backbones.values(), *(key for key in CORE["backbone"] if key in MADE_FOR)})
         yield (
             "backbone.name",
@@ -222,7 +223,7 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
         yield from _hybrid(cfg, name)
 
 
-def _clip_tower(cfg, name: str) -> Iterator[tuple[str, str]]:
+def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
     b = cfg.backbone
     patch, own_weights = BACKBONE_FACTS[name]
     for key in ("height", "width"):

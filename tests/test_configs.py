@@ -8,6 +8,7 @@ import torch
 
 from occplug.config import load_config, save_config
 from occplug.config_files import flatten, read_settings
+from occplug.errors import ConfigError
 from occplug.method import build_method
 from occplug.registry import METHODS, names
 
@@ -334,3 +335,8 @@ def test_dpm_builds_at_full_size(configs, stem):
     assert sum(parameter.numel() for parameter in method.parameters()) == expected
     names = (["semantic"] if is_clip else []) + (["saliency"] if cfg.method.spt else []) + ["train"]
     assert [stage.name for stage in method.stages()] == names
+
+
+def test_an_imagenet_tower_is_for_methods_without_texts():
+    with pytest.raises(ConfigError, match="'vit_b16', but clip_reid does not build on it; there are: clip_rn50"):
+        load_config(FOLDER / "clip_reid_market.yaml", ["backbone.name", "vit_b16"])

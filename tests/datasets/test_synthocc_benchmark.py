@@ -284,7 +284,10 @@ def test_of_two_runs_at_once_one_renders_and_the_other_waits(tmp_path, monkeypat
 
 
 def test_ctrl_c_ends_the_processes_and_leaves_nothing(tmp_path):
-    code = f"from occplug.datasets.synthocc import build; build({str(tmp_path)!r}, 'small', workers=2, progress=False)"
+    code = (  # a test run in the background of a shell hands an ignored SIGINT down
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from occplug.datasets.synthocc import build; build({str(tmp_path)!r}, 'small', workers=2, progress=False)"
+    )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("synthocc/.small*/query/*.jpg")) and time.monotonic() < deadline:
