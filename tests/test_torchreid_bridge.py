@@ -844,11 +844,12 @@ def test_stock_samplers_draw_as_without_us(toys, toy_root):
 # ---- our real methods
 
 
+@pytest.mark.parametrize("name", ["clip_reid_vit_tiny", pytest.param("clip_reid_vit_b16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", ["softmax", "triplet"])
-def test_torchreids_engine_trains_clip_reid(toys, toy_root, tmp_path, monkeypatch, loss):
+def test_torchreids_engine_trains_clip_reid(toys, toy_root, tmp_path, monkeypatch, loss, name):
     monkeypatch.undo()  # the real default config
     occplug.register()
-    model = torchreid.models.build_model("clip_reid_vit_tiny", num_classes=4, loss=loss, pretrained=False)
+    model = torchreid.models.build_model(name, num_classes=4, loss=loss, pretrained=False)
     height, width = model.backbone.image_size
     manager = toy_manager(toy_root, height=height, width=width)
     assert isinstance(model, bridge.TorchreidModel) and not hasattr(model, "prompts")
@@ -859,7 +860,7 @@ def test_torchreids_engine_trains_clip_reid(toys, toy_root, tmp_path, monkeypatc
     still = {key for key in before if torch.equal(before[key], after[key])}
     assert still == {key for key in before if key.endswith("norm.bias") and key.startswith("neck")}
     path = str(tmp_path / "log" / "model" / "model.pth.tar-1")
-    extractor = torchreid.utils.FeatureExtractor("clip_reid_vit_tiny", path, image_size=(height, width), device="cpu")
+    extractor = torchreid.utils.FeatureExtractor(name, path, image_size=(height, width), device="cpu")
     images = torch.randn(2, 3, height, width)
     assert torch.equal(extractor(images), model.eval()(images))
 
