@@ -214,11 +214,8 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
     if name in BACKBONE_FACTS and (is_listed or name.startswith("clip_")):
         yield from _tower(cfg, name)
     elif not is_listed:
-        usable = sorted({*method.backbones.values(), *(key for key in CORE["backbone"] if key in MADE_FOR)})
-        yield (
-            "backbone.name",
-            f"backbone.name is {b.name!r}, but {cfg.model.name} does not build on it; there are: {', '.join(usable)}",
-        )
+        known = ", ".join(method.backbones.values())
+        yield "backbone.name", f"backbone.name is {b.name!r}, and {cfg.model.name} works on {known}"
     if name != b.name:
         yield from _hybrid(cfg, name)
 

@@ -338,5 +338,5 @@ def test_dpm_builds_at_full_size(configs, stem):
 
 
 def test_an_imagenet_tower_is_for_methods_without_texts():
-    with pytest.raises(ConfigError, match="'vit_b16', but clip_reid does not build on it; there are: clip_rn50"):
+    with pytest.raises(ConfigError, match="'vit_b16', and clip_reid works on clip_vit_b16, clip_rn50"):
         load_config(FOLDER / "clip_reid_market.yaml", ["backbone.name", "vit_b16"])
