@@ -22,7 +22,7 @@ $(STAMP): setup.py pyproject.toml
 demo: install
 	$(BIN)/occplug compare --name demo --root $(DATA) \
 	  --configs configs/clip_reid_synthocc.yaml configs/dpl_reid_synthocc.yaml --seeds 1 --jobs 2 \
-	  method.stage1.epochs 12 method.stage2.epochs 5 method.stage2.steps "[4, 5]"
+	  method.stage1.epochs 10 method.stage2.epochs 5 method.stage2.steps "[4, 5]"
 
 test: install
 	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
