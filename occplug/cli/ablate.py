@@ -1,18 +1,20 @@
 """`occplug ablate`: one table of a paper, rows x seeds, on the data set and backbone of a config.
 
-Runs go to `SAVE_DIR/<config>/<table>/<row>/seed<k>`. One that is complete is read, one that was interrupted goes on.
+Runs go to `SAVE_DIR/<config>/<table>/<row>/seed<k>`. One that is complete is read, also from another table of SAVE_DIR
+if that has a row with the same settings; one that was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
-from occplug.cli.ablations import AblationTable, find_tables, settings_of
+from occplug.cli.ablations import AblationRow, AblationTable, find_tables, settings_of
 from occplug.cli.arguments import config_parser, parse_options
 from occplug.cli.session import start_logging
 from occplug.cli.tables import Report
-from occplug.cli.trainings import Training, plan, run_rows
+from occplug.cli.trainings import Training, plan, run_rows, shared
 from occplug.config import load_config
 from occplug.errors import ConfigError
 
@@ -87,17 +89,32 @@ def plan_rows(
     Raises:
         ConfigError: a row that was asked for by name does not exist for this config, or no row is left.
     """
-    planned, left_out = {}, {}
+    made, left_out = {}, {}
     for row in table.chosen(names):
-        found = settings_of(row, config_file, options)
-        if isinstance(found, str):
-            if names is not None:
-                raise ConfigError(f"{row.origin}: it cannot be trained from {config_file}: {found}")
+        found = _trainings(row, table, config_file, options, seeds, folder)
+        if not isinstance(found, str):
+            made[row.name] = found
+        elif names is None:
             log.warning("row %s is left out: %s", row.name, found)
             left_out[row.name] = found
         else:
-            file, settings = found
-            planned[row.name] = (row.title, plan(row.name, file, [*options, *settings], seeds, folder))
-    if not planned:
+            raise ConfigError(f"{row.origin}: it cannot be trained from {config_file}: {found}")
+    if not made:
         raise ConfigError(f"no row of table {table.name} can be trained from {config_file}")
-    return planned, left_out
+    made = shared(made, folder.parents[1])
+    return {name: (table.rows[name].title, trainings) for name, trainings in made.items()}, left_out
+
+
+def _trainings(
+    row: AblationRow, table: AblationTable, config_file: Path, options: list, seeds: int, folder: Path
+) -> list[Training] | str:
+    """One a seed, or the reason why the row does not exist for this config."""
+    found = settings_of(row, config_file, options)
+    if isinstance(found, str):
+        return found
+    file, settings = found
+    trainings = plan(row.name, file, [*options, *settings], seeds, folder)
+    if row.tests is None:
+        return trainings
+    weights = _trainings(table.rows[row.tests], table, config_file, options, seeds, folder)
+    return weights if isinstance(weights, str) else [replace(t, tests=w) for t, w in zip(trainings, weights)]

@@ -12,6 +12,7 @@ tables:
         config: x_{data}.yaml       # start from this file beside the given one ({data}: the given name's last word)
         where: {KEY: [VALUE, ...]}  # the row exists only where the config has one of these values
         set: {KEY: VALUE, ...}      # overrides; "${KEY}" stands for that key's value in the config
+        tests: ROW                  # nothing is trained: the weights of that row are tested with these overrides
         published:                  # per target, in per cent; null where nobody published a figure
           - {target: NAME, where: {KEY: [VALUE, ...]}, mAP: 53.5, rank1: null, source: ...}
 """
@@ -58,6 +59,7 @@ class AblationRow:
     overrides: dict[str, object] = field(default_factory=dict)
     config: str | None = None
     where: dict[str, list] = field(default_factory=dict)
+    tests: str | None = None
     published: tuple[PublishedCell, ...] = ()
 
     def config_file(self, given: Path) -> Path:
@@ -150,18 +152,25 @@ def _table(name: str, node, method: str, file: Path) -> AblationTable:
     rows = {row: _row(row, content, f"{origin}, row {row}") for row, content in node["rows"].items()}
     if node["baseline"] not in rows:
         raise ConfigError(f"{origin}: baseline is {node['baseline']!r}, expected one of its rows: {', '.join(rows)}")
+    trained = [row.name for row in rows.values() if row.tests is None]
+    for row in rows.values():
+        if row.tests is not None and row.tests not in trained:
+            raise ConfigError(
+                f"{row.origin}: tests is {row.tests!r}, expected a row with weights: {', '.join(trained)}"
+            )
     return AblationTable(name, method, file, node["title"], node["source"], node["baseline"], rows)
 
 
 def _row(name: str, node, origin: str) -> AblationRow:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"{origin}: a row's name is a word of small letters, digits, _, + and -")
-    optional = {"title": str, "set": dict, "config": str, "where": dict, "published": list}
+    optional = {"title": str, "set": dict, "config": str, "where": dict, "tests": str, "published": list}
     node = _checked(node or {}, origin, {}, optional)
     cells = tuple(_cell(cell, f"{origin}, published") for cell in node.get("published") or [])
     where = _conditions(node.get("where"), origin)
     overrides = dict(flatten(node.get("set") or {}))
-    return AblationRow(name, origin, node.get("title") or name, overrides, node.get("config"), where, cells)
+    title, config, tests = node.get("title") or name, node.get("config"), node.get("tests")
+    return AblationRow(name, origin, title, overrides, config, where, tests, cells)
 
 
 def _cell(node, origin: str) -> PublishedCell:

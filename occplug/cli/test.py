@@ -38,8 +38,11 @@ def main(argv: list[str]) -> None:
         test_mixed(found)
 
 
-def test(candidate: Candidate, rerank: bool = False, visrank: bool = False) -> dict:
-    """Evaluate `candidate`; returns what `metrics.json` (in data.save_dir/test) holds.
+def test(candidate: Candidate, rerank: bool = False, visrank: bool = False, file: Path | None = None) -> dict:
+    """Evaluate `candidate`; returns what `metrics.json` holds.
+
+    Args:
+        file: where to write that; `metrics.json` in data.save_dir/test by default.
 
     Raises:
         CheckpointError: the weights do not fit the config; lists the keys.
@@ -61,5 +64,5 @@ def test(candidate: Candidate, rerank: bool = False, visrank: bool = False) -> d
         rerank=rerank,
     )
     data.close()
-    file = Path(folder) / "test" / "metrics.json"
+    file = file or folder / "test" / "metrics.json"
     return write_metrics(cfg, engine, candidate.config_file, describe_protocol(cfg, rerank), file)

@@ -1,7 +1,7 @@
 """Many training runs: the one way in which tables of several rows and seeds get their figures.
 
 Each run is an ordinary training run in its own folder. One that is complete is read, one that was interrupted goes on,
-so a command can be given again at any time.
+so a command can be given again at any time. A run that only tests differently takes the weights of another.
 """
 
 from __future__ import annotations
@@ -15,36 +15,54 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from yacs.config import CfgNode
 
 from occplug.cli.session import start_logging
+from occplug.cli.test import test
+from occplug.cli.testing import Candidate
 from occplug.cli.train import train
 from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
+from occplug.zoo.weights import read_test_weights
 
-__all__ = ["Row", "Run", "Training", "plan", "run_rows"]
+__all__ = ["Row", "Run", "Training", "plan", "run_rows", "shared"]
 
 log = logging.getLogger(__name__)
+
+ANYWHERE = "anywhere"  # stands for data.save_dir where two configs are compared that may differ in it
 
 
 @dataclass(frozen=True)
 class Training:
-    """One run to be made: a seed of a row, with its resolved config."""
+    """One run to be made: a seed of a row, with its resolved config.
+
+    Args:
+        tests: the training whose weights this run tests in its own way, instead of training.
+        elsewhere: folder of a complete run of the same config, made for another table.
+    """
 
     row: str
     seed: int
     cfg: CfgNode
     config_file: str
+    tests: Training | None = None
+    elsewhere: Path | None = None
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves its files."""
-        return Path(self.cfg.data.save_dir)
+        """Where the run has its files."""
+        return self.elsewhere or Path(self.cfg.data.save_dir)
+
+    @property
+    def weights(self) -> Path:
+        """What the run's last stage ended with; the run has to be complete."""
+        last = json.loads((self.folder / "metrics.json").read_text())["stages"][-1]["name"]
+        return self.folder / "checkpoints" / f"{last}.pth"
 
     def is_complete(self) -> bool:
         """Whether the folder holds this run with its final test.
@@ -59,14 +77,19 @@ class Training:
 
     def _is_of_this_config(self) -> bool:
         # read again rather than compared as text: keys that came later stand at their defaults in an older run
-        try:
-            return load_config(self.folder / "config.yaml") == self.cfg
-        except ConfigError:
-            return False
+        return _config_of(self.folder, self.cfg.data.save_dir) == self.cfg
 
     def can_resume(self) -> bool:
         """Whether an interrupted run left a state to go on from."""
         return (self.folder / "checkpoints" / "last.pth").exists()
+
+
+def _config_of(folder: Path, save_dir: str) -> CfgNode | None:
+    """The config of the run in `folder`, as if it had been made in `save_dir`; None if no version of today reads it."""
+    try:
+        return load_config(folder / "config.yaml", ["data.save_dir", save_dir])
+    except ConfigError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -120,6 +143,30 @@ def plan(row: str, config_file, options: list, seeds: int, folder: Path) -> list
     return trainings
 
 
+def shared(planned: dict[str, list[Training]], folder: Path) -> dict[str, list[Training]]:
+    """`planned`, where runs of the same config that are complete anywhere in `folder` are read from there."""
+    known = {}
+    for metrics in sorted(folder.rglob("seed*/metrics.json")):
+        cfg = _config_of(metrics.parent, ANYWHERE)
+        if cfg is not None and json.loads(metrics.read_text())["stages"]:  # without stages it only tested
+            known.setdefault(cfg.dump(), metrics.parent)
+    return {row: [_shared(training, known) for training in trainings] for row, trainings in planned.items()}
+
+
+def _shared(training: Training, known: dict[str, Path]) -> Training:
+    if training.tests is not None:
+        return replace(training, tests=_shared(training.tests, known))
+    if training.is_complete() or training.can_resume():
+        return training
+    cfg = training.cfg.clone()
+    cfg.defrost()
+    cfg.data.save_dir = ANYWHERE
+    found = known.get(cfg.dump())
+    if found:
+        log.info("%s, seed %d is the run in %s", training.row, training.seed, found)
+    return replace(training, elsewhere=found)
+
+
 def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Callable | None = None) -> list[Row]:
     """Make or finish all trainings, `jobs` at a time, and read what they found.
 
@@ -134,10 +181,21 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
     """
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}, but at least 1 process has to train")
-    trainings = [training for _, planned in rows.values() for training in planned]
+    asked = [training for _, planned in rows.values() for training in planned]
+    trained = [training.tests or training for training in asked]
+    unique = {training.folder: training for training in trained}
+    _make(list(unique.values()), jobs, run or _run)
+    _make([training for training in asked if training.tests], jobs, run or _run)
+    read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
+    _check_same_data(read)
+    return read
+
+
+def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
+    if not trainings:
+        return
     missing = [training for training in trainings if not training.is_complete()]
     log.info("%d of %d runs are complete", len(trainings) - len(missing), len(trainings))
-    run = run or _run
     start = time.perf_counter()
     finished = _in_turn(missing, run) if jobs == 1 else _in_parallel(missing, jobs, run)
     for done, training in enumerate(finished, 1):
@@ -146,9 +204,6 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
             "--- %s, seed %d is complete: %d of %d runs left, about %.0f min",
             training.row, training.seed, len(missing) - done, len(missing), left,
         )  # fmt: skip
-    read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
-    _check_same_data(read)
-    return read
 
 
 def _check_same_data(rows: list[Row]) -> None:
@@ -165,7 +220,11 @@ def _check_same_data(rows: list[Row]) -> None:
 
 
 def _run(training: Training) -> None:
-    train(training.cfg, training.config_file, resume=training.can_resume())
+    if training.tests is None:
+        train(training.cfg, training.config_file, resume=training.can_resume())
+        return
+    candidate = Candidate(training.cfg, training.config_file, read_test_weights(str(training.tests.weights)))
+    test(candidate, rerank=training.cfg.test.rerank, file=training.folder / "metrics.json")
 
 
 def _in_turn(trainings: list[Training], run: Callable) -> Iterator[Training]:

@@ -30,12 +30,13 @@ def fake_run(training) -> None:
         PerQuery(names, pid, pid * 0, ap, first_hit).write(folder / "per_query" / f"{target}.npz")
         ranks = {f"rank{k}": float((first_hit <= k).mean()) for k in (1, 5, 10, 20)}
         targets[target] = {"mAP": float(ap.mean()), **ranks, "num_query": QUERIES, "num_gallery": 9}
-    stages = [{"name": "stage2", "epochs": 1, "seconds": 2.0}]
+    stages = [] if training.tests else [{"name": "stage2", "epochs": 1, "seconds": 2.0}]
     data = {target: {"fingerprint": f"version {cfg.synthocc.seed}"} for target in targets}
     metrics = {"seed": cfg.train.seed, "protocol": "fake", "targets": targets, "stages": stages, "data": data}
     (folder / "metrics.json").write_text(json.dumps(metrics))
+    of = f" of {training.tests.row} {training.tests.seed}" if training.tests else ""
     with Path(folder.parents[1], "made").open("a") as made:
-        made.write(f"{training.row} {training.seed}\n")
+        made.write(f"{training.row} {training.seed}{of}\n")
 
 
 def killed_run(training) -> None:

@@ -1,6 +1,7 @@
 """`occplug ablate` and `occplug compare` with a training that only leaves a run's files, and mistakes."""
 
 import json
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -166,6 +167,63 @@ def test_a_run_of_another_config_is_not_read_as_this_one(capsys):
     (folder / "checkpoints/last.pth").touch()
     assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
     assert "baseline/seed1 holds a run of another config; delete it" in capsys.readouterr().err
+
+
+TABLES = """
+method: clip_reid
+tables:
+  first:
+    title: first
+    source: none
+    baseline: plain
+    rows:
+      plain: {}
+      after: {tests: plain, set: {test.rerank: True}}
+  second:
+    title: second
+    source: none
+    baseline: short
+    rows:
+      short: {set: {method.stage2.epochs: 2}}
+      same: {}
+"""
+
+
+def test_a_row_that_only_tests_takes_the_weights_of_its_row():
+    Path("tables.yaml").write_text(TABLES)
+    assert ablate("--seeds", "2", "--rows", "after", "--tables", "tables.yaml", table="first") == 0
+    # what it needs was trained first, without a place in the table
+    assert made("clip_reid_synthocc/first") == ["plain 1", "plain 2", "after 1 of plain 1", "after 2 of plain 2"]
+    assert [row["row"] for row in results("clip_reid_synthocc/first")["targets"]["synthocc"]] == ["after"]
+    assert ablate("--seeds", "2", "--tables", "tables.yaml", table="first") == 0
+    assert len(made("clip_reid_synthocc/first")) == 4
+
+
+def test_equal_rows_of_two_tables_are_trained_once():
+    Path("tables.yaml").write_text(TABLES)
+    assert ablate("--seeds", "1", "--tables", "tables.yaml", table="first") == 0
+    assert ablate("--seeds", "2", "--tables", "tables.yaml", table="second") == 0
+    assert made("clip_reid_synthocc/second") == ["short 1", "short 2", "same 2"]
+    first, second = (results(f"clip_reid_synthocc/{table}")["targets"]["synthocc"] for table in ("first", "second"))
+    assert first[0]["runs"][0]["mAP"] == second[1]["runs"][0]["mAP"]
+    # the seed that was trained later is found the other way round
+    assert ablate("--seeds", "2", "--tables", "tables.yaml", table="first") == 0
+    assert made("clip_reid_synthocc/first") == ["plain 1", "after 1 of plain 1", "after 2 of plain 2"]
+
+
+def test_a_run_that_only_tests_reads_checkpoint_and_config(monkeypatch):
+    monkeypatch.undo()
+    first, second = (
+        plan("a", SYNTHOCC, [], 1, Path("one"))[0],
+        plan("b", SYNTHOCC, ["eval.flip", False], 1, Path("two"))[0],
+    )
+    fake_run(first)
+    seen = []
+    monkeypatch.setattr(trainings, "read_test_weights", lambda path: seen.append(path) or "weights")
+    monkeypatch.setattr(trainings, "test", lambda candidate, rerank, file: seen.extend([candidate, rerank, file]))
+    trainings._run(replace(second, tests=first))
+    assert seen[0] == "one/a/seed1/checkpoints/stage2.pth" and seen[1].cfg == second.cfg
+    assert seen[2:] == [False, Path("two/b/seed1/metrics.json")]
 
 
 def test_runs_on_different_versions_of_the_data_do_not_share_a_table():

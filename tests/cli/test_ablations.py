@@ -172,6 +172,11 @@ def test_profd_has_the_tables_of_its_paper():
     on = {name: [bool(w[f"loss_{term}"]) for term in ("align", "div", "attn")] for name, w in weights.items()}
     assert on == {"none": [False, False, True], "align": [True, False, True], "div": [False, True, True],
                   "both": [True, True, True], "no_attn": [False, True, False]}  # fmt: skip
+    for row in [*tables["masks"].rows.values(), *tables["visibility"].rows.values()]:
+        trained = {k: v for k, v in row.overrides.items() if k not in ("method.test_visibility", "method.vis_floor")}
+        of = tables["masks" if row.name.endswith("_all") else "visibility"].rows.get(row.tests, row)
+        assert trained.items() <= of.overrides.items()  # a row that only tests may not claim another training
+    assert sum(row.tests is not None for row in tables["masks"].rows.values()) == 5
     momenta = [(o["method.m_g"], o["method.m_p"]) for o in (r.overrides for r in tables["momentum"].rows.values())]
     others = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
     assert momenta == [(0.2, 0.2), *((m, 0.2) for m in others), *((0.2, m) for m in others)]
@@ -265,7 +270,12 @@ def test_a_reference_takes_the_configs_value(file):
         ("source: nowhere", "sauce: nowhere", "tables.yaml, table one: source is missing"),
         ("baseline: a", "baseline: c", "tables.yaml, table one: baseline is 'c', expected one of its rows: a, b"),
         ("a: {}", "a.1: {}", "row a.1: a row's name is a word of small letters"),
-        ("a: {}", "a: {sets: {}}", "row a: there is no key 'sets'; there are: title, set, config, where, published"),
+        (
+            "a: {}",
+            "a: {sets: {}}",
+            "row a: there is no key 'sets'; there are: title, set, config, where, tests, published",
+        ),
+        ("a: {}", "a: {tests: c}", "row a: tests is 'c', expected a row with weights: b"),
         ("a: {}", "a: {set: 3}", "row a: set is 3, which is not of the expected kind"),
         ("a: {}", "a: {where: {train.seed: 1}}", "row a: where train.seed is 1, expected a list"),
         (
