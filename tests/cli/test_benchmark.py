@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from occplug.benchmarks import BENCHMARKS, Comparison, machine, table
+from occplug.benchmarks import BENCHMARKS, Comparison, hybrid, machine, table
 from occplug.cli import benchmark, main
 from occplug.measuring import Figures, measured
 
@@ -60,6 +60,13 @@ def test_names_choose_what_runs(monkeypatch, capsys):
 
 def test_the_line_about_the_machine():
     assert "cores" in machine() and "torch" in machine() and "numpy" in machine()
+
+
+def test_both_sides_of_the_aggregation_do_the_same_work():
+    ours, theirs = (hybrid._aggregation(whose, 2)() for whose in ("occplug", "unfold"))
+    assert len(ours) == 3 and ours[0].shape == (2, 128, 16, 8)
+    for one, other in zip(ours, theirs):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 @pytest.mark.slow
