@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from occplug.backbones.architectures import architecture
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.position import patch_grid
+from occplug.backbones.quick_gelu import use_quick_gelu
 from occplug.backbones.tower import CLIPTower, TransformerTower
 from occplug.errors import ConfigError
 from occplug.registry import BACKBONES
@@ -79,8 +80,9 @@ class CLIPViT(CLIPTower, TransformerTower):
             heads=width // vision["head_width"],
             mlp_ratio=vision.get("mlp_ratio", 4.0),
             output_dim=embed,
-            act_layer=QuickGELU if arch["quick_gelu"] else nn.GELU,
         )
+        if arch["quick_gelu"]:
+            use_quick_gelu(self.visual.transformer.resblocks)
         self._set_grid(width)
         self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width)) if num_cameras else None
         if num_cameras:

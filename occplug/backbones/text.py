@@ -1,8 +1,10 @@
 """CLIP's text tower without its token table: embeddings in, one feature a text out."""
 
 import torch
-from open_clip.transformer import QuickGELU, TextTransformer
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
+
+from occplug.backbones.quick_gelu import use_quick_gelu
 
 __all__ = ["TextTower", "build_text_tower"]
 
@@ -30,8 +32,9 @@ class TextTower(nn.Module):
             heads=sizes["heads"],
             layers=sizes["layers"],
             output_dim=arch["embed_dim"],
-            act_layer=QuickGELU if arch["quick_gelu"] else nn.GELU,
         )
+        if arch["quick_gelu"]:
+            use_quick_gelu(whole.transformer.resblocks)
         self.positional_embedding = whole.positional_embedding
         self.transformer = whole.transformer
         self.ln_final = whole.ln_final

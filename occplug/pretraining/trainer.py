@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from occplug.backbones.quick_gelu import use_quick_gelu
 from occplug.backbones.tiny import ARCHITECTURE, initial_table
 from occplug.datasets.synthocc import ATTRIBUTES
 from occplug.errors import CheckpointError
@@ -65,26 +66,12 @@ class BlockDropout(nn.Module):
         return torch.cat([tokens[:, :1], patches], dim=1)
 
 
-class SiLUBlock(nn.Module):
-    """CLIP's MLP with QuickGELU written as silu(1.702 x) / 1.702: equal values, a fifth less time on a CPU."""
-
-    def __init__(self, mlp: nn.Sequential):
-        super().__init__()
-        self.c_fc, self.c_proj = mlp.c_fc, mlp.c_proj
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, W] -> [B, L, W]."""
-        hidden = F.silu(F.linear(x, 1.702 * self.c_fc.weight, 1.702 * self.c_fc.bias))
-        return F.linear(hidden, self.c_proj.weight / 1.702, self.c_proj.bias)
-
-
 def build_model(token_ids: Tensor) -> CLIP:
     """open_clip's model with just the vocabulary's rows, which start as the noise the loader would draw."""
     text = dict(ARCHITECTURE["text_cfg"], vocab_size=len(token_ids))
     model = CLIP(**dict(ARCHITECTURE, text_cfg=text))
     model.token_embedding.weight.data.copy_(initial_table()[token_ids])
-    for block in [*model.visual.transformer.resblocks, *model.transformer.resblocks]:
-        block.mlp = SiLUBlock(block.mlp)
+    use_quick_gelu([*model.visual.transformer.resblocks, *model.transformer.resblocks])
     model.visual.patch_dropout = BlockDropout()
     return model
 
