@@ -21,12 +21,13 @@ def test_python_blocks_run(block, monkeypatch):
         occplug.unregister()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "model_zoo.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "model_zoo.md", "docs/ablations.md"])
 def test_named_files_exist(document):
     text = (ROOT / document).read_text()
     named = re.findall(r"(?<![\w/])((?:tools|configs|occplug|tests)/[\w./]+\.(?:py|yaml|md))", text)
-    links = [link for link in re.findall(r"\]\(([\w./]+\.md)", text)]
-    missing = [name for name in named + links if not (ROOT / name).exists()]
+    links = re.findall(r"\]\(([\w./]+\.md)", text)
+    missing = [name for name in named if not (ROOT / name).exists()]
+    missing += [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
     assert missing == [] and named + links
 
 
