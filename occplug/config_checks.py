@@ -71,13 +71,13 @@ SHARE = ("from 0 to 1", lambda v: 0 <= v <= 1)
 RANGES = {
     r"test\.ranks": ("from 1 to 50", lambda v: 1 <= v <= 50),
     r"train\.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
-    r"data\.norm_std|.*\.(lr|min_aspect)": ABOVE_0,
+    r"data\.norm_std|.*\.(lr|min_aspect|\w+_temperature)": ABOVE_0,
     r"synthocc\.ratio|.*\.(p|prob|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing|\w+_area)": SHARE,
-    r"eval\.rerank_lambda|masks\.noise_strength": SHARE,
+    r"eval\.rerank_lambda|masks\.noise_strength|.*\.(occ_prob|vis_alpha|vis_floor)": SHARE,
     r"data\.(height|width|k_tfm)|sampler\.num_\w+|video\.seq_len|synthocc\.group_size|run\.save_every": AT_LEAST_1,
-    r".*\.(batch_size|attempts)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
+    r".*\.(batch_size|attempts|occ_views|decoder_\w+s)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
     r".*(epochs?|weight_decay|workers|threads|seed|margin|padding|severity|clip_grad_norm|start_eval)": AT_LEAST_0,
-    r".*(_lr|_factor|_mult|\.steps|stepsize|\.weights\..*|\.weight_[tx])": AT_LEAST_0,
+    r".*(vis_gamma|_lr|_factor|_mult|\.steps|stepsize|\.weights\..*|\.weight_[tx])": AT_LEAST_0,
 }
 
 # torchreid keys that no command of ours reads, whatever the model.
@@ -142,7 +142,7 @@ def check(cfg, method, origin: dict[str, str], source: str) -> None:
         origin: key -> file or command line that set it.
         source: named for keys that have their default.
     """
-    for each in (_choices, _ranges, _data, _unused, _backbone):
+    for each in (_choices, _ranges, _weights, _data, _unused, _backbone):
         for key, complaint in each(cfg, method):
             raise ConfigError(f"{origin.get(key, source)}: {complaint}")
 
@@ -173,6 +173,13 @@ def _ranges(cfg, method) -> Iterator[tuple[str, str]]:
         numbers = [n for n in (value if isinstance(value, list) else [value]) if type(n) in (int, float)]
         if text and not all(holds(number) for number in numbers):
             yield key, f"{key} is {value}; it must be {text}"
+
+
+def _weights(cfg, method) -> Iterator[tuple[str, str]]:
+    for name, stage in cfg.method.items():
+        weights = stage.get("weights", {}) if isinstance(stage, dict) else {}
+        if isinstance(weights, dict) and weights and not any(weights.values()):
+            yield f"method.{name}.weights", f"the weights of method.{name} are all 0, so nothing would be trained"
 
 
 def _data(cfg, method) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import random
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from occplug.transforms import build_pipeline
 
 __all__ = ["DataManager", "GeneratedDataManager", "held_out_labels"]
 
+
+log = logging.getLogger(__name__)
 
 # sections of torchreid's key tree whose keys have other names in its classes
 STOCK_SECTIONS = ("market1501", "cuhk03")
@@ -137,6 +140,8 @@ class DataManager(ImageDataManager):
     Args:
         cfg: resolved config; reads `data`, `augment`, `input`, `masks`, `sampler`, `train`, `test`, and the section
             with a data set's name, whose keys go to its class.
+        trains: False where training batches are not wanted: they come without the method's `extras`, such as part
+            masks, which then need not exist.
 
     Raises:
         ConfigError: unknown data set, transform or sampler, a batch the sampler cannot make, or a batch entry of the
@@ -146,7 +151,7 @@ class DataManager(ImageDataManager):
 
     data_type = "image"
 
-    def __init__(self, cfg):  # torchreid's __init__ would build everything itself
+    def __init__(self, cfg, trains: bool = True):  # torchreid's __init__ would build everything itself
         _one_thread()
         self.cfg = cfg
         self.sources, self.targets = list(cfg.data.sources), list(cfg.data.targets)
@@ -156,7 +161,7 @@ class DataManager(ImageDataManager):
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._load_sets()
         self.transform_tr.bind(self.train_items, self._read)
-        self.extras = self._extras()
+        self.extras = self._extras() if trains else None
         self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
         self.sampler = self._make_sampler()
         self.train_loader = self._train_loader()
@@ -329,8 +334,10 @@ class DataManager(ImageDataManager):
         }
 
     def close(self) -> None:
-        """End the workers of the training loader."""
+        """End the workers of the training loader, and log what the transforms counted."""
         self.train_loader = None
+        for line in self.transform_tr.summaries():
+            log.info("%s", line)
 
 
 class _GeneratedSet:
@@ -349,9 +356,9 @@ class _GeneratedSet:
 class GeneratedDataManager(DataManager):
     """Random pictures in place of data sets: for dry runs, at the config's real size and with its real pipeline."""
 
-    def __init__(self, cfg, num_classes: int = 8, num_cameras: int = 4):
+    def __init__(self, cfg, num_classes: int = 8, num_cameras: int = 4, trains: bool = True):
         self.shape = (num_classes, num_cameras, cfg.sampler.num_instances)
-        super().__init__(cfg)
+        super().__init__(cfg, trains)
 
     def _dataset(self, name: str) -> _GeneratedSet:
         return _GeneratedSet(*self.shape)

@@ -363,8 +363,8 @@ def _model_builder(method_name: str, backbone_name: str):
     def build_occplug_model(num_classes=1, loss="softmax", pretrained=True, use_gpu=True):
         from occplug.config import default_config
 
-        has_prompts = registry.get(registry.METHODS, method_name).defaults.get("prompts") is True
-        cfg = default_config(method_name, backbone_name, ["method.prompts", False] if has_prompts else [])
+        without = {True: False, "dual": "none"}.get(registry.get(registry.METHODS, method_name).defaults.get("prompts"))
+        cfg = default_config(method_name, backbone_name, [] if without is None else ["method.prompts", without])
         return TorchreidModel(build_method(cfg, num_classes, 1, pretrained), loss)
 
     return build_occplug_model

@@ -21,7 +21,9 @@ def test_python_blocks_run(block, monkeypatch):
         occplug.unregister()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "model_zoo.md", "docs/ablations.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "model_zoo.md", "docs/ablations.md"]
+)
 def test_named_files_exist(document):
     text = (ROOT / document).read_text()
     named = re.findall(r"(?<![\w/])((?:tools|configs|occplug|tests)/[\w./]+\.(?:py|yaml|md))", text)

@@ -155,6 +155,7 @@ class Attention(nn.Module):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept for later calls has to serve training too
 def _distances(rows: int, columns: int, size: tuple[int, int], device: torch.device) -> Tensor:
     """[N, N], where in the flat table of `size` the entry for the distance of two cells is."""
     if size != (TABLE_SIDE, TABLE_SIDE):

@@ -57,6 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"occplug {name}: {original_message(error)}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"occplug {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\noccplug {name}: interrupted", file=sys.stderr)
         return 1

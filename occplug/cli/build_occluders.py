@@ -17,6 +17,8 @@ __all__ = ["main"]
 def main(argv: list[str]) -> None:
     """Parse `argv`, build, and say how many cut-outs of each category there are."""
     args = _parser().parse_args(argv)
+    if getattr(args, "per_category", 1) < 1 or getattr(args, "seed", 0) < 0:
+        raise ConfigError("--per-category must be at least 1, and --seed at least 0")
     start_logging()
     pieces = tqdm(SOURCES[args.source](args), desc="cut-outs", unit="")
     counts = write_library(args.output, pieces, args.split)
@@ -32,14 +34,19 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output", required=True, metavar="DIR", help="the new library; must not exist yet")
     shared.add_argument("--split", default="train", help="training uses only cut-outs of split train")
-    shared.add_argument("--categories", default="", metavar="F", help="another category table (yaml)")
+    sorted_out = argparse.ArgumentParser(add_help=False)
+    sorted_out.add_argument("--categories", default="", metavar="F", help="another category table (yaml)")
     several = argparse.ArgumentParser(add_help=False)
     several.add_argument("--per-category", default=200, type=int, metavar="N", help="at most, the largest first")
 
-    coco = sources.add_parser("coco", parents=[shared, several], help="from COCO-format instance annotations")
+    coco = sources.add_parser(
+        "coco", parents=[shared, sorted_out, several], help="from COCO-format instance annotations"
+    )
     coco.add_argument("--annotations", required=True, metavar="JSON", help="e.g. instances_train2017.json")
     coco.add_argument("--images", required=True, metavar="DIR", help="the images that it names")
-    folder = sources.add_parser("folder", parents=[shared], help="from RGBA pictures, named or sorted by category")
+    folder = sources.add_parser(
+        "folder", parents=[shared, sorted_out], help="from RGBA pictures, named or sorted by category"
+    )
     folder.add_argument("--pictures", required=True, metavar="DIR")
     folder.add_argument("--licence", default="unknown")
     folder.add_argument(
@@ -49,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--seed", default=1, type=int, help="1 is the library that comes with the package")
     drawn.add_argument("--per-category", default=6, type=int, metavar="N")
     drawn.add_argument("--side", default=144, type=int, metavar="PIXELS")
-    found = sources.add_parser("mask-rcnn", parents=[shared, several], help="found in photographs by Mask R-CNN")
+    found = sources.add_parser(
+        "mask-rcnn", parents=[shared, sorted_out, several], help="found in photographs by Mask R-CNN"
+    )
     found.add_argument("--images", required=True, metavar="DIR")
     found.add_argument("--weights", default="", metavar="F", help="torchvision's state dict; default: download")
     found.add_argument("--licence", default="unknown")
@@ -74,8 +83,8 @@ def _folder(args):
 def _procedural(args):
     from occplug.occluders.procedural import pieces
 
-    if args.per_category < 1 or args.side < 16:
-        raise ConfigError(f"--per-category is {args.per_category} and --side {args.side}; at least 1 and 16")
+    if args.side < 16:
+        raise ConfigError(f"--side is {args.side}; it must be at least 16")
     return pieces(args.seed, args.per_category, args.side)
 
 

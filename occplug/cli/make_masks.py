@@ -13,7 +13,7 @@ from tqdm import tqdm
 from occplug.cli.session import start_logging
 from occplug.errors import ConfigError, DataError
 from occplug.masks.detectors import PersonDetector, load_detector
-from occplug.masks.files import mask_names
+from occplug.masks.files import find_mask_files, mask_names
 from occplug.masks.making import Job, Predictor, make_masks, write_sheet
 from occplug.masks.schemes import SCHEMES
 
@@ -87,7 +87,13 @@ def _jobs(args) -> list[Job]:
     if not found:
         raise DataError(f"{base}: there are no {'' if args.all or args.images else 'training '}images in it")
     below = [PurePath(os.path.relpath(image, base)) for image in found]
-    jobs = [Job(image, out / name.parent / mask_names(name.name)[0]) for image, name in zip(found, below)]
+    present = find_mask_files(str(out), [str(name) for name in below])  # under any name that training would read
+    jobs = [
+        Job(
+            image, Path(present[str(name)].path) if present[str(name)] else out / name.parent / mask_names(name.name)[0]
+        )
+        for image, name in zip(found, below)
+    ]
     _refuse_shared_masks(jobs)
     return jobs
 

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     if cfg.model.name not in names(METHODS) or not hasattr(get(METHODS, cfg.model.name), "attention_maps"):
         raise ConfigError(f"{args.config_file}: {cfg.model.name} has no attention maps of parts; profd has")
     method = load_trained(cfg, args.weights)
-    images, camids = _queries(DataManager(cfg), args.images)
+    images, camids = _queries(DataManager(cfg, trains=False), args.images)
     titles, maps = method.eval().attention_maps(images, camids)
     pictures = pixels(images, cfg.data.norm_mean, cfg.data.norm_std)
     maps = resized(to_unit_range(maps.float()), pictures.shape[1:3])
@@ -40,9 +40,9 @@ def main(argv: list[str]) -> None:
 
 
 def _queries(data: DataManager, count: int) -> tuple[Tensor, Tensor]:
-    """Every so manieth query of the first target: [N, 3, H, W] normalised, camids [N]."""
+    """Queries of the first target, evenly spaced: [N, 3, H, W] normalised, camids [N]."""
     dataset = data.test_loader[data.targets[0]]["query"].dataset
-    step = max(len(dataset) // count, 1)
-    rows = [dataset[index] for index in range(0, len(dataset), step)][:count]
+    places = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().long()
+    rows = [dataset[index] for index in places.tolist()]
     batch = dataset.collate(rows)
     return batch["img"], batch["camid"]

@@ -45,8 +45,8 @@ def main(argv: list[str]) -> None:
     args, options = parser.parse_known_args(argv)
     if (args.config_file is None) == (args.images is None):
         raise ConfigError("give either --config-file, for a config's training images, or --images, a folder")
-    if args.output.suffix.lower() != ".png" or args.count < 1 or args.draws < 1:
-        raise ConfigError("--output must end in .png, and --count and --draws must be at least 1")
+    if args.output.suffix.lower() != ".png" or min(args.count, args.draws, args.seed + 1) < 1:
+        raise ConfigError("--output must end in .png, --count and --draws must be at least 1, and --seed at least 0")
     names, options = _names_and_pairs(args.names or NAMES, options)
     start_logging()
     if args.config_file:

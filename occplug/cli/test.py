@@ -49,7 +49,7 @@ def test(candidate: Candidate, rerank: bool = False, visrank: bool = False, file
     """
     cfg = candidate.cfg
     folder, device = prepare(cfg)
-    data = DataManager(cfg)
+    data = DataManager(cfg, trains=False)
     engine = engine_of(candidate, data, folder, device)
     t = cfg.test
     engine.run(

@@ -28,6 +28,8 @@ from occplug.cli.train import train
 from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
+from occplug.method import build_method
+from occplug.registry import METHODS, names
 from occplug.zoo.weights import read_test_weights
 
 __all__ = ["Row", "Run", "Training", "plan", "run_rows", "shared"]
@@ -132,7 +134,7 @@ def plan(row: str, config_file, options: list, seeds: int, folder: Path) -> list
     """The trainings of `row`, seeds 1 to `seeds`, in `folder/row/seed<k>`.
 
     Raises:
-        ConfigError: fewer than one seed, or whatever `load_config` objects to.
+        ConfigError: fewer than one seed, or what `load_config` or the method's own parts object to.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}, but a row needs at least 1")
@@ -140,11 +142,23 @@ def plan(row: str, config_file, options: list, seeds: int, folder: Path) -> list
     for seed in range(1, seeds + 1):
         own = ["train.seed", seed, "data.save_dir", str(folder / row / f"seed{seed}")]
         trainings.append(Training(row, seed, load_config(config_file, [*options, *own]), str(config_file)))
+    _check_buildable(trainings[0])
     return trainings
 
 
+def _check_buildable(training: Training) -> None:
+    """Parts of a method check options that the config cannot; a row should say so before others have trained."""
+    cfg = training.cfg
+    if cfg.model.name in names(METHODS):
+        try:
+            with torch.device("meta"):
+                build_method(cfg, 2, 2, pretrained=False)
+        except ConfigError as error:
+            raise ConfigError(f"{training.row}: {error}") from error
+
+
 def shared(planned: dict[str, list[Training]], folder: Path) -> dict[str, list[Training]]:
-    """`planned`, where runs of the same config that are complete anywhere in `folder` are read from there."""
+    """`planned`, with runs of equal configs made once: complete ones anywhere in `folder`, else the first planned."""
     known = {}
     for metrics in sorted(folder.rglob("seed*/metrics.json")):
         cfg = _config_of(metrics.parent, ANYWHERE)
@@ -156,14 +170,13 @@ def shared(planned: dict[str, list[Training]], folder: Path) -> dict[str, list[T
 def _shared(training: Training, known: dict[str, Path]) -> Training:
     if training.tests is not None:
         return replace(training, tests=_shared(training.tests, known))
-    if training.is_complete() or training.can_resume():
-        return training
     cfg = training.cfg.clone()
     cfg.defrost()
     cfg.data.save_dir = ANYWHERE
-    found = known.get(cfg.dump())
-    if found:
-        log.info("%s, seed %d is the run in %s", training.row, training.seed, found)
+    found = known.setdefault(cfg.dump(), training.folder)
+    if found == training.folder or training.is_complete() or training.can_resume():
+        return training
+    log.info("%s, seed %d is the run in %s", training.row, training.seed, found)
     return replace(training, elsewhere=found)
 
 
@@ -183,8 +196,8 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
         raise ConfigError(f"--jobs is {jobs}, but at least 1 process has to train")
     asked = [training for _, planned in rows.values() for training in planned]
     trained = [training.tests or training for training in asked]
-    unique = {training.folder: training for training in trained}
-    _make(list(unique.values()), jobs, run or _run)
+    unique = {training.folder: training for training in reversed(trained)}  # of equal ones the first
+    _make(list(reversed(unique.values())), jobs, run or _run)
     _make([training for training in asked if training.tests], jobs, run or _run)
     read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
     _check_same_data(read)

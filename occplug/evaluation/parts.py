@@ -55,7 +55,7 @@ def part_distance(
             query = _weighted(q_global[rows], q_parts[rows], q_seen[rows], metric, is_query=True)
             total = _euclidean(query, gallery) if metric == "euclidean" else query[0] @ gallery[0].T
             total.div_(torch.addmm(torch.ones((), device=total.device), q_seen[rows], g_seen[block].T))
-            result[rows, block] = total if metric == "euclidean" else total.neg_().add_(1)
+            result[rows, block] = total if metric == "euclidean" else total.neg_().add_(1).clamp_(min=0)
     return result
 
 

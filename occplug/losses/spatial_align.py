@@ -40,4 +40,6 @@ class SpatialAlign(nn.Module):
             up = {"size": tuple(size), "mode": "bilinear", "align_corners": True}
             scores = F.interpolate(self.gain * cosines.float(), **up)
             target = F.interpolate(labels.float(), **up).argmax(dim=1)
-            return F.cross_entropy(scores, target, label_smoothing=self.smoothing)
+            # as rows, since the form for maps has no deterministic gradient on GPUs
+            rows = scores.permute(0, 2, 3, 1).flatten(0, 2)  # [B * rows * columns, K + 1]
+            return F.cross_entropy(rows, target.flatten(), label_smoothing=self.smoothing)

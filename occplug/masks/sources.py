@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -155,7 +157,8 @@ class FileMasks:
         self.numbers = {image: number for number, image in enumerate(self.files)}
         self.cache = None
         if options.cache and self.files:
-            file = Path(options.cache) / f"{_name(data)}_{options.directory}.safetensors"
+            place = zlib.crc32(os.path.abspath(self.folder).encode())  # runs with other masks have another file
+            file = Path(options.cache).expanduser() / f"{_name(data)}_{options.directory}_{place:08x}.safetensors"
             self.cache = MaskCache(file, list(self.files.values()))
         else:
             for file in self.files.values():
@@ -174,8 +177,9 @@ def _name(data) -> str:
 def _folder(options, data) -> str:
     if not options.root:
         return os.path.join(data.dataset_dir, "masks", options.directory)
-    own = os.path.join(options.root, _name(data), options.directory)
-    return own if os.path.isdir(own) else os.path.join(options.root, options.directory)
+    root = os.path.expanduser(options.root)
+    own = os.path.join(root, _name(data), options.directory)
+    return own if os.path.isdir(own) else os.path.join(root, options.directory)
 
 
 def _report_missing(options, folder: str, data, missing: list[str], total: int) -> None:
@@ -184,8 +188,10 @@ def _report_missing(options, folder: str, data, missing: list[str], total: int) 
     if options.missing == "background":
         log.warning("%s; they train as background alone (masks.missing: background)", what)
         return
-    target = f"--out {folder}" if options.root else f"--directory {options.directory}"
-    command = f"python tools/make_masks.py --set {_name(data)} --root {data.root} {target}"
+    words = ["python", "tools/make_masks.py", "--set", _name(data), "--root", data.root]
+    words += ["--out", folder] if options.root else ["--directory", options.directory]
+    words += ["--all"] if getattr(data, "combineall", False) else []
+    command = shlex.join(words)
     example = _any_mask(folder)
     if len(missing) == total and example is not None:
         raise DataError(

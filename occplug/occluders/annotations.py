@@ -40,10 +40,14 @@ class AnnotatedObjects:
         self.file, self.folder = Path(annotations), Path(images)
         table = read_categories(categories)
         content = _read(self.file)
-        self.images = {image["id"]: image for image in content["images"]}
-        self.licences = {entry.get("id"): entry.get("name", "unknown") for entry in content.get("licenses", [])}
+        try:
+            self.images = {image["id"]: image for image in content["images"]}
+            self.licences = {entry.get("id"): entry.get("name", "unknown") for entry in content.get("licenses") or []}
+            names = {entry["id"]: entry["name"] for entry in content["categories"]}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{self.file}: an image, a category or a licence is not COCO's form ({error!r})") from error
         self.left_out: collections.Counter = collections.Counter()
-        self.candidates = largest(self._candidates(content, table), per_category)
+        self.candidates = largest(self._candidates(content["annotations"], names, table), per_category)
         if not self.candidates:
             reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.most_common()) or "it has no annotation"
             raise DataError(f"{self.file}: no object is left after the filters: {reasons}")
@@ -52,15 +56,12 @@ class AnnotatedObjects:
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def _candidates(self, content: dict, table: Mapping[str, Category]) -> Iterator[Candidate]:
-        names = {entry["id"]: entry["name"] for entry in content["categories"]}
-        for number, row in enumerate(content["annotations"]):
+    def _candidates(self, rows: list, names: dict, table: Mapping[str, Category]) -> Iterator[Candidate]:
+        for number, row in enumerate(rows):
             try:
                 candidate, reason = self._candidate(row, names.get(row["category_id"]), table)
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise DataError(
-                    f"{self.file}: annotation {row.get('id', number)} is not COCO's form ({error!r})"
-                ) from error
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise DataError(f"{self.file}: annotation {_id(row, number)} is not COCO's form ({error!r})") from error
             if reason is None:
                 yield candidate
             else:
@@ -69,7 +70,7 @@ class AnnotatedObjects:
     def _candidate(self, row: dict, name: str | None, table) -> tuple[Candidate | None, str | None]:
         if name not in table:
             return None, "of a category that is not in the table"
-        if row.get("iscrowd") or not isinstance(row["segmentation"], list):
+        if row.get("iscrowd") or not isinstance(row["segmentation"], list) or not row["segmentation"]:
             return None, "a crowd, or without polygons"
         image = self.images[row["image_id"]]
         points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in row["segmentation"]])
@@ -96,23 +97,31 @@ class AnnotatedObjects:
             )
 
     def __iter__(self) -> Iterator[Piece]:
-        name, picture = None, None
+        name, picture, fits = None, None, False
         for candidate in self.candidates:
+            polygons, image_id = candidate.shape
             if candidate.image != name:
                 name, picture = candidate.image, np.asarray(read_image(self.folder / candidate.image))
-            polygons, image_id = candidate.shape
+                fits = self._has_stated_size(picture, self.images[image_id])
+            if not fits:
+                continue
             left, top, right, bottom = candidate.box
             mask = np.zeros(picture.shape[:2], np.uint8)
-            inside = _filled(polygons, candidate.box)[: max(0, mask.shape[0] - top), : max(0, mask.shape[1] - left)]
-            mask[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-            if not mask.any():
-                size = f"{picture.shape[1]} x {picture.shape[0]}"
-                log.warning(
-                    "%s: %s pixels, not the size that %s states; left out", candidate.image, size, self.file.name
-                )
-                continue
+            mask[top:bottom, left:right] = _filled(polygons, candidate.box)
             licence = str(self.licences.get(self.images[image_id].get("license"), "unknown"))
             yield Piece(candidate.category, trimmed(cut(picture, mask, candidate.box)), candidate.note, licence)
+
+    def _has_stated_size(self, picture: np.ndarray, stated: dict) -> bool:
+        """Polygons are in pixels of the stated size; on a picture of another size they would cut out anything."""
+        if picture.shape[:2] == (stated["height"], stated["width"]):
+            return True
+        size = f"{picture.shape[1]} x {picture.shape[0]}"
+        log.warning("%s: %s pixels, not the size that %s states; left out", stated["file_name"], size, self.file.name)
+        return False
+
+
+def _id(row, number: int):
+    return row.get("id", number) if isinstance(row, dict) else number
 
 
 def _filled(polygons: list, box: tuple[int, int, int, int]) -> np.ndarray:

@@ -133,6 +133,8 @@ def _check(index: Path, number: int, entry, table: Mapping[str, Category]) -> No
     missing = [key for key in FIELDS if not isinstance(entry, dict) or key not in entry]
     if missing:
         raise DataError(f"{index}: entry {number} lacks {', '.join(missing)}; make the library anew")
+    if not all(isinstance(entry[key], str) for key in ("category", "file")):
+        raise DataError(f"{index}: category and file of entry {number} are not both text; make the library anew")
     if entry["category"] not in table:
         known = ", ".join(table)
         raise DataError(f"{index}: {entry['file']} has the unknown category {entry['category']!r}; known are: {known}")

@@ -64,20 +64,25 @@ class FeatureCache:
     def fill(self, data, device: torch.device) -> None:
         """Encode the training images of the data manager `data` on `device`; kept there in float32."""
         self.data = data
+        copies = self._copies()  # before the long pass, since an augmentation may refuse its options
         features, labels = [], []
         for batch in data.cache_loader(self.batch_size):
             features.append(self._encode(batch["img"], device))
             labels.append(batch["pid"])
         self.features = torch.cat(features)
         self.labels = torch.cat(labels).to(device)
-        self.draws = [self._occluded(draw, device) for draw in range(self.views.draws if self.views else 0)]
+        self.draws = [self._occluded(loader, device) for loader in copies]
+
+    def _copies(self) -> list:
+        v = self.views
+        draws = range(v.draws if v else 0)
+        return [self.data.cache_loader(self.batch_size, [v.transform], draw, prob=v.prob) for draw in draws]
 
     def _encode(self, images: Tensor, device: torch.device) -> Tensor:
         return self.encode(images.to(device, non_blocking=True)).float()
 
-    def _occluded(self, draw: int, device: torch.device) -> dict[str, Tensor]:
-        """Features of copy `draw`; images the transform left alone keep the feature they have."""
-        loader = self.data.cache_loader(self.batch_size, [self.views.transform], draw, prob=self.views.prob)
+    def _occluded(self, loader, device: torch.device) -> dict[str, Tensor]:
+        """Features of the copies in `loader`; images the transform left alone keep the feature they have."""
         features, changed = self.features.clone(), []
         for batch, plain in zip(loader, self.data.cache_loader(self.batch_size)):
             differs = (batch["img"] != plain["img"]).flatten(1).any(dim=1)

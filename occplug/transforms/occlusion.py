@@ -118,6 +118,11 @@ class Occlusion(v2.Transform):
             )
         return None
 
+    def summary(self) -> str:
+        """What `tally` has counted, as a sentence."""
+        seen, occluded, misfits = (self.tally[name] for name in self.tally.names)
+        return f"{self.name}: {occluded} of {seen} images occluded, no occluder fitted into {misfits}"
+
     def occlude(self, pixels: np.ndarray) -> Occluded | None:
         """uint8 [3, H, W], not to be changed -> the occluded image."""
         raise NotImplementedError

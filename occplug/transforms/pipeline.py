@@ -149,14 +149,23 @@ class Pipeline(NamedTuple):
         Args:
             items: rows (path, ...).   read: path -> RGB picture.
         """
-        for transform in (*self.per_image.pil, *self.per_image.image, *self.per_batch.transforms):
+        for transform in self.transforms:
             if hasattr(transform, "bind"):
                 transform.bind(items, read)
+
+    def summaries(self) -> list[str]:
+        """What the transforms with a method `summary` have to say about the images so far."""
+        return [transform.summary() for transform in self.transforms if hasattr(transform, "summary")]
+
+    @property
+    def transforms(self) -> list[Callable]:
+        """All of them, in order."""
+        return [*self.per_image.pil, *self.per_image.image, *self.per_batch.transforms]
 
     @property
     def is_random(self) -> bool:
         """Whether any transform may draw random numbers."""
-        return bool(self.per_image.pil or self.per_image.image or self.per_batch.transforms)
+        return bool(self.transforms)
 
 
 def build_pipeline(

@@ -188,6 +188,14 @@ def test_a_longer_grid_is_logged_once_and_trains_the_stored_table(caplog):
 # ---------------------------------------------------------------- training, fusion, precision
 
 
+def test_a_grid_first_seen_in_inference_mode_can_train_later():
+    attention = Attention(64, nn.BatchNorm2d)
+    with torch.inference_mode():
+        attention.bias(13, 5)
+    attention.bias(13, 5).sum().backward()
+    assert attention.attention_biases.grad is not None
+
+
 def test_blocks_start_as_the_paper_says():
     """The last norm of the feed-forward and attention branches starts at zero, every other at one."""
     net = LSNet(*SMALL)

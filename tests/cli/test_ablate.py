@@ -186,7 +186,19 @@ tables:
     rows:
       short: {set: {method.stage2.epochs: 2}}
       same: {}
+      again: {title: the same once more}
 """
+
+
+def test_a_row_that_cannot_be_built_is_named_before_anything_runs(capsys):
+    overrides = (
+        "{backbone.name: wgff, backbone.wgff.clip: clip_vit_tiny, backbone.wgff.lsnet: lsnet_mini, "
+        "backbone.wgff.points: [[99, fused]]}"
+    )
+    Path("tables.yaml").write_text(TABLES.replace("same: {}", f"same: {{set: {overrides}}}"))
+    assert ablate("--seeds", "1", "--tables", "tables.yaml", table="second") == 2
+    assert "same: backbone.wgff.points has [99, 'fused']; a point is [layer, source]" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 def test_a_row_that_only_tests_takes_the_weights_of_its_row():
@@ -203,7 +215,9 @@ def test_equal_rows_of_two_tables_are_trained_once():
     Path("tables.yaml").write_text(TABLES)
     assert ablate("--seeds", "1", "--tables", "tables.yaml", table="first") == 0
     assert ablate("--seeds", "2", "--tables", "tables.yaml", table="second") == 0
-    assert made("clip_reid_synthocc/second") == ["short 1", "short 2", "same 2"]
+    assert made("clip_reid_synthocc/second") == ["short 1", "short 2", "same 2"]  # `again` is `same`
+    rows = results("clip_reid_synthocc/second")["targets"]["synthocc"]
+    assert [row["row"] for row in rows] == ["short", "same", "again"] and rows[1]["runs"] == rows[2]["runs"]
     first, second = (results(f"clip_reid_synthocc/{table}")["targets"]["synthocc"] for table in ("first", "second"))
     assert first[0]["runs"][0]["mAP"] == second[1]["runs"][0]["mAP"]
     # the seed that was trained later is found the other way round
@@ -211,8 +225,9 @@ def test_equal_rows_of_two_tables_are_trained_once():
     assert made("clip_reid_synthocc/first") == ["plain 1", "after 1 of plain 1", "after 2 of plain 2"]
 
 
-def test_a_run_that_only_tests_reads_checkpoint_and_config(monkeypatch):
+def test_a_run_that_only_tests_reads_checkpoint_and_config(monkeypatch, tmp_path):
     monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
     first, second = (
         plan("a", SYNTHOCC, [], 1, Path("one"))[0],
         plan("b", SYNTHOCC, ["eval.flip", False], 1, Path("two"))[0],

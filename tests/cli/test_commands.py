@@ -149,6 +149,11 @@ def test_our_engine_trains_a_stock_resnet50(data, tmp_path):
         (["train", "--config-file", "configs/clip_reid_synthocc.yaml", "train.sede", "3"], "train.seed"),
         (["train", "--config-file", "configs/clip_reid_market.yaml", "--root", "nowhere"], "nowhere"),
         (
+            ["show-augment", "--images", str(ROOT / "occplug/assets/occluders"), "--output", "/dev/null/x.png"],
+            "/dev/null",
+        ),
+        (["show-augment", "--images", ".", "--seed", "-1"], "--seed at least 0"),
+        (
             ["test", "--config-file", "configs/clip_reid_synthocc.yaml", "--weights", "no.pth"],
             "no.pth: there is no such checkpoint",
         ),

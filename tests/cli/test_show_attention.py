@@ -6,9 +6,10 @@ from PIL import Image
 
 from occplug import build_method
 from occplug.cli import main, sheets, show_attention
-from occplug.config import default_config, save_config
-from occplug.datamanager import GeneratedDataManager
+from occplug.config import default_config, resolved_yaml, save_config
+from occplug.datamanager import DataManager, GeneratedDataManager
 from occplug.engine import save_checkpoint
+from tests.test_datamanager import SMALL, market
 
 EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
 
@@ -69,3 +70,20 @@ def test_another_grouping_than_the_checkpoints_is_named(trained, tmp_path, capsy
         "w.pth does not fit ProFD: it was trained with another grouping of the body into parts (method.parts)"
         in message
     )
+
+
+def test_a_checkpoint_is_tested_and_drawn_without_masks(tmp_path, capsys):
+    """Masks teach; whoever has just the test images and the weights needs none."""
+    opts = ["backbone.weights", "none", "data.root", str(market(tmp_path)), "data.sources", ["occluded_duke"]]
+    opts += ["data.targets", ["occluded_duke"], "data.save_dir", str(tmp_path / "log"), *SMALL]
+    cfg = default_config("profd", "clip_vit_tiny", opts)
+    save_config(cfg, tmp_path / "c.yaml")
+    pids = list(range(len(DataManager(cfg, trains=False).pids)))
+    state = {"state_dict": build_method(cfg, len(pids), 4).state_dict(), "pids": pids, "cameras": [0, 1, 2, 3]}
+    save_checkpoint({**state, "config": resolved_yaml(cfg)}, tmp_path / "w.pth")
+    arguments = ["--config-file", str(tmp_path / "c.yaml"), "--weights", str(tmp_path / "w.pth")]
+    assert main(["test", *arguments]) == 0, capsys.readouterr().err
+    assert (tmp_path / "log/test/metrics.json").exists()
+    assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png"), "--images", "2"]) == 0
+    assert main(["train", "--config-file", str(tmp_path / "c.yaml")]) == 2
+    assert "have no part masks" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,7 +217,7 @@ def test_the_cache_is_one_file_of_rounded_bytes(tmp_path):
     )
     source = cached(tmp_path, data, images)
     (file,) = (tmp_path / "cache").iterdir()
-    assert file.name == "market1501_pifpaf_maskrcnn_filtering.safetensors"
+    assert re.fullmatch(r"market1501_pifpaf_maskrcnn_filtering_[0-9a-f]{8}.safetensors", file.name)
     assert load_file(file)["maps"].dtype == torch.uint8
     for number, image in enumerate(images):
         exact = torch.from_numpy(maps(number) if number != 2 else 2 * maps(7, (36, 5, 3))).clamp(0, 1)

@@ -142,6 +142,21 @@ def test_the_command_makes_what_the_data_manager_reads(tmp_path, monkeypatch):
     assert not (tmp_path / "Occluded_Duke/masks/keypointrcnn_maskrcnn/query").exists()
 
 
+def test_masks_under_other_published_names_are_there_already(tmp_path, capsys):
+    """One more mask is made, and the published ones stay those that are read."""
+    from occplug.masks.files import find_mask_files
+
+    pictures(tmp_path / "in", 3)
+    for name in ("1.png.npy", "2.png.confidence_fields.npy"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        np.save((tmp_path / "out" / name).open("wb"), np.zeros((36, 2, 1), np.float32))
+    command.main(["--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")], StandIn())
+    assert "3 images, 2 have masks already" in capsys.readouterr().out
+    found = find_mask_files(str(tmp_path / "out"), ["0.png", "1.png", "2.png"])
+    names = [file.path.rsplit("/", 1)[1] for file in found.values()]
+    assert names == ["0.npy", "1.png.npy", "2.png.confidence_fields.npy"]
+
+
 def test_the_sheet_shows_head_above_feet(tmp_path):
     file = pictures(tmp_path / "in", 2) / "1.png"
     job = Job(file, tmp_path / "1.npy")

@@ -122,6 +122,27 @@ def test_absent_images(tmp_path):
         AnnotatedObjects(*coco(tmp_path, GOOD, GOOD, GOOD, GOOD, images=4, present=False))
 
 
+def test_a_picture_of_another_size_is_left_out(tmp_path, caplog):
+    """Its polygons would cut out whatever is there."""
+    file, images = coco(tmp_path, GOOD, GOOD, images=2)
+    with Image.open(images / "1.png") as picture:
+        picture.resize((2 * WIDTH, 2 * HEIGHT)).save(images / "1.png")
+    (piece,) = AnnotatedObjects(file, images)
+    assert piece.source["image"] == 0
+    assert f"1.png: {2 * WIDTH} x {2 * HEIGHT} pixels, not the size that a.json states; left out" in caplog.text
+
+
+def test_boxes_without_polygons_are_left_out(tmp_path):
+    (piece,) = AnnotatedObjects(*coco(tmp_path, GOOD, (3, [], {})))
+    assert piece.source["annotation"] == 0
+
+
+@pytest.mark.parametrize("option", [["--per-category", "0"], ["--seed", "-1"]])
+def test_counts_and_seeds_below_the_least(tmp_path, option, capsys):
+    assert main(["build-occluders", "procedural", "--output", str(tmp_path / "l"), *option]) == 2
+    assert "--per-category must be at least 1, and --seed at least 0" in capsys.readouterr().err
+
+
 def test_no_object_left(tmp_path):
     small = (3, rectangle(50, 50, 60, 60), {})
     with pytest.raises(
@@ -139,6 +160,17 @@ def test_no_object_left(tmp_path):
             "a.json: not COCO instance annotations, which have the lists images, annotations, categories",
         ),
         ('{"images": [], "categories": [], "annotations": [{"id": 5}]}', "a.json: annotation 5 is not COCO's form"),
+        ('{"images": [], "categories": [], "annotations": [7]}', "a.json: annotation 0 is not COCO's form"),
+        ('{"images": [{}], "categories": [], "annotations": []}', "a.json: an image, a category or a licence is not"),
+        (
+            '{"images": [], "categories": [{"id": 1}], "annotations": []}',
+            "a licence is not COCO's form .KeyError..name",
+        ),
+        ('{"images": [], "categories": [], "annotations": [], "licenses": [1]}', "an image, a category or a licence"),
+        (
+            '{"images": [], "categories": [], "annotations": [], "licenses": null}',
+            "no object is left after the filters",
+        ),
     ],
 )
 def test_bad_annotation_files(tmp_path, text, message):

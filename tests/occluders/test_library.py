@@ -131,6 +131,14 @@ def test_an_entry_that_lacks_fields(tmp_path):
         read_library(folder)
 
 
+@pytest.mark.parametrize("change", [{"category": ["car"]}, {"file": None}])
+def test_an_entry_that_is_not_text(tmp_path, change):
+    folder = library(tmp_path / "l", car=solid())
+    change_index(folder, lambda rows: rows[0].update(change))
+    with pytest.raises(DataError, match="category and file of entry 0 are not both text; make the library anew"):
+        read_library(folder)
+
+
 def test_a_missing_file(tmp_path):
     folder = library(tmp_path / "l", car=solid())
     (tmp_path / "l" / "car_000.png").unlink()

@@ -5,6 +5,7 @@ import torch
 
 from occplug.config import load_config
 from occplug.datamanager import GeneratedDataManager
+from occplug.errors import DataError
 from occplug.stages import CLEAN, OCCLUDED, FeatureCache, OccludedViews
 
 CPU = torch.device("cpu")
@@ -34,6 +35,14 @@ def test_plain_features_are_those_of_the_images_in_order():
     assert torch.equal(cache.features, expected)
     assert cache.labels.tolist() == [pid for _, pid, *_ in data.train_items]
     assert {name for batch in cache for name in batch} == {CLEAN, "pid"}
+
+
+def test_options_an_augmentation_refuses_stop_it_before_the_long_pass():
+    views = OccludedViews("rwoa", 0.5)
+    options = ["data.workers", 0, "train.batch_size", 8, "augment.rwoa.library", "nowhere"]
+    data = GeneratedDataManager(load_config("configs/clip_reid_synthocc.yaml", options), num_classes=16)
+    with pytest.raises(DataError, match="nowhere: there is no such folder of occluders"):
+        FeatureCache(lambda images: pytest.fail("encoded"), 10, views).fill(data, CPU)
 
 
 def test_rows_of_a_batch_belong_together():

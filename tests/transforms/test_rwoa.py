@@ -382,7 +382,12 @@ def test_misfits_of_all_workers_are_counted_and_leave_the_image(tmp_path, caplog
         assert torch.equal(result["img"], original["img"])
     (transform,) = data.transform_tr.per_image.image
     seen = sum(len(batch["pid"]) for batch in results)
-    data.close()
+    with caplog.at_level(logging.INFO, "occplug"):
+        data.close()
+    assert (
+        f"rwoa: 0 of {transform.tally['seen']} images occluded, no occluder fitted into {transform.tally['seen']}"
+        in (caplog.text)
+    )
     assert transform.tally["misfits"] == transform.tally["seen"] >= seen and transform.tally["occluded"] == 0
     caplog.clear()
     with caplog.at_level(logging.WARNING, "occplug"):
