@@ -178,6 +178,8 @@ def _convert_setting(setting: Setting, default, is_nullable: bool):
     if value is None and is_nullable:
         return None
     try:
+        if default is None and is_nullable:  # such keys are numbers, also where they are null at first
+            return value if type(value) is int else _finite(value)
         return _convert(value, default)
     except TypeError as error:
         given = "null" if value is None else f"{value!r} ({type(value).__name__})"

@@ -73,7 +73,7 @@ RANGES = {
     r"train\.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
     r"data\.norm_std|.*\.(lr|min_aspect|\w+_temperature)": ABOVE_0,
     r"synthocc\.ratio|.*\.(p|prob|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing|\w+_area)": SHARE,
-    r"eval\.rerank_lambda|masks\.noise_strength|.*\.(occ_prob|vis_alpha|vis_floor)": SHARE,
+    r"eval\.rerank_lambda|masks\.noise_strength|.*\.(occ_prob|vis_alpha|vis_floor|drop_path)": SHARE,
     r"data\.(height|width|k_tfm)|sampler\.num_\w+|video\.seq_len|synthocc\.group_size|run\.save_every": AT_LEAST_1,
     r".*\.(batch_size|attempts|occ_views|decoder_\w+s)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
     r".*(epochs?|weight_decay|workers|threads|seed|margin|padding|severity|clip_grad_norm|start_eval)": AT_LEAST_0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from occplug.backbones.torchscript import read_torchscript
 from occplug.backbones.unpickling import read_with_settings
 from occplug.errors import CheckpointError
 
@@ -47,7 +47,7 @@ def _read_file(path: Path):
         if path.suffix == ".safetensors":
             return load_file(path)
         if _is_torchscript(path):
-            return _read_torchscript(path)
+            return read_torchscript(path)
         return _read_pickle(path)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
@@ -73,12 +73,6 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.load.*")
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
 
 
 def _tensors(content, where: str) -> dict[str, Tensor]:

@@ -57,7 +57,12 @@ def attribute_report(cfg, weights: str, output: str) -> Path:
     template = parse_template(cfg.method.template)
     tokens = _tokens(state, template, weights)
     table, words = _table_and_words(cfg)
-    people = _people(cfg)
+    people = _people(cfg, state, weights)
+    if tokens.shape[2] != table.shape[1]:
+        raise CheckpointError(
+            f"{weights} has tokens of width {tokens.shape[2]}, and {cfg.backbone.name} has words of width "
+            f"{table.shape[1]}; give the config it was trained with"
+        )
     content = {
         "template": _numbered(template),
         "heads": [f"[{j + 1}]" for j in range(tokens.shape[1])],
@@ -82,7 +87,7 @@ def _tokens(state: dict, template: Template, weights: str) -> Tensor:
     context = state["state_dict"].get("prompts.context")
     if context is None:
         raise CheckpointError(f"{weights} holds no prompts (a baseline?); give one of a method that learns them")
-    demand_same_run(state, {"method.template": template.text}, state["pids"], weights)
+    demand_same_run(state, {"method.template": template.text}, state.get("pids", []), weights)
     if context.shape[1] != len(template.slots["X"]):
         raise CheckpointError(
             f"{weights} has {context.shape[1]} learnt tokens per identity, and method.template has "
@@ -103,11 +108,22 @@ def _table_and_words(cfg) -> tuple[Tensor, dict[int, str]]:
     return state[TOKEN_TABLE], vocabulary(known)
 
 
-def _people(cfg) -> dict[int, dict]:
-    """Person number -> known attributes; empty where nothing is known."""
+def _people(cfg, state: dict, weights: str) -> dict[int, dict]:
+    """Person number -> known attributes; empty where nothing is known.
+
+    Raises:
+        CheckpointError: the weights were trained on another version, whose persons of the same numbers look otherwise.
+    """
     if list(cfg.data.sources) != ["synthocc"]:
         return {}
-    return build(DATASETS, "synthocc", root=cfg.data.root, verbose=False, **cfg.synthocc).identities
+    data = build(DATASETS, "synthocc", root=cfg.data.root, verbose=False, **cfg.synthocc)
+    before = state["data"].get("synthocc", {}).get("fingerprint")
+    if before != data.fingerprint:
+        raise CheckpointError(
+            f"{weights} was not trained on the synthocc in {cfg.data.root} (synthocc.size {cfg.synthocc.size}), so its "
+            "persons look otherwise; set data.root and synthocc as in its run"
+        )
+    return data.identities
 
 
 def _numbered(template: Template) -> str:

@@ -15,9 +15,10 @@ import torch
 
 import occplug
 from occplug.cli.arguments import parse_options
+from occplug.cli.record import run_record
 from occplug.cli.session import start_logging
 from occplug.cli.tables import DASH, Report
-from occplug.cli.trainings import Row, Run, plan, run_rows
+from occplug.cli.trainings import Row, Run, made_on, plan, run_rows
 from occplug.config import load_config
 from occplug.datamanager import DataManager
 from occplug.errors import ConfigError
@@ -105,7 +106,7 @@ def _histogram_row(cfg) -> Row:
         result = evaluate_embeddings(matcher, query, gallery, q_pids, g_pids, q_camids, g_camids)
         figures[target], queries[target] = result.summary(), PerQuery.of(result, paths)
     data.close()
-    run = Run(0, time.perf_counter() - start, "HSV histogram, 6 stripes", figures, queries, {})
+    run = Run(0, time.perf_counter() - start, "HSV histogram, 6 stripes", figures, queries, {}, made_on(run_record()))
     return Row("histogram", "colour histogram (HSV, 6 stripes, grey-world)", [run])
 
 

@@ -29,7 +29,7 @@ def test_mixed(found: list[Candidate]) -> dict:
         CheckpointError: weights that do not fit their config.
     """
     first = found[0].cfg
-    folder, device = prepare(first)
+    folder, device = prepare(first, saves=False)
     managers = [DataManager(candidate.cfg, trains=False) for candidate in found]
     _demand_same_images(managers)
     engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]

@@ -15,6 +15,7 @@ from occplug.config import save_config
 from occplug.datamanager import DataManager
 from occplug.engine import (
     MethodEngine,
+    demand_run,
     load_checkpoint,
     load_weights,
     seed_everything,
@@ -26,7 +27,15 @@ from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
 from occplug.torchreid_bridge import build_stock_model, load_stock_weights
 
-__all__ = ["build_engine", "describe_protocol", "load_trained", "prepare", "start_logging", "write_metrics"]
+__all__ = [
+    "build_engine",
+    "describe_protocol",
+    "load_trained",
+    "prepare",
+    "sees_cameras",
+    "start_logging",
+    "write_metrics",
+]
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +59,13 @@ def start_logging(file: Path | None = None) -> None:
         root.addHandler(handler)
 
 
-def prepare(cfg) -> tuple[Path, torch.device]:
-    """Start a run's log, save its resolved config, seed everything; returns its folder and device."""
+def prepare(cfg, saves: bool = True) -> tuple[Path, torch.device]:
+    """Start a run's log, save its resolved config (if it `saves`), seed everything; returns its folder and device."""
     folder = Path(cfg.data.save_dir)
     start_record()
     start_logging(folder / "train.log")
-    save_config(cfg, folder / "config.yaml")
+    if saves:
+        save_config(cfg, folder / "config.yaml")
     if cfg.run.threads:
         torch.set_num_threads(cfg.run.threads)
     torch.use_deterministic_algorithms(cfg.run.deterministic)
@@ -96,6 +106,7 @@ def load_trained(cfg, weights: str) -> Method:
         CheckpointError: the file is missing, unsafe, or does not fit the config.
     """
     state = load_checkpoint(weights)
+    demand_run(state, weights)
     method = build_method(cfg, len(state["pids"]), len(state["cameras"]), pretrained=False)
     load_weights(method, state["state_dict"], weights)
     return method.eval()
@@ -108,11 +119,16 @@ def describe_protocol(cfg, reranked: bool = False) -> str:
         method=cfg.model.name,
         neck=cfg.method.neck if is_method and "neck" in cfg.method else None,
         flip=cfg.eval.flip,
-        cameras=bool(is_method and cfg.backbone.sie_camera),
+        cameras=is_method and sees_cameras(cfg),
         stride=cfg.backbone.stride if is_method else None,
         metric="method" if is_method else cfg.test.dist_metric,
-        reranked=reranked,
+        reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
     )
+
+
+def sees_cameras(cfg) -> bool:
+    """Whether the method of `cfg` is told the camera of a test image."""
+    return bool(cfg.backbone.sie_camera and cfg.method.get("test_cameras", True))
 
 
 def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **more) -> dict:

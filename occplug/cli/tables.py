@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 import statistics
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from jinja2 import Environment, PackageLoader
 from tabulate import tabulate
 
@@ -21,7 +18,7 @@ from occplug.engine import write_atomically
 from occplug.errors import DataError
 from occplug.evaluation import PairedDifference, paired_bootstrap
 
-__all__ = ["DASH", "Published", "Report", "differences", "machine", "spread"]
+__all__ = ["DASH", "Published", "Report", "differences", "machines", "spread"]
 
 FIGURES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 DASH = "—"
@@ -73,7 +70,10 @@ class Report:
             "interval; p is not corrected for the number of rows"
         )
         compared = [explained] if any(self.differences.values()) else []
-        self.footer = [f"per cent, mean ± standard deviation over seeds; {machine()}; `{self.command}`", *compared]
+        self.footer = [
+            f"per cent, mean ± standard deviation over seeds; {machines(self.rows)}; `{self.command}`",
+            *compared,
+        ]
 
     def write(self, readme: Path | None = None, mark: str = "") -> Path:
         """Write all files, and the text between the marks `mark` of `readme`; returns the page."""
@@ -123,7 +123,12 @@ class Report:
 
     def as_json(self) -> dict:
         """Everything the tables show, figures as fractions, published ones in per cent as printed there."""
-        about = {"title": self.title, "command": self.command, "machine": machine(), "version": occplug.__version__}
+        about = {
+            "title": self.title,
+            "command": self.command,
+            "machine": machines(self.rows),
+            "version": occplug.__version__,
+        }
         targets = {target: [self._row_as_json(row, target) for row in self.rows] for target in self.targets}
         return {**about, "baseline": self.baseline, "notes": self.notes, "targets": targets}
 
@@ -185,7 +190,6 @@ def _difference(found: PairedDifference) -> str:
     return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}], {p}"
 
 
-def machine() -> str:
-    """Device, threads, torch and date."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    return f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+def machines(rows: list[Row]) -> str:
+    """On what, with which torch and when the runs were made, each kind once."""
+    return "; ".join(sorted({run.made for row in rows for run in row.runs}))

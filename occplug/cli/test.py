@@ -8,8 +8,10 @@ from occplug.cli.arguments import config_parser, parse_options
 from occplug.cli.mixing import test_mixed
 from occplug.cli.session import describe_protocol, prepare, write_metrics
 from occplug.cli.testing import Candidate, candidates, engine_of
+from occplug.config import save_config
 from occplug.datamanager import DataManager
 from occplug.errors import ConfigError
+from occplug.zoo.download import file_sha256
 
 __all__ = ["main", "test"]
 
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 def test(candidate: Candidate, rerank: bool = False, visrank: bool = False, file: Path | None = None) -> dict:
-    """Evaluate `candidate`; returns what `metrics.json` holds.
+    """Evaluate `candidate`; returns what `metrics.json` holds, with the weights' SHA-256 as `tested`.
 
     Args:
         file: where to write that; `metrics.json` in data.save_dir/test by default.
@@ -48,21 +50,13 @@ def test(candidate: Candidate, rerank: bool = False, visrank: bool = False, file
         CheckpointError: the weights do not fit the config; lists the keys.
     """
     cfg = candidate.cfg
-    folder, device = prepare(cfg)
+    folder, device = prepare(cfg, saves=False)
     data = DataManager(cfg, trains=False)
     engine = engine_of(candidate, data, folder, device)
-    t = cfg.test
-    engine.run(
-        save_dir=str(folder),
-        test_only=True,
-        dist_metric=t.dist_metric,
-        normalize_feature=t.normalize_feature,
-        visrank=visrank,
-        visrank_topk=t.visrank_topk,
-        use_metric_cuhk03=cfg.cuhk03.use_metric_cuhk03,
-        ranks=t.ranks,
-        rerank=rerank,
-    )
+    options = {**engine.test_options(), "rerank": rerank, "visrank": visrank, "visrank_topk": cfg.test.visrank_topk}
+    engine.run(save_dir=str(folder), test_only=True, **options)
     data.close()
     file = file or folder / "test" / "metrics.json"
-    return write_metrics(cfg, engine, candidate.config_file, describe_protocol(cfg, rerank), file)
+    save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
+    protocol, weights = describe_protocol(cfg, rerank), candidate.weights
+    return write_metrics(cfg, engine, candidate.config_file, protocol, file, tested=file_sha256(Path(weights.where)))

@@ -7,11 +7,19 @@ import tempfile
 from pathlib import Path
 
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.cli.session import build_engine, describe_protocol, prepare, start_logging, write_metrics
-from occplug.config import resolved_yaml
+from occplug.cli.session import (
+    build_engine,
+    describe_protocol,
+    prepare,
+    sees_cameras,
+    start_logging,
+    write_metrics,
+)
+from occplug.config import resolved_yaml, save_config
 from occplug.datamanager import DataManager, GeneratedDataManager
-from occplug.engine import load_checkpoint
+from occplug.engine import demand_run, demand_same_run, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
+from occplug.registry import METHODS, names
 
 __all__ = ["dry_run", "main", "train"]
 
@@ -27,6 +35,8 @@ def main(argv: list[str]) -> None:
         "--dry-run", action="store_true", help="build at full size, two steps a stage, generated images"
     )
     args, cfg = parse_config(parser, argv)
+    if args.dry_run and (args.after or args.resume):
+        raise ConfigError("--dry-run trains for a moment from random weights; leave out --after and --resume")
     if args.dry_run:
         dry_run(cfg, args.config_file)
     else:
@@ -51,11 +61,15 @@ def train(cfg, config_file: str, resume: bool = False, after: str | None = None)
         )
     path = None if resume or after is None else Path(after)
     state = _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
-    folder, device = prepare(cfg)
+    folder, device = prepare(cfg, saves=state is None)
     data = DataManager(cfg)
-    if state is not None:
-        _check_same_data(state, data, path or newest)
+    _check_cameras(cfg, data)
     engine = build_engine(cfg, data, folder, device, pretrained=state is None)
+    if state is not None:
+        bound_to = getattr(engine.model, "bound_to", dict)()
+        demand_same_run(state, bound_to, list(data.pids), path or newest)
+        _check_same_data(state, data, path or newest)
+        save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
     try:
         engine.run_stages(state, path) if path else engine.run_stages(state)
     except KeyboardInterrupt:
@@ -63,7 +77,7 @@ def train(cfg, config_file: str, resume: bool = False, after: str | None = None)
         raise
     finally:
         data.close()
-    return write_metrics(cfg, engine, config_file, describe_protocol(cfg), folder / "metrics.json")
+    return write_metrics(cfg, engine, config_file, describe_protocol(cfg, cfg.test.rerank), folder / "metrics.json")
 
 
 def _state_to_resume(path: Path, cfg) -> dict:
@@ -82,12 +96,26 @@ def _state_to_resume(path: Path, cfg) -> dict:
 def _finished_stage(path: Path, cfg) -> dict:
     """The state of a stage's closing checkpoint that `cfg` has stages behind."""
     state = load_checkpoint(path)
+    demand_run(state, path)
     if "optimizer" in state:
         raise CheckpointError(f"{path} is a state to --resume from; --after takes the file of a finished stage")
-    stages = [name for name, node in cfg.method.items() if isinstance(node, dict) and "epochs" in node]
-    if state["stage_index"] + 1 >= len(stages):
-        raise CheckpointError(f"{path} is of the last stage, so nothing is left to train; occplug test evaluates it")
+    if cfg.model.name not in names(METHODS):
+        raise ConfigError(f"{cfg.model.name} trains in one stage, so there is none to go on behind; leave out --after")
     return state
+
+
+def _check_cameras(cfg, data: DataManager) -> None:
+    """A camera embedding has a row for each training camera; better to say so now than in the test after training."""
+    if cfg.model.name not in names(METHODS) or not sees_cameras(cfg):
+        return
+    known = data.num_train_cams
+    for target, sides in data.test_dataset.items():
+        highest = max(camid for side in sides.values() for _, _, camid, *_ in side)
+        if highest >= known:
+            raise ConfigError(
+                f"{target} has the camera {highest}, and backbone.sie_camera learns the {known} cameras of "
+                f"{', '.join(data.sources)} alone; set backbone.sie_camera False or test on another data set"
+            )
 
 
 def _check_same_data(state: dict, data: DataManager, path: Path) -> None:

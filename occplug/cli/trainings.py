@@ -30,9 +30,10 @@ from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 from occplug.method import build_method
 from occplug.registry import METHODS, names
+from occplug.zoo.download import file_sha256
 from occplug.zoo.weights import read_test_weights
 
-__all__ = ["Row", "Run", "Training", "plan", "run_rows", "shared"]
+__all__ = ["Row", "Run", "Training", "made_on", "plan", "run_rows", "shared"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Training:
     @property
     def weights(self) -> Path:
         """What the run's last stage ended with; the run has to be complete."""
-        last = json.loads((self.folder / "metrics.json").read_text())["stages"][-1]["name"]
+        last = self._metrics()["stages"][-1]["name"]
         return self.folder / "checkpoints" / f"{last}.pth"
 
     def is_complete(self) -> bool:
@@ -72,10 +73,17 @@ class Training:
         Raises:
             ConfigError: it holds a run of another config.
         """
-        complete = (self.folder / "metrics.json").exists()
-        if (complete or self.can_resume()) and not self._is_of_this_config():
+        exists = (self.folder / "metrics.json").exists()
+        if (exists or self.can_resume()) and not self._is_of_this_config():
             raise ConfigError(f"{self.folder} holds a run of another config; delete it, or choose another folder")
-        return complete
+        return exists and self._metrics().get("tested") == self._to_test()
+
+    def _metrics(self) -> dict:
+        return json.loads((self.folder / "metrics.json").read_text())
+
+    def _to_test(self) -> str | None:
+        """SHA-256 of the weights that `tests` has now; None for a training."""
+        return file_sha256(self.tests.weights) if self.tests and self.tests.is_complete() else None
 
     def _is_of_this_config(self) -> bool:
         # read again rather than compared as text: keys that came later stand at their defaults in an older run
@@ -102,6 +110,7 @@ class Run:
         seconds: spent in training.
         protocol: how features were made and compared.
         fingerprints: which version of each data set was used.
+        made: on what, with which torch and when.
     """
 
     seed: int
@@ -110,6 +119,7 @@ class Run:
     figures: dict[str, dict]
     queries: dict[str, PerQuery]
     fingerprints: dict[str, str]
+    made: str
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -118,7 +128,15 @@ class Run:
         seconds = sum(stage["seconds"] for stage in metrics["stages"])
         queries = {target: read_per_query(folder / "per_query" / f"{target}.npz") for target in metrics["targets"]}
         fingerprints = {name: summary["fingerprint"] for name, summary in metrics["data"].items()}
-        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, fingerprints)
+        made = made_on(metrics.get("record"))
+        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, fingerprints, made)
+
+
+def made_on(record: dict | None) -> str:
+    """A run's machine, torch and date; runs of early versions have no record."""
+    if record is None:
+        return "machine not recorded"
+    return f"{record['machine']}, torch {record['versions']['torch']}, {record['date']}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +180,7 @@ def shared(planned: dict[str, list[Training]], folder: Path) -> dict[str, list[T
     known = {}
     for metrics in sorted(folder.rglob("seed*/metrics.json")):
         cfg = _config_of(metrics.parent, ANYWHERE)
-        if cfg is not None and json.loads(metrics.read_text())["stages"]:  # without stages it only tested
+        if cfg is not None and "tested" not in json.loads(metrics.read_text()):
             known.setdefault(cfg.dump(), metrics.parent)
     return {row: [_shared(training, known) for training in trainings] for row, trainings in planned.items()}
 
@@ -195,6 +213,10 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}, but at least 1 process has to train")
     asked = [training for _, planned in rows.values() for training in planned]
+    tested = {", ".join(sorted(training.cfg.data.targets)): training.row for training in asked}
+    if len(tested) > 1:
+        told = "; ".join(f"{row} on {targets}" for targets, row in tested.items())
+        raise ConfigError(f"rows of one table are tested on the same data sets, and here are {told}")
     trained = [training.tests or training for training in asked]
     unique = {training.folder: training for training in reversed(trained)}  # of equal ones the first
     _make(list(reversed(unique.values())), jobs, run or _run)

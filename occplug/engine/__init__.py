@@ -1,6 +1,7 @@
 """The one training loop: torchreid's `Engine`, driven through a method's stages."""
 
 from occplug.engine.checkpoint import (
+    demand_run,
     demand_same_run,
     load_checkpoint,
     load_weights,
@@ -16,6 +17,7 @@ __all__ = [
     "EarlierStages",
     "MethodEngine",
     "check_start",
+    "demand_run",
     "demand_same_run",
     "load_checkpoint",
     "load_weights",

@@ -77,7 +77,6 @@ class RunMixin:
         """Train `epochs` epochs through torchreid's `run`, from `start_epoch` on; then its test and checkpoint."""
         self.epoch = start_epoch - 1  # what `run` saves if no epoch is left to train
         self.writer = None  # a TensorBoard run per stage, or steps of different stages would share an axis
-        options = self.cfg.test
         with contextlib.redirect_stdout(_ToLog()):
             self.run(
                 save_dir=str(self.folder / "tensorboard" / self.stage_name),
@@ -86,13 +85,22 @@ class RunMixin:
                 print_freq=2**62,  # the progress bar and the log show what torchreid would print
                 fixbase_epoch=self.cfg.train.fixbase_epoch,
                 open_layers=self.cfg.train.open_layers,
-                start_eval=options.start_eval,
-                eval_freq=options.eval_freq,
-                dist_metric=options.dist_metric,
-                normalize_feature=options.normalize_feature,
-                ranks=options.ranks,
+                start_eval=self.cfg.test.start_eval,
+                eval_freq=self.cfg.test.eval_freq,
+                **self.test_options(),
             )
         self.records.append(StageRecord(self.stage_name, epochs, round(self.seconds, 3)))
+
+    def test_options(self) -> dict:
+        """How the config wants to be tested, as torchreid's `run` and `test` take it."""
+        t = self.cfg.test
+        return {
+            "dist_metric": t.dist_metric,
+            "normalize_feature": t.normalize_feature,
+            "ranks": t.ranks,
+            "rerank": t.rerank,
+            "use_metric_cuhk03": self.cfg.cuhk03.use_metric_cuhk03,
+        }
 
     def train(self, *args, **kwargs) -> None:
         """One epoch: torchreid's loop behind a progress bar, then the resumable state."""

@@ -15,9 +15,11 @@ from torch import nn
 from occplug.errors import CheckpointError
 from occplug.files import write_atomically
 
-__all__ = ["demand_same_run", "load_checkpoint", "load_weights", "save_checkpoint", "write_atomically"]
+__all__ = ["demand_run", "demand_same_run", "load_checkpoint", "load_weights", "save_checkpoint", "write_atomically"]
 
 FORMAT = "occplug-1"
+# what torch raises for damaged files, besides its refusals
+DAMAGE = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AssertionError, AttributeError)
 LISTED = 20  # differences an error names one by one
 
 
@@ -37,7 +39,7 @@ def load_checkpoint(path) -> dict:
         raise CheckpointError(f"{path}: there is no such checkpoint file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, *DAMAGE) as error:
         raise CheckpointError(f"{path}: {_unreadable(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(
@@ -54,6 +56,15 @@ def _unreadable(error: Exception) -> str:
     return "not a readable checkpoint: damaged, cut off, or a file of another kind"
 
 
+def demand_run(state: dict, path) -> None:
+    """Raise CheckpointError unless `state` is of a training run, which knows its persons, cameras and stages."""
+    if "pids" not in state:
+        raise CheckpointError(
+            f"{path} was not written by occplug train (a converted file?), so it does not say whose persons and which "
+            "stages it holds; give a checkpoint of a run"
+        )
+
+
 def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> None:
     """Check that a checkpoint's weights mean in this run what they meant in the one that wrote it.
 
@@ -67,6 +78,7 @@ def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> 
     Raises:
         CheckpointError: names both templates, or the classes that differ one by one.
     """
+    demand_run(state, path)
     before = state.get("bound_to", {})  # files of earlier versions do not say
     for key in sorted(before.keys() & bound_to.keys()):  # what only one has, its tensors tell
         if before[key] != bound_to[key]:

@@ -13,7 +13,7 @@ from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin, StageRecord
 from occplug.engine.checkpoint import demand_same_run, load_weights
 from occplug.engine.randomness import restore_random_states
-from occplug.errors import TrainingError
+from occplug.errors import CheckpointError, TrainingError
 from occplug.method import Companion, Method, Stage, parameter_groups
 from occplug.torchreid_bridge import Engine, close_layers
 
@@ -66,7 +66,11 @@ class MethodEngine(RunMixin, Engine):
         if resumed is not None:
             path = path or self.folder / "checkpoints" / "last.pth"
             within = resumed if "optimizer" in resumed else None
-            first = resumed["stage_index"] + (within is None)
+            first = self._place(resumed["stage"], path) + (within is None)
+            if path != self.folder / "checkpoints" / "last.pth" and first == len(self.stages):
+                raise CheckpointError(
+                    f"{path} is of the last stage, so nothing is left to train; occplug test evaluates it"
+                )
             demand_same_run(resumed, self.model.bound_to(), list(self.datamanager.pids), path)
             load_weights(self.model, resumed["state_dict"], path)
             self.records = [StageRecord(**record) for record in resumed["records"]][:first]
@@ -77,7 +81,7 @@ class MethodEngine(RunMixin, Engine):
                 self._run_one(index, stage, within if index == first else None)
         if not self.results:  # the last stage had no epoch
             self.evaluates = True
-            self.test()
+            self.test(**self.test_options())
 
     def _run_one(self, index: int, stage: Stage, resumed: dict | None) -> None:
         self.stage, self.stage_name, self.stage_index = stage, stage.name, index
@@ -151,6 +155,12 @@ class MethodEngine(RunMixin, Engine):
             self.stage.after_step(batch)
         self.first_step = False
         return values[0]
+
+    def _place(self, stage: str, path) -> int:
+        names = [each.name for each in self.stages]
+        if stage not in names:
+            raise CheckpointError(f"{path} is of the stage {stage!r}, and this run has the stages {', '.join(names)}")
+        return names.index(stage)
 
     def _pass(self, batch: dict, steppers: list[_Stepper]) -> dict[str, float]:
         """Losses of `batch`, their gradients, and one step of `steppers`."""

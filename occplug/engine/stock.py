@@ -46,7 +46,7 @@ class _StockMixin(RunMixin):
         if self.cfg.train.max_epoch:
             self.run_stage(self.cfg.train.max_epoch, start)
         else:
-            self.test()
+            self.test(**self.test_options())
 
 
 class _StockSoftmax(_StockMixin, ImageSoftmaxEngine):

@@ -14,7 +14,7 @@ def protocol_line(
     cameras: bool = False,
     stride=None,
     metric: str = "euclidean",
-    reranked: bool = False,
+    reranked: tuple[int, int, float] | None = None,
     camera_rule: str = CAMERA_RULE,
 ) -> str:
     """What is printed under the results and kept in `metrics.json`.
@@ -26,7 +26,7 @@ def protocol_line(
         cameras: the model is told the camera of each image (SIE).
         stride: patch stride of the backbone in pixels (a number or height and width), None where there is none.
         metric: "method" for the method's own matcher, or a distance's name.
-        reranked: k-reciprocal re-ranking was applied.
+        reranked: k1, k2 and lambda of k-reciprocal re-ranking, None without.
         camera_rule: which gallery images do not count.
     """
     parts = [
@@ -36,7 +36,7 @@ def protocol_line(
         f"camera input {_yes(cameras)}",
         stride is not None and f"stride {_size(stride)}",
         "distance of the method" if metric == "method" else f"{metric} distance",
-        f"re-ranking {_yes(reranked)}",
+        "re-ranking {}".format("k1 = {}, k2 = {}, lambda = {}".format(*reranked) if reranked else "no"),
         camera_rule,
     ]
     return "; ".join(part for part in parts if part)

@@ -108,7 +108,7 @@ class DPM(Method):
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
         self.options = o = cfg.method
-        self.weights_source = cfg.backbone.weights
+        self.weights_source, self.num_classes = cfg.backbone.weights, num_classes
         form = {"drop_path": o.drop_path} if cfg.backbone.name == "vit_b16" else {"sie_scope": "all"}
         self.backbone = build_backbone(cfg, num_cameras, **form)
         width, depth = self.backbone.widths[1], self.backbone.depth

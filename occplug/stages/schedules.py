@@ -21,9 +21,9 @@ def warmup_cosine(
     def factor(epoch: int) -> float:
         if epoch < warmup_epochs:
             return (warmup_lr + epoch * (lr - warmup_lr) / warmup_epochs) / lr
-        return (min_lr + (lr - min_lr) * (1 + math.cos(math.pi * min(epoch, epochs) / epochs)) / 2) / lr
+        return (min_lr + (lr - min_lr) * (1 + math.cos(math.pi * min(epoch, epochs) / max(epochs, 1))) / 2) / lr
 
-    return factor
+    return factor if lr else lambda epoch: 0.0
 
 
 def warmup_multistep(

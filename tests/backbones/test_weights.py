@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from occplug.backbones import CLIPResNet, CLIPViT, architecture, build_text_tower, download
+from occplug.backbones.files import read_tensors
 from occplug.backbones.weights import fit_clip, load_clip
 from occplug.errors import CheckpointError, ConfigError
 from occplug.prompts import IdentityPrompts
@@ -216,6 +217,39 @@ def test_files_that_are_no_weights(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     assert refusal(path).startswith(f"{path}: ")
+
+
+class _Writer(torch.nn.Module):
+    """Writes a file when torch's own loader reads it."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.visual, self.path = torch.nn.Parameter(torch.ones(2)), path
+
+    def forward(self, x: torch.Tensor):
+        return x
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.visual, self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, str, bool]):
+        self.visual, self.path, self.training = state[0], state[1], state[2]
+        torch.save(state[0], state[1])
+
+
+def test_code_in_an_archive_is_not_run(tmp_path):
+    path, written = tmp_path / "clip.pt", tmp_path / "written"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(_Writer(str(written))).save(str(path))
+        torch.jit.load(str(path))
+        assert written.exists()  # so it is a trap
+        written.unlink()
+    with pytest.raises(CheckpointError, match="clip.pt"):
+        read_tensors(path)
+    assert not written.exists()
 
 
 def test_a_truncated_archive(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 from occplug.config import save_config
 from occplug.errors import TrainingError
 from occplug.evaluation import PerQuery
+from occplug.zoo.download import file_sha256
 
 QUERIES = 120
 
@@ -30,9 +31,14 @@ def fake_run(training) -> None:
         PerQuery(names, pid, pid * 0, ap, first_hit).write(folder / "per_query" / f"{target}.npz")
         ranks = {f"rank{k}": float((first_hit <= k).mean()) for k in (1, 5, 10, 20)}
         targets[target] = {"mAP": float(ap.mean()), **ranks, "num_query": QUERIES, "num_gallery": 9}
-    stages = [] if training.tests else [{"name": "stage2", "epochs": 1, "seconds": 2.0}]
+    if training.tests:
+        stages, tested = [], {"tested": file_sha256(training.tests.weights)}
+    else:
+        stages, tested = [{"name": "stage2", "epochs": 1, "seconds": 2.0}], {}
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "checkpoints/stage2.pth").write_text(f"{training.row} {training.seed} {os.urandom(4)}")
     data = {target: {"fingerprint": f"version {cfg.synthocc.seed}"} for target in targets}
-    metrics = {"seed": cfg.train.seed, "protocol": "fake", "targets": targets, "stages": stages, "data": data}
+    metrics = {"seed": cfg.train.seed, "protocol": "fake", "targets": targets, "stages": stages, "data": data, **tested}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     of = f" of {training.tests.row} {training.tests.seed}" if training.tests else ""
     with Path(folder.parents[1], "made").open("a") as made:

@@ -1,6 +1,7 @@
 """`occplug ablate` and `occplug compare` with a training that only leaves a run's files, and mistakes."""
 
 import json
+import shutil
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -163,7 +164,6 @@ def test_a_run_of_another_config_is_not_read_as_this_one(capsys):
     # an interrupted one neither: it would go on under another config
     folder = Path("runs/clip_reid_synthocc/prompts/baseline/seed1")
     (folder / "metrics.json").unlink()
-    (folder / "checkpoints").mkdir()
     (folder / "checkpoints/last.pth").touch()
     assert ablate("--seeds", "1", "method.stage2.epochs", "3") == 2
     assert "baseline/seed1 holds a run of another config; delete it" in capsys.readouterr().err
@@ -190,6 +190,21 @@ tables:
 """
 
 
+def test_rows_on_other_data_sets_are_named_before_anything_runs(capsys):
+    assert main(["compare", "--name", "x", "--configs", SYNTHOCC, OCCDUKE, "--seeds", "1"]) == 2
+    told = "here are clip_reid_synthocc on synthocc; clip_reid_occduke on occluded_duke"
+    assert told in capsys.readouterr().err and not Path("log").exists()
+
+
+def test_the_footer_says_what_the_runs_ran_on(capsys):
+    ablate("--seeds", "1")
+    file = Path("runs/clip_reid_synthocc/prompts/clip_reid/seed1/metrics.json")
+    record = {"machine": "big GPU", "versions": {"torch": "3.0"}, "date": "2030-01-02"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"record": record}))
+    ablate("--seeds", "1")
+    assert "; big GPU, torch 3.0, 2030-01-02; machine not recorded; `python" in capsys.readouterr().out
+
+
 def test_a_row_that_cannot_be_built_is_named_before_anything_runs(capsys):
     overrides = (
         "{backbone.name: wgff, backbone.wgff.clip: clip_vit_tiny, backbone.wgff.lsnet: lsnet_mini, "
@@ -209,6 +224,13 @@ def test_a_row_that_only_tests_takes_the_weights_of_its_row():
     assert [row["row"] for row in results("clip_reid_synthocc/first")["targets"]["synthocc"]] == ["after"]
     assert ablate("--seeds", "2", "--tables", "tables.yaml", table="first") == 0
     assert len(made("clip_reid_synthocc/first")) == 4
+    # weights made anew are tested anew, and figures of a mere test are none of a training
+    shutil.rmtree("runs/clip_reid_synthocc/first/plain/seed1")
+    assert ablate("--seeds", "2", "--tables", "tables.yaml", table="first") == 0
+    assert made("clip_reid_synthocc/first")[4:] == ["plain 1", "after 1 of plain 1"]
+    Path("tables.yaml").write_text(TABLES.replace("{tests: plain, set", "{set"))
+    assert ablate("--seeds", "1", "--tables", "tables.yaml", table="first") == 0
+    assert made("clip_reid_synthocc/first")[6:] == ["after 1"]
 
 
 def test_equal_rows_of_two_tables_are_trained_once():
@@ -314,7 +336,7 @@ def row(name, ap, images=None):
     images = np.array([f"{i}.jpg" for i in range(len(ap))]) if images is None else images
     queries = PerQuery(images, np.arange(len(ap)), np.zeros(len(ap), int), np.array(ap), np.ones(len(ap), int))
     figures = {"mAP": float(np.mean(ap)), "rank1": 1.0, "rank5": 1.0, "rank10": 1.0}
-    return Row(name, name, [Run(1, 1.0, "p", {"toy": figures}, {"toy": queries}, {"toy": "v"})])
+    return Row(name, name, [Run(1, 1.0, "p", {"toy": figures}, {"toy": queries}, {"toy": "v"}, "here")])
 
 
 def test_rows_tested_on_other_queries_are_not_compared():

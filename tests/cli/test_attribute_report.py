@@ -120,6 +120,7 @@ def test_a_stage_of_another_run_that_does_not_fit_is_refused(run, data, tmp_path
 def test_a_stage1_of_other_classes_is_refused_class_by_class(run, data, tmp_path, capsys):
     state = torch.load(run / "checkpoints/stage1.pth", weights_only=True)
     state["pids"][3] += 500
+    state["data"]["synthocc"]["fingerprint"] = "of other files"  # the classes come first: they tell more
     torch.save(state, tmp_path / "other.pth")
     arguments = ["train", "--config-file", CONFIG, "--root", data, *SHORT, "data.save_dir", str(tmp_path / "run")]
     assert main([*arguments, "--after", str(tmp_path / "other.pth")]) == 2
@@ -131,3 +132,36 @@ def test_a_resumed_run_of_another_template_is_refused(run, capsys):
     text = "A photo of a X X person with X beard and X posture, wearing X X top, X X trousers and X shoes, carrying X."
     assert main(["train", "--config-file", str(run / "config.yaml"), "--resume", "method.template", text]) == 2
     assert "set method.template as in the file, or train its stage again" in capsys.readouterr().err
+
+
+def test_a_refused_resume_leaves_the_run_as_it_is(run, data, capsys):
+    before = (run / "config.yaml").read_text()
+    arguments = ["train", "--config-file", str(run / "config.yaml"), "--root", data, "--resume"]
+    assert main([*arguments, "method.template", "attribute_b"]) == 2
+    assert "last.pth was trained with method.template" in capsys.readouterr().err
+    assert (run / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("command", ["train", "attribute-report"])
+def test_a_converted_file_is_no_run(run, data, tmp_path, capsys, command):
+    state = torch.load(run / "checkpoints/stage1.pth", weights_only=True)
+    kept = {key: state[key] for key in ("format", "state_dict", "config")}
+    torch.save({**kept, "source": "clip_reid", "num_classes": 16, "num_cameras": 6}, tmp_path / "other.pth")
+    if command == "train":
+        arguments = [*SHORT, "--after", str(tmp_path / "other.pth"), "data.save_dir", str(tmp_path / "run")]
+        assert main(["train", "--config-file", CONFIG, "--root", data, *arguments]) == 2
+    else:
+        assert report(run, data, tmp_path / "page.md", weights=tmp_path / "other.pth") == 2
+    assert "other.pth was not written by occplug train (a converted file?)" in capsys.readouterr().err
+
+
+def test_tokens_of_other_people_or_of_another_clip_are_refused(run, data, tmp_path, capsys):
+    state = torch.load(run / "checkpoints/stage1.pth", weights_only=True)
+    other = {**state, "data": {"synthocc": {**state["data"]["synthocc"], "fingerprint": "another"}}}
+    torch.save(other, tmp_path / "other.pth")
+    assert report(run, data, tmp_path / "page.md", weights=tmp_path / "other.pth") == 2
+    assert "other.pth was not trained on the synthocc in" in capsys.readouterr().err
+    state["state_dict"]["prompts.context"] = torch.rand(*state["state_dict"]["prompts.context"].shape[:2], 64)
+    torch.save(state, tmp_path / "wide.pth")
+    assert report(run, data, tmp_path / "page.md", weights=tmp_path / "wide.pth") == 2
+    assert "wide.pth has tokens of width 64, and clip_vit_tiny has words of width 128" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The commands as a user gives them, on SynthOcc tiny: a run's files, resuming, and mistakes."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from occplug.cli import main
 from occplug.config import load_config
 from occplug.datasets.synthocc import build
+from occplug.errors import ConfigError
 from occplug.evaluation import read_per_query
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +75,7 @@ def test_reranking_and_pictures(run, tmp_path):
     arguments = ["--config-file", str(run / "config.yaml"), "--weights", str(run / "checkpoints/stage2.pth")]
     assert main(["test", *arguments, "--rerank", "--visrank", "data.save_dir", str(tmp_path)]) == 0
     metrics = json.loads((tmp_path / "test/metrics.json").read_text())
-    assert "re-ranking yes" in metrics["protocol"]
+    assert "re-ranking k1 = 20, k2 = 6, lambda = 0.3" in metrics["protocol"]
     assert len(list((tmp_path / "visrank_synthocc").rglob("*.jpg"))) == 24
 
 
@@ -198,3 +200,17 @@ def test_a_dry_run_needs_no_data(tmp_path, monkeypatch, capsys):
         == 0
     )
     assert "2 stages and a test went through" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options, sees", [([], True), (["backbone.sie_camera", False], False)])
+def test_cameras_the_embedding_does_not_know_are_named_before_training(options, sees):
+    from types import SimpleNamespace
+
+    from occplug.cli.train import _check_cameras
+
+    cfg = load_config(ROOT / "configs/clip_reid_sie_olp_market.yaml", options)
+    sides = {"query": [("a.jpg", 1, 0)], "gallery": [("b.jpg", 1, 7)]}
+    data = SimpleNamespace(num_train_cams=6, sources=["market1501"], test_dataset={"dukemtmcreid": sides})
+    told = "dukemtmcreid has the camera 7, and .* the 6 cameras of market1501 alone"
+    with pytest.raises(ConfigError, match=told) if sees else contextlib.nullcontext():
+        _check_cameras(cfg, data)

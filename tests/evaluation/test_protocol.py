@@ -4,10 +4,11 @@ from occplug.evaluation import protocol_line
 
 
 def test_a_methods_line():
-    line = protocol_line("clip_reid", neck="before", flip=True, cameras=True, stride=12, metric="method", reranked=True)
+    options = {"neck": "before", "flip": True, "cameras": True, "stride": 12, "metric": "method"}
+    line = protocol_line("clip_reid", **options, reranked=(20, 6, 0.3))
     assert line == (
         "clip_reid; feature before neck; flip test yes; camera input yes; stride 12; distance of the method; "
-        "re-ranking yes; gallery images of the query's person and camera left out"
+        "re-ranking k1 = 20, k2 = 6, lambda = 0.3; gallery images of the query's person and camera left out"
     )
 
 

@@ -11,6 +11,7 @@ from occplug.engine import MethodEngine, seed_everything
 from occplug.errors import CheckpointError, ConfigError
 from occplug.evaluation import masked_distance
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity
+from occplug.method import build_method
 from tests.methods.dpm_common import Data, batch, config, stage, tiny, trained, wake_mask
 
 
@@ -270,12 +271,23 @@ def test_an_unfinished_saliency_stage_is_refused(tmp_path):
     [
         (["method.mask", "both"], "method.mask is 'both'; there are: none, feat_pre"),
         (["method.transfer.rank", "x"], "method.transfer.rank is 'x'"),
+        (["method.train.margin", "abc"], "method.train.margin is 'abc' .str., expected "),
+        (["method.saliency.stride", "abc"], "method.saliency.stride is 'abc' .str., expected "),
         (["backbone.name", "clip_rn50"], "backbone.name is 'clip_rn50', and dpm works on vit_b16, clip_vit_tiny"),
     ],
 )
 def test_wrong_keys_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         config("dpm", *options, "backbone.stride", 16 if "clip_rn50" in options else 8)
+
+
+def test_an_optimizer_nobody_knows_is_named():
+    with pytest.raises(ConfigError, match="the optimizer 'lamb' is unknown; there are: adam, adamw, sgd"):
+        tiny("dpm", "method.train.optimizer", "lamb").stages()
+
+
+def test_converted_weights_know_how_many_classes_they_have():
+    assert build_method(config("dpm"), 5, 2, pretrained=False).num_classes == 5
 
 
 def test_levels_outside_the_backbone_are_named():
