@@ -98,11 +98,13 @@ class Method(nn.Module):
         defaults: nested dict, the method's keys under `cfg.method`.
         nullable: keys of `defaults` (dotted) that may be null.
         backbones: torchreid name suffix -> name of a backbone the method works with.
+        in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
     """
 
     defaults: dict = {}
     nullable: tuple[str, ...] = ()
     backbones: dict[str, str] = {}
+    in_one_stage: dict[str, object] = {}
 
     @staticmethod
     def check(cfg) -> None:

@@ -356,15 +356,15 @@ def _add_prefix(module, state: dict, prefix: str, *unused) -> None:
 def _model_builder(method_name: str, backbone_name: str):
     """The function torchreid's `build_model` calls. `use_gpu` is torchreid's and means nothing here.
 
-    Built from the default config for that backbone, images of the size it was made for. Prompts are off, because they
-    are learnt in a first stage and torchreid's engines run one stage only: `clip_reid_*` is its baseline there.
+    Built from the default config for that backbone, images of the size it was made for, and the method's settings for
+    one stage, since torchreid's engines run no more: without prompts, `clip_reid_*` is its baseline there.
     """
 
     def build_occplug_model(num_classes=1, loss="softmax", pretrained=True, use_gpu=True):
         from occplug.config import default_config
 
-        without = {True: False, "dual": "none"}.get(registry.get(registry.METHODS, method_name).defaults.get("prompts"))
-        cfg = default_config(method_name, backbone_name, [] if without is None else ["method.prompts", without])
+        settings = registry.get(registry.METHODS, method_name).in_one_stage.items()
+        cfg = default_config(method_name, backbone_name, [x for k, v in settings for x in (f"method.{k}", v)])
         return TorchreidModel(build_method(cfg, num_classes, 1, pretrained), loss)
 
     return build_occplug_model

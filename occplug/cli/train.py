@@ -19,6 +19,7 @@ from occplug.config import resolved_yaml, save_config
 from occplug.datamanager import DataManager, GeneratedDataManager
 from occplug.engine import demand_run, demand_same_run, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
+from occplug.method import Method
 from occplug.registry import METHODS, names
 
 __all__ = ["dry_run", "main", "train"]
@@ -66,9 +67,9 @@ def train(cfg, config_file: str, resume: bool = False, after: str | None = None)
     _check_cameras(cfg, data)
     engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     if state is not None:
-        bound_to = getattr(engine.model, "bound_to", dict)()
-        demand_same_run(state, bound_to, list(data.pids), path or newest)
-        _check_same_data(state, data, path or newest)
+        source, is_method = path or newest, isinstance(engine.model, Method)
+        demand_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
+        _check_same_data(state, data, source)
         save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
     try:
         engine.run_stages(state, path) if path else engine.run_stages(state)

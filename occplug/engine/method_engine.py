@@ -64,10 +64,11 @@ class MethodEngine(RunMixin, Engine):
         """
         first, within = 0, None
         if resumed is not None:
+            is_of_this_run = path is None  # then only the test may be left
             path = path or self.folder / "checkpoints" / "last.pth"
             within = resumed if "optimizer" in resumed else None
             first = self._place(resumed["stage"], path) + (within is None)
-            if path != self.folder / "checkpoints" / "last.pth" and first == len(self.stages):
+            if first == len(self.stages) and not is_of_this_run:
                 raise CheckpointError(
                     f"{path} is of the last stage, so nothing is left to train; occplug test evaluates it"
                 )

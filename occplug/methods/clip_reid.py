@@ -36,6 +36,8 @@ class CLIPReID(CLIPMethod):
         "stage2": {**FINETUNING, "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t": 1.0}},
     }
 
+    in_one_stage = {"prompts": False}
+
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for a template, or values of the stages, that cannot be trained."""

@@ -56,6 +56,7 @@ class DPLReID(CLIPMethod):
             "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t_full": 1.0, "loss_i2t_occ": 1.0},
         },
     }
+    in_one_stage = {"prompts": "none"}
     CHOICES = {
         "prompts": tuple(SETS),
         "occ_tokens": ("per_id", "shared"),

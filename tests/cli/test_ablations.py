@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from occplug.cli.ablate import plan_rows
 from occplug.cli.ablations import find_tables, load_tables, settings_of
 from occplug.config import load_config
 from occplug.config_files import parse_yaml, read_settings
@@ -319,3 +320,24 @@ def test_tables_of_another_method_are_refused(file):
         find_tables(given, "osnet_x0_25", file)
     with pytest.raises(ConfigError, match="osnet_x0_25.yaml: there is no such file of tables for osnet_x0_25"):
         find_tables(given, "osnet_x0_25")
+
+
+TABLES = [
+    (method, name)
+    for method in sorted(f.stem for f in FILES)
+    for name in load_tables(CONFIGS / f"ablations/{method}.yaml")
+]
+
+
+@pytest.mark.parametrize("data", ["synthocc", "occduke"])
+@pytest.mark.parametrize(("method", "name"), TABLES)
+def test_every_row_can_be_built(method, name, data, tmp_path):
+    """Parts of a method refuse options that its config lets pass, e.g. a point of fusion where no layer is."""
+    given = CONFIGS / f"{method}_{data}.yaml"
+    table = find_tables(given, method)[name]
+    try:
+        planned, left_out = plan_rows(table, None, given, ["train.seed", 1], 1, tmp_path / "config" / name)
+    except ConfigError as error:
+        assert str(error) == f"no row of table {name} can be trained from {given}" and data == "synthocc"
+    else:
+        assert planned.keys() | left_out.keys() == table.rows.keys()

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from occplug.cli import main
-from occplug.datasets.synthocc import build
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/ag_reid_synthocc.yaml")
@@ -17,22 +16,15 @@ SHORT += ["method.stage2.epochs", "1"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    build(root, "tiny", workers=1, progress=False)
-    return str(root)
-
-
-@pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    assert main(["train", "--config-file", CONFIG, "--root", data, *SHORT, "data.save_dir", str(folder)]) == 0
+    assert main(["train", "--config-file", CONFIG, "--root", str(data), *SHORT, "data.save_dir", str(folder)]) == 0
     return folder
 
 
 def report(run, data, page, *options, weights=None):
     weights = weights or run / "checkpoints/stage1.pth"
-    arguments = ["--config-file", str(run / "config.yaml"), "--root", data, "--weights", str(weights)]
+    arguments = ["--config-file", str(run / "config.yaml"), "--root", str(data), "--weights", str(weights)]
     return main(["attribute-report", *arguments, "--output", str(page), *options])
 
 
@@ -49,7 +41,7 @@ def test_both_stages_train_and_the_mask_is_logged(run):
 
 
 def test_another_run_starts_behind_stage1(run, data, tmp_path):
-    arguments = ["train", "--config-file", CONFIG, "--root", data, *SHORT, "data.save_dir", str(tmp_path)]
+    arguments = ["train", "--config-file", CONFIG, "--root", str(data), *SHORT, "data.save_dir", str(tmp_path)]
     arguments += ["--after", str(run / "checkpoints/stage1.pth"), "method.noise_mask.method", "p75"]
     assert main(arguments) == 0
     assert [s["name"] for s in json.loads((tmp_path / "metrics.json").read_text())["stages"]] == ["stage1", "stage2"]
@@ -111,7 +103,7 @@ def test_a_checkpoint_without_prompts_is_refused(run, data, tmp_path, capsys):
     ],
 )
 def test_a_stage_of_another_run_that_does_not_fit_is_refused(run, data, tmp_path, capsys, file, change, message):
-    arguments = ["train", "--config-file", CONFIG, "--root", data, *SHORT]
+    arguments = ["train", "--config-file", CONFIG, "--root", str(data), *SHORT]
     arguments += ["--after", str(run / "checkpoints" / file), "data.save_dir", str(tmp_path / "run"), *change]
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
@@ -122,7 +114,7 @@ def test_a_stage1_of_other_classes_is_refused_class_by_class(run, data, tmp_path
     state["pids"][3] += 500
     state["data"]["synthocc"]["fingerprint"] = "of other files"  # the classes come first: they tell more
     torch.save(state, tmp_path / "other.pth")
-    arguments = ["train", "--config-file", CONFIG, "--root", data, *SHORT, "data.save_dir", str(tmp_path / "run")]
+    arguments = ["train", "--config-file", CONFIG, "--root", str(data), *SHORT, "data.save_dir", str(tmp_path / "run")]
     assert main([*arguments, "--after", str(tmp_path / "other.pth")]) == 2
     assert "class 3 is person 504 in the file and person 4 here" in capsys.readouterr().err
 
@@ -136,7 +128,7 @@ def test_a_resumed_run_of_another_template_is_refused(run, capsys):
 
 def test_a_refused_resume_leaves_the_run_as_it_is(run, data, capsys):
     before = (run / "config.yaml").read_text()
-    arguments = ["train", "--config-file", str(run / "config.yaml"), "--root", data, "--resume"]
+    arguments = ["train", "--config-file", str(run / "config.yaml"), "--root", str(data), "--resume"]
     assert main([*arguments, "method.template", "attribute_b"]) == 2
     assert "last.pth was trained with method.template" in capsys.readouterr().err
     assert (run / "config.yaml").read_text() == before
@@ -149,7 +141,7 @@ def test_a_converted_file_is_no_run(run, data, tmp_path, capsys, command):
     torch.save({**kept, "source": "clip_reid", "num_classes": 16, "num_cameras": 6}, tmp_path / "other.pth")
     if command == "train":
         arguments = [*SHORT, "--after", str(tmp_path / "other.pth"), "data.save_dir", str(tmp_path / "run")]
-        assert main(["train", "--config-file", CONFIG, "--root", data, *arguments]) == 2
+        assert main(["train", "--config-file", CONFIG, "--root", str(data), *arguments]) == 2
     else:
         assert report(run, data, tmp_path / "page.md", weights=tmp_path / "other.pth") == 2
     assert "other.pth was not written by occplug train (a converted file?)" in capsys.readouterr().err

@@ -13,20 +13,12 @@ import torch
 
 from occplug.cli import main
 from occplug.config import load_config
-from occplug.datasets.synthocc import build
 from occplug.errors import ConfigError
 from occplug.evaluation import read_per_query
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16", "method.stage1.epochs", "1"]
 SHORT += ["method.stage2.epochs", "1"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    build(root, "tiny", workers=1, progress=False)
-    return root
 
 
 def train(data, folder, *options, config="clip_reid_synthocc"):

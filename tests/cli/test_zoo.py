@@ -10,7 +10,6 @@ import torch
 
 from occplug.cli import main
 from occplug.config import load_config
-from occplug.datasets.synthocc import build
 from occplug.zoo import INDEX, read_index
 from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
 from occplug.zoo.table import markdown
@@ -21,13 +20,6 @@ CONFIG = str(ROOT / "configs/clip_reid_synthocc.yaml")
 NAME = "clip_reid/vit_tiny/synthocc"
 BRIEF = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16"]
 BRIEF += ["method.stage1.epochs", "0", "method.stage2.epochs", "0"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    build(root, "tiny", workers=1, progress=False)
-    return root
 
 
 @pytest.fixture(scope="module")

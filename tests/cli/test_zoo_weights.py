@@ -12,7 +12,6 @@ from occplug.cli import main
 from occplug.cli.testing import config_path
 from occplug.config import load_config
 from occplug.datamanager import DataManager, held_out_labels
-from occplug.datasets.synthocc import build
 from occplug.zoo import Checkpoint, Index, read_index
 from occplug.zoo.download import file_sha256
 from occplug.zoo.fetching import CACHE_VARIABLE, cache_folder, fetch
@@ -23,13 +22,6 @@ CONFIG = str(ROOT / "configs/clip_reid_synthocc.yaml")
 STOCK = str(ROOT / "configs/osnet_x0_25_synthocc.yaml")
 TINY = ["synthocc.size", "tiny", "data.workers", "0"]
 BRIEF = [*TINY, "train.batch_size", "16", "method.stage1.epochs", "0", "method.stage2.epochs", "0"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    build(root, "tiny", workers=1, progress=False)
-    return root
 
 
 @pytest.fixture(scope="module")
