@@ -47,6 +47,7 @@ class ToyMethod(Method):
     """Two stages; the last trains all but `text`, of which only the first stage would train anything."""
 
     defaults = {"prompts": True}
+    in_one_stage = {"prompts": False}
     backbones = {"small": "toy_backbone"}
 
     def __init__(self, cfg, num_classes, num_cameras):
