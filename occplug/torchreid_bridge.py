@@ -1,7 +1,7 @@
 """The only file that knows torchreid's inside: what occplug takes from it, and what occplug puts into it.
 
 Works with both layouts, `torchreid.reid.*` (0.2.5 on PyPI) and `torchreid.*` (1.4.0 from source). Importing this file
-changes nothing; :func:`register` changes table entries and four functions, :func:`unregister` puts back what was there.
+changes nothing; :func:`register` changes table entries and six functions, :func:`unregister` puts back what was there.
 
 Faults of torchreid that are cured here, each with a test that shows the fault:
 
@@ -27,12 +27,13 @@ import warnings
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Sampler
 
 from occplug import registry
 from occplug.errors import CheckpointError, ConfigError, OccplugError
-from occplug.method import build_method, parameter_groups
+from occplug.method import build_method
+from occplug.torchreid_models import PackedEmbeddings, TorchreidModel, close_layers, packed_distances
 
 try:
     with warnings.catch_warnings():
@@ -49,6 +50,7 @@ __all__ = [
     "ImageDataset",
     "ImageSoftmaxEngine",
     "ImageTripletEngine",
+    "PackedEmbeddings",
     "TorchreidModel",
     "build_lr_scheduler",
     "build_optimizer",
@@ -136,6 +138,8 @@ _stock_build_transforms = _function(
 _stock_build_sampler = _function(
     _manager, "build_train_sampler", "data_source", "train_sampler", "batch_size", "num_instances"
 )
+_stock_run = _function(Engine, "run", "dist_metric", "normalize_feature")
+_stock_distances = _function(_metrics, "compute_distance_matrix", "input1", "input2", "metric")
 _stock_evaluate_rank = _function(
     _metrics, "evaluate_rank", "distmat", "q_pids", "g_pids", "q_camids", "g_camids", "max_rank", "use_metric_cuhk03"
 )
@@ -278,80 +282,6 @@ def load_stock_weights(model: nn.Module, path) -> None:
 # ---- models
 
 
-def close_layers(module: nn.Module, parent_mode: bool = True) -> None:
-    """Put into train mode what holds a trainable parameter, and into eval mode what holds none.
-
-    A module without any parameter (dropout, activation) follows the module it sits in. Undoes the half of torchreid's
-    `open_all_layers` that thaws batch norm statistics; run it after `model.train()`.
-    """
-    trainable = [parameter.requires_grad for parameter in module.parameters()]
-    module.training = any(trainable) if trainable else parent_mode
-    for child in module.children():
-        close_layers(child, module.training)
-
-
-class TorchreidModel(nn.Module):
-    """A method in the form torchreid's own engines, FeatureExtractor and checkpoints expect.
-
-    In train mode `forward` returns what the loss needs: a list of logits [B, C] for "softmax", a tuple of that list and
-    a list of features [B, D] for "triplet". In eval mode it returns one float32 tensor [B, K], the packed embedding.
-
-    torchreid runs one joint training, so what trains is what the method's *last* stage trains; the rest stays closed
-    although torchreid opens all layers every epoch. Direct children and checkpoint keys are the method's own, so
-    `open_layers` and `new_layers` take its names (e.g. `classifier`) and its checkpoints are interchangeable.
-    """
-
-    def __init__(self, method: nn.Module, loss: str):
-        super().__init__()
-        if loss not in ("softmax", "triplet"):
-            raise ConfigError(f"loss is {loss!r}; torchreid's engines know 'softmax' and 'triplet'")
-        self.loss = loss
-        self.method = method
-        parameter_groups(method, method.stages()[-1].groups)
-        self._frozen = tuple(parameter for parameter in method.parameters() if not parameter.requires_grad)
-        close_layers(method)
-        self._closed = tuple(module for module in method.modules() if not module.training)
-        self.register_state_dict_post_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
-
-    def forward(self, images: Tensor):
-        if not self.training:
-            return self.method.embed(images).pack()
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-        logits, features = self.method.outputs(images)
-        return (list(logits), list(features)) if self.loss == "triplet" else list(logits)
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        for module in self._closed:
-            module.training = False
-        return self
-
-    def children(self):
-        yield self.method
-
-    def named_children(self):
-        """The method's direct children: torchreid picks the layers to open and their learning rates from these."""
-        return self.method.named_children()
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("method"), name)
-
-
-def _drop_prefix(module, state: dict, prefix: str, metadata) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}method.")]:
-        state[prefix + key[len(f"{prefix}method.") :]] = state.pop(key)
-
-
-def _add_prefix(module, state: dict, prefix: str, *unused) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[f"{prefix}method.{key[len(prefix) :]}"] = state.pop(key)
-
-
 @functools.cache
 def _model_builder(method_name: str, backbone_name: str):
     """The function torchreid's `build_model` calls. `use_gpu` is torchreid's and means nothing here.
@@ -434,6 +364,26 @@ def _evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use
     return _cuhk03(*case, use_cython=use_cython) if use_metric_cuhk03 else evaluate_rank(*case)
 
 
+def _compute_distance_matrix(input1, input2, metric="euclidean"):
+    """torchreid's distances, and those of our methods by their names."""
+    return packed_distances(input1, input2, metric, _stock_distances)
+
+
+@functools.wraps(_stock_run)
+def _run(engine, *args, **kwargs):
+    """torchreid's `Engine.run`, which would find out after training only that its distance does not fit our model."""
+    given = inspect.signature(_stock_run).bind(engine, *args, **kwargs)
+    given.apply_defaults()
+    for model in engine._models.values():
+        model = getattr(model, "module", model)  # of a DataParallel
+        if isinstance(model, TorchreidModel):
+            query = next(iter(engine.test_loader.values()))["query"].dataset
+            seen = model.eval()(query[0]["img"][None].to(model.device)).cpu()
+            seen = nn.functional.normalize(seen) if given.arguments["normalize_feature"] else seen
+            _compute_distance_matrix(seen, seen, given.arguments["dist_metric"])
+    return _stock_run(*given.args, **given.kwargs)
+
+
 def _our_functions() -> list[tuple]:
     from occplug.imagefile import read_image
 
@@ -441,6 +391,8 @@ def _our_functions() -> list[tuple]:
         (_manager, "build_transforms", _build_transforms),
         (_manager, "build_train_sampler", _build_train_sampler),
         (_metrics, "evaluate_rank", _evaluate_rank),
+        (_metrics, "compute_distance_matrix", _compute_distance_matrix),
+        (Engine, "run", _run),
         (_reader, "read_image", read_image),
     ]
 
@@ -466,6 +418,13 @@ def _put(stack: contextlib.ExitStack, container: dict, key: str, value) -> None:
     stack.callback(undo)
 
 
+def _swap(stack: contextlib.ExitStack, owner, name: str, function) -> None:
+    """As `_put`, for a function of a module or class."""
+    before = getattr(owner, name)
+    setattr(owner, name, function)
+    stack.callback(lambda: setattr(owner, name, before) if getattr(owner, name) is function else None)
+
+
 def _add(stack: contextlib.ExitStack, table: dict, entries: dict, replaceable: dict) -> None:
     """Put `entries` into `table`; an entry of that name may only be replaced if it is the one in `replaceable`."""
     for name, value in entries.items():
@@ -489,8 +448,8 @@ def register() -> None:
         _add(stack, _datasets, datasets, replaceable=_STOCK_DATASETS)
         if not _installed:
             stack.enter_context(safe_globals())
-            for module, name, function in _our_functions():
-                _put(stack, vars(module), name, function)
+            for owner, name, function in _our_functions():
+                _swap(stack, owner, name, function)
         _installed.append(stack.pop_all())
 
 

@@ -14,8 +14,8 @@ LEVELS = {
     "errors": 0, "registry": 1, "config_files": 1, "embedding": 1, "imagefile": 1, "config_keys": 2, "config_checks": 2,
     "config": 3, "method": 4, "clip_method": 8, "evaluation": 5, "losses": 5, "heads": 5, "prompts": 5, "backbones": 5,
     "occluders": 5,
-    "torchreid_bridge": 6, "samplers": 6, "transforms": 6, "datasets": 7, "stages": 7, "pretraining": 8,
-    "datamanager": 8, "methods": 9,
+    "torchreid_bridge": 6, "torchreid_models": 6, "samplers": 6, "transforms": 6, "datasets": 7, "stages": 7,
+    "pretraining": 8, "datamanager": 8, "methods": 9,
     "files": 1, "measuring": 1, "masks": 7, "extras": 8,
     "engine": 9, "importers": 10, "benchmarks": 10, "zoo": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip

@@ -72,6 +72,9 @@ class ToyMethod(Method):
         feature = self.text(self.body(images))
         return Embedding(feature.double(), parts=torch.stack([feature, -feature], dim=1))
 
+    def matcher(self, query, gallery):
+        return torch.cdist(query.vector, gallery.vector) + torch.cdist(query.parts[:, 1], gallery.parts[:, 1])
+
 
 def write_images(folder, pids, cameras=(1, 2), copies=2, name="{pid:04d}_c{cam}s1_{copy:06d}_00.jpg"):
     """Small JPEGs, one colour per person with noise; returns the sorted paths."""
@@ -148,7 +151,7 @@ def snapshot():
     """Everything register() may touch, with the objects themselves."""
     modules = [bridge.sub(name) for name in ("data.datamanager", "data.datasets.dataset", "metrics", "metrics.rank")]
     modules += [bridge.sub(name) for name in ("data.sampler", "data.transforms", "utils.tools", "utils.torchtools")]
-    tables = [bridge._models, bridge._datasets, *map(vars, modules)]
+    tables = [bridge._models, bridge._datasets, *map(vars, modules), vars(bridge.Engine)]
     return [list(table.items()) for table in tables], allowed()
 
 
@@ -540,10 +543,10 @@ def test_our_models_stay_closed_over_epochs_of_torchreids_engine(toys, toy_root,
     plain.forward = lambda images: plain.outputs(images) if plain.training else plain.embed(images).pack()
     ours = torchreid.models.build_model("toy_small", num_classes=4, loss="triplet", pretrained=False)
     changed = []
-    for model, method in ((plain, plain), (ours, ours.method)):
+    for model, method, metric in ((plain, plain, "euclidean"), (ours, ours.method, "toy")):
         before = copy.deepcopy(method.state_dict())
         engine = stock_engine(toy_manager(toy_root), model, lr=0.1)
-        engine.run(save_dir=str(tmp_path / "log"), max_epoch=2)
+        engine.run(save_dir=str(tmp_path / "log"), max_epoch=2, dist_metric=metric)
         after = method.state_dict()
         changed.append({key for key in before if not torch.equal(before[key], after[key])})
     text = {key for key in changed[0] if key.startswith("text.")}
@@ -719,7 +722,8 @@ def test_torchreids_engines_train_resume_and_extract_with_our_models(toys, toy_r
     loss = "triplet" if "Triplet" in kind else "softmax"
     model = torchreid.models.build_model("toy_small", num_classes=manager.num_train_pids, loss=loss, pretrained=False)
     engine = stock_engine(manager, model, getattr(bridge, kind))
-    engine.run(save_dir=str(tmp_path / "log"), max_epoch=2, eval_freq=1, fixbase_epoch=1, open_layers="classifier")
+    options = {"max_epoch": 2, "eval_freq": 1, "fixbase_epoch": 1, "open_layers": "classifier", "dist_metric": "toy"}
+    engine.run(save_dir=str(tmp_path / "log"), **options)
     path = str(tmp_path / "log" / "model" / "model.pth.tar-2")
     again = torchreid.models.build_model("toy_small", num_classes=manager.num_train_pids, pretrained=False)
     assert torchreid.utils.resume_from_checkpoint(path, again) == 2
@@ -727,6 +731,64 @@ def test_torchreids_engines_train_resume_and_extract_with_our_models(toys, toy_r
     assert torch.equal(again.eval()(images), model.eval()(images))
     extractor = torchreid.utils.FeatureExtractor("toy_small", path, image_size=(HEIGHT, WIDTH), device="cpu")
     assert torch.equal(extractor(images), model(images))
+
+
+def test_a_methods_name_is_its_distance_in_torchreids_test(toys, toy_root):
+    """Batches of two, so that the engine puts packed embeddings together; re-ranking asks for distances as well."""
+    occplug.register()
+    model = torchreid.models.build_model("toy_small", num_classes=4, loss="triplet", pretrained=False).eval()
+    manager = toy_manager(toy_root, batch_size_test=2)
+    engine = stock_engine(manager, model)
+    seen = []
+    whole = ToySet(toy_root, verbose=False)
+    for items in (whole.query, whole.gallery):
+        pixels = [manager.transform_te(Image.open(path).convert("RGB")) for path, *_ in items]
+        seen.append(model.method.embed(torch.stack(pixels)))
+    expected = model.method.matcher(*seen)
+    ids = [np.array([item[place] for item in part]) for place in (1, 2) for part in (whole.query, whole.gallery)]
+    cmc, _ = bridge._stock_evaluate_rank(expected.numpy(), *ids, max_rank=20, use_cython=False)
+    assert engine.test(dist_metric="toy") == pytest.approx(cmc[0])
+    engine.test(dist_metric="toy", rerank=True)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_stock_distance_of_several_fields_is_refused_before_training(toys, toy_root, tmp_path, metric):
+    occplug.register()
+    model = torchreid.models.build_model("toy_small", num_classes=4, loss="triplet", pretrained=False)
+    engine, before = stock_engine(toy_manager(toy_root), model), copy.deepcopy(model.state_dict())
+    message = f"dist_metric is '{metric}', but these embeddings hold vector, parts side by side; .* dist_metric='toy'"
+    with pytest.raises(ConfigError, match=message):
+        engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric=metric)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    with pytest.raises(ConfigError, match="set normalize_feature to False"):
+        engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric="toy", normalize_feature=True)
+
+
+def test_packed_embeddings_stay_so_where_rows_stay_whole(tmp_path):
+    packed = toy_model("softmax").eval()(torch.randn(4, 3, HEIGHT, WIDTH))
+    kept = [packed.cpu(), packed.detach(), packed.to("cpu"), packed[:2]]
+    assert all(isinstance(each, bridge.PackedEmbeddings) and each.fields == packed.fields for each in kept)
+    together = torch.cat([packed[:1], packed[1:]])
+    assert torch.equal(together.unpack().parts, packed.unpack().parts) and together.unpack().parts.shape == (4, 2, 6)
+    for other in (nn.functional.normalize(packed), packed + 1, packed.sum(), torch.cat([torch.zeros(1, 18), packed])):
+        assert type(other) is torch.Tensor
+    torch.save(packed, tmp_path / "features.pt")
+    assert torch.equal(torch.load(tmp_path / "features.pt", weights_only=True), packed)
+
+
+def test_dpm_compares_features_with_their_masks_beside_them():
+    from occplug.evaluation import masked_distance
+
+    occplug.register()
+    feature, mask, other = torch.randn(3, 8), torch.rand(3, 8), torch.randn(5, 8)
+    query, gallery = torch.cat([feature, mask], dim=1), torch.cat([other, torch.rand(5, 8)], dim=1)
+    found = bridge._metrics.compute_distance_matrix(query, gallery, "dpm")
+    assert torch.equal(found, masked_distance(feature, mask, other))
+    cosine = 1 - nn.functional.normalize(feature * mask) @ nn.functional.normalize(other).T
+    assert not torch.allclose(found.cos(), 1 - cosine, atol=1e-3)  # the query's mask is on the gallery
+    with pytest.raises(ConfigError, match="'profd', which compares embeddings as occplug's models return them"):
+        bridge._metrics.compute_distance_matrix(query, gallery, "profd")
+    assert torch.equal(bridge._metrics.compute_distance_matrix(query, gallery), bridge._stock_distances(query, gallery))
 
 
 def test_torchreids_evaluation_still_has_the_parameters_our_engines_override():

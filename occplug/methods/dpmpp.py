@@ -126,7 +126,7 @@ class DPMpp(Method):
     }
     nullable = ("train.margin", "train.coarse_epochs", "saliency.stride", "transfer.alpha2_abs")
     backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
-    in_one_stage = {"prompts": False}
+    in_one_stage = {"prompts": False, "spt": False}
 
     @staticmethod
     def stage_names(options) -> list[str]:

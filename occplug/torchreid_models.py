@@ -1,0 +1,170 @@
+"""A method as torchreid's own engines want a model: one module, one tensor out, one distance by name.
+
+Nothing here imports torchreid; `occplug.torchreid_bridge` puts it in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from occplug import registry
+from occplug.embedding import Embedding
+from occplug.errors import ConfigError
+from occplug.evaluation import masked_distance
+from occplug.method import Method, parameter_groups
+
+__all__ = ["PackedEmbeddings", "TorchreidModel", "close_layers", "packed_distances"]
+
+
+def close_layers(module: nn.Module, parent_mode: bool = True) -> None:
+    """Put into train mode what holds a trainable parameter, and into eval mode what holds none.
+
+    A module without any parameter (dropout, activation) follows the module it sits in. Undoes the half of torchreid's
+    `open_all_layers` that thaws batch norm statistics; run it after `model.train()`.
+    """
+    trainable = [parameter.requires_grad for parameter in module.parameters()]
+    module.training = any(trainable) if trainable else parent_mode
+    for child in module.children():
+        close_layers(child, module.training)
+
+
+class TorchreidModel(nn.Module):
+    """A method in the form torchreid's own engines, FeatureExtractor and checkpoints expect.
+
+    In train mode `forward` returns what the loss needs: a list of logits [B, C] for "softmax", a tuple of that list and
+    a list of features [B, D] for "triplet". In eval mode it returns :class:`PackedEmbeddings`.
+
+    torchreid runs one joint training, so what trains is what the method's *last* stage trains; the rest stays closed
+    although torchreid opens all layers every epoch. Direct children and checkpoint keys are the method's own, so
+    `open_layers` and `new_layers` take its names (e.g. `classifier`) and its checkpoints are interchangeable.
+    """
+
+    def __init__(self, method: nn.Module, loss: str):
+        super().__init__()
+        if loss not in ("softmax", "triplet"):
+            raise ConfigError(f"loss is {loss!r}; torchreid's engines know 'softmax' and 'triplet'")
+        self.loss = loss
+        self.method = method
+        last = method.stages()[-1]
+        parameter_groups(method, [*last.groups, *(group for each in last.companions for group in each.groups)])
+        self._frozen = tuple(parameter for parameter in method.parameters() if not parameter.requires_grad)
+        close_layers(method)
+        self._closed = tuple(module for module in method.modules() if not module.training)
+        self.register_state_dict_post_hook(_drop_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+    def forward(self, images: Tensor):
+        if not self.training:
+            return PackedEmbeddings.of(self.method.embed(images), self.method)
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        logits, features = self.method.outputs(images)
+        return (list(logits), list(features)) if self.loss == "triplet" else list(logits)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for module in self._closed:
+            module.training = False
+        return self
+
+    def children(self):
+        yield self.method
+
+    def named_children(self):
+        """The method's direct children: torchreid picks the layers to open and their learning rates from these."""
+        return self.method.named_children()
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("method"), name)
+
+
+def _drop_prefix(module, state: dict, prefix: str, metadata) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}method.")]:
+        state[prefix + key[len(f"{prefix}method.") :]] = state.pop(key)
+
+
+def _add_prefix(module, state: dict, prefix: str, *unused) -> None:
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[f"{prefix}method.{key[len(prefix) :]}"] = state.pop(key)
+
+
+class PackedEmbeddings(Tensor):
+    """Embeddings [B, K] float32 with all fields side by side, that know how they are told apart and compared.
+
+    They still do after what engines do with features: moving, putting batches together, taking rows. Any other result
+    is a plain tensor, since e.g. normalised rows are no embeddings any more.
+
+    Attributes:
+        method: whose they are.   fields: as `Embedding.layout`.
+    """
+
+    method: Method
+    fields: tuple
+
+    @classmethod
+    def of(cls, embedding: Embedding, method: Method) -> PackedEmbeddings:
+        return cls._made(embedding.pack(), method, embedding.layout())
+
+    @classmethod
+    def _made(cls, packed: Tensor, method: Method, layout: tuple) -> PackedEmbeddings:
+        made = packed.as_subclass(cls)
+        made.method, made.fields = method, layout
+        return made
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            result = function(*args, **(kwargs or {}))
+            if function not in _KEEPING:
+                return result
+            first = args[0] if isinstance(args[0], Tensor) else args[0][0]
+            if not isinstance(first, cls):
+                return result
+            return cls._made(result, first.method, first.fields)
+
+    def __reduce_ex__(self, protocol):
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)  # a file of features holds no model
+
+    def unpack(self) -> Embedding:
+        """The embeddings they were packed from."""
+        return Embedding.unpack(self.as_subclass(Tensor), self.fields)
+
+
+_KEEPING = (Tensor.cpu, Tensor.cuda, Tensor.to, Tensor.detach, Tensor.clone, Tensor.__getitem__, torch.cat)
+
+
+def packed_distances(one: Tensor, other: Tensor, metric: str, stock: Callable) -> Tensor:
+    """Distances [Q, G] by name: a method's name is that method's own distance; other names are `stock`'s.
+
+    Args:
+        one, other: [Q, K] and [G, K]; for methods' names as our models return them. "dpm" also takes plain tensors of
+            a feature and its mask side by side.
+
+    Raises:
+        ConfigError: a stock distance for embeddings that hold more than a vector, or a method's for plain tensors.
+    """
+    ours, packed = registry.names(registry.METHODS), isinstance(one, PackedEmbeddings)
+    if metric not in ours:
+        if packed and len(one.fields) > 1:
+            fields = ", ".join(name for name, _ in one.fields)
+            own = next((name for name in ours if registry.get(registry.METHODS, name) is type(one.method)), "its name")
+            raise ConfigError(
+                f"dist_metric is {metric!r}, but these embeddings hold {fields} side by side; their method's own "
+                f"distance is dist_metric={own!r}"
+            )
+        return stock(one, other, metric)
+    if packed and isinstance(other, PackedEmbeddings):
+        return one.method.matcher(one.unpack(), other.unpack())
+    if metric == "dpm" and one.shape[1] % 2 == 0:
+        (query, mask), (gallery, _) = one.chunk(2, dim=1), other.chunk(2, dim=1)
+        return masked_distance(query, mask, gallery)
+    raise ConfigError(
+        f"dist_metric is {metric!r}, which compares embeddings as occplug's models return them; these are plain "
+        "tensors (set normalize_feature to False)"
+    )
