@@ -18,7 +18,10 @@ def patch_grid(image_size: tuple[int, int], patch: int, stride: int) -> tuple[in
         ConfigError: an image smaller than a patch, or a stride outside 1 to `patch`.
     """
     if not 1 <= stride <= patch:
-        raise ConfigError(f"backbone.stride is {stride}; patches of {patch} pixels need a stride from 1 to {patch}")
+        raise ConfigError(
+            f"patches of {patch} pixels need a stride from 1 to {patch}, not {stride} (backbone.stride; of a saliency "
+            "net method.saliency.stride)"
+        )
     if min(image_size) < patch:
         height, width = image_size
         raise ConfigError(f"data.height x data.width is {height}x{width}, smaller than a patch of {patch} pixels")

@@ -12,6 +12,7 @@ from occplug.engine import save_checkpoint
 from occplug.errors import ConfigError
 from occplug.importers import SOURCES, load_official
 from occplug.importers.torchreid_stock import StockModel
+from occplug.importers.vit_family import SaliencyModel
 
 __all__ = ["convert", "main"]
 
@@ -20,7 +21,8 @@ def main(argv: list[str]) -> None:
     """Parse `argv`, convert, print the report."""
     parser = argparse.ArgumentParser(
         "occplug convert",
-        description="Read an official checkpoint and write it under our names, for tools/test.py --weights OUT.",
+        description="Read an official checkpoint and write it under our names, for tools/test.py --weights OUT; a "
+        "mask model of SPT is a stage of DPM, for method.earlier OUT.",
         allow_abbrev=False,
     )
     known = ", ".join([*SOURCES, "torchreid:MODEL"])
@@ -58,6 +60,8 @@ def convert(source: str, given: Path, made: Path, image_size: tuple[int, int] = 
         "num_classes": getattr(module, "num_classes", 1),
         "num_cameras": 1 if cameras is None else len(cameras),
     }
+    if isinstance(module, SaliencyModel):  # not a model to test, but a stage that others build on
+        content |= module.as_stage()
     save_checkpoint(content, made)
     return report
 

@@ -128,12 +128,8 @@ class RunMixin:
     def after_epoch(self) -> None:
         """What the trained model wants done between an epoch's last step and its resumable state."""
 
-    def note_losses(self, values: dict[str, float], batch: dict) -> None:
-        """Show `values` behind the bar and stop the run if one is not finite.
-
-        Raises:
-            TrainingError: names the values and the first image files of the batch.
-        """
+    def demand_finite(self, values: dict[str, float], batch: dict) -> None:
+        """Raise TrainingError if a loss is not finite; names the values and the image files of the batch."""
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
             files = [str(path) for path in batch.get("impath", [])]
@@ -144,6 +140,10 @@ class RunMixin:
                 "fp32 or bf16, or set run.clip_grad_norm; the last good state is "
                 f"{self.folder / 'checkpoints/last.pth'}.{named}"
             )
+
+    def note_losses(self, values: dict[str, float], batch: dict) -> None:
+        """Show `values` behind the bar. Raises TrainingError as `demand_finite`."""
+        self.demand_finite(values, batch)
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.progress.show(values)

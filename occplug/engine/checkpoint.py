@@ -15,7 +15,15 @@ from torch import nn
 from occplug.errors import CheckpointError
 from occplug.files import write_atomically
 
-__all__ = ["demand_run", "demand_same_run", "load_checkpoint", "load_weights", "save_checkpoint", "write_atomically"]
+__all__ = [
+    "demand_run",
+    "demand_same_meaning",
+    "demand_same_run",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+    "write_atomically",
+]
 
 FORMAT = "occplug-1"
 # what torch raises for damaged files, besides its refusals
@@ -65,6 +73,17 @@ def demand_run(state: dict, path) -> None:
         )
 
 
+def demand_same_meaning(state: dict, bound_to: dict[str, str], path) -> None:
+    """The part of `demand_same_run` that files of other code can be asked, too."""
+    before = state.get("bound_to", {})  # files of earlier versions do not say
+    for key in sorted(before.keys() & bound_to.keys()):  # what only one has, its tensors tell
+        if before[key] != bound_to[key]:
+            raise CheckpointError(
+                f"{path} was trained with {key} {before[key]!r}, and this run has {bound_to[key]!r}; "
+                f"set {key} as in the file, or train its stage again"
+            )
+
+
 def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> None:
     """Check that a checkpoint's weights mean in this run what they meant in the one that wrote it.
 
@@ -79,13 +98,7 @@ def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> 
         CheckpointError: names both templates, or the classes that differ one by one.
     """
     demand_run(state, path)
-    before = state.get("bound_to", {})  # files of earlier versions do not say
-    for key in sorted(before.keys() & bound_to.keys()):  # what only one has, its tensors tell
-        if before[key] != bound_to[key]:
-            raise CheckpointError(
-                f"{path} was trained with {key} {before[key]!r}, and this run has {bound_to[key]!r}; "
-                f"set {key} as in the file, or train its stage again"
-            )
+    demand_same_meaning(state, bound_to, path)
     classes = range(max(len(state["pids"]), len(pids)))
     named = [(k, _person(state["pids"], k), _person(pids, k)) for k in classes]
     lines = [f"class {k} is {then} in the file and {now} here" for k, then, now in named if then != now]

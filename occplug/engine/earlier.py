@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from occplug.engine.checkpoint import demand_same_run, load_checkpoint
+from occplug.engine.checkpoint import demand_same_meaning, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 
@@ -37,7 +37,8 @@ class EarlierStages:
     """A checkpoint with trained stages.
 
     Args:
-        path: written by `occplug train` at the end of a stage.
+        path: written by `occplug train` at the end of a stage, or by `occplug convert` of an official one. That does
+            not say on which persons and files it was trained, so it is not asked.
 
     Raises:
         CheckpointError: missing, unreadable, or not ours.
@@ -57,9 +58,9 @@ class EarlierStages:
             CheckpointError: a stage is not done in the file, its tensors are missing or of another shape, or they were
                 learnt in another text.
         """
-        demand_same_run(self.state, module.bound_to(), self.state["pids"], self.path)  # persons: see `check_data`
-        done = [record["name"] for record in self.state["records"]]
-        if "optimizer" not in self.state:  # written at the end of its stage, before that was on record
+        demand_same_meaning(self.state, module.bound_to(), self.path)
+        done = [record["name"] for record in self.state.get("records", [])]
+        if "stage" in self.state and "optimizer" not in self.state:  # written at its end, before that was on record
             done.append(self.state["stage"])
         weights, own = self.state["state_dict"], module.state_dict()
         for stage, prefixes in parts.items():
@@ -93,6 +94,9 @@ class EarlierStages:
 
     def check_data(self, data) -> None:
         """Raise CheckpointError if the file was trained on other persons or other files than `data` has."""
+        if "pids" not in self.state:
+            log.warning("%s does not say on which data it was trained; it must be this run's training data", self.path)
+            return
         now = data.summary()
         names = [name for name in data.sources if name not in self.state["data"]]
         changed = [

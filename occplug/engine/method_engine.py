@@ -172,8 +172,8 @@ class MethodEngine(RunMixin, Engine):
         total = sum(self.stage.weights[name] * loss for name, loss in losses.items())
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         values["loss"] = float(total.detach())
-        if not steppers[0].own_pass:
-            self.note_losses(values, batch)
+        note = self.demand_finite if steppers[0].own_pass else self.note_losses
+        note(values, batch)
         for stepper in steppers:
             stepper.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()

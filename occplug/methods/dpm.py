@@ -130,6 +130,10 @@ class DPM(Method):
             self.earlier = EarlierStages(self.options.earlier)
             self.earlier.load(self, {"saliency": ["saliency."]})
 
+    def bound_to(self) -> dict[str, str]:
+        """The saliency net's blocks: its decision on others has the same shape and means nothing."""
+        return {"method.saliency.levels": str(list(self.saliency.levels))} if self.options.spt else {}
+
     # ------------------------------------------------------------------ training
 
     def stages(self) -> list[Stage]:
@@ -164,6 +168,7 @@ class DPM(Method):
             schedule=self._schedule(o)(o.lr),
             optimizer=optimiser(o.optimizer),
             companions=companions,
+            after_epoch=self.transfer.close_epoch if self.options.spt else lambda: None,
             prepare=self._check_earlier,
         )
 

@@ -189,8 +189,9 @@ class DPMpp(Method):
             self.earlier.load(self, {name: left[name] for name in skipped})
 
     def bound_to(self) -> dict[str, str]:
-        """The template: tokens learnt in one text mean nothing in another."""
-        return {"method.template": self.prompts.text} if self.options.prompts else {}
+        """The template, and the saliency net's blocks: tensors of others have the same shapes and mean nothing."""
+        template = {"method.template": self.prompts.text} if self.options.prompts else {}
+        return template | ({"method.saliency.levels": str(list(self.saliency.levels))} if self.options.spt else {})
 
     # ------------------------------------------------------------------ training
 
@@ -258,6 +259,7 @@ class DPMpp(Method):
             schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
             optimizer=optimiser(o.optimizer),
             companions=companions,
+            after_epoch=self.transfer.close_epoch if self.options.spt else lambda: None,
             prepare=self._fix_text_features if self.options.prompts else lambda data, device: None,
         )
 

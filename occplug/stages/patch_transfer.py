@@ -36,6 +36,7 @@ DEFAULTS = {
 }
 NULLABLE = ("alpha2_abs",)
 CHOICES = {"select": ("oiou", "random"), "rank": ("flat", "per_candidate"), "ignore_pairs": ("anchor", "symmetric")}
+COUNTED = ("seen", "drawn", "no_candidate")
 SHARES = ("p_mix", "alpha1", "alpha2", "alpha2_abs", "threshold")
 
 
@@ -183,13 +184,21 @@ class PatchTransfer:
         options: node with the keys of DEFAULTS.
 
     Attributes:
-        counts: samples seen, drawn for mixing, and left unmixed because no candidate qualified.
+        counts: samples seen, drawn for mixing, and left unmixed because no candidate qualified, in this epoch.
     """
 
     def __init__(self, saliency: Callable[[Tensor], Tensor], grid: tuple[int, int], options):
         self.saliency, self.grid, self.options = saliency, grid, options
-        self.counts = {"seen": 0, "drawn": 0, "no_candidate": 0}
+        self.counts = dict.fromkeys(COUNTED, 0)
         self._warned = False
+
+    def close_epoch(self) -> None:
+        """Log this epoch's counts and count anew (`Stage.after_epoch`)."""
+        log.info(
+            "patch transfer: of %(seen)d samples %(drawn)d drawn, %(no_candidate)d of them without a candidate",
+            self.counts,
+        )
+        self.counts = dict.fromkeys(COUNTED, 0)
 
     @torch.no_grad()
     def plan(self, images: Tensor) -> Transfer | None:

@@ -111,7 +111,9 @@ def test_camera_embedding_starts_small():
 
 
 def test_wrong_use_is_an_error():
-    with pytest.raises(ConfigError, match="backbone.stride is 17; patches of 16 pixels need a stride from 1 to 16"):
+    with pytest.raises(
+        ConfigError, match="patches of 16 pixels need a stride from 1 to 16, not 17 .backbone.stride; of a saliency"
+    ):
         CLIPViT(VIT, SIZE, stride=17)
     with pytest.raises(ConfigError, match="data.height x data.width is 64x8, smaller than a patch of 16 pixels"):
         CLIPViT(VIT, (64, 8))

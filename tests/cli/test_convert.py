@@ -3,13 +3,17 @@
 import pytest
 import torch
 
+from occplug.backbones import vit
 from occplug.backbones.architectures import ARCHITECTURES
 from occplug.cli import main
 from occplug.config import default_config
+from occplug.errors import CheckpointError
+from occplug.importers import load_official
 from occplug.method import build_method
 from occplug.torchreid_bridge import build_stock_model
 from occplug.zoo.weights import fill, read_test_weights
 from tests.importers.official import clip_reid_feature, clip_reid_state
+from tests.importers.test_vit_family import official
 
 SIZES = {"width": 64, "layers": 3, "embed": 24, "heads": 4, "text": 32, "text_layers": 2}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -52,6 +56,28 @@ def test_a_stock_model_and_another_image_size(tmp_path, capsys):
     weights = read_test_weights(tmp_path / "ours.pth")
     assert weights.num_classes == 9 and all(torch.equal(v, weights.state[k]) for k, v in net.state_dict().items())
     assert convert(tmp_path, clip_reid_state(SIZES, 13), "clip_reid", "--height", "64", "--width", "48") == 0
+
+
+def test_a_mask_model_of_spt_is_a_stage_for_dpm(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(
+        vit.SIZES, "vit_b16", {"image_size": 80, "patch_size": 16, "width": 32, "layers": 4, "heads": 4}
+    )
+    state = official("spt_sps")
+    assert convert(tmp_path, state, "spt_sps", "--height", "96", "--width", "64") == 0
+    options = ["data.height", 96, "data.width", 64, "backbone.weights", "none", "backbone.stride", 16]
+    options += ["method.mask", "none", "method.spt", True, "method.start", "train"]
+    options += ["method.earlier", str(tmp_path / "ours.pth"), "method.saliency.levels"]
+    method = build_method(default_config("dpm", "vit_b16", [*options, [2, 4]]), 5, 2).eval()
+    images = torch.randn(2, 3, 96, 64)
+    expected = load_official("spt_sps", state, image_size=(96, 64)).saliency(images)
+    assert torch.equal(method.saliency.saliency(images), expected)
+    method.stages()[0].prepare(None, torch.device("cpu"))
+    assert "ours.pth does not say on which data it was trained" in "".join(capsys.readouterr())
+    with pytest.raises(CheckpointError, match=r"method.saliency.levels '\[2, 4\]', and this run has '\[1, 4\]'"):
+        build_method(default_config("dpm", "vit_b16", [*options, [1, 4]]), 5, 2)
+    assert convert(tmp_path, official("dpm"), "dpm", "--height", "96", "--width", "64") == 0
+    with pytest.raises(CheckpointError, match=r"the stage 'saliency' is not finished in it \(finished: none\)"):
+        build_method(default_config("dpm", "vit_b16", [*options, [2, 4]]), 5, 2)
 
 
 def test_a_missing_key_and_other_mistakes_leave_no_file(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """DPM: its weighted sum, alternating updates, masks at the start, hand-over from the saliency stage."""
 
+import logging
 import math
 import re
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from occplug.engine import MethodEngine, seed_everything
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, TrainingError
 from occplug.evaluation import masked_distance
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity
 from occplug.method import build_method
@@ -116,6 +117,40 @@ def test_the_mask_generator_steps_alone_on_the_updated_weights(tmp_path):
     assert method.metric.neck.norm.num_batches_tracked == 2  # statistics see each batch twice
 
 
+def test_a_second_pass_that_is_not_finite_stops_the_run(tmp_path):
+    method = tiny("dpm", "method.train.epochs", 1)
+    run = engine(tmp_path, config("dpm", "method.train.epochs", 1), method)
+    losses, calls = run.stages[0].losses, []
+
+    def spoilt(batch):
+        calls.append(batch)
+        found = losses(batch)
+        return found | {"loss_mask": found["loss_mask"] * math.nan} if len(calls) == 2 else found
+
+    run.stages[0].losses = spoilt
+    with pytest.raises(TrainingError, match="train, epoch 1, batch 1: loss_mask is nan, loss is nan"):
+        run.run_stages()
+    assert all(value.isfinite().all() for value in method.state_dict().values())
+
+
+def test_the_saliency_losses_have_the_weights_of_equation_23():
+    for model in ("dpm", "dpmpp"):
+        weights = stage(tiny(model, "method.spt", True), "saliency").weights
+        expected = {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1}
+        assert weights == expected
+
+
+def test_what_was_transferred_is_logged_every_epoch(tmp_path, caplog):
+    options = [*SPT, "method.train.epochs", 2, "method.transfer.p_mix", 1.0, "method.transfer.select", "random"]
+    with caplog.at_level(logging.INFO):
+        engine(tmp_path, config("dpm", *options), tiny("dpm", *options)).run_stages()
+    told = [re.fullmatch(COUNTS, line) for line in caplog.messages if line.startswith("patch transfer: of")]
+    assert len(told) == 2 and told[0][1] == told[0][2] == told[1][1] == told[1][2] and int(told[0][1]) > 0
+
+
+COUNTS = r"patch transfer: of (\d+) samples (\d+) drawn, (\d+) of them without a candidate"
+
+
 def test_joint_updates_are_a_switch():
     method = tiny("dpm", "method.train.alternating", False)
     train = stage(method, "train")
@@ -133,7 +168,7 @@ def changed(before, method):
 SPT = ["method.spt", True, "method.saliency.epochs", 1, "method.train.epochs", 1]
 
 
-def test_each_stage_trains_its_own_part_and_leaves_the_rest(tmp_path):
+def test_each_stage_trains_its_own_part_and_leaves_the_rest(tmp_path, caplog):
     cfg, method = config("dpm", *SPT), tiny("dpm", *SPT)
     seen, before = [], snapshot(method)
 
@@ -144,9 +179,10 @@ def test_each_stage_trains_its_own_part_and_leaves_the_rest(tmp_path):
             before.update(snapshot(method))
 
     seed_everything(2)
-    Spy(cfg, Data(), method, tmp_path, torch.device("cpu")).run_stages()
+    with caplog.at_level(logging.INFO):
+        Spy(cfg, Data(), method, tmp_path, torch.device("cpu")).run_stages()
     assert seen == [("saliency", {"saliency"}), ("train", {"backbone", "metric"})]
-    assert method.transfer.counts["seen"] == 16, "each batch is planned once, though it passes twice"
+    assert "patch transfer: of 16 samples" in caplog.text, "each batch is planned once, though it passes twice"
 
 
 def test_a_mixed_batch_changes_the_images_and_ignores_the_candidates():
@@ -236,6 +272,17 @@ def test_a_saliency_checkpoint_of_another_grid_is_refused(earlier):
     assert "saliency.backbone.visual.positional_embedding is [33, 128] in the file and [106, 128] here" in str(
         caught.value
     )
+
+
+def test_a_saliency_checkpoint_of_other_blocks_is_refused(earlier):
+    message = r"method.saliency.levels '\[1, 2, 5, 6\]', and this run has '\[1, 2, 4, 6\]'"
+    with pytest.raises(CheckpointError, match=message):
+        tiny("dpm", *later(earlier, "method.saliency.levels", [1, 2, 4, 6]))
+
+
+def test_a_stride_of_the_saliency_net_beyond_its_patches_is_named(earlier):
+    with pytest.raises(ConfigError, match="from 1 to 8, not 9 .backbone.stride; of a saliency net method.saliency.str"):
+        tiny("dpm", *SPT, "method.saliency.stride", 9)
 
 
 def test_a_saliency_checkpoint_of_another_data_set_is_refused(tmp_path, earlier):

@@ -191,6 +191,15 @@ def test_a_batch_without_candidates_trains_unmixed_and_says_so_once(caplog):
     assert caplog.text.count("none of the 1 samples drawn in a batch of 1 has a candidate, so they train unmixed") == 1
 
 
+def test_counts_start_anew_each_epoch(caplog):
+    transfer = PatchTransfer(halves, (6, 4), options(p_mix=1.0))
+    transfer.plan(torch.zeros(1, 3, 4, 4))
+    with caplog.at_level(logging.INFO):
+        transfer.close_epoch()
+    assert "patch transfer: of 1 samples 1 drawn, 1 of them without a candidate" in caplog.text
+    assert transfer.counts == {"seen": 0, "drawn": 0, "no_candidate": 0}
+
+
 def test_plans_repeat_with_the_seed():
     transfer, images = PatchTransfer(halves, (6, 4), options()), torch.zeros(16, 3, 4, 4)
     torch.manual_seed(5)
