@@ -13,6 +13,7 @@ from occplug.benchmarks.distances import masked_distances, part_distances
 from occplug.benchmarks.hybrid import ska, wgff
 from occplug.benchmarks.loading import augment, loading
 from occplug.benchmarks.ranking import ranking, reranking
+from occplug.benchmarks.testing import ag_reid_test
 from occplug.benchmarks.training import dpmpp_step, stage1
 from occplug.measuring import machine
 
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison]] = {
     "masked_distance": masked_distances,
     "stage1": stage1,
     "dpmpp_step": dpmpp_step,
+    "ag_reid_test": ag_reid_test,
     "loading": loading,
     "augment": augment,
     "wgff": wgff,

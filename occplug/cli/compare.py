@@ -1,7 +1,7 @@
 """`occplug compare`: several configs over several seeds, one table and one page.
 
-Each run is an ordinary training run in `log/NAME/<config>/seed<k>`. A run that is complete is read, one that was
-interrupted is resumed, so the command can be given again at any time.
+Each run is an ordinary training run in `log/NAME/<config>/seed<k>`. A run that is complete is read, also one of an
+equal config anywhere below `log`; one that was interrupted is resumed. So the command can be given again at any time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from occplug.cli.arguments import parse_options
 from occplug.cli.record import run_record
 from occplug.cli.session import start_logging
 from occplug.cli.tables import DASH, Report
-from occplug.cli.trainings import Row, Run, made_on, plan, run_rows
+from occplug.cli.trainings import Row, Run, made_on, plan, run_rows, shared
 from occplug.config import load_config
 from occplug.datamanager import DataManager
 from occplug.errors import ConfigError
@@ -63,8 +63,8 @@ def compare(args: argparse.Namespace, options: list[str], command: str) -> Path:
         raise ConfigError(f"--configs: two files have the same name among {', '.join(names)}; their runs would mix")
     if args.baseline is not None and args.baseline not in names:
         raise ConfigError(f"--baseline is {args.baseline!r}, expected one of {', '.join(names)}")
-    planned = {n: (n, plan(n, config, options, args.seeds, folder)) for n, config in zip(names, args.configs)}
-    rows = run_rows(planned, args.jobs)
+    planned = {name: plan(name, config, options, args.seeds, folder) for name, config in zip(names, args.configs)}
+    rows = run_rows({name: (name, trainings) for name, trainings in shared(planned, Path("log")).items()}, args.jobs)
     first = load_config(args.configs[0], options)
     if args.histogram:
         rows.append(_histogram_row(first))

@@ -322,6 +322,18 @@ def test_compare_is_the_same_mechanism(capsys):
     assert "--baseline is 'resnet', expected one of clip_reid_synthocc," in capsys.readouterr().err
 
 
+def test_compare_takes_runs_of_other_tables():
+    options = ["--seeds", "2", "data.targets", "[market1501]"]
+    assert main(["ablate", "--config-file", SYNTHOCC, "--table", "prompts", "--rows", "clip_reid", *options]) == 0
+    baseline = str(CONFIGS / "clip_reid_baseline_synthocc.yaml")
+    assert main(["compare", "--configs", SYNTHOCC, baseline, "--name", "both", *options]) == 0
+    made = sorted(folder.parent.name for folder in Path("log").rglob("seed*/"))
+    assert made == ["clip_reid", "clip_reid", "clip_reid_baseline_synthocc", "clip_reid_baseline_synthocc"]
+    rows = json.loads(Path("log/both/results.json").read_text())["targets"]["market1501"]
+    found = {row["row"]: [run["seed"] for run in row["runs"]] for row in rows}
+    assert found == {"clip_reid_synthocc": [1, 2], "clip_reid_baseline_synthocc": [1, 2]}
+
+
 def test_two_configs_of_one_name_are_refused(tmp_path, capsys):
     other = tmp_path / "clip_reid_synthocc.yaml"
     other.write_text(f"_base_: {SYNTHOCC}\n")

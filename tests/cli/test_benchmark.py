@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from occplug.benchmarks import BENCHMARKS, Comparison, hybrid, machine, table
+from occplug.benchmarks import BENCHMARKS, Comparison, hybrid, machine, table, testing
 from occplug.cli import benchmark, main
 from occplug.measuring import Figures, measured
 
@@ -67,6 +67,11 @@ def test_both_sides_of_the_aggregation_do_the_same_work():
     assert len(ours) == 3 and ours[0].shape == (2, 128, 16, 8)
     for one, other in zip(ours, theirs):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_ag_reid_is_measured_with_the_weights_of_clip_reid():
+    theirs, ours = (testing._embedding(name, "clip_vit_tiny", 2)() for name in ("clip_reid", "ag_reid"))
+    np.testing.assert_array_equal(theirs, ours)
 
 
 @pytest.mark.slow
