@@ -14,7 +14,7 @@ from occplug.cli.ablations import AblationRow, AblationTable, find_tables, setti
 from occplug.cli.arguments import config_parser, parse_options
 from occplug.cli.session import start_logging
 from occplug.cli.tables import Report
-from occplug.cli.trainings import Training, plan, run_rows, shared
+from occplug.cli.trainings import Training, known_runs, plan, run_rows, share
 from occplug.config import load_config
 from occplug.errors import ConfigError
 
@@ -90,10 +90,26 @@ def plan_rows(
         ConfigError: a row that was asked for by name does not exist for this config, or no row is left.
     """
     made, left_out = {}, {}
+    known = known_runs(folder.parents[1])
+
+    def trainings_of(row: AblationRow) -> list[Training] | str:
+        """One a seed, or the reason why the row does not exist for this config."""
+        found = settings_of(row, config_file, options)
+        needed = row.tests or row.after
+        sources = trainings_of(table.rows[needed]) if needed else None
+        if isinstance(found, str) or isinstance(sources, str):
+            return found if isinstance(found, str) else sources
+        file, settings = found
+        after = sources if row.after else None
+        planned = plan(row.name, file, [*options, *settings], seeds, folder, after)
+        if row.tests:
+            planned = [replace(training, tests=source) for training, source in zip(planned, sources)]
+        return share(planned, known)
+
     for row in table.chosen(names):
-        found = _trainings(row, table, config_file, options, seeds, folder)
+        found = trainings_of(row)
         if not isinstance(found, str):
-            made[row.name] = found
+            made[row.name] = (row.title, found)
         elif names is None:
             log.warning("row %s is left out: %s", row.name, found)
             left_out[row.name] = found
@@ -101,20 +117,4 @@ def plan_rows(
             raise ConfigError(f"{row.origin}: it cannot be trained from {config_file}: {found}")
     if not made:
         raise ConfigError(f"no row of table {table.name} can be trained from {config_file}")
-    made = shared(made, folder.parents[1])
-    return {name: (table.rows[name].title, trainings) for name, trainings in made.items()}, left_out
-
-
-def _trainings(
-    row: AblationRow, table: AblationTable, config_file: Path, options: list, seeds: int, folder: Path
-) -> list[Training] | str:
-    """One a seed, or the reason why the row does not exist for this config."""
-    found = settings_of(row, config_file, options)
-    if isinstance(found, str):
-        return found
-    file, settings = found
-    trainings = plan(row.name, file, [*options, *settings], seeds, folder)
-    if row.tests is None:
-        return trainings
-    weights = _trainings(table.rows[row.tests], table, config_file, options, seeds, folder)
-    return weights if isinstance(weights, str) else [replace(t, tests=w) for t, w in zip(trainings, weights)]
+    return made, left_out

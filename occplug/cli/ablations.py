@@ -13,6 +13,7 @@ tables:
         where: {KEY: [VALUE, ...]}  # the row exists only where the config has one of these values
         set: {KEY: VALUE, ...}      # overrides; "${KEY}" stands for that key's value in the config
         tests: ROW                  # nothing is trained: the weights of that row are tested with these overrides
+        after: ROW                  # builds on that row's run of the same seed, whose folder `set` names as ${run}
         published:                  # per target, in per cent; null where nobody published a figure
           - {target: NAME, where: {KEY: [VALUE, ...]}, mAP: 53.5, rank1: null, source: ...}
 """
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from occplug.cli.tables import Published
+from occplug.cli.trainings import RUN
 from occplug.config import load_config
 from occplug.config_files import Setting, flatten, parse_yaml
 from occplug.errors import ConfigError
@@ -60,6 +62,7 @@ class AblationRow:
     config: str | None = None
     where: dict[str, list] = field(default_factory=dict)
     tests: str | None = None
+    after: str | None = None
     published: tuple[PublishedCell, ...] = ()
 
     def config_file(self, given: Path) -> Path:
@@ -153,24 +156,37 @@ def _table(name: str, node, method: str, file: Path) -> AblationTable:
     if node["baseline"] not in rows:
         raise ConfigError(f"{origin}: baseline is {node['baseline']!r}, expected one of its rows: {', '.join(rows)}")
     trained = [row.name for row in rows.values() if row.tests is None]
+    whole = [row.name for row in rows.values() if row.tests is None and row.after is None]
     for row in rows.values():
-        if row.tests is not None and row.tests not in trained:
-            raise ConfigError(
-                f"{row.origin}: tests is {row.tests!r}, expected a row with weights: {', '.join(trained)}"
-            )
+        for key, named, allowed in (("tests", row.tests, trained), ("after", row.after, whole)):
+            if named is not None and named not in allowed:
+                kind = "a row with weights" if key == "tests" else "a row that trains every stage"
+                raise ConfigError(f"{row.origin}: {key} is {named!r}, expected {kind}: {', '.join(allowed)}")
+        _check_reference(row)
     return AblationTable(name, method, file, node["title"], node["source"], node["baseline"], rows)
+
+
+def _check_reference(row: AblationRow) -> None:
+    uses = any(isinstance(value, str) and RUN in value for value in row.overrides.values())
+    if row.after and row.tests:
+        raise ConfigError(f"{row.origin}: a row that tests {row.tests!r} trains nothing, so it has no after")
+    if uses != bool(row.after):
+        said = f"set names {RUN}, but after says no row" if uses else f"after is {row.after!r}, but set names no {RUN}"
+        raise ConfigError(f"{row.origin}: {said}")
 
 
 def _row(name: str, node, origin: str) -> AblationRow:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"{origin}: a row's name is a word of small letters, digits, _, + and -")
-    optional = {"title": str, "set": dict, "config": str, "where": dict, "tests": str, "published": list}
+    optional = {"title": str, "set": dict, "config": str, "where": dict, "tests": str, "after": str, "published": list}
     node = _checked(node or {}, origin, {}, optional)
     cells = tuple(_cell(cell, f"{origin}, published") for cell in node.get("published") or [])
     where = _conditions(node.get("where"), origin)
     overrides = dict(flatten(node.get("set") or {}))
-    title, config, tests = node.get("title") or name, node.get("config"), node.get("tests")
-    return AblationRow(name, origin, title, overrides, config, where, tests, cells)
+    title = node.get("title") or name
+    return AblationRow(
+        name, origin, title, overrides, node.get("config"), where, node.get("tests"), node.get("after"), cells
+    )
 
 
 def _cell(node, origin: str) -> PublishedCell:

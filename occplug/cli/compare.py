@@ -18,7 +18,7 @@ from occplug.cli.arguments import parse_options
 from occplug.cli.record import run_record
 from occplug.cli.session import start_logging
 from occplug.cli.tables import DASH, Report
-from occplug.cli.trainings import Row, Run, made_on, plan, run_rows, shared
+from occplug.cli.trainings import Row, Run, known_runs, made_on, plan, run_rows, share
 from occplug.config import load_config
 from occplug.datamanager import DataManager
 from occplug.errors import ConfigError
@@ -63,8 +63,9 @@ def compare(args: argparse.Namespace, options: list[str], command: str) -> Path:
         raise ConfigError(f"--configs: two files have the same name among {', '.join(names)}; their runs would mix")
     if args.baseline is not None and args.baseline not in names:
         raise ConfigError(f"--baseline is {args.baseline!r}, expected one of {', '.join(names)}")
-    planned = {name: plan(name, config, options, args.seeds, folder) for name, config in zip(names, args.configs)}
-    rows = run_rows({name: (name, trainings) for name, trainings in shared(planned, Path("log")).items()}, args.jobs)
+    planned = [plan(name, config, options, args.seeds, folder) for name, config in zip(names, args.configs)]
+    known = known_runs(Path("log"))
+    rows = run_rows({name: (name, share(trainings, known)) for name, trainings in zip(names, planned)}, args.jobs)
     first = load_config(args.configs[0], options)
     if args.histogram:
         rows.append(_histogram_row(first))

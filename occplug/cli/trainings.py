@@ -26,6 +26,7 @@ from occplug.cli.test import test
 from occplug.cli.testing import Candidate
 from occplug.cli.train import train
 from occplug.config import load_config
+from occplug.config_files import Setting
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 from occplug.method import build_method
@@ -33,10 +34,11 @@ from occplug.registry import METHODS, names
 from occplug.zoo.download import file_sha256
 from occplug.zoo.weights import read_test_weights
 
-__all__ = ["Row", "Run", "Training", "made_on", "plan", "run_rows", "shared"]
+__all__ = ["RUN", "Row", "Run", "Training", "known_runs", "made_on", "plan", "run_rows", "share"]
 
 log = logging.getLogger(__name__)
 
+RUN = "${run}"  # in a row's settings: the folder of the run it builds on
 ANYWHERE = "anywhere"  # stands for data.save_dir where two configs are compared that may differ in it
 
 
@@ -46,6 +48,7 @@ class Training:
 
     Args:
         tests: the training whose weights this run tests in its own way, instead of training.
+        after: the training whose stages this run builds on.
         elsewhere: folder of a complete run of the same config, made for another table.
     """
 
@@ -54,6 +57,7 @@ class Training:
     cfg: CfgNode
     config_file: str
     tests: Training | None = None
+    after: Training | None = None
     elsewhere: Path | None = None
 
     @property
@@ -148,8 +152,13 @@ class Row:
     runs: list[Run]
 
 
-def plan(row: str, config_file, options: list, seeds: int, folder: Path) -> list[Training]:
+def plan(
+    row: str, config_file, options: list, seeds: int, folder: Path, after: list[Training] | None = None
+) -> list[Training]:
     """The trainings of `row`, seeds 1 to `seeds`, in `folder/row/seed<k>`.
+
+    Args:
+        after: the trainings they build on, one a seed; `Setting`s of `options` name its folder as `${run}`.
 
     Raises:
         ConfigError: fewer than one seed, or what `load_config` or the method's own parts object to.
@@ -159,9 +168,18 @@ def plan(row: str, config_file, options: list, seeds: int, folder: Path) -> list
     trainings = []
     for seed in range(1, seeds + 1):
         own = ["train.seed", seed, "data.save_dir", str(folder / row / f"seed{seed}")]
-        trainings.append(Training(row, seed, load_config(config_file, [*options, *own]), str(config_file)))
+        source = after[seed - 1] if after else None
+        cfg = load_config(config_file, [*(_placed(option, source) for option in options), *own])
+        trainings.append(Training(row, seed, cfg, str(config_file), after=source))
     _check_buildable(trainings[0])
     return trainings
+
+
+def _placed(option, source: Training | None):
+    """`option` with the folder of `source` in place of `${run}`."""
+    if source is None or not isinstance(option, Setting) or not isinstance(option.value, str):
+        return option
+    return replace(option, value=option.value.replace(RUN, str(source.folder)))
 
 
 def _check_buildable(training: Training) -> None:
@@ -175,14 +193,19 @@ def _check_buildable(training: Training) -> None:
             raise ConfigError(f"{training.row}: {error}") from error
 
 
-def shared(planned: dict[str, list[Training]], folder: Path) -> dict[str, list[Training]]:
-    """`planned`, with runs of equal configs made once: complete ones anywhere in `folder`, else the first planned."""
-    known = {}
+def known_runs(folder: Path) -> dict[str, Path]:
+    """Complete trainings anywhere in `folder`: config -> where its run is; for `share`."""
+    known: dict[str, Path] = {}
     for metrics in sorted(folder.rglob("seed*/metrics.json")):
         cfg = _config_of(metrics.parent, ANYWHERE)
         if cfg is not None and "tested" not in json.loads(metrics.read_text()):
             known.setdefault(cfg.dump(), metrics.parent)
-    return {row: [_shared(training, known) for training in trainings] for row, trainings in planned.items()}
+    return known
+
+
+def share(planned: list[Training], known: dict[str, Path]) -> list[Training]:
+    """`planned`, with runs of equal configs made once: those in `known`, else the first planned, which enters it."""
+    return [_shared(training, known) for training in planned]
 
 
 def _shared(training: Training, known: dict[str, Path]) -> Training:
@@ -218,8 +241,11 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
         told = "; ".join(f"{row} on {targets}" for targets, row in tested.items())
         raise ConfigError(f"rows of one table are tested on the same data sets, and here are {told}")
     trained = [training.tests or training for training in asked]
+    trained += [training.after for training in trained if training.after]
     unique = {training.folder: training for training in reversed(trained)}  # of equal ones the first
-    _make(list(reversed(unique.values())), jobs, run or _run)
+    for builds_on_others in (False, True):
+        chosen = [training for training in reversed(unique.values()) if bool(training.after) == builds_on_others]
+        _make(chosen, jobs, run or _run)
     _make([training for training in asked if training.tests], jobs, run or _run)
     read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
     _check_same_data(read)

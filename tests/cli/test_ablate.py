@@ -12,6 +12,7 @@ import pytest
 from occplug.cli import main, trainings
 from occplug.cli.tables import Published, Report, spread
 from occplug.cli.trainings import Row, Run, plan, run_rows
+from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, paired_bootstrap
 from tests.cli.fakes import fake_run, killed_run
@@ -231,6 +232,39 @@ def test_a_row_that_only_tests_takes_the_weights_of_its_row():
     Path("tables.yaml").write_text(TABLES.replace("{tests: plain, set", "{set"))
     assert ablate("--seeds", "1", "--tables", "tables.yaml", table="first") == 0
     assert made("clip_reid_synthocc/first")[6:] == ["after 1"]
+
+
+BUILDING = """
+method: clip_reid
+tables:
+  shared:
+    title: shared
+    source: none
+    baseline: late
+    rows:
+      late: {after: whole, set: {backbone.weights: "${run}/checkpoints/stage1.pth"}}
+      whole: {}
+"""
+
+
+def test_a_row_that_builds_on_another_names_its_folder_and_is_made_later():
+    Path("tables.yaml").write_text(BUILDING)
+    options = ("--seeds", "2", "--tables", "tables.yaml")
+    assert ablate(*options, "--rows", "late", table="shared") == 0
+    folder = Path("runs/clip_reid_synthocc/shared")
+    assert made("clip_reid_synthocc/shared") == ["whole 1", "whole 2", "late 1", "late 2"]
+    for seed in (1, 2):
+        cfg = load_config(folder / f"late/seed{seed}/config.yaml")
+        assert cfg.backbone.weights == f"{folder}/whole/seed{seed}/checkpoints/stage1.pth"
+    assert ablate(*options, table="shared") == 0  # both are complete
+    assert len(made("clip_reid_synthocc/shared")) == 4
+    # what it builds on may have been made for another table
+    again = BUILDING.replace("shared:\n", "other:\n").replace("set: {", "set: {method.stage2.epochs: 2, ")
+    Path("tables.yaml").write_text(again)
+    assert ablate(*options, table="other") == 0
+    assert made("clip_reid_synthocc/other") == ["late 1", "late 2"]
+    cfg = load_config("runs/clip_reid_synthocc/other/late/seed2/config.yaml")
+    assert cfg.backbone.weights == f"{folder}/whole/seed2/checkpoints/stage1.pth"
 
 
 def test_equal_rows_of_two_tables_are_trained_once():

@@ -274,9 +274,13 @@ def test_a_reference_takes_the_configs_value(file):
         (
             "a: {}",
             "a: {sets: {}}",
-            "row a: there is no key 'sets'; there are: title, set, config, where, tests, published",
+            "row a: there is no key 'sets'; there are: title, set, config, where, tests, after, published",
         ),
         ("a: {}", "a: {tests: c}", "row a: tests is 'c', expected a row with weights: b"),
+        ("a: {}", "a: {after: a}", "row a: after is 'a', expected a row that trains every stage: b"),
+        ("a: {}", "a: {after: b}", "row a: after is 'b', but set names no ${run}"),
+        ("a: {}", "a: {set: {k: '${run}/x'}}", "row a: set names ${run}, but after says no row"),
+        ("a: {}", "a: {tests: b, after: b}", "row a: a row that tests 'b' trains nothing, so it has no after"),
         ("a: {}", "a: {set: 3}", "row a: set is 3, which is not of the expected kind"),
         ("a: {}", "a: {where: {train.seed: 1}}", "row a: where train.seed is 1, expected a list"),
         (
