@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from occplug.cli import main
+from occplug.cli import main, record
 from occplug.config import load_config
 from occplug.zoo import INDEX, read_index
 from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
@@ -64,7 +64,7 @@ def test_checkpoints_in_the_repository_are_small():
 
 def test_a_run_records_when_and_on_what_it_was_made(runs):
     record = json.loads((runs / "seed1/metrics.json").read_text())["record"]
-    assert set(record) == {"date", "machine", "versions", "revision", "memory_mib"}
+    assert set(record) == {"date", "machine", "versions", "revision", "sources", "memory_mib"}
     assert record["versions"]["torch"] == torch.__version__ and 50 < record["memory_mib"] < 20_000
 
 
@@ -76,10 +76,23 @@ def test_an_exported_entry_holds_what_the_runs_say(exported, runs):
     assert ours.runs[1].figures == {key: round(figures[key], 6) for key in ("mAP", "rank1", "rank5", "rank10")}
     assert (ours.command, ours.data, ours.protocol) == ("make it", metrics["data"], metrics["protocol"])
     assert ours.config["synthocc.size"] == "tiny" and "train.seed" not in ours.config
-    assert ours.runs[0].memory_mib > 0 and ours.revision == metrics["record"]["revision"]
+    assert ours.runs[0].memory_mib > 0 and ours.runs[0].date == metrics["record"]["date"]
+    (made,) = ours.made
+    assert made.seeds == (1, 2) and vars(made).items() >= {
+        key: metrics["record"][key] for key in ("machine", "revision", "sources", "versions")
+    }.items()
     assert entry.checkpoint.size < 0.35 * (runs / "seed2/checkpoints/last.pth").stat().st_size
     table = markdown(read_index(exported / "index.yaml"))
     assert f"| `{NAME}`" in table and "in the package (seed 2, 2.5 MB)" in table and "`make it`" in table
+
+
+def test_the_document_shows_the_settings_of_our_runs(exported):
+    table = markdown(read_index(exported / "index.yaml"))
+    (how,) = [line for line in table.splitlines() if line.startswith(f"- `{NAME}`: `make it`")]
+    assert "; with `" in how and "synthocc.size tiny" in how and "train.batch_size 16" in how
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| `{NAME}`")]
+    assert " † " in row and "\n† marks figures of runs with other settings" in table
+    assert "## SynthOcc\n" in table  # whatever its size, which is a setting
 
 
 def with_map(run, value):
@@ -122,10 +135,16 @@ def test_other_weights_are_refused(zoo, data, capsys):
 def replay(exported, runs):
     """An entry, and a replay's metrics and config that are the same."""
     entry = read_index(exported / "index.yaml").find(NAME)
-    entry = dataclasses.replace(entry, ours=dataclasses.replace(entry.ours, revision="abc"))
     metrics = json.loads((runs / "seed2/metrics.json").read_text())
-    metrics["record"]["revision"] = "abc"
     return entry, metrics, load_config(runs / "seed2/config.yaml")
+
+
+def without_sources(replay):
+    """The entry as it would be of runs that recorded the revision abc alone, and a replay at that revision."""
+    entry, metrics, cfg = replay
+    made = tuple(dataclasses.replace(m, revision="abc", sources="not recorded") for m in entry.ours.made)
+    metrics["record"]["revision"] = "abc"
+    return dataclasses.replace(entry, ours=dataclasses.replace(entry.ours, made=made)), metrics, cfg
 
 
 def found(replay, trained=False, before=None):
@@ -163,7 +182,7 @@ def test_a_new_training_may_move_with_the_seeds(replay):
 def test_a_difference_is_put_down_to_the_data_first(replay):
     move(replay, 0.1)
     replay[1]["data"]["synthocc"] |= {"fingerprint": "other", "query": 23}
-    replay[1]["record"]["revision"] = "def"
+    replay[1]["record"]["sources"] = "changed"
     finding = found(replay)
     assert "query 24 then, 23 now" in finding.causes["data"] and "fingerprint" in finding.causes["data"]
     assert finding.verdict().startswith("failed: due to data")
@@ -179,15 +198,38 @@ def test_then_to_the_config(replay, runs):
 
 def test_then_to_the_code_and_last_to_numerics(replay):
     move(replay, 0.1)
-    assert "due to numerics" in found(replay).verdict()
+    replay[1]["record"]["revision"] = "another"  # of texts, say: the sources are the same
+    assert found(replay).causes == {} and "due to numerics" in found(replay).verdict()
     replay[1]["record"]["versions"]["torch"] = "9.9"
     finding = found(replay)
-    assert "now" in finding.causes["versions"] and "due to numerics" in finding.verdict()
+    assert "torch" in finding.causes["versions"] and "due to numerics" in finding.verdict()
+    before, replay[1]["record"]["sources"] = replay[1]["record"]["sources"], "changed"
+    finding = found(replay)
+    assert finding.causes["code"].startswith(f"sources {before} then, changed now; revision ")
+    assert "due to the code" in finding.verdict()
+
+
+def test_of_early_runs_the_revision_tells_the_code(replay):
+    move(replay, 0.1)
+    replay = without_sources(replay)
+    assert "due to numerics" in found(replay).verdict()
     replay[1]["record"]["revision"] = "def"
     finding = found(replay)
     assert finding.causes["code"].startswith("revision abc then, def now") and "due to the code" in finding.verdict()
     replay[1]["record"]["revision"] = "abc+"
     assert "due to the code" in found(replay).verdict()
+
+
+def test_sources_are_what_computes_figures(tmp_path):
+    def written(name, text="x = 1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return record._hash(tmp_path)
+
+    first = written("losses/triplet.py")
+    assert {written(name) for name in ("cli/zoo.py", "zoo/table.py", "benchmarks/speed.py", "losses/a.md")} == {first}
+    changed = [written("losses/triplet.py", "x = 2"), written("cli/train.py"), written("assets/tiny.safetensors")]
+    assert len({first, *changed}) == 4
 
 
 # ---------------------------------------------------------------------- mistakes, and the small commands
