@@ -26,7 +26,8 @@ entries:
       config: {}
       data: {synthocc: {train: 1, query: 2, gallery: 3, train_ids: 1, fingerprint: ab}}
       made: [{seeds: [1], machine: an abacus, revision: abc, sources: def, versions: {torch: '2'}}]
-      runs: [{seed: 1, date: 2026-01-01, minutes: 2, memory_mib: not recorded, mAP: 0.5, rank1: 0.6, rank5: 0.7, rank10: 0.8}]
+      runs:
+      - {seed: 1, date: 2026-01-01, minutes: 2, memory_mib: not recorded, mAP: 0.5, rank1: 0.6, rank5: 0.7, rank10: 0.8}
     checkpoint: {drive: X, format: clip_reid, sha256: unknown, bytes: unknown}
     log: {url: http://x}
     licence: {code: c, weights: w, data: d}
