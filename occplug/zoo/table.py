@@ -116,7 +116,8 @@ def _measurements(entries: list[Entry]) -> list[str]:
     lines = [f"- `{entry.name}`: {_measurement(entry.ours)}" for entry in entries if entry.ours is not None]
     if not lines:
         return []
-    return ["## How ours were measured\n", "† marks figures of runs with other settings than the config's.\n", *lines, ""]
+    legend = "† marks figures of runs with other settings than the config's.\n"
+    return ["## How ours were measured\n", legend, *lines, ""]
 
 
 def _measurement(ours: Measured) -> str:
