@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import platform
 import subprocess
 import time
@@ -13,20 +15,28 @@ import torch
 import occplug
 from occplug.measuring import MIB, peak_memory, processor, reset_peak
 
-__all__ = ["revision", "run_record", "start_record", "versions"]
+__all__ = ["revision", "run_record", "sources", "start_record", "versions"]
 
 PACKAGES = ("torch", "torchvision", "torchreid", "open_clip_torch", "timm", "numpy", "pillow")
+_COMPUTING = {".py", ".safetensors", ".png", ".json", ".yaml"}  # code, the tiny CLIP, occluders
+# of these folders only the files named have a part in figures; the rest shows, lists or measures
+_PARTLY = {
+    "benchmarks": set(),
+    "cli": {"mixing.py", "session.py", "test.py", "testing.py", "train.py"},
+    "zoo": {"weights.py"},
+}
 
 
 def start_record() -> None:
-    """From here on memory is watched for its peak."""
+    """From here on memory is watched for its peak; the code is noted before anybody edits it."""
+    revision(), sources()
     reset_peak()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def run_record() -> dict:
-    """`date`, `machine` (its kind), `versions`, `revision` and `memory_mib` (peak since `start_record`) of this run.
+    """`date`, `machine` (its kind), `versions`, `revision`, `sources` and `memory_mib` (peak since `start_record`).
 
     Memory is the GPU's where there is one (what torch holds of it), else the process's.
     """
@@ -38,6 +48,7 @@ def run_record() -> dict:
         "machine": device,
         "versions": versions(),
         "revision": revision(),
+        "sources": sources(),
         "memory_mib": round(peak / MIB),
     }
 
@@ -53,6 +64,7 @@ def versions() -> dict[str, str]:
     return found | {"torch": torch.__version__}
 
 
+@functools.cache  # a process runs the code it was started with
 def revision() -> str:
     """The checkout's commit, with `+` behind it if tracked files differ from it; "unknown" without git."""
     folder = Path(occplug.__file__).parents[1]
@@ -63,6 +75,22 @@ def revision() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+@functools.cache
+def sources() -> str:
+    """Hash of the package's files that have a part in figures; unlike `revision`, a changed text leaves it as it is."""
+    return _hash(Path(occplug.__file__).parent)
+
+
+def _hash(package: Path) -> str:
+    """12 hexadecimal digits over names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        inside = path.relative_to(package)
+        if path.suffix in _COMPUTING and path.name in _PARTLY.get(inside.parts[0], {path.name}):
+            digest.update(f"{inside.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,14 +15,15 @@ from occplug.cli.session import start_logging
 from occplug.cli.test import test
 from occplug.cli.testing import Candidate, config_path, save_small_file
 from occplug.cli.train import train
-from occplug.config import load_config
+from occplug.config import load_config, resolved_yaml
 from occplug.config_files import Setting
 from occplug.engine import write_atomically
-from occplug.errors import ConfigError
+from occplug.errors import ConfigError, OccplugError
 from occplug.zoo import INDEX, Entry, Index, read_index
 from occplug.zoo.adding import entry_of_config
 from occplug.zoo.exporting import measured, read_runs, with_file
 from occplug.zoo.fetching import cached_file, fetch
+from occplug.zoo.index import Run
 from occplug.zoo.table import markdown
 from occplug.zoo.verifying import Finding, compare
 from occplug.zoo.weights import read_test_weights
@@ -100,10 +102,14 @@ def _table(args, index: Index) -> None:
 
 def _add(args, index: Index) -> None:
     """Entries for config files; what is measured and where weights are stays."""
+    if args.name is not None and len(args.config_file) > 1:
+        raise ConfigError(f"--name is of one entry, but {len(args.config_file)} config files are given; leave it out")
     for file in args.config_file:
         new = entry_of_config(file, args.name)
         old = index.entries.get(new.name)
         if old is not None:
+            if old.config != new.config:
+                raise ConfigError(f"{new.name} is already the entry of {old.config}; choose another --name for {file}")
             new = dataclasses.replace(new, ours=old.ours, checkpoint=old.checkpoint, log=old.log)
         index.put(new)
         print(f"{new.name}: {'as its config says now' if old else 'added'}")
@@ -111,16 +117,19 @@ def _add(args, index: Index) -> None:
 
 
 def _export(args, index: Index) -> None:
-    """Figures, and one checkpoint, of finished runs."""
+    """Figures of finished runs, and one's checkpoint; an older one of ours goes, since it has no part in them."""
     entry = index.find(args.name)
+    older = index.path_of(entry)
     base = load_config(config_path(entry), _settings(entry))
     runs = read_runs(args.runs, entry, base)
     ours = measured(runs, entry, base, args.trained_by or "python tools/train.py --config-file " + entry.config)
-    entry = dataclasses.replace(entry, ours=ours, checkpoint=entry.checkpoint if args.no_weights else None)
+    entry = dataclasses.replace(entry, ours=ours, checkpoint=None if older is not None else entry.checkpoint)
     if not args.no_weights:
         entry = _with_weights(args, index, entry, runs)
     index.put(entry)
     index.write()
+    if older is not None and older != index.path_of(entry):
+        older.unlink(missing_ok=True)
     print(f"{entry.name}: {len(runs)} seeds; now run: python tools/zoo.py table")
 
 
@@ -158,40 +167,74 @@ def _settings(entry: Entry) -> list[Setting]:
 
 
 def _verify(args, index: Index) -> None:
-    """Replay entries; an exit status of 2 if a figure has moved."""
-    names = args.names or [name for name, e in index.entries.items() if e.ours and index.path_of(e)]
-    failed = []
-    for name in names:
-        entry = index.find(name)
-        finding = _replay(args, index, entry)
-        start_logging()
-        print(f"\n{entry.name}\n  " + "\n  ".join(finding.lines()))
-        failed += [] if finding.passed else [entry.name]
+    """Replay entries, all of them whatever becomes of one; an exit status of 2 if a figure has moved."""
+    entries = [index.find(name) for name in args.names]
+    entries = entries or [entry for entry in index.entries.values() if entry.ours and index.path_of(entry)]
+    if not entries:
+        raise ConfigError("no entry has weights in the package; name entries, or fill some with tools/zoo.py export")
+    outcomes = [(entry.name, _outcome(args, index, entry)) for entry in entries]
+    failed = [f"{name} ({outcome})" for name, outcome in outcomes if outcome]
     if failed:
-        raise ConfigError(f"{len(failed)} of {len(names)} entries do not give their figures: {', '.join(failed)}")
-    print(f"\n{len(names)} entries give their figures")
+        raise ConfigError(f"{len(failed)} of {len(entries)} entries do not give their figures: {'; '.join(failed)}")
+    print(f"\n{len(entries)} entries give their figures")
+
+
+def _outcome(args, index: Index, entry: Entry) -> str:
+    """Replay `entry` and print what came of it; returns what is wrong, nothing if it gives its figures."""
+    try:
+        finding = _replay(args, index, entry)
+        lines, wrong = finding.lines(), "" if finding.passed else finding.verdict()
+    except OccplugError as error:
+        lines, wrong = [f"could not be verified: {error}"], str(error)
+    finally:
+        start_logging()
+    print(f"\n{entry.name}\n  " + "\n  ".join(lines))
+    return wrong
 
 
 def _replay(args, index: Index, entry: Entry) -> Finding:
-    if entry.ours is None:
-        raise ConfigError(f"{entry.name} has no figures of ours to compare with; python tools/zoo.py export fills them")
-    point = entry.checkpoint
-    if point is None and not args.train:
-        raise ConfigError(f"{entry.name} has no weights to evaluate; --train trains it again")
-    seed = point.seed if point is not None and point.seed is not None else entry.ours.runs[0].seed
-    run = next(run for run in entry.ours.runs if run.seed == seed)
+    run = _recorded(entry)
+    is_ours = entry.checkpoint is not None and entry.checkpoint.seed is not None
+    if not is_ours and not args.train:
+        raise ConfigError(f"{entry.name} has no weights of our runs to evaluate; --train trains it again")
     measured_with = [Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in entry.ours.config.items()]
     folder = Path(args.save_dir) / entry.name / ("train" if args.train else "test")
-    options = [*_settings(entry), *measured_with, "train.seed", seed, "data.save_dir", str(folder)]
-    options += args.options
-    cfg = load_config(config_path(entry), options)
-    weights = read_test_weights(fetch(index, entry), point.format, cfg) if point is not None else None
+    own = {"train.seed": run.seed, "data.save_dir": str(folder)}
+    taken = [key for key in args.options[::2] if key in own]
+    if taken:
+        raise ConfigError(f"zoo verify sets {', '.join(taken)} itself; leave it out (--save-dir: where replays go)")
+    replayed = [Setting(key, value, "zoo verify") for key, value in own.items()]
+    cfg = load_config(config_path(entry), [*_settings(entry), *measured_with, *replayed, *args.options])
+    weights = read_test_weights(fetch(index, entry), entry.checkpoint.format, cfg) if is_ours else None
     before = _config_of(weights.config) if weights is not None and weights.config else None
     if args.train:
-        metrics = train(cfg, entry.config, resume=(folder / "checkpoints" / "last.pth").exists())
+        metrics = _train_again(cfg, entry.config)
     else:
         metrics = test(Candidate(cfg, entry.config, weights))
     return compare(entry, run, metrics, cfg, before, trained=args.train)
+
+
+def _recorded(entry: Entry) -> Run:
+    """The run whose figures a replay of `entry` must give: the one its checkpoint is from, else the first."""
+    if entry.ours is None:
+        raise ConfigError(f"{entry.name} has no figures of ours to compare with; python tools/zoo.py export fills them")
+    runs = {run.seed: run for run in entry.ours.runs}
+    seed = entry.checkpoint.seed if entry.checkpoint is not None else None
+    if seed is not None and seed not in runs:
+        raise ConfigError(
+            f"{entry.name}: its checkpoint is of seed {seed}, but ours has runs of {', '.join(map(str, runs))} alone; "
+            "export figures and weights together"
+        )
+    return entry.ours.runs[0] if seed is None else runs[seed]
+
+
+def _train_again(cfg, config_file: str) -> dict:
+    """Train `cfg` in its folder: an interrupted replay with the same config goes on, any other is made anew."""
+    folder = Path(cfg.data.save_dir)
+    saved = folder / "config.yaml"
+    if saved.exists() and ((folder / "metrics.json").exists() or saved.read_text() != resolved_yaml(cfg)):
+        shutil.rmtree(folder, ignore_errors=True)
+    return train(cfg, config_file, resume=(folder / "checkpoints" / "last.pth").exists())
 
 
 def _config_of(text: str):
@@ -250,7 +293,7 @@ ACTIONS = {
             ),
             (("--trained-by",), {"metavar": "COMMAND", "help": "the command that trained them"}),
             (("--seed",), {"type": int, "metavar": "K", "help": "whose weights to keep (the lowest)"}),
-            (("--no-weights",), {"action": "store_true", "help": "figures alone"}),
+            (("--no-weights",), {"action": "store_true", "help": "figures alone; an older file of ours is removed"}),
             (("--unchecked",), {"action": "store_true", "help": "do not evaluate the small file before it is kept"}),
             _ROOT,
         ],

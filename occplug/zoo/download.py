@@ -8,6 +8,7 @@ size and checksum gets the target's name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import logging
@@ -32,6 +33,7 @@ __all__ = ["download", "file_sha256"]
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 18
 _LATER = {408, 425, 429, 500, 502, 503, 504}  # statuses that may pass
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _PAGE = re.compile(rb"\s*<(!doctype html|html|head)", re.I)
 _REASONS = {401: "a login is needed", 403: "access is forbidden", 404: "there is no such file", 410: "it was removed"}
 
@@ -98,6 +100,8 @@ def download(
     source = url if url is not None else f"Google Drive file {drive}"
     job = _Job(source, Path(target), sha256, size, attempts, wait, timeout, progress)
     try:
+        if job.target.is_dir():
+            raise job.error(f"{job.target} is a folder", "move it out of the way")
         job.target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(job):
             _log.info("downloading %s", source)
@@ -106,8 +110,14 @@ def download(
             os.replace(job.part, job.target)
             job.discard()
     except OSError as error:
-        raise job.error(f"{job.target.parent} cannot be written ({error.strerror or error})") from error
+        reason = f"{error.filename or job.part} cannot be written ({error.strerror or error})"
+        raise job.error(reason, "put that right and give the command again") from error
     return job.target
+
+
+def _of_disk(error: Exception) -> bool:
+    """Whether it is this machine's disk that failed; the network's failures are OSErrors too, but name no file."""
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL)
 
 
 def file_sha256(path: Path) -> str:
@@ -167,7 +177,9 @@ def _read_on(job: _Job, url: str) -> None:
             _receive(job, answer, done)
     except urllib.error.HTTPError as error:
         _refused(job, error.code)
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+    except (OSError, http.client.HTTPException) as error:
+        if _of_disk(error):
+            raise
         reason = getattr(error, "reason", None) or error
         raise _Interrupted(f"no answer, or a broken connection ({reason or type(error).__name__})") from error
 
@@ -224,6 +236,8 @@ def _from_drive(job: _Job, drive: str) -> None:
             reason = " ".join(str(error).split()) or "refused"
             raise _page_error(job, f" ({reason[:200]})", drive) from error
         except Exception as error:  # requests', urllib3's and gdown's own, by version
+            if _of_disk(error):
+                raise
             if attempt == job.attempts:
                 reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
                 raise job.error(f"no answer from Google Drive ({reason})", _by_hand(job, drive)) from error

@@ -13,14 +13,14 @@ from occplug.config import load_config
 from occplug.config_files import flatten
 from occplug.errors import ConfigError, DataError
 from occplug.zoo.download import file_sha256
-from occplug.zoo.index import FIGURES, Checkpoint, Entry, Index, Measured, Run
+from occplug.zoo.index import FIGURES, NOT_RECORDED, Checkpoint, Entry, Index, Made, Measured, Run
 
 __all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_runs", "with_file"]
 
 LIMIT, LIMIT_TOGETHER = 8_000_000, 60_000_000  # bytes of a checkpoint in the repository, and of all
 # keys that move no figure, or that are told elsewhere
 PRIVATE = {"data.root", "data.save_dir", "data.workers", "train.seed", "run.threads", "run.resume", "run.save_every"}
-_UNKNOWN = {"date": "not recorded", "machine": "not recorded", "revision": "not recorded", "versions": {}}
+_UNKNOWN = {"machine": NOT_RECORDED, "revision": NOT_RECORDED, "sources": NOT_RECORDED, "versions": {}}
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def read_runs(folders: list[Path], entry: Entry, base: CfgNode) -> list[Finished
         base: the entry's own config.
 
     Raises:
-        DataError: a folder without a finished run; ConfigError: another model or data, two of one seed, or several
-            configs.
+        DataError: a folder without a finished run, or runs on different versions of a data set.
+        ConfigError: another model or data, a mere test, two of one seed, or several configs.
     """
     runs = []
     for folder in folders:
@@ -59,13 +59,25 @@ def read_runs(folders: list[Path], entry: Entry, base: CfgNode) -> list[Finished
         if (run.cfg.model.name, run.cfg.data.targets) != (entry.method, [entry.data]):
             what = f"{run.cfg.model.name} on {', '.join(run.cfg.data.targets)}"
             raise ConfigError(f"{run.folder} is a run of {what}, not {entry.name}")
+        if "tested" in run.metrics or not run.metrics["stages"]:
+            raise ConfigError(f"{run.folder} only tested weights of another run; export the run that trained them")
         if public(run.cfg) != public(runs[0].cfg):
             differing = ", ".join(key for key, value in public(run.cfg).items() if public(runs[0].cfg)[key] != value)
             raise ConfigError(f"{run.folder} and {runs[0].folder} are runs of different configs: {differing}")
+        _check_same_data(run, runs[0])
     seeds = [run.cfg.train.seed for run in runs]
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"two runs have the same train.seed among {seeds}")
     return runs
+
+
+def _check_same_data(run: FinishedRun, first: FinishedRun) -> None:
+    for name, summary in run.metrics["data"].items():
+        if summary != first.metrics["data"].get(name):
+            raise DataError(
+                f"{run.folder} and {first.folder} used different versions of {name}, so they are no seeds of one row; "
+                "leave one out, or train it again"
+            )
 
 
 def _config(folder: Path) -> CfgNode:
@@ -79,26 +91,36 @@ def public(cfg: CfgNode) -> dict[str, object]:
 
 def measured(runs: list[FinishedRun], entry: Entry, base: CfgNode, command: str) -> Measured:
     """What the index keeps of `runs`. What a run did not record is said to be so."""
-    last = {**_UNKNOWN, **runs[-1].metrics.get("record", {})}
     own = public(base)
     return Measured(
         command=command,
-        date=last["date"],
-        machine=last["machine"],
-        revision=last["revision"],
-        versions=last["versions"],
         protocol=runs[0].metrics["protocol"],
         config={key: value for key, value in public(runs[0].cfg).items() if own.get(key) != value},
         data=runs[0].metrics["data"],
+        made=_made(runs),
         runs=tuple(_run(run, entry.data) for run in runs),
     )
+
+
+def _made(runs: list[FinishedRun]) -> tuple[Made, ...]:
+    """Each kind of machine and code once, with the seeds it made."""
+    kinds: list[tuple[dict, list[int]]] = []
+    for run in runs:
+        record = run.metrics.get("record", {})
+        own = {key: record.get(key, unknown) for key, unknown in _UNKNOWN.items()}
+        seeds = next((seeds for kind, seeds in kinds if kind == own), None)
+        if seeds is None:
+            kinds.append((own, seeds := []))
+        seeds.append(run.cfg.train.seed)
+    return tuple(Made(tuple(seeds), **kind) for kind, seeds in kinds)
 
 
 def _run(run: FinishedRun, target: str) -> Run:
     seconds = sum(stage["seconds"] for stage in run.metrics["stages"])
     figures = {key: round(run.metrics["targets"][target][key], 6) for key in FIGURES}
-    memory = run.metrics.get("record", {}).get("memory_mib")
-    return Run(run.cfg.train.seed, round(seconds / 60, 1), memory, figures)
+    record = run.metrics.get("record", {})
+    date, memory = record.get("date", NOT_RECORDED), record.get("memory_mib")
+    return Run(run.cfg.train.seed, date, round(seconds / 60, 1), memory, figures)
 
 
 def with_file(index: Index, entry: Entry, path: Path, seed: int) -> Entry:

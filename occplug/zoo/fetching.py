@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from pathlib import Path
+import urllib.parse
+from pathlib import Path, PurePosixPath
 
 from occplug.errors import CheckpointError, ConfigError
 from occplug.files import write_atomically
 from occplug.zoo.download import download, file_sha256
-from occplug.zoo.index import Entry, Index
+from occplug.zoo.index import Checkpoint, Entry, Index
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "cached_file", "fetch"]
 
@@ -25,8 +27,11 @@ def cache_folder() -> Path:
 
 
 def cached_file(entry: Entry) -> Path:
-    """Where the download of `entry` lies, or would lie."""
-    return cache_folder() / f"{entry.name}.pth"
+    """Where the download of `entry` lies, or would lie; another file has another name, whichever index it is of."""
+    point = entry.checkpoint
+    key = point.sha256 or hashlib.sha256((point.url or point.drive).encode()).hexdigest()
+    suffix = PurePosixPath(urllib.parse.urlsplit(point.url or "").path).suffix or ".pth"
+    return cache_folder() / f"{entry.name}-{key[:12]}{suffix}"
 
 
 def fetch(index: Index, entry: Entry, **options) -> Path:
@@ -52,6 +57,17 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
         _demand(own, point.sha256, "the index and the file do not belong together; restore both from git")
         return own
     path = cached_file(entry)
+    try:
+        return _cached(path, point, options)
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read or written ({error.strerror or error}); put that right, or set "
+            f"${CACHE_VARIABLE} to another folder for the zoo's downloads"
+        ) from error
+
+
+def _cached(path: Path, point: Checkpoint, options: dict) -> Path:
+    """`path` with the file of `point` in it; :func:`fetch` without what can go wrong on the disk."""
     known = path.with_name(f"{path.name}.sha256")
     if not path.is_file():
         known.unlink(missing_ok=True)

@@ -33,12 +33,25 @@ from occplug.errors import ConfigError
 from occplug.files import write_atomically
 from occplug.zoo.schema import checked, choice
 
-__all__ = ["FIGURES", "INDEX", "Checkpoint", "Entry", "Index", "Measured", "Published", "Run", "read_index"]
+__all__ = [
+    "FIGURES",
+    "INDEX",
+    "NOT_RECORDED",
+    "Checkpoint",
+    "Entry",
+    "Index",
+    "Made",
+    "Measured",
+    "Published",
+    "Run",
+    "read_index",
+]
 
 INDEX = Path(__file__).with_name("index.yaml")
 FIGURES = ("mAP", "rank1", "rank5", "rank10")
 NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+/[a-z0-9_]+")
 PLACES = ("file", "url", "drive")
+NOT_RECORDED = "not recorded"
 _HEAD = f"""\
 # The model zoo. Rows are added and filled by tools/zoo.py (add, export), which keeps this form; texts are by hand.
 # What the keys mean: occplug/zoo/index.py. model_zoo.md is made from this file by: python tools/zoo.py table
@@ -57,12 +70,28 @@ class Published:
 
 @dataclass(frozen=True)
 class Run:
-    """One of our runs: seed, minutes of training, MiB at the peak (None: not recorded), figures in [0, 1]."""
+    """One of our runs: seed, ISO date, minutes of training, MiB at the peak (None: not recorded), figures in [0, 1]."""
 
     seed: int
+    date: str
     minutes: float
     memory_mib: int | None
     figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Made:
+    """On what and by which code the runs of `seeds` were made; "not recorded" (versions: empty) where they do not say.
+
+    Args:
+        machine: its kind; revision: of this repository; sources: hash of the code that computes; versions: of packages.
+    """
+
+    seeds: tuple[int, ...]
+    machine: str
+    revision: str
+    sources: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -70,21 +99,23 @@ class Measured:
     """Our own figures of an entry, and what is needed to find out why they differ one day.
 
     Args:
-        command: that made them; date: ISO; machine: its kind; revision: of this repository; versions: of packages.
+        command: that made them.
         protocol: how features were made and compared.
         config: config keys over the entry's `config`, dotted, that the runs had.
         data: data set -> counts and fingerprint, as in `metrics.json`.
+        made: each kind of machine and code once; every run belongs to one.
     """
 
     command: str
-    date: str
-    machine: str
-    revision: str
-    versions: dict[str, str]
     protocol: str
     config: dict[str, object]
     data: dict[str, dict]
+    made: tuple[Made, ...]
     runs: tuple[Run, ...]
+
+    def made_of(self, run: Run) -> Made:
+        """On what and by which code `run` was made."""
+        return next(made for made in self.made if run.seed in made.seeds)
 
 
 @dataclass(frozen=True)
@@ -146,7 +177,14 @@ class Index:
         return self.entries[name]
 
     def put(self, entry: Entry) -> None:
-        """Add `entry`, or replace the one of its name. Raises ConfigError if it names a licence that is not listed."""
+        """Add `entry`, or replace the one of its name.
+
+        Raises:
+            ConfigError: its name has another form than method/variant/data, or it names a licence that is not listed.
+        """
+        if not NAME.fullmatch(entry.name):
+            form = "an entry is called method/variant/data, of small letters, digits and _"
+            raise ConfigError(f"{self.file}: {entry.name}: {form}")
         _check_licence(entry.licence, self.licences, f"{self.file}: {entry.name}")
         self.entries[entry.name] = entry
 
@@ -195,8 +233,6 @@ def read_index(file: Path = INDEX) -> Index:
 
 
 def _entry(name: str, node, where: str) -> Entry:
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{where}: an entry is called method/variant/data, of small letters, digits and _")
     needed = {"method": str, "config": str, "data": str, "published": list, "ours": (dict, str)}
     needed |= {"checkpoint": (dict, str), "log": (dict, str), "licence": dict}
     values = checked(node, where, needed, {"set": dict, "notes": str})
@@ -226,26 +262,36 @@ def _published(node, where: str) -> Published:
 
 
 def _measured(node, where: str) -> Measured:
-    texts = dict.fromkeys(("command", "date", "machine", "revision", "protocol"), str)
-    values = checked(node, where, {**texts, "versions": dict, "config": dict, "data": dict, "runs": list})
+    needed = {"command": str, "protocol": str, "config": dict, "data": dict, "made": list, "runs": list}
+    values = checked(node, where, needed)
     if not values["runs"]:
         raise ConfigError(f"{where}: runs is empty; write 'not measured' in place of it all")
     counts = dict.fromkeys(("train", "query", "gallery", "train_ids"), int)
     for name, summary in values["data"].items():
         checked(summary, f"{where}: data: {name}", {**counts, "fingerprint": str})
-    runs = tuple(_run(n, f"{where}: runs[{i}]") for i, n in enumerate(values.pop("runs")))
-    return Measured(**values, runs=runs)
+    runs = tuple(_run(n, f"{where}: runs[{i}]") for i, n in enumerate(values["runs"]))
+    made = tuple(_made(n, f"{where}: made[{i}]") for i, n in enumerate(values["made"]))
+    seeds, told = [run.seed for run in runs], [seed for one in made for seed in one.seeds]
+    if sorted(seeds, key=str) != sorted(told, key=str):  # as text, since `told` is not checked to be numbers
+        raise ConfigError(f"{where}: made is about the seeds {told}, but runs has {seeds}; name each once")
+    return Measured(**{**values, "made": made, "runs": runs})
+
+
+def _made(node, where: str) -> Made:
+    texts = dict.fromkeys(("machine", "revision", "sources"), str)
+    values = checked(node, where, {"seeds": list, **texts, "versions": dict})
+    return Made(**{**values, "seeds": tuple(values["seeds"])})
 
 
 def _run(node, where: str) -> Run:
-    needed = {"seed": int, "minutes": (float, int), "memory_mib": (int, str)}
+    needed = {"seed": int, "date": str, "minutes": (float, int), "memory_mib": (int, str)}
     values = checked(node, where, {**needed, **dict.fromkeys(FIGURES, float)})
     figures = {key: values.pop(key) for key in FIGURES}
     for key, value in figures.items():
         if not 0 <= value <= 1:
             raise ConfigError(f"{where}: {key} is {value}, expected a fraction, 0 to 1")
-    memory = choice(values["memory_mib"], "not recorded", f"{where}: memory_mib", lambda value, where: value)
-    return Run(values["seed"], float(values["minutes"]), memory, figures)
+    memory = choice(values["memory_mib"], NOT_RECORDED, f"{where}: memory_mib", lambda value, where: value)
+    return Run(values["seed"], values["date"], float(values["minutes"]), memory, figures)
 
 
 def _checkpoint(node, where: str) -> Checkpoint:
@@ -313,15 +359,16 @@ def _entry_node(entry: Entry) -> dict:
 
 def _measured_node(ours: Measured) -> dict:
     node = dict(vars(ours))
-    node["versions"], node["config"] = _Flow(ours.versions), _Flow(ours.config)
+    node["config"] = _Flow(ours.config)
+    node["made"] = [_Flow({**vars(made), "seeds": list(made.seeds)}) for made in ours.made]
     node["data"] = {name: _Flow(summary) for name, summary in ours.data.items()}
     node["runs"] = [_run_node(run) for run in ours.runs]
     return node
 
 
 def _run_node(run: Run) -> _Flow:
-    memory = "not recorded" if run.memory_mib is None else run.memory_mib
-    return _Flow({"seed": run.seed, "minutes": run.minutes, "memory_mib": memory, **run.figures})
+    memory = NOT_RECORDED if run.memory_mib is None else run.memory_mib
+    return _Flow({"seed": run.seed, "date": run.date, "minutes": run.minutes, "memory_mib": memory, **run.figures})
 
 
 def _checkpoint_node(point: Checkpoint) -> _Flow:

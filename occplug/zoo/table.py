@@ -6,12 +6,12 @@ import statistics
 
 from tabulate import tabulate
 
-from occplug.zoo.index import Entry, Index, Measured, Published
+from occplug.zoo.index import Entry, Index, Made, Measured, Published
 
 __all__ = ["markdown"]
 
 TITLES = {
-    "synthocc": "SynthOcc small",
+    "synthocc": "SynthOcc",
     "occluded_duke": "Occluded-Duke",
     "occluded_reid": "Occluded-REID",
     "p_dukemtmc": "P-DukeMTMC",
@@ -62,7 +62,7 @@ def markdown(index: Index) -> str:
 def _row(index: Index, entry: Entry, sources: dict[str, int]) -> list[str]:
     config = f"[{entry.config.rpartition('/')[2]}]({entry.config})"
     if entry.settings:
-        config += " `" + " ".join(f"{key} {value}" for key, value in entry.settings.items()) + "`"
+        config += f" {_settings(entry.settings)}"
     return [
         f"`{entry.name}`",
         config,
@@ -74,6 +74,10 @@ def _row(index: Index, entry: Entry, sources: dict[str, int]) -> list[str]:
     ]
 
 
+def _settings(settings: dict[str, object]) -> str:
+    return "`" + " ".join(f"{key} {value}" for key, value in settings.items()) + "`"
+
+
 def _published(published: Published, sources: dict[str, int]) -> str:
     number = sources.setdefault(published.source, len(sources) + 1)
     figures = ("—" if value is None else f"{value:.1f}" for value in (published.mAP, published.rank1))
@@ -83,7 +87,8 @@ def _published(published: Published, sources: dict[str, int]) -> str:
 def _ours(ours: Measured | None) -> str:
     if ours is None:
         return "not measured"
-    return " / ".join(_spread([run.figures[key] for run in ours.runs]) for key in ("mAP", "rank1"))
+    mark = " †" if ours.config else ""
+    return " / ".join(_spread([run.figures[key] for run in ours.runs]) for key in ("mAP", "rank1")) + mark
 
 
 def _spread(fractions: list[float]) -> str:
@@ -108,19 +113,31 @@ def _link(text: str, place: dict[str, str]) -> str:
 
 def _measurements(entries: list[Entry]) -> list[str]:
     """How our own figures were made."""
-    lines = ["## How ours were measured\n"]
-    for entry in entries:
-        if entry.ours is not None:
-            o = entry.ours
-            minutes = _range([run.minutes for run in o.runs])
-            known = [run.memory_mib for run in o.runs if run.memory_mib is not None]
-            memory = f"{max(known):,} MiB at the peak" if known else "peak memory not recorded"
-            versions = ", ".join(f"{name} {version}" for name, version in o.versions.items()) or "versions not recorded"
-            lines.append(
-                f"- `{entry.name}`: `{o.command}`; {minutes} min a run, {memory}; {o.machine}; {o.date}; revision "
-                f"{o.revision}; {versions}"
-            )
-    return [*lines, ""] if len(lines) > 1 else []
+    lines = [f"- `{entry.name}`: {_measurement(entry.ours)}" for entry in entries if entry.ours is not None]
+    if not lines:
+        return []
+    legend = "† marks figures of runs with other settings than the config's.\n"
+    return ["## How ours were measured\n", legend, *lines, ""]
+
+
+def _measurement(ours: Measured) -> str:
+    minutes = _range([run.minutes for run in ours.runs])
+    known = [run.memory_mib for run in ours.runs if run.memory_mib is not None]
+    parts = [
+        f"`{ours.command}`",
+        f"with {_settings(ours.config)}" if ours.config else "with the config's settings",
+        f"{minutes} min a run",
+        f"{max(known):,} MiB at the peak" if known else "peak memory not recorded",
+        ", ".join(sorted({run.date for run in ours.runs})),
+        *(_made(made, several=len(ours.made) > 1) for made in ours.made),
+    ]
+    return "; ".join(parts)
+
+
+def _made(made: Made, several: bool) -> str:
+    seeds = f"seed{'s' * (len(made.seeds) > 1)} {', '.join(map(str, made.seeds))}: " if several else ""
+    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items()) or "versions not recorded"
+    return f"{seeds}machine {made.machine}, revision {made.revision}, {versions}"
 
 
 def _range(values: list[float]) -> str:

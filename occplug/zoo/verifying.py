@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from occplug.zoo.exporting import public
-from occplug.zoo.index import FIGURES, Entry, Measured, Run
+from occplug.zoo.index import FIGURES, NOT_RECORDED, Entry, Made, Measured, Run
 
 __all__ = ["TOLERANCE", "Finding", "compare"]
 
@@ -63,14 +63,14 @@ def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bo
         before: the config that the run had, None where the entry has no file that tells.
         trained: the replay is a new training, whose figures may move with the spread over seeds.
     """
-    ours = entry.ours
+    ours, made, record = entry.ours, entry.ours.made_of(run), metrics["record"]
     found = metrics["targets"][entry.data]
     figures = {key: (run.figures[key], found[key], _tolerance(ours, key, trained)) for key in FIGURES}
     candidates = {
         "data": _data(ours, metrics["data"]),
         "config": _config(ours, public(cfg), public(before or cfg), metrics["protocol"]),
-        "code": _changed(ours.revision, metrics["record"]["revision"]),
-        "versions": _versions(ours, metrics["record"]),
+        "code": _code(made, record),
+        "versions": _versions(made, record),
     }
     return Finding(figures, {kind: text for kind, text in candidates.items() if text})
 
@@ -102,15 +102,19 @@ def _config(ours: Measured, now: dict[str, object], before: dict[str, object], p
     return "; ".join(lines)
 
 
-def _changed(before: str, now: str) -> str:
-    if before == "not recorded" or (before == now and not now.endswith("+")):
+def _code(made: Made, record: dict) -> str:
+    """Runs of early versions have no hash of the sources; of theirs the revision has to do, whatever it changed."""
+    known = made.sources != NOT_RECORDED
+    before, now = (made.sources, record["sources"]) if known else (made.revision, record["revision"])
+    if before == NOT_RECORDED or (before == now and not now.endswith("+")):
         return ""
-    return f"revision {before} then, {now} now (+: with changes)"
+    change = f"revision {made.revision} then, {record['revision']} now (+: with changes)"
+    return f"sources {before} then, {now} now; {change}" if known else change
 
 
-def _versions(ours: Measured, record: dict) -> str:
+def _versions(made: Made, record: dict) -> str:
     now = record["versions"]
-    lines = [f"{name} {v} then, {now.get(name)} now" for name, v in ours.versions.items() if now.get(name) != v]
-    if ours.machine not in ("not recorded", record["machine"]):
-        lines.append(f"machine {ours.machine} then, {record['machine']} now")
+    lines = [f"{name} {v} then, {now.get(name)} now" for name, v in made.versions.items() if now.get(name) != v]
+    if made.machine not in (NOT_RECORDED, record["machine"]):
+        lines.append(f"machine {made.machine} then, {record['machine']} now")
     return "; ".join(lines)

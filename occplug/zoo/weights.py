@@ -64,8 +64,8 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     """The weights in the file `path`, onto the CPU, without running code that may be in it.
 
     Args:
-        form: "occplug" for a checkpoint of ours (`.pth`) or a small file (`.safetensors`), else a source of
-            `load_official`; those are read for the image size and neck of `cfg`.
+        form: "occplug" for a checkpoint of ours or a small file, whatever its name, else a source of `load_official`;
+            those are read for the image size and neck of `cfg`.
 
     Raises:
         CheckpointError: missing, damaged, unsafe to read, or not of that form.
@@ -73,7 +73,7 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     path = Path(path)
     if form != "occplug":
         return _official(path, form, cfg)
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         return _small(path)
     content = load_checkpoint(path)
     state, config = content["state_dict"], content["config"]
@@ -81,6 +81,14 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
         return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
     pids = tuple(content["pids"])
     return TestWeights(state, len(pids), len(content["cameras"]), str(path), True, config, pids)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether it begins like one: eight bytes of length, then a JSON object. Downloads need not have the suffix."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def _official(path: Path, form: str, cfg) -> TestWeights:
@@ -93,8 +101,6 @@ def _official(path: Path, form: str, cfg) -> TestWeights:
 
 
 def _small(path: Path) -> TestWeights:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint file")
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}

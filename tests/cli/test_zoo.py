@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from occplug.cli import main
+from occplug.cli import main, record
 from occplug.config import load_config
-from occplug.zoo import INDEX, read_index
+from occplug.zoo import INDEX, Checkpoint, read_index
 from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
 from occplug.zoo.table import markdown
 from occplug.zoo.verifying import compare
@@ -64,7 +64,7 @@ def test_checkpoints_in_the_repository_are_small():
 
 def test_a_run_records_when_and_on_what_it_was_made(runs):
     record = json.loads((runs / "seed1/metrics.json").read_text())["record"]
-    assert set(record) == {"date", "machine", "versions", "revision", "memory_mib"}
+    assert set(record) == {"date", "machine", "versions", "revision", "sources", "memory_mib"}
     assert record["versions"]["torch"] == torch.__version__ and 50 < record["memory_mib"] < 20_000
 
 
@@ -76,10 +76,25 @@ def test_an_exported_entry_holds_what_the_runs_say(exported, runs):
     assert ours.runs[1].figures == {key: round(figures[key], 6) for key in ("mAP", "rank1", "rank5", "rank10")}
     assert (ours.command, ours.data, ours.protocol) == ("make it", metrics["data"], metrics["protocol"])
     assert ours.config["synthocc.size"] == "tiny" and "train.seed" not in ours.config
-    assert ours.runs[0].memory_mib > 0 and ours.revision == metrics["record"]["revision"]
+    assert ours.runs[0].memory_mib > 0 and ours.runs[0].date == metrics["record"]["date"]
+    (made,) = ours.made
+    assert (
+        made.seeds == (1, 2)
+        and vars(made).items()
+        >= {key: metrics["record"][key] for key in ("machine", "revision", "sources", "versions")}.items()
+    )
     assert entry.checkpoint.size < 0.35 * (runs / "seed2/checkpoints/last.pth").stat().st_size
     table = markdown(read_index(exported / "index.yaml"))
     assert f"| `{NAME}`" in table and "in the package (seed 2, 2.5 MB)" in table and "`make it`" in table
+
+
+def test_the_document_shows_the_settings_of_our_runs(exported):
+    table = markdown(read_index(exported / "index.yaml"))
+    (how,) = [line for line in table.splitlines() if line.startswith(f"- `{NAME}`: `make it`")]
+    assert "; with `" in how and "synthocc.size tiny" in how and "train.batch_size 16" in how
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| `{NAME}`")]
+    assert " † " in row and "\n† marks figures of runs with other settings" in table
+    assert "## SynthOcc\n" in table  # whatever its size, which is a setting
 
 
 def with_map(run, value):
@@ -115,6 +130,62 @@ def test_other_weights_are_refused(zoo, data, capsys):
     assert "its sha256 is" in capsys.readouterr().err
 
 
+def change(zoo, **values):
+    """The entry in `zoo` with other `values`."""
+    index = read_index(zoo / "index.yaml")
+    index.put(dataclasses.replace(index.find(NAME), **values))
+    index.write()
+    return index
+
+
+def test_one_entry_that_cannot_be_verified_stops_no_other(zoo, data, capsys):
+    other = "clip_reid/vit_tiny_baseline/synthocc"
+    words = ["verify", other, NAME, "--index", str(zoo / "index.yaml"), "--root", str(data), "data.workers", "0"]
+    assert main(["zoo", *words, "--save-dir", str(zoo / "log")]) == 2
+    out, err = capsys.readouterr()
+    assert f"{other}\n  could not be verified: " in out and f"{NAME}\n  mAP: recorded" in out
+    assert f"1 of 2 entries do not give their figures: {other} ({other} has no figures of ours" in err
+    words[1] = "clip_reid/vit_tiny/synthoc"
+    assert main(["zoo", *words]) == 2
+    assert "mAP: recorded" not in capsys.readouterr().out  # a misspelt name is told before the first replay
+
+
+def test_nothing_to_verify_is_no_success(zoo, capsys):
+    change(zoo, checkpoint=None)
+    status, told = zoo_command(zoo, capsys, "verify")
+    assert status == 2 and "no entry has weights in the package; name entries, or fill some with" in told
+
+
+def test_weights_without_figures_of_their_run(zoo, data, capsys):
+    entry = read_index(zoo / "index.yaml").find(NAME)
+    change(zoo, checkpoint=dataclasses.replace(entry.checkpoint, seed=7))
+    assert verify(zoo, data) == 2
+    assert "its checkpoint is of seed 7, but ours has runs of 1, 2 alone; export figures and" in capsys.readouterr().err
+    change(zoo, checkpoint=Checkpoint("clip_reid", drive="ID"))
+    assert verify(zoo, data) == 2  # others' weights, our figures
+    assert "has no weights of our runs to evaluate; --train trains it again" in capsys.readouterr().err
+
+
+def test_an_entry_is_trained_again_and_anew_each_time(zoo, data, capsys):
+    assert verify(zoo, data, "--train", "data.workers", "0") == 0
+    assert "mAP: recorded" in capsys.readouterr().out
+    folder = zoo / "log" / NAME / "train"
+    assert json.loads((folder / "metrics.json").read_text())["seed"] == 2
+    state = folder / "checkpoints/last.pth"
+    state.write_bytes(b"what a finished replay left is not gone on with")
+    assert verify(zoo, data, "--train", "data.workers", "0") == 0 and state.stat().st_size > 1e6
+    state.write_bytes(b"but what an interrupted one left is")
+    (folder / "metrics.json").unlink()
+    assert verify(zoo, data, "--train", "data.workers", "0") == 2
+    assert "last.pth: not a readable checkpoint" in capsys.readouterr().err
+    assert verify(zoo, data, "--train", "data.workers", "0", "train.batch_size", "8") == 0  # that is another training
+
+
+def test_what_a_replay_sets_itself_cannot_be_given(zoo, data, capsys):
+    assert verify(zoo, data, "--train", "data.save_dir", "x", "train.seed", "3") == 2
+    assert "zoo verify sets data.save_dir, train.seed itself; leave it out" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------------- attribution, without a replay
 
 
@@ -122,10 +193,16 @@ def test_other_weights_are_refused(zoo, data, capsys):
 def replay(exported, runs):
     """An entry, and a replay's metrics and config that are the same."""
     entry = read_index(exported / "index.yaml").find(NAME)
-    entry = dataclasses.replace(entry, ours=dataclasses.replace(entry.ours, revision="abc"))
     metrics = json.loads((runs / "seed2/metrics.json").read_text())
-    metrics["record"]["revision"] = "abc"
     return entry, metrics, load_config(runs / "seed2/config.yaml")
+
+
+def without_sources(replay):
+    """The entry as it would be of runs that recorded the revision abc alone, and a replay at that revision."""
+    entry, metrics, cfg = replay
+    made = tuple(dataclasses.replace(m, revision="abc", sources="not recorded") for m in entry.ours.made)
+    metrics["record"]["revision"] = "abc"
+    return dataclasses.replace(entry, ours=dataclasses.replace(entry.ours, made=made)), metrics, cfg
 
 
 def found(replay, trained=False, before=None):
@@ -163,7 +240,7 @@ def test_a_new_training_may_move_with_the_seeds(replay):
 def test_a_difference_is_put_down_to_the_data_first(replay):
     move(replay, 0.1)
     replay[1]["data"]["synthocc"] |= {"fingerprint": "other", "query": 23}
-    replay[1]["record"]["revision"] = "def"
+    replay[1]["record"]["sources"] = "changed"
     finding = found(replay)
     assert "query 24 then, 23 now" in finding.causes["data"] and "fingerprint" in finding.causes["data"]
     assert finding.verdict().startswith("failed: due to data")
@@ -179,15 +256,38 @@ def test_then_to_the_config(replay, runs):
 
 def test_then_to_the_code_and_last_to_numerics(replay):
     move(replay, 0.1)
-    assert "due to numerics" in found(replay).verdict()
+    replay[1]["record"]["revision"] = "another"  # of texts, say: the sources are the same
+    assert found(replay).causes == {} and "due to numerics" in found(replay).verdict()
     replay[1]["record"]["versions"]["torch"] = "9.9"
     finding = found(replay)
-    assert "now" in finding.causes["versions"] and "due to numerics" in finding.verdict()
+    assert "torch" in finding.causes["versions"] and "due to numerics" in finding.verdict()
+    before, replay[1]["record"]["sources"] = replay[1]["record"]["sources"], "changed"
+    finding = found(replay)
+    assert finding.causes["code"].startswith(f"sources {before} then, changed now; revision ")
+    assert "due to the code" in finding.verdict()
+
+
+def test_of_early_runs_the_revision_tells_the_code(replay):
+    move(replay, 0.1)
+    replay = without_sources(replay)
+    assert "due to numerics" in found(replay).verdict()
     replay[1]["record"]["revision"] = "def"
     finding = found(replay)
     assert finding.causes["code"].startswith("revision abc then, def now") and "due to the code" in finding.verdict()
     replay[1]["record"]["revision"] = "abc+"
     assert "due to the code" in found(replay).verdict()
+
+
+def test_sources_are_what_computes_figures(tmp_path):
+    def written(name, text="x = 1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return record._hash(tmp_path)
+
+    first = written("losses/triplet.py")
+    assert {written(name) for name in ("cli/zoo.py", "zoo/table.py", "benchmarks/speed.py", "losses/a.md")} == {first}
+    changed = [written("losses/triplet.py", "x = 2"), written("cli/train.py"), written("assets/tiny.safetensors")]
+    assert len({first, *changed}) == 4
 
 
 # ---------------------------------------------------------------------- mistakes, and the small commands
@@ -224,24 +324,100 @@ def test_add_keeps_what_is_measured(zoo, capsys, tmp_path):
     assert read_index(zoo / "index.yaml").find("clip_reid/vit_tiny_mine/synthocc").ours is None
 
 
-def test_runs_that_do_not_belong_together_are_refused(zoo, runs, tmp_path, capsys):
-    def export(*folders, name=NAME):
-        return zoo_command(zoo, capsys, "export", name, "--runs", *map(str, folders), "--no-weights")
+def test_a_name_is_of_one_entry_and_free(zoo, capsys):
+    baseline = str(ROOT / "configs/clip_reid_baseline_synthocc.yaml")
+    before = (zoo / "index.yaml").read_text()
 
+    def add(*words):
+        status, told = zoo_command(zoo, capsys, "add", "--config-file", *words)
+        assert status == 2 and (zoo / "index.yaml").read_text() == before
+        return told
+
+    assert "--name is of one entry, but 2 config files are given" in add(CONFIG, baseline, "--name", "a/b/c")
+    assert "Mine: an entry is called method/variant/data, of small letters" in add(CONFIG, "--name", "Mine")
+    told = add(baseline, "--name", NAME)
+    assert f"{NAME} is already the entry of configs/clip_reid_synthocc.yaml; choose another --name" in told
+
+
+@pytest.fixture
+def export(zoo, capsys):
+    """Export of runs without weights -> what it told."""
+
+    def export(*folders, name=NAME, words=("--no-weights",)):
+        return zoo_command(zoo, capsys, "export", name, "--runs", *map(str, folders), *words)[1]
+
+    return export
+
+
+def changed(run, folder, **values):
+    """A copy of `run` in `folder` with other values in its metrics.json, None for none."""
+    shutil.copytree(run, folder)
+    metrics = json.loads((folder / "metrics.json").read_text()) | values
+    (folder / "metrics.json").write_text(json.dumps({key: v for key, v in metrics.items() if v is not None}))
+    return folder
+
+
+def test_runs_that_do_not_belong_together_are_refused(zoo, export, runs, tmp_path):
     before = (zoo / "index.yaml").read_text()
     other = tmp_path / "other"
     shutil.copytree(runs / "seed1", other)
-    assert "two runs have the same train.seed" in export(runs / "seed1", other)[1]
+    assert "two runs have the same train.seed" in export(runs / "seed1", other)
     text = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(text.replace("seed: 1\nsgd", "seed: 3\nsgd").replace("lr: 0.0005", "lr: 0.5"))
-    assert "are runs of different configs: method.stage2.lr" in export(runs / "seed1", other)[1]
-    assert (
-        "is a run of clip_reid on synthocc, not clip_reid/vit_b16/occduke"
-        in export(runs / "seed1", name="clip_reid/vit_b16/occduke")[1]
+    assert "are runs of different configs: method.stage2.lr" in export(runs / "seed1", other)
+    assert "is a run of clip_reid on synthocc, not clip_reid/vit_b16/occduke" in export(
+        runs / "seed1", name="clip_reid/vit_b16/occduke"
     )
     (other / "metrics.json").unlink()
-    assert "other holds no finished run" in export(other)[1]
+    assert "other holds no finished run" in export(other)
+    data = json.loads((runs / "seed2/metrics.json").read_text())["data"]
+    data["synthocc"]["fingerprint"] = "another"
+    other = changed(runs / "seed2", tmp_path / "data", data=data)
+    told = export(runs / "seed1", other)
+    assert f"{other} and {runs / 'seed1'} used different versions of synthocc" in told
     assert (zoo / "index.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("values", [{"tested": "ab"}, {"stages": []}])
+def test_a_mere_test_is_no_run_of_its_own(export, runs, tmp_path, values):
+    other = changed(runs / "seed1", tmp_path / "other", **values)
+    for words in ((), ("--no-weights",)):
+        told = export(other, words=words)
+        assert f"{other} only tested weights of another run; export the run that trained them" in told
+
+
+def test_every_machine_and_code_of_the_runs_is_kept(zoo, export, runs, tmp_path):
+    made = json.loads((runs / "seed1/metrics.json").read_text())["record"]
+    later = made | {"machine": "an abacus", "date": "2030-01-02", "revision": "def", "versions": {"torch": "9"}}
+    export(changed(runs / "seed1", tmp_path / "a", record=later), runs / "seed2")
+    ours = read_index(zoo / "index.yaml").find(NAME).ours
+    first, second = ours.made
+    assert (first.seeds, first.machine, first.revision, first.versions) == ((1,), "an abacus", "def", {"torch": "9"})
+    assert (second.seeds, second.machine) == ((2,), made["machine"])
+    assert [run.date for run in ours.runs] == ["2030-01-02", made["date"]]
+    table = markdown(read_index(zoo / "index.yaml"))
+    assert f"{made['date']}, 2030-01-02; seed 1: machine an abacus, revision def, torch 9; seed 2: machine" in table
+
+
+def test_a_run_that_recorded_nothing_says_so(zoo, export, runs, tmp_path):
+    export(runs / "seed1", changed(runs / "seed2", tmp_path / "b", record=None))
+    ours = read_index(zoo / "index.yaml").find(NAME).ours
+    assert ours.made[0].machine != "not recorded" and ours.runs[0].memory_mib > 0
+    assert vars(ours.made[1]) == {"seeds": (2,), **dict.fromkeys(("machine", "revision", "sources"), "not recorded"),
+                                  "versions": {}}  # fmt: skip
+    assert ours.runs[1].date == "not recorded" and ours.runs[1].memory_mib is None
+
+
+def test_figures_alone_take_an_older_file_of_ours_away(zoo, export, runs):
+    assert list((zoo / "checkpoints").iterdir())
+    assert "1 seeds" in export(runs / "seed1")
+    entry = read_index(zoo / "index.yaml").find(NAME)
+    assert entry.checkpoint is None and [run.seed for run in entry.ours.runs] == [1]
+    assert list((zoo / "checkpoints").iterdir()) == []
+    official = Checkpoint("clip_reid", drive="ID")
+    change(zoo, checkpoint=official)
+    export(runs / "seed1")
+    assert read_index(zoo / "index.yaml").find(NAME).checkpoint == official
 
 
 def test_a_file_too_large_is_not_kept(zoo, runs, data, monkeypatch, capsys):

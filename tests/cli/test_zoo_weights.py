@@ -1,5 +1,6 @@
 """Testing with weights of the zoo and with several models, by command, on SynthOcc tiny."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,9 +13,10 @@ from occplug.cli import main
 from occplug.cli.testing import config_path
 from occplug.config import load_config
 from occplug.datamanager import DataManager, held_out_labels
+from occplug.errors import CheckpointError, ConfigError
 from occplug.zoo import Checkpoint, Index, read_index
 from occplug.zoo.download import file_sha256
-from occplug.zoo.fetching import CACHE_VARIABLE, cache_folder, fetch
+from occplug.zoo.fetching import CACHE_VARIABLE, cache_folder, cached_file, fetch
 from tests.importers.official import FULL_VIT, clip_reid_state
 
 ROOT = Path(__file__).parents[2]
@@ -131,8 +133,8 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == Path.home() / ".cache/occplug/zoo"
 
 
-def put_in_cache(entry, state, folder):
-    path = folder / "cache" / f"{entry.name}.pth"
+def put_in_cache(entry, state):
+    path = cached_file(entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path)
     return path
@@ -140,16 +142,43 @@ def put_in_cache(entry, state, folder):
 
 def test_a_first_download_without_known_checksum_is_remembered(zoo, tmp_path):
     entry = zoo.find("clip_reid/vit_b16/occduke")
-    path = put_in_cache(entry, {"x": torch.zeros(1)}, tmp_path)
+    path = put_in_cache(entry, {"x": torch.zeros(1)})
     assert fetch(zoo, entry) == path
     assert path.with_name(f"{path.name}.sha256").read_text().strip() == file_sha256(path)
     torch.save({"x": torch.ones(1)}, path)
-    from occplug.errors import CheckpointError, ConfigError
-
     with pytest.raises(CheckpointError, match="its sha256 is .*, expected .*; delete it, and it is downloaded again"):
         fetch(zoo, entry)
     with pytest.raises(ConfigError, match="dpl_reid/vit_b16/occduke has no weights: train it with tools/train.py"):
         fetch(zoo, zoo.find("dpl_reid/vit_b16/occduke"))
+
+
+def test_different_files_never_share_a_name_in_the_cache(zoo):
+    """Neither two indexes with entries of one name nor an entry whose file has changed."""
+    entry = zoo.find("clip_reid/vit_b16/occduke")
+
+    def cached(**place):
+        return cached_file(dataclasses.replace(entry, checkpoint=Checkpoint("occplug", **place)))
+
+    one = {"url": "http://x/a/weights.safetensors?raw=1"}
+    others = [{"url": "http://x/b/weights.safetensors"}, {"drive": "ID"}, {"drive": "ANOTHER"}]
+    others += [{**one, "sha256": "0" * 64}, {**one, "sha256": "1" * 64}]
+    assert len({cached(**place) for place in [one, *others]}) == 6
+    assert cached(**one) == cached(**one) and entry.name in str(cached(**one))
+    assert cached(**one).suffix == ".safetensors" and cached(drive="ID").suffix == ".pth"
+    assert cached(url="http://x/a.pth.tar").suffix == ".tar" and cached(url="http://x/get").suffix == ".pth"
+
+
+def test_what_is_in_the_way_of_the_cache_is_named(zoo, tmp_path):
+    entry = zoo.find("clip_reid/vit_b16/occduke")
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(
+        CheckpointError, match=f"cache.* cannot be read or written .*, or set .{CACHE_VARIABLE} to anot"
+    ):
+        fetch(zoo, entry)
+    (tmp_path / "cache").unlink()
+    cached_file(entry).mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=f"{cached_file(entry)} is a folder; move it out of the way"):
+        fetch(zoo, entry)
 
 
 def test_a_malicious_file_in_the_zoo_is_refused(zoo, tmp_path, capsys):
@@ -158,10 +187,12 @@ def test_a_malicious_file_in_the_zoo_is_refused(zoo, tmp_path, capsys):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
     for name in ("clip_reid/vit_b16_sie_olp/occduke", "torchreid/osnet_x1_0/market"):
-        put_in_cache(zoo.find(name), {"state_dict": Evil()}, tmp_path)
+        put_in_cache(zoo.find(name), {"state_dict": Evil()})
         assert main(["test", "--weights", f"zoo://{name}"]) == 2
         error = capsys.readouterr().err
-        assert f"{name}.pth" in error and ("run code stored in the file" in error or "more than tensors" in error)
+        assert str(cached_file(zoo.find(name))) in error and (
+            "run code stored in the file" in error or "more than tensors" in error
+        )
     assert not (tmp_path / "pwned").exists()
 
 
@@ -170,7 +201,7 @@ def test_a_release_is_evaluated_by_one_command_with_its_entrys_config(zoo, data,
     monkeypatch.chdir(tmp_path)
     entry = zoo.find("clip_reid/vit_b16_sie_olp/occduke")
     state = clip_reid_state(FULL_VIT, 211, classes=7, cameras=8)
-    put_in_cache(entry, state, tmp_path)
+    put_in_cache(entry, state)
     few = ["-s", "synthocc", "-t", "synthocc", "--root", str(data), *TINY, "test.batch_size", "4"]
     monkeypatch.setattr(DataManager, "_dataset", _few_images(DataManager._dataset))
     assert main(["test", "--weights", f"zoo://{entry.name}", *few]) == 0
@@ -191,13 +222,11 @@ def _few_images(real):
 
 def test_a_stock_release_is_evaluated_like_its_run(zoo, run, tmp_path):
     """A torchreid checkpoint of the zoo gives the figures of the run it is from."""
-    import dataclasses
-
     state = torch.load(run / "osnet/checkpoints/last.pth", weights_only=True)
     name = "torchreid/osnet_x0_25/synthocc"
     entry = dataclasses.replace(zoo.find(name), checkpoint=Checkpoint("torchreid:osnet_x0_25", drive="ID"))
     zoo.put(entry)
-    put_in_cache(entry, {"state_dict": state["state_dict"], "epoch": 1, "rank1": np.float64(0.1)}, tmp_path)
+    put_in_cache(entry, {"state_dict": state["state_dict"], "epoch": 1, "rank1": np.float64(0.1)})
     config = ["--config-file", str(run / "osnet/config.yaml")]
     assert main(["test", *config, "--weights", f"zoo://{name}", "data.save_dir", str(tmp_path / "t")]) == 0
     trained = json.loads((run / "osnet/metrics.json").read_text())["targets"]

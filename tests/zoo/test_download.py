@@ -1,6 +1,9 @@
 """Downloads from a local server that misbehaves in all the ways the network does."""
 
+import errno
 import hashlib
+import http.client
+import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -171,6 +174,37 @@ def test_two_processes_do_not_write_to_one_file(server, tmp_path):
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
+def test_a_full_disk_is_told_with_the_files_name(server, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/weights.pth.part").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"x/weights.pth.part cannot be written \(No space left on device\)"):
+        fetch(server, tmp_path)
+    assert len(server.plan["ranges"]) == 1  # asking again would make no room
+
+
+def test_what_is_in_the_way_is_told_before_anything_is_fetched(server, tmp_path):
+    (tmp_path / "x/weights.pth").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="x/weights.pth is a folder; move it out of the way"):
+        fetch(server, tmp_path)
+    (tmp_path / "a").write_text("a file where a folder should be")
+    with pytest.raises(CheckpointError, match=r"/a cannot be written \(File exists\); put that right"):
+        download(tmp_path / "a" / "weights.pth", url=server.url)
+    assert server.plan["ranges"] == []
+
+
+def test_a_network_that_fails_midway_is_asked_again(server, tmp_path, monkeypatch):
+    """Not every failure of a network is a ConnectionError."""
+    real, failures = http.client.HTTPResponse.read, [OSError(errno.EHOSTUNREACH, "No route to host")]
+
+    def read(self, *size):
+        if failures:
+            raise failures.pop()
+        return real(self, *size)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    assert fetch(server, tmp_path).read_bytes() == CONTENT and len(server.plan["ranges"]) == 2
+
+
 # ---------------------------------------------------------------------- Google Drive, gdown in place of the network
 
 
@@ -213,3 +247,9 @@ def test_drives_page_is_no_file(tmp_path, monkeypatch):
 def test_drive_without_network(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"no answer from Google Drive \(unreachable\); open https.*THEID/view"):
         drive(tmp_path, monkeypatch, *[ConnectionError("unreachable")] * 4)
+
+
+def test_a_full_disk_is_not_put_down_to_drive(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(CheckpointError, match=r"x/weights.pth.part cannot be written \(No space left on device\)"):
+        drive(tmp_path, monkeypatch, full)

@@ -22,14 +22,12 @@ entries:
     published: [{mAP: 50.0, rank1: null, source: somewhere}]
     ours:
       command: make
-      date: 2026-01-01
-      machine: an abacus
-      revision: abc
-      versions: {torch: '2'}
       protocol: as usual
       config: {}
       data: {synthocc: {train: 1, query: 2, gallery: 3, train_ids: 1, fingerprint: ab}}
-      runs: [{seed: 1, minutes: 2, memory_mib: not recorded, mAP: 0.5, rank1: 0.6, rank5: 0.7, rank10: 0.8}]
+      made: [{seeds: [1], machine: an abacus, revision: abc, sources: def, versions: {torch: '2'}}]
+      runs:
+      - {seed: 1, date: 2026-01-01, minutes: 2, memory_mib: not recorded, mAP: 0.5, rank1: 0.6, rank5: 0.7, rank10: 0.8}
     checkpoint: {drive: X, format: clip_reid, sha256: unknown, bytes: unknown}
     log: {url: http://x}
     licence: {code: c, weights: w, data: d}
@@ -97,6 +95,7 @@ def test_an_entry_is_read_whole(tmp_path):
     entry = read_index(written(tmp_path, TREE)).find("a/b/c")
     assert entry.published[0].rank1 is None and entry.checkpoint.sha256 is None and entry.checkpoint.size is None
     (run,) = entry.ours.runs
+    assert entry.ours.made_of(run).machine == "an abacus" and run.date == "2026-01-01"
     assert run.memory_mib is None and run.figures == {"mAP": 0.5, "rank1": 0.6, "rank5": 0.7, "rank10": 0.8}
     again = read_index(written(tmp_path, read_index(tmp_path / "index.yaml").text()))
     assert again.find("a/b/c") == entry
@@ -117,6 +116,8 @@ def test_an_entry_is_read_whole(tmp_path):
             "memory_mib is 'much', expected 'not recorded' or what is known",
         ),
         ("gallery: 3, ", "", "a/b/c: ours: data: synthocc: missing: gallery"),
+        ("seeds: [1]", "seeds: [1, 2]", r"ours: made is about the seeds \[1, 2\], but runs has \[1\]; name each once"),
+        ("machine: an abacus, ", "", r"ours: made\[0\]: missing: machine"),
         ("{drive: X, ", "{", "checkpoint: needs exactly one of file, url, drive"),
         ("{drive: X, ", "{drive: X, url: Y, ", "checkpoint: needs exactly one of file, url, drive"),
         ("{drive: X, ", "{file: x.safetensors, ", "a/b/c: checkpoint.file: .*x.safetensors does not exist"),
@@ -131,6 +132,13 @@ def test_mistakes_are_named(tmp_path, old, new, message):
     assert old in TREE
     with pytest.raises(ConfigError, match=message):
         read_index(written(tmp_path, TREE.replace(old, new, 1)))
+
+
+def test_a_name_has_three_parts(index):
+    made = entry_of_config(ROOT / "configs/clip_reid_synthocc.yaml", "Mine")
+    with pytest.raises(ConfigError, match="index.yaml: Mine: an entry is called method/variant/data"):
+        index.put(made)
+    assert "Mine" not in index.entries
 
 
 def test_no_index_and_no_entry(tmp_path, index):

@@ -98,6 +98,14 @@ def test_wide_values_keep_their_range_and_bad_ones_are_refused(tmp_path):
     assert not (tmp_path / "b.safetensors").exists()
 
 
+def test_a_small_file_is_known_by_its_content(tmp_path):
+    """A download from Google Drive has no name of its own."""
+    save_small(tmp_path / "a.safetensors", {"x": torch.tensor([0.5])}, 4, 3)
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    weights = read_test_weights(tmp_path / "a.pth")
+    assert weights.state["x"].item() == 0.5 and (weights.num_classes, weights.num_cameras) == (4, 3)
+
+
 def test_damaged_and_foreign_files_are_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     with pytest.raises(CheckpointError, match="no such checkpoint file"):
