@@ -60,9 +60,8 @@ def linear_probe(
             f"{len(vectors)} vectors, {len(labels)} labels of {len(values)} classes, {len(groups)} samples in "
             f"{len(names)} groups; {folds} folds need equal lengths, two classes and {folds} groups"
         )
-    draw = torch.Generator().manual_seed(seed)
+    draw, fold = torch.Generator().manual_seed(seed + 1), _folds(groups, len(names), folds, seed)
     orders = [torch.arange(len(labels)), *(_shuffled(groups, draw) for _ in range(shuffles))]
-    fold = torch.randperm(len(names), generator=draw)[groups] % folds
     # the true labels first
     accuracy = _accuracies(vectors, torch.stack([labels[order] for order in orders]), fold, penalty)
     tests = [(labels[fold == k], labels[fold != k].mode().values) for k in range(folds)]
@@ -80,10 +79,10 @@ def linear_probe(
 def slot_accuracies(
     vectors: Tensor, labels: Tensor, groups: Tensor, folds: int = 5, penalty: float = 1.0, seed: int = 0
 ) -> list[float]:
-    """Accuracy of :func:`linear_probe` from each slot of `vectors` [N, r, D] alone, all fitted at once."""
+    """Accuracy of :func:`linear_probe` from each slot of `vectors` [N, r, D] alone, in the same folds, fitted at once."""
     _, labels = labels.unique(return_inverse=True)
     names, groups = groups.unique(return_inverse=True)
-    fold = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))[groups] % folds
+    fold = _folds(groups, len(names), folds, seed)
     slots = vectors.transpose(0, 1)  # [r, N, D]
     return _accuracies(slots, labels.expand(len(slots), -1), fold, penalty).tolist()
 
@@ -100,6 +99,11 @@ def _accuracies(vectors: Tensor, labels: Tensor, fold: Tensor, penalty: float) -
         answers = _fit(x[..., train, :], labels[:, train], classes, penalty)(x[..., test, :])
         hits += (answers == labels[:, test]).sum(1)
     return hits / labels.shape[1]
+
+
+def _folds(groups: Tensor, count: int, folds: int, seed: int) -> Tensor:
+    """Fold [N] of each sample, the same for all of a group of 0 to `count` - 1."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[groups] % folds
 
 
 def _shuffled(groups: Tensor, draw: torch.Generator) -> Tensor:

@@ -296,6 +296,7 @@ class ProFD(Method):
         kept = [r"backbone\.", r"text\.", r"neck(_parts)?\.norm\.bias"]
         kept += [] if self.options.background_query == "learned" else ["background"]
         kept += [] if "loss_vis" in self.active else [r"visibility\."]
+        kept += [] if "loss_id" in self.active else [r"neck(_parts)?\.classifier\."]
         reads_texts = self.options.decoder != "mask" or "loss_align" in self.active
         kept += [] if reads_texts else [r"prompts\.", "queries", "background"]
         groups = [Group(r"backbone\.visual\..*", o.lr * o.image_encoder_lr_mult, o.weight_decay)]

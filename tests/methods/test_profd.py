@@ -140,6 +140,7 @@ def test_the_contrast_may_be_about_the_features_before_the_necks():
         (["method.bank=global"], {"loss_pcl_p"}),
         (["method.bank=part"], {"loss_pcl_g"}),
         (["method.train.weights.loss_align=0"], {"loss_align"}),
+        (["method.train.weights.loss_id=0"], {"loss_id"}),
         (["method.train.weights.loss_div=0", "method.train.weights.loss_vis=0"], {"loss_div", "loss_vis"}),
         (["method.decoder=sea"], {"loss_attn"}),
         (["method.decoder=spa"], set()),
