@@ -13,18 +13,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occplug.backbones import build_backbone, build_text_tower
+from occplug.backbones import build_backbone, build_text_tower, load_initial
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import cosine_distance
-from occplug.heads import BNNeck
-from occplug.losses import BatchHardTriplet
+from occplug.heads import BNNeck, SaliencyNet
+from occplug.losses import BatchHardTriplet, IgnoringCrossEntropy
 from occplug.method import Group, Method, Stage
 from occplug.prompts import IdentityPrompts
-from occplug.stages import optimiser, warmup_multistep
+from occplug.stages import (
+    PatchTransfer,
+    Transfer,
+    check_transfer,
+    clip_saliency_stage,
+    optimiser,
+    transfer_once,
+    warmup_multistep,
+)
+from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
+from occplug.stages.saliency import SALIENCY
 
-__all__ = ["ALIGNMENT", "FINETUNING", "CLIPMethod"]
+__all__ = ["ALIGNMENT", "FINETUNING", "SPT", "CLIPMethod"]
 
 # Defaults of the stage that learns prompts (`prompt_alignment`).
 ALIGNMENT = {
@@ -54,17 +64,28 @@ FINETUNING = {
 }
 
 
+# Defaults of patch transfer (SPT), which any of these methods can switch on.
+SPT = {
+    "spt": False,  # train a saliency net before the image tower and mix occlusions into its batches (ViT alone)
+    "transfer": dict(TRANSFER),
+    "saliency": dict(SALIENCY),
+}
+MIXING = ("clip_vit_b16", "clip_vit_tiny")  # backbones whose patches can be mixed
+
+
 class CLIPMethod(Method):
     """CLIP's image tower with two BN necks; a subclass adds texts with `learn_texts` and states its stages.
 
+    With `method.spt` a stage `saliency` before the last, and what that makes is mixed into the last stage's batches.
+
     Args:
-        cfg: resolved config; reads `backbone`, `data.height`, `data.width`, and of `method` the keys `neck` and
-            `stage2` (at least those of `FINETUNING`).
+        cfg: resolved config; reads `backbone`, `data.height`, `data.width`, and of `method` the keys `neck`, `stage2`
+            (at least those of `FINETUNING`) and those of `SPT`.
         num_classes: training identities.
         num_cameras: training cameras; used with `backbone.sie_camera`.
     """
 
-    nullable = ("stage2.margin",)
+    nullable = ("stage2.margin", "saliency.stride", "transfer.alpha2_abs")
     backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
@@ -74,6 +95,12 @@ class CLIPMethod(Method):
             raise ConfigError(f"method.neck is 'before' or 'after', not {cfg.method.neck!r}")
         if cfg.method.stage2.optimizer not in ("adam", "adamw"):
             raise ConfigError(f"method.stage2.optimizer is 'adam' or 'adamw', not {cfg.method.stage2.optimizer!r}")
+        check_transfer(cfg.method.transfer, "method.transfer")
+        if cfg.method.spt and cfg.backbone.name not in MIXING:
+            raise ConfigError(
+                f"method.spt mixes patches, which {cfg.backbone.name} does not have for it; it works on "
+                f"{', '.join(MIXING)}"
+            )
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
@@ -86,13 +113,23 @@ class CLIPMethod(Method):
         self.neck_proj = BNNeck(projected, num_classes)
         self.text, self.templates = None, []  # tower and keys of `learn_texts`
         self.triplet = BatchHardTriplet(self.options.stage2.margin)
+        self.ignoring = IgnoringCrossEntropy(self.options.stage2.label_smoothing)
+        if self.options.spt:
+            o = self.options.saliency
+            self.saliency = SaliencyNet(
+                build_backbone(cfg, 0, stride=o.stride), num_classes, o.levels, "method.saliency.levels"
+            )
+            self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, self.options.transfer)
 
     def load_pretrained(self) -> None:
         load_clip(self.weights_source, self.backbone, self.text, [self.prompts_of(key) for key in self.templates])
+        if self.options.spt:
+            load_initial(self.weights_source, self.saliency.backbone)
 
     def bound_to(self) -> dict[str, str]:
-        """The templates: tokens learnt in one text mean nothing in another."""
-        return {f"method.{key}": self.prompts_of(key).text for key in self.templates}
+        """The templates, and the saliency net's blocks: tensors of others have the same shapes and mean nothing."""
+        blocks = {"method.saliency.levels": str(list(self.saliency.levels))} if self.options.spt else {}
+        return {f"method.{key}": self.prompts_of(key).text for key in self.templates} | blocks
 
     # ------------------------------------------------------------------ texts
 
@@ -138,12 +175,19 @@ class CLIPMethod(Method):
 
     # ------------------------------------------------------------------ training of the image tower
 
+    def occlusion_stages(self) -> list[Stage]:
+        """What `method.spt` trains before the image tower."""
+        return [clip_saliency_stage(self.saliency, self.options.saliency)] if self.options.spt else []
+
+    def mixed_into(self, batch: dict) -> Transfer | None:
+        """What patch transfer mixes into the images of `batch`; None without it."""
+        return transfer_once(batch, self.transfer.plan if self.options.spt else None)
+
     def finetuning(
         self,
         losses: Callable[[dict], dict[str, Tensor]],
         names: list[str],
         frozen: str = "",
-        **hooks: Callable,
     ) -> Stage:
         """CLIP-ReID's second stage: everything trains but texts and the necks' shifts.
 
@@ -151,10 +195,10 @@ class CLIPMethod(Method):
             losses: as `Stage.losses`; `identity_losses` gives two of them.
             names: of the losses, weighted by `method.stage2.weights`.
             frozen: name of a module that does not train either.
-            hooks: further hooks of `Stage`; `prepare` fixes the text features.
         """
         o = self.options.stage2
-        kept = [r"text\.", r"prompts(_\w+)?\.", r"neck(_proj)?\.norm\.bias", *([rf"{frozen}\."] if frozen else [])]
+        kept = [r"text\.", r"saliency\.", r"prompts(_\w+)?\.", r"neck(_proj)?\.norm\.bias"]
+        kept += [rf"{frozen}\."] if frozen else []
         trained = f"(?!{'|'.join(kept)})"  # "bias" anywhere in the name changes the rate, so `in_proj_bias` too
         return Stage(
             name="stage2",
@@ -170,24 +214,39 @@ class CLIPMethod(Method):
             schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
             optimizer=optimiser(o.optimizer),
             prepare=self.fix_text_features,
-            **hooks,
+            after_epoch=self.close_epoch,
         )
 
-    def identity_losses(self, scores: list[Tensor], features: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
+    def close_epoch(self) -> None:
+        """What the second stage does after each epoch."""
+        if self.options.spt:
+            self.transfer.close_epoch()
+
+    def identity_losses(
+        self, scores: list[Tensor], features: list[Tensor], labels: Tensor, transfer: Transfer | None = None
+    ) -> dict[str, Tensor]:
         """loss_id and loss_tri of the `outputs`, sums over scores and features (not means), as in the official code."""
+        ineligible = None if transfer is None else transfer.ineligible(labels)
         return {
-            "loss_id": sum(self.classification(score, labels) for score in scores),
-            "loss_tri": sum(self.triplet(feature, labels) for feature in features),
+            "loss_id": sum(self.classification(score, labels, transfer) for score in scores),
+            "loss_tri": sum(self.triplet(feature, labels, ineligible) for feature in features),
         }
 
-    def classification(self, scores: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-        """Label-smoothed cross entropy of `scores` [B, C]; `reduction` as torch's."""
+    def classification(
+        self, scores: Tensor, labels: Tensor, transfer: Transfer | None = None, reduction: str = "mean"
+    ) -> Tensor:
+        """Label-smoothed cross entropy of `scores` [B, C], less the classes that `transfer` ignores."""
+        if transfer is not None:
+            return self.ignoring(scores, labels, transfer.ignored(labels), reduction)
         smoothing = self.options.stage2.label_smoothing
         return F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction=reduction)
 
-    def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    def outputs(
+        self, images: Tensor, camids: Tensor | None = None, transfer: Transfer | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Two logits [B, C] and three features [B, *]: last-but-one level, last level, projected."""
-        seen = self.backbone(images, camids)
+        change = {} if transfer is None else {"change": transfer.change(self.backbone.grid)}
+        seen = self.backbone(images, camids, **change)
         _, score = self.neck(seen.feature)
         _, score_proj = self.neck_proj(seen.projected)
         return [score, score_proj], [seen.last, seen.feature, seen.projected]

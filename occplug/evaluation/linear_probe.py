@@ -79,7 +79,7 @@ def linear_probe(
 def slot_accuracies(
     vectors: Tensor, labels: Tensor, groups: Tensor, folds: int = 5, penalty: float = 1.0, seed: int = 0
 ) -> list[float]:
-    """Accuracy of :func:`linear_probe` from each slot of `vectors` [N, r, D] alone, in the same folds, fitted at once."""
+    """Accuracy of :func:`linear_probe` from each slot of `vectors` [N, r, D] alone, in the same folds."""
     _, labels = labels.unique(return_inverse=True)
     names, groups = groups.unique(return_inverse=True)
     fold = _folds(groups, len(names), folds, seed)

@@ -36,8 +36,11 @@ class IgnoringCrossEntropy(nn.Module):
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def forward(self, logits: Tensor, labels: Tensor, ignored: Tensor | None = None) -> Tensor:
-        """`logits` [B, C], `labels` [B], `ignored` [B] (a class other than the label, or -1) -> scalar float32."""
+    def forward(self, logits: Tensor, labels: Tensor, ignored: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        """`logits` [B, C], `labels` [B], `ignored` [B] (a class other than the label, or -1) -> scalar float32.
+
+        With `reduction` "none" the loss of each sample, [B].
+        """
         with torch.autocast(logits.device.type, enabled=False):
             ignored = torch.full_like(labels, -1) if ignored is None else ignored
             kept = kept_classes(logits, ignored)
@@ -45,4 +48,5 @@ class IgnoringCrossEntropy(nn.Module):
             at_label = -log_p.gather(1, labels[:, None])[:, 0]
             # minus infinity is replaced before the sum: 0 times it would be not-a-number
             spread = -log_p.masked_fill(~kept, 0.0).sum(dim=1) / kept.sum(dim=1)
-            return ((1 - self.label_smoothing) * at_label + self.label_smoothing * spread).mean()
+            each = (1 - self.label_smoothing) * at_label + self.label_smoothing * spread
+            return each if reduction == "none" else each.mean()

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
+from occplug.clip_method import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.heads import AttributeEncoder
@@ -69,6 +69,7 @@ class AGReID(CLIPMethod):
             # loss_i2t: L_CE, loss_attr: beta. The paper prints 1 for loss_id; 0.25 is CLIP-ReID's code for the ViT
             "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t": 1.0, "loss_attr": 0.01},
         },
+        **SPT,
     }
 
     @staticmethod
@@ -105,7 +106,7 @@ class AGReID(CLIPMethod):
         names = ["loss_id", "loss_tri", "loss_i2t"]
         if not self.options.attributes.enabled:
             alignment = prompt_alignment(self.encode_images, [pair], r"prompts\.context", self.options.stage1)
-            return [alignment, self.finetuning(self._losses, names)]
+            return [alignment, *self.occlusion_stages(), self.finetuning(self._losses, names)]
         alignment = prompt_alignment(
             self.encode_images,
             [pair],
@@ -115,7 +116,13 @@ class AGReID(CLIPMethod):
         )
         frozen = "" if self.options.attributes.train_in_stage2 else "attributes"
         names.append("loss_attr")
-        return [alignment, self.finetuning(self._losses, names, frozen, after_epoch=self.guidance.close_epoch)]
+        stage2 = self.finetuning(self._losses, names, frozen)
+        return [alignment, *self.occlusion_stages(), stage2]
+
+    def close_epoch(self) -> None:
+        super().close_epoch()
+        if self.options.attributes.enabled:
+            self.guidance.close_epoch()
 
     def _alignment_loss(self, batch: dict) -> Tensor:
         """L_attrA of stage 1, eq. 7 and 8."""
@@ -126,11 +133,11 @@ class AGReID(CLIPMethod):
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """Terms of stage 2's total, eq. 15."""
-        labels = batch["pid"]
-        scores, features = self.outputs(batch["img"], batch["camid"])
+        labels, transfer = batch["pid"], self.mixed_into(batch)
+        scores, features = self.outputs(batch["img"], batch["camid"], transfer)
         image = features[-1]  # [B, E]
-        losses = self.identity_losses(scores, features, labels)  # eq. 11 and 12
-        losses["loss_i2t"] = self.classification(image.float() @ self.text_features.T, labels)  # eq. 10
+        losses = self.identity_losses(scores, features, labels, transfer)  # eq. 11 and 12
+        losses["loss_i2t"] = self.classification(image.float() @ self.text_features.T, labels, transfer)  # eq. 10
         if self.options.attributes.enabled:
             losses["loss_attr"] = self._guidance_loss(image, labels)
         return losses

@@ -15,7 +15,7 @@ from functools import partial
 
 from torch import Tensor
 
-from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
+from occplug.clip_method import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.method import Stage
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
@@ -34,6 +34,7 @@ class CLIPReID(CLIPMethod):
         "neck": "before",  # tested feature: before or after the batch norm
         "stage1": {**ALIGNMENT, "weights": {"loss_i2t": 1.0, "loss_t2i": 1.0}},
         "stage2": {**FINETUNING, "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t": 1.0}},
+        **SPT,
     }
 
     in_one_stage = {"prompts": False}
@@ -52,17 +53,18 @@ class CLIPReID(CLIPMethod):
 
     def stages(self) -> list[Stage]:
         if not self.options.prompts:
-            return [self.finetuning(self._losses, ["loss_id", "loss_tri"])]
+            return [*self.occlusion_stages(), self.finetuning(self._losses, ["loss_id", "loss_tri"])]
         pair = Pair(partial(self.encode_prompts, self.prompts))
         stage1 = prompt_alignment(self.encode_images, [pair], r"prompts\.(context|others)", self.options.stage1)
-        return [stage1, self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"])]
+        stage2 = self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"])
+        return [stage1, *self.occlusion_stages(), stage2]
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """Stage 2: ID and triplet losses, and cross entropy over the similarities to the identities' texts."""
-        labels = batch["pid"]
-        scores, features = self.outputs(batch["img"], batch["camid"])
-        losses = self.identity_losses(scores, features, labels)
+        labels, transfer = batch["pid"], self.mixed_into(batch)
+        scores, features = self.outputs(batch["img"], batch["camid"], transfer)
+        losses = self.identity_losses(scores, features, labels, transfer)
         if self.options.prompts:
             logits = features[-1].float() @ self.text_features.T  # [B, C]
-            losses["loss_i2t"] = self.classification(logits, labels)
+            losses["loss_i2t"] = self.classification(logits, labels, transfer)
         return losses

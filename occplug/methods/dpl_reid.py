@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from occplug.clip_method import ALIGNMENT, FINETUNING, CLIPMethod
+from occplug.clip_method import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.errors import ConfigError
 from occplug.method import Stage
 from occplug.prompts import parse_template
@@ -55,6 +55,7 @@ class DPLReID(CLIPMethod):
             "i2t": "dual",  # dual: both sets; fused: their mean; by_image: occluded images the occ set, others the full
             "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t_full": 1.0, "loss_i2t_occ": 1.0},
         },
+        **SPT,
     }
     in_one_stage = {"prompts": "none"}
     CHOICES = {
@@ -100,7 +101,7 @@ class DPLReID(CLIPMethod):
     def stages(self) -> list[Stage]:
         names = ["loss_id", "loss_tri", *self._text_losses()]
         stage2 = self.finetuning(self._losses, names)
-        return [self._stage1(), stage2] if self.sets else [stage2]
+        return [*([self._stage1()] if self.sets else []), *self.occlusion_stages(), stage2]
 
     def _stage1(self) -> Stage:
         o = self.options.stage1
@@ -126,23 +127,23 @@ class DPLReID(CLIPMethod):
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """L_id, L_tri and the image-to-text terms; in the mode by_image each image has one of the two terms."""
-        labels = batch["pid"]
-        scores, features = self.outputs(batch["img"], batch["camid"])
-        losses = self.identity_losses(scores, features, labels)
+        labels, transfer = batch["pid"], self.mixed_into(batch)
+        scores, features = self.outputs(batch["img"], batch["camid"], transfer)
+        losses = self.identity_losses(scores, features, labels, transfer)
         image = features[-1].float()  # [B, E]
         mode = self.options.stage2.i2t if len(self.sets) == 2 else "dual"
         if mode == "fused":
             mean = (self.text_features_full + self.text_features_occ) / 2
-            return losses | {"loss_i2t_full": self.classification(image @ mean.T, labels)}
+            return losses | {"loss_i2t_full": self.classification(image @ mean.T, labels, transfer)}
         for kind in self.sets:
             logits = image @ getattr(self, f"text_features_{kind}").T  # [B, C]
             if mode == "by_image":
                 occluded = batch["occlusion"].flatten(1).amax(dim=1) > 0
                 chosen = occluded if kind == "occ" else ~occluded
-                term = self.classification(logits, labels, reduction="none")
+                term = self.classification(logits, labels, transfer, reduction="none")
                 losses[f"loss_i2t_{kind}"] = (term * chosen).mean()
             else:
-                losses[f"loss_i2t_{kind}"] = self.classification(logits, labels)
+                losses[f"loss_i2t_{kind}"] = self.classification(logits, labels, transfer)
         return losses
 
 

@@ -33,14 +33,15 @@ from occplug.stages import (
     PatchTransfer,
     check_mask,
     check_transfer,
+    clip_saliency_stage,
     optimiser,
     prompt_alignment,
-    saliency_stage,
     transfer_once,
     warmup_multistep,
     with_biases,
 )
 from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
+from occplug.stages.saliency import SALIENCY
 
 __all__ = ["DPMpp"]
 
@@ -87,22 +88,7 @@ class DPMpp(Method):
             "min_lr": 1e-6,
             "weights": {"loss_i2t": 1.0, "loss_t2i": 1.0},
         },
-        "saliency": {
-            "stride": None,  # of the saliency net's patches; null: the patch size
-            "levels": [],  # blocks the saliency net sees; as mask_levels
-            "epochs": 60,
-            "optimizer": "adam",  # of backbone and classifier; the decision layer has SGD
-            "lr": 5e-6,
-            "decision_lr": 0.008,
-            "bias_lr_factor": 1.0,
-            "weight_decay": 1e-4,
-            "warmup_epochs": 5,
-            "warmup_factor": 0.1,
-            "steps": [],
-            "gamma": 0.1,
-            "ratio": 0.3,  # budget: wanted share of salient patches
-            "weights": {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1},
-        },
+        "saliency": dict(SALIENCY),
         "train": {
             "epochs": 60,
             "optimizer": "adam",
@@ -224,17 +210,7 @@ class DPMpp(Method):
         return self.text(self.prompts(labels), self.prompts.eot)  # [B, E]
 
     def _saliency_stage(self) -> Stage:
-        o = self.options.saliency
-        trained = r"saliency\.(backbone|neck)\.(?!norm\.bias|visual\.proj\Z).*"
-        decision = [Group(r"saliency\.decision\..*", o.decision_lr, o.weight_decay, lambda epoch: 1.0)]
-        return saliency_stage(
-            self.saliency,
-            o,
-            with_biases(trained, o.lr, o.bias_lr_factor, o.weight_decay),
-            schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
-            optimizer=optimiser(o.optimizer),
-            companions=[Companion(decision, optimiser("sgd"))],
-        )
+        return clip_saliency_stage(self.saliency, self.options.saliency)
 
     def _train_stage(self) -> Stage:
         o = self.options.train

@@ -5,7 +5,7 @@ from occplug.stages.masked_metric import MaskedMetric, check_mask, transfer_once
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
-from occplug.stages.saliency import saliency_losses, saliency_stage
+from occplug.stages.saliency import clip_saliency_stage, saliency_losses, saliency_stage
 from occplug.stages.schedules import warmup_cosine, warmup_multistep
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Transfer",
     "check_mask",
     "check_transfer",
+    "clip_saliency_stage",
     "optimiser",
     "prompt_alignment",
     "saliency_losses",

@@ -10,8 +10,29 @@ from torch import Tensor
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
 from occplug.method import Companion, Group, Stage
+from occplug.stages.groups import with_biases
+from occplug.stages.optimisers import optimiser
+from occplug.stages.schedules import warmup_multistep
 
-__all__ = ["saliency_losses", "saliency_stage"]
+__all__ = ["SALIENCY", "clip_saliency_stage", "saliency_losses", "saliency_stage"]
+
+# Keys of a method on CLIP that trains a saliency net
+SALIENCY = {
+    "stride": None,  # of the saliency net's patches; null: the patch size
+    "levels": [],  # blocks the saliency net sees; empty: 2, 4, 10, 12 of 12
+    "epochs": 60,
+    "optimizer": "adam",  # of backbone and classifier; the decision layer has SGD
+    "lr": 5e-6,
+    "decision_lr": 0.008,
+    "bias_lr_factor": 1.0,
+    "weight_decay": 1e-4,
+    "warmup_epochs": 5,
+    "warmup_factor": 0.1,
+    "steps": [],
+    "gamma": 0.1,
+    "ratio": 0.3,  # budget: wanted share of salient patches
+    "weights": {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1},
+}
 
 
 def saliency_losses(net: SaliencyNet, images: Tensor, labels: Tensor, ratio: float) -> dict[str, Tensor]:
@@ -64,4 +85,22 @@ def saliency_stage(
         schedule=schedule,
         optimizer=optimizer,
         companions=list(companions),
+    )
+
+
+def clip_saliency_stage(net: SaliencyNet, options) -> Stage:
+    """The stage that trains `net`, a method's module `saliency` on a CLIP's tower, as DPM++'s text has it.
+
+    Args:
+        options: config node with the keys of SALIENCY.
+    """
+    trained = r"saliency\.(backbone|neck)\.(?!norm\.bias|visual\.proj\Z).*"
+    decision = [Group(r"saliency\.decision\..*", options.decision_lr, options.weight_decay, lambda epoch: 1.0)]
+    return saliency_stage(
+        net,
+        options,
+        with_biases(trained, options.lr, options.bias_lr_factor, options.weight_decay),
+        schedule=warmup_multistep(options.steps, options.gamma, options.warmup_epochs, options.warmup_factor),
+        optimizer=optimiser(options.optimizer),
+        companions=[Companion(decision, optimiser("sgd"))],
     )
