@@ -374,13 +374,21 @@ def _run(engine, *args, **kwargs):
     """torchreid's `Engine.run`, which would find out after training only that its distance does not fit our model."""
     given = inspect.signature(_stock_run).bind(engine, *args, **kwargs)
     given.apply_defaults()
-    for model in engine._models.values():
-        model = getattr(model, "module", model)  # of a DataParallel
+    for whole in engine._models.values():
+        model = getattr(whole, "module", whole)  # of a DataParallel
         if isinstance(model, TorchreidModel):
-            query = next(iter(engine.test_loader.values()))["query"].dataset
-            seen = model.eval()(query[0]["img"][None].to(model.device)).cpu()
+            images = next(iter(engine.test_loader.values()))["query"].dataset[0]["img"]
+            images = images if images.ndim == 4 else images[None]  # a video is a batch already
+            seen = model.eval()(images.to(model.device)).cpu()
             seen = nn.functional.normalize(seen) if given.arguments["normalize_feature"] else seen
             _compute_distance_matrix(seen, seen, given.arguments["dist_metric"])
+            if len(getattr(whole, "device_ids", ())) > 1 and given.arguments["dist_metric"] not in (
+                "euclidean",
+                "cosine",
+            ):
+                raise ConfigError(
+                    "DataParallel over several GPUs gathers plain tensors; give the engine the model itself"
+                )
     return _stock_run(*given.args, **given.kwargs)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occplug import registry
@@ -98,7 +99,7 @@ class PackedEmbeddings(Tensor):
     """Embeddings [B, K] float32 with all fields side by side, that know how they are told apart and compared.
 
     They still do after what engines do with features: moving, putting batches together, taking rows. Any other result
-    is a plain tensor, since e.g. normalised rows are no embeddings any more.
+    is a plain tensor. Several fields side by side cannot be normalised as if they were one vector.
 
     Attributes:
         method: whose they are.   fields: as `Embedding.layout`.
@@ -119,13 +120,20 @@ class PackedEmbeddings(Tensor):
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
+        given = [*args, *(kwargs or {}).values()]
+        first = given[0][0] if isinstance(given[0], (list, tuple)) else given[0]
+        if function is F.normalize and isinstance(first, cls) and len(first.fields) > 1:
+            raise ConfigError(
+                f"{first.told()} side by side, which are not normalised as if they were one vector; set "
+                "normalize_feature to False"
+            )
         with torch._C.DisableTorchFunctionSubclass():
             result = function(*args, **(kwargs or {}))
-            if function not in _KEEPING:
+            if not isinstance(result, Tensor):
                 return result
-            first = args[0] if isinstance(args[0], Tensor) else args[0][0]
-            if not isinstance(first, cls):
-                return result
+            whole = isinstance(first, cls) and result.ndim == 2 and result.shape[1:] == first.shape[1:]
+            if function not in _KEEPING or not whole:
+                return result.as_subclass(Tensor)
             return cls._made(result, first.method, first.fields)
 
     def __reduce_ex__(self, protocol):
@@ -134,6 +142,16 @@ class PackedEmbeddings(Tensor):
     def unpack(self) -> Embedding:
         """The embeddings they were packed from."""
         return Embedding.unpack(self.as_subclass(Tensor), self.fields)
+
+    def told(self) -> str:
+        """What they hold, for messages."""
+        return f"these embeddings hold {', '.join(name for name, _ in self.fields)}"
+
+    def metrics(self) -> list[str]:
+        """Names of the distance they are made for: the method's, and for vectors with masks DPM's."""
+        known = registry.names(registry.METHODS)
+        own = [name for name in known if registry.get(registry.METHODS, name) is type(self.method)]
+        return own + ["dpm"] * ([name for name, _ in self.fields] == ["vector", "mask"] and "dpm" not in own)
 
 
 _KEEPING = (Tensor.cpu, Tensor.cuda, Tensor.to, Tensor.detach, Tensor.clone, Tensor.__getitem__, torch.cat)
@@ -147,19 +165,19 @@ def packed_distances(one: Tensor, other: Tensor, metric: str, stock: Callable) -
             a feature and its mask side by side.
 
     Raises:
-        ConfigError: a stock distance for embeddings that hold more than a vector, or a method's for plain tensors.
+        ConfigError: a stock distance for embeddings that hold more than a vector, another method's, or a method's for
+            plain tensors.
     """
-    ours, packed = registry.names(registry.METHODS), isinstance(one, PackedEmbeddings)
-    if metric not in ours:
-        if packed and len(one.fields) > 1:
-            fields = ", ".join(name for name, _ in one.fields)
-            own = next((name for name in ours if registry.get(registry.METHODS, name) is type(one.method)), "its name")
-            raise ConfigError(
-                f"dist_metric is {metric!r}, but these embeddings hold {fields} side by side; their method's own "
-                f"distance is dist_metric={own!r}"
-            )
+    packed = isinstance(one, PackedEmbeddings) and isinstance(other, PackedEmbeddings)
+    is_stock = metric not in registry.names(registry.METHODS)
+    if packed and (metric not in one.metrics() if not is_stock else len(one.fields) > 1):
+        raise ConfigError(
+            f"dist_metric is {metric!r}, but {one.told()}, and their method's own distance is "
+            f"dist_metric={one.metrics()[0]!r}"
+        )
+    if is_stock:
         return stock(one, other, metric)
-    if packed and isinstance(other, PackedEmbeddings):
+    if packed:
         return one.method.matcher(one.unpack(), other.unpack())
     if metric == "dpm" and one.shape[1] % 2 == 0:
         (query, mask), (gallery, _) = one.chunk(2, dim=1), other.chunk(2, dim=1)

@@ -756,12 +756,19 @@ def test_a_stock_distance_of_several_fields_is_refused_before_training(toys, toy
     occplug.register()
     model = torchreid.models.build_model("toy_small", num_classes=4, loss="triplet", pretrained=False)
     engine, before = stock_engine(toy_manager(toy_root), model), copy.deepcopy(model.state_dict())
-    message = f"dist_metric is '{metric}', but these embeddings hold vector, parts side by side; .* dist_metric='toy'"
+    message = f"dist_metric is '{metric}', but these embeddings hold vector, parts, and .* dist_metric='toy'"
     with pytest.raises(ConfigError, match=message):
         engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric=metric)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    with pytest.raises(ConfigError, match="set normalize_feature to False"):
-        engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric="toy", normalize_feature=True)
+    for name in ("toy", metric):
+        with pytest.raises(ConfigError, match="hold vector, parts side by side, .* set normalize_feature to False"):
+            engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric=name, normalize_feature=True)
+    with pytest.raises(ConfigError, match="dist_metric is 'profd', but these .* own distance is dist_metric='toy'"):
+        engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric="profd")
+    engine._models["model"] = nn.DataParallel(model)
+    engine._models["model"].device_ids = [0, 1]
+    with pytest.raises(ConfigError, match="DataParallel over several GPUs gathers plain tensors"):
+        engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric="toy")
 
 
 def test_packed_embeddings_stay_so_where_rows_stay_whole(tmp_path):
@@ -770,8 +777,9 @@ def test_packed_embeddings_stay_so_where_rows_stay_whole(tmp_path):
     assert all(isinstance(each, bridge.PackedEmbeddings) and each.fields == packed.fields for each in kept)
     together = torch.cat([packed[:1], packed[1:]])
     assert torch.equal(together.unpack().parts, packed.unpack().parts) and together.unpack().parts.shape == (4, 2, 6)
-    for other in (nn.functional.normalize(packed), packed + 1, packed.sum(), torch.cat([torch.zeros(1, 18), packed])):
-        assert type(other) is torch.Tensor
+    plain = [packed + 1, packed.sum(), torch.cat([torch.zeros(1, 18), packed]), packed[:, :6], packed[0]]
+    plain += [torch.cat(tensors=[packed, packed], dim=1), packed.clone().div_(2), packed.mean(dim=1, keepdim=True)]
+    assert all(type(other) is torch.Tensor for other in plain)
     torch.save(packed, tmp_path / "features.pt")
     assert torch.equal(torch.load(tmp_path / "features.pt", weights_only=True), packed)
 

@@ -139,7 +139,7 @@ def settings_of(row: AblationRow, config_file: Path, options: list) -> tuple[Pat
 
 def _resolved(value, known: dict, origin: str):
     reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    if reference is None:
+    if reference is None or value == RUN:
         return value
     if reference[1] not in known:
         raise ConfigError(f"{origin}: {value} refers to a key that the config does not have")

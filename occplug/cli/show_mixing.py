@@ -55,10 +55,10 @@ def main(argv: list[str]) -> None:
 def demand_masks(cfg, config_file: str) -> None:
     """Raise ConfigError for a method that neither masks prototypes nor transfers patches."""
     known = cfg.model.name in names(METHODS) and "transfer" in get(METHODS, cfg.model.name).defaults
-    if not known or not (cfg.method.spt or cfg.method.mask != "none"):
+    if not known or not (cfg.method.spt or cfg.method.get("mask", "none") != "none"):
         raise ConfigError(
             f"{config_file}: {cfg.model.name} has neither prototype masks nor patch transfer here; dpm and dpmpp have, "
-            "with method.mask other than none or method.spt True"
+            "with method.mask other than none; patch transfer is method.spt True, also of other methods"
         )
 
 

@@ -26,7 +26,7 @@ from occplug.cli.test import test
 from occplug.cli.testing import Candidate
 from occplug.cli.train import train
 from occplug.config import load_config
-from occplug.config_files import Setting
+from occplug.config_files import Setting, flatten
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 from occplug.method import build_method
@@ -49,6 +49,7 @@ class Training:
     Args:
         tests: the training whose weights this run tests in its own way, instead of training.
         after: the training whose stages this run builds on.
+        placed: keys whose values name its folder.
         elsewhere: folder of a complete run of the same config, made for another table.
     """
 
@@ -58,6 +59,7 @@ class Training:
     config_file: str
     tests: Training | None = None
     after: Training | None = None
+    placed: tuple[str, ...] = ()
     elsewhere: Path | None = None
 
     @property
@@ -91,17 +93,18 @@ class Training:
 
     def _is_of_this_config(self) -> bool:
         # read again rather than compared as text: keys that came later stand at their defaults in an older run
-        return _config_of(self.folder, self.cfg.data.save_dir) == self.cfg
+        known = dict(flatten(self.cfg))  # folders may have moved since, or be spelt otherwise
+        return _config_of(self.folder, {key: known[key] for key in ("data.save_dir", *self.placed)}) == self.cfg
 
     def can_resume(self) -> bool:
         """Whether an interrupted run left a state to go on from."""
         return (self.folder / "checkpoints" / "last.pth").exists()
 
 
-def _config_of(folder: Path, save_dir: str) -> CfgNode | None:
-    """The config of the run in `folder`, as if it had been made in `save_dir`; None if no version of today reads it."""
+def _config_of(folder: Path, settings: dict[str, object]) -> CfgNode | None:
+    """The config of the run in `folder` with `settings` in place of its own; None if no version of today reads it."""
     try:
-        return load_config(folder / "config.yaml", ["data.save_dir", save_dir])
+        return load_config(folder / "config.yaml", [word for setting in settings.items() for word in setting])
     except ConfigError:
         return None
 
@@ -170,34 +173,52 @@ def plan(
         own = ["train.seed", seed, "data.save_dir", str(folder / row / f"seed{seed}")]
         source = after[seed - 1] if after else None
         cfg = load_config(config_file, [*(_placed(option, source) for option in options), *own])
-        trainings.append(Training(row, seed, cfg, str(config_file), after=source))
+        placed = tuple(option.key for option in options if source is not None and _names_run(option))
+        trainings.append(Training(row, seed, cfg, str(config_file), after=source, placed=placed))
     _check_buildable(trainings[0])
     return trainings
 
 
 def _placed(option, source: Training | None):
     """`option` with the folder of `source` in place of `${run}`."""
-    if source is None or not isinstance(option, Setting) or not isinstance(option.value, str):
+    if source is None or not _names_run(option):
         return option
     return replace(option, value=option.value.replace(RUN, str(source.folder)))
 
 
+def _names_run(option) -> bool:
+    return isinstance(option, Setting) and isinstance(option.value, str) and RUN in option.value
+
+
 def _check_buildable(training: Training) -> None:
     """Parts of a method check options that the config cannot; a row should say so before others have trained."""
-    cfg = training.cfg
-    if cfg.model.name in names(METHODS):
-        try:
-            with torch.device("meta"):
-                build_method(cfg, 2, 2, pretrained=False)
-        except ConfigError as error:
-            raise ConfigError(f"{training.row}: {error}") from error
+    try:
+        _stage_names(training.cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{training.row}: {error}") from error
+    known = dict(flatten(training.cfg))
+    wanted = [Path(known[key]) for key in training.placed]
+    missing = [file.stem for file in wanted if file.stem not in _stage_names(training.after.cfg)]
+    if missing:
+        raise ConfigError(
+            f"{training.row} builds on the stage {missing[0]} of {training.after.row}, which does not train it with "
+            "these settings; leave out those that skip it or switch it off, or leave this row out with --rows"
+        )
+
+
+def _stage_names(cfg: CfgNode) -> list[str]:
+    """What a run of `cfg` trains; none for torchreid's models, which have one stage without a name."""
+    if cfg.model.name not in names(METHODS):
+        return []
+    with torch.device("meta"):
+        return [stage.name for stage in build_method(cfg, 2, 2, pretrained=False).stages()]
 
 
 def known_runs(folder: Path) -> dict[str, Path]:
     """Complete trainings anywhere in `folder`: config -> where its run is; for `share`."""
     known: dict[str, Path] = {}
     for metrics in sorted(folder.rglob("seed*/metrics.json")):
-        cfg = _config_of(metrics.parent, ANYWHERE)
+        cfg = _config_of(metrics.parent, {"data.save_dir": ANYWHERE})
         if cfg is not None and "tested" not in json.loads(metrics.read_text()):
             known.setdefault(cfg.dump(), metrics.parent)
     return known
@@ -242,10 +263,10 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
         raise ConfigError(f"rows of one table are tested on the same data sets, and here are {told}")
     trained = [training.tests or training for training in asked]
     trained += [training.after for training in trained if training.after]
-    unique = {training.folder: training for training in reversed(trained)}  # of equal ones the first
+    unique = {training.folder: training for training in trained if training.elsewhere is None}
+    unique |= {training.folder: training for training in trained if training.folder not in unique}
     for builds_on_others in (False, True):
-        chosen = [training for training in reversed(unique.values()) if bool(training.after) == builds_on_others]
-        _make(chosen, jobs, run or _run)
+        _make([each for each in unique.values() if bool(each.after) == builds_on_others], jobs, run or _run)
     _make([training for training in asked if training.tests], jobs, run or _run)
     read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
     _check_same_data(read)

@@ -184,7 +184,7 @@ def _outcome(args, index: Index, entry: Entry) -> str:
     try:
         finding = _replay(args, index, entry)
         lines, wrong = finding.lines(), "" if finding.passed else finding.verdict()
-    except OccplugError as error:
+    except (OccplugError, OSError, RuntimeError) as error:  # also a full disk or GPU: the others are still asked
         lines, wrong = [f"could not be verified: {error}"], str(error)
     finally:
         start_logging()

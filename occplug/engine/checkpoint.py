@@ -130,7 +130,7 @@ def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path) -> N
         if weights[name].shape != own[name].shape
     ]
     if missing or unknown or shapes:
-        head = f"{path} does not fit {type(module).__name__}: {_cause(shapes)}"
+        head = f"{path} does not fit {type(module).__name__}: {_cause(shapes, [*missing, *unknown])}"
         raise CheckpointError("\n  ".join([head, *_report(missing, unknown, shapes)]))
     module.load_state_dict(weights)
 
@@ -144,8 +144,10 @@ def _report(missing: list[str], unknown: list[str], shapes: list[str]) -> list[s
     return lines
 
 
-def _cause(shapes: list[str]) -> str:
+def _cause(shapes: list[str], others: list[str]) -> str:
     text = " ".join(shapes)
+    if others and not shapes and all(name.startswith("saliency.") for name in others):
+        return "of the file and this run one has method.spt True and the other has not"
     if "visibility." in text or "part_norm." in text:
         return "it was trained with another grouping of the body into parts (method.parts)"
     if "classifier" in text or "context" in text:

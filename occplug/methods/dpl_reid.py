@@ -139,6 +139,7 @@ class DPLReID(CLIPMethod):
             logits = image @ getattr(self, f"text_features_{kind}").T  # [B, C]
             if mode == "by_image":
                 occluded = batch["occlusion"].flatten(1).amax(dim=1) > 0
+                occluded = occluded if transfer is None else occluded | transfer.mixed
                 chosen = occluded if kind == "occ" else ~occluded
                 term = self.classification(logits, labels, transfer, reduction="none")
                 losses[f"loss_i2t_{kind}"] = (term * chosen).mean()

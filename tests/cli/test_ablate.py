@@ -258,6 +258,8 @@ def test_a_row_that_builds_on_another_names_its_folder_and_is_made_later():
         assert cfg.backbone.weights == f"{folder}/whole/seed{seed}/checkpoints/stage1.pth"
     assert ablate(*options, table="shared") == 0  # both are complete
     assert len(made("clip_reid_synthocc/shared")) == 4
+    assert ablate(*options, "--save-dir", str(Path("runs").resolve()), table="shared") == 0  # the same folder
+    assert len(made("clip_reid_synthocc/shared")) == 4
     # what it builds on may have been made for another table
     again = BUILDING.replace("shared:\n", "other:\n").replace("set: {", "set: {method.stage2.epochs: 2, ")
     Path("tables.yaml").write_text(again)
@@ -265,6 +267,20 @@ def test_a_row_that_builds_on_another_names_its_folder_and_is_made_later():
     assert made("clip_reid_synthocc/other") == ["late 1", "late 2"]
     cfg = load_config("runs/clip_reid_synthocc/other/late/seed2/config.yaml")
     assert cfg.backbone.weights == f"{folder}/whole/seed2/checkpoints/stage1.pth"
+
+
+def test_an_equal_row_before_the_source_does_not_take_its_folder():
+    Path("tables.yaml").write_text(BUILDING.replace("whole: {}", "twin: {}\n      whole: {}"))
+    assert ablate("--seeds", "1", "--tables", "tables.yaml", table="shared") == 0
+    assert made("clip_reid_synthocc/shared") == ["whole 1", "late 1"]
+
+
+def test_a_row_whose_source_does_not_train_the_stage_is_named_before_anything_runs(capsys):
+    table = BUILDING.replace("whole: {}", "whole: {set: {method.prompts: False}}")
+    Path("tables.yaml").write_text(table)
+    assert ablate("--seeds", "1", "--tables", "tables.yaml", table="shared") == 2
+    assert "late builds on the stage stage1 of whole, which does not train it" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 def test_equal_rows_of_two_tables_are_trained_once():

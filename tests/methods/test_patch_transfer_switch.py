@@ -100,6 +100,19 @@ def test_every_text_loss_of_dpl_reid_ignores_the_candidates(options):
 
 
 @torch.no_grad()
+def test_what_patch_transfer_occludes_is_occluded():
+    method, b = prepared("dpl_reid", *MIXED, "method.stage2.i2t", "by_image"), batch()
+    b["occlusion"] = torch.zeros(8, 1, *SIZE, dtype=torch.uint8)
+    found = stage(method, "stage2").losses(b)
+    mixed, ignored = b["transfer"].mixed, b["transfer"].ignored(b["pid"])
+    image = method.backbone(b["img"], b["camid"], change=b["transfer"].change(method.backbone.grid)).projected
+    for kind, chosen in (("occ", mixed), ("full", ~mixed)):
+        texts = getattr(method, f"text_features_{kind}")
+        expected = (IgnoringCrossEntropy(0.1)(image @ texts.T, b["pid"], ignored, "none") * chosen).mean()
+        assert found[f"loss_i2t_{kind}"].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", METHODS)
 def test_without_probability_it_is_the_method_itself(name):
     b, without = batch(), prepared(name)
@@ -144,6 +157,10 @@ def test_all_stages_run_and_the_saliency_net_is_frozen_in_the_last(name, tmp_pat
         other = MethodEngine(config(name, *again), Data(), tiny(name, *again), tmp_path / "other", CPU)
         with pytest.raises(CheckpointError, match="was trained with method.saliency.levels"):
             other.run_stages(state, tmp_path / "checkpoints/saliency.pth")
+        without = MethodEngine(config(name, *SHORT), Data(), tiny(name, *SHORT), tmp_path / "without", CPU)
+        state = torch.load(tmp_path / "checkpoints/stage1.pth", weights_only=True)
+        with pytest.raises(CheckpointError, match="one has method.spt True and the other has not"):
+            without.run_stages(state, tmp_path / "checkpoints/stage1.pth")
 
 
 @pytest.mark.parametrize("backbone", ["clip_rn50", "wgff"])
