@@ -70,7 +70,7 @@ CHOICES = {
     "bank_update": PrototypeMemory.UPDATES,
     "pcl_on": ("bn", "raw"),
     "test_embeddings": ("bn", "raw"),
-    "test_visibility": ("softmax", "sigmoid", "binary", "none"),
+    "test_visibility": ("softmax", "sigmoid", "binary", "none", "even"),
     "dist_metric": ("euclidean", "cosine"),
     "train.optimizer": ("adam", "adamw"),
 }
@@ -136,7 +136,9 @@ class ProFD(Method):
         "pcl_temperature": 0.05,
         "pcl_on": "bn",  # raw (paper): features before the necks
         "test_embeddings": "bn",  # raw (paper): features before the batch norms
-        "test_visibility": "softmax",  # over the parts, of v / 0.1; sigmoid (paper): v; binary: v >= 0.5; none: all 1
+        # softmax: over the parts, of v / 0.1; sigmoid (paper): v; binary: v >= 0.5; none: all 1; even: all 1 / K, the
+        # softmax of parts that are alike
+        "test_visibility": "softmax",
         "vis_floor": 0.1,  # visibilities below it count as 0; paper: 0
         "dist_metric": "euclidean",  # of unit vectors; cosine (paper)
         "train": {
@@ -426,6 +428,7 @@ class ProFD(Method):
             "sigmoid": lambda: seen,
             "binary": lambda: (seen >= 0.5).float(),
             "none": lambda: torch.ones_like(seen),
+            "even": lambda: torch.full_like(seen, 1 / self.num_parts),
         }[self.options.test_visibility]()
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:

@@ -314,7 +314,7 @@ def test_the_embedding_is_the_normed_features_at_unit_length_and_needs_no_masks(
 def test_visibility_at_test():
     images = batch()["img"]
     found = {}
-    for kind in ("softmax", "sigmoid", "binary", "none"):
+    for kind in ("softmax", "sigmoid", "binary", "none", "even"):
         method = tiny(f"method.test_visibility={kind}")
         with torch.no_grad():
             method.visibility.weight.mul_(30)
@@ -326,7 +326,7 @@ def test_visibility_at_test():
     torch.testing.assert_close(found["softmax"], torch.tensor([[e / sum(row) for e in row] for row in exponents]))
     torch.testing.assert_close(found["sigmoid"], v)
     assert torch.equal(found["binary"], (v >= 0.5).float()) and 0 < found["binary"].mean() < 1
-    assert torch.equal(found["none"], torch.ones(8, 5))
+    assert torch.equal(found["none"], torch.ones(8, 5)) and torch.equal(found["even"], torch.full((8, 5), 0.2))
 
 
 @pytest.mark.parametrize("metric, floor", [("euclidean", 0.1), ("cosine", 0.0)])
@@ -386,7 +386,7 @@ def test_masks_of_another_grouping_are_named():
     [
         ("method.decoder=transformer", "method.decoder is 'transformer'; there are: hybrid, sea, spa, wap, mask"),
         ("method.parts=six", "method.parts is 'six'; there are: five_v, eight, four_v, three_v, two_v"),
-        ("method.test_visibility=hard", "method.test_visibility is 'hard'; there are: softmax, sigmoid, binary, none"),
+        ("method.test_visibility=hard", "method.test_visibility is 'hard'; there are: softmax, sigmoid, binary, none, even"),
         ("method.train.optimizer=sgd", "method.train.optimizer is 'sgd'; there are: adam, adamw"),
         ("method.decoder_layers=0", "method.decoder_layers is 0; it must be at least 1"),
         ("method.decoder_heads=-8", "method.decoder_heads is -8; it must be at least 1"),
