@@ -223,7 +223,9 @@ def expected_parameters(cfg, num_classes: int, num_cameras: int) -> int:
         encoder = 4 * (4 * width**2 + 4 * width) + (embed + 1 + tokens) * width + (width + 1) * text_width
         return image + cameras + necks + text + num_classes * tokens * text_width + encoder
     prompts = text + num_classes * 4 * text_width if cfg.method.prompts else 0
-    return image + cameras + necks + prompts
+    # a second tower (here of the same stride), its neck, and a weight for each channel of four blocks
+    saliency = image + feature * (2 + num_classes) + 4 * feature + 1 if cfg.method.spt else 0
+    return image + cameras + necks + prompts + saliency
 
 
 @pytest.mark.parametrize("stem", [stem for stem in STEMS if stem.startswith(("clip_reid", "ag_reid"))])
@@ -233,9 +235,8 @@ def test_it_builds_at_full_size(configs, stem):
     with torch.device("meta"):
         method = build_method(cfg, classes, cameras, pretrained=False)
     assert sum(parameter.numel() for parameter in method.parameters()) == expected_parameters(cfg, classes, cameras)
-    assert [stage.name for stage in method.stages()] == (
-        ["stage1", "stage2"] if cfg.method.get("prompts", True) else ["stage2"]
-    )
+    wanted = {"stage1": cfg.method.get("prompts", True), "saliency": cfg.method.spt, "stage2": True}
+    assert [stage.name for stage in method.stages()] == [name for name, is_wanted in wanted.items() if is_wanted]
 
 
 PROFD_STEMS = [stem for stem in STEMS if stem.startswith("profd")]
