@@ -10,8 +10,10 @@ from occplug.zoo.index import FIGURES, NOT_RECORDED, Entry, Made, Measured, Run
 
 __all__ = ["TOLERANCE", "Finding", "compare"]
 
-# How far a figure of the same weights may move: fp16 storage and other processors' rounding, about one query in 500
+# How far a figure of the same weights may move, for fp16 storage and other processors' rounding: mAP by so much, and
+# this many queries may pass a rank
 TOLERANCE = 0.002
+_QUERIES = 3
 _TRAINING_SPREAD = 3.0  # how many standard deviations over seeds a figure of a new training may move
 
 
@@ -65,7 +67,8 @@ def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bo
     """
     ours, made, record = entry.ours, entry.ours.made_of(run), metrics["record"]
     found = metrics["targets"][entry.data]
-    figures = {key: (run.figures[key], found[key], _tolerance(ours, key, trained)) for key in FIGURES}
+    queries = ours.data[entry.data]["query"]
+    figures = {key: (run.figures[key], found[key], _tolerance(ours, key, queries, trained)) for key in FIGURES}
     candidates = {
         "data": _data(ours, metrics["data"]),
         "config": _config(ours, public(cfg), public(before or cfg), metrics["protocol"]),
@@ -75,11 +78,10 @@ def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bo
     return Finding(figures, {kind: text for kind, text in candidates.items() if text})
 
 
-def _tolerance(ours: Measured, key: str, trained: bool) -> float:
+def _tolerance(ours: Measured, key: str, queries: int, trained: bool) -> float:
+    least = TOLERANCE if key == "mAP" else max(TOLERANCE, _QUERIES / queries)
     values = [run.figures[key] for run in ours.runs]
-    if not trained or len(values) < 2:
-        return TOLERANCE
-    return max(TOLERANCE, _TRAINING_SPREAD * statistics.stdev(values))
+    return max(least, _TRAINING_SPREAD * statistics.stdev(values)) if trained and len(values) > 1 else least
 
 
 def _data(ours: Measured, now: dict[str, dict]) -> str:

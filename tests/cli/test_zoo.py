@@ -31,10 +31,19 @@ def runs(data, tmp_path_factory):
     return folder
 
 
+def _bare_index(folder):
+    """The package's index as it would be without runs of ours."""
+    index = read_index()
+    for name, entry in index.entries.items():
+        kept = None if index.path_of(entry) else entry.checkpoint
+        index.entries[name] = dataclasses.replace(entry, ours=None, checkpoint=kept)
+    dataclasses.replace(index, file=folder / "index.yaml").write()
+
+
 @pytest.fixture(scope="module")
 def exported(runs, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo")
-    shutil.copy(INDEX, folder)
+    _bare_index(folder)
     words = ["export", NAME, "--index", str(folder / "index.yaml"), "--root", str(data), "--trained-by", "make it"]
     assert main(["zoo", *words, "--seed", "2", "--runs", str(runs / "seed2"), str(runs / "seed1")]) == 0
     return folder
@@ -219,10 +228,16 @@ def test_nothing_changed(replay):
     assert finding.passed and finding.causes == {} and finding.verdict() == "passed"
 
 
-def test_the_tolerance_is_a_fifth_of_a_point(replay):
+def test_the_tolerance_is_a_fifth_of_a_point_and_three_queries(replay):
     move(replay, 0.0019)
     assert found(replay).passed
     move(replay, 0.0002)
+    assert not found(replay).passed
+    move(replay, -0.0021)
+    queries = replay[0].ours.data["synthocc"]["query"]
+    replay[1]["targets"]["synthocc"]["rank1"] += 2.9 / queries
+    assert found(replay).passed
+    replay[1]["targets"]["synthocc"]["rank1"] += 0.2 / queries
     assert not found(replay).passed
 
 

@@ -386,7 +386,7 @@ def test_masks_of_another_grouping_are_named():
     [
         ("method.decoder=transformer", "method.decoder is 'transformer'; there are: hybrid, sea, spa, wap, mask"),
         ("method.parts=six", "method.parts is 'six'; there are: five_v, eight, four_v, three_v, two_v"),
-        ("method.test_visibility=hard", "method.test_visibility is 'hard'; there are: softmax, sigmoid, binary, none, even"),
+        ("method.test_visibility=hard", "method.test_visibility is 'hard'; there are: softmax, sigmoid, binary, none"),
         ("method.train.optimizer=sgd", "method.train.optimizer is 'sgd'; there are: adam, adamw"),
         ("method.decoder_layers=0", "method.decoder_layers is 0; it must be at least 1"),
         ("method.decoder_heads=-8", "method.decoder_heads is -8; it must be at least 1"),
