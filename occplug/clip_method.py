@@ -18,13 +18,13 @@ from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import cosine_distance
-from occplug.heads import BNNeck, SaliencyNet
+from occplug.heads import BNNeck
 from occplug.losses import BatchHardTriplet, IgnoringCrossEntropy
 from occplug.method import Group, Method, Stage
 from occplug.prompts import IdentityPrompts
 from occplug.stages import (
-    PatchTransfer,
     Transfer,
+    build_patch_transfer,
     check_transfer,
     clip_saliency_stage,
     optimiser,
@@ -115,11 +115,7 @@ class CLIPMethod(Method):
         self.triplet = BatchHardTriplet(self.options.stage2.margin)
         self.ignoring = IgnoringCrossEntropy(self.options.stage2.label_smoothing)
         if self.options.spt:
-            o = self.options.saliency
-            self.saliency = SaliencyNet(
-                build_backbone(cfg, 0, stride=o.stride), num_classes, o.levels, "method.saliency.levels"
-            )
-            self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, self.options.transfer)
+            self.saliency, self.transfer = build_patch_transfer(cfg, num_classes)
 
     def load_pretrained(self) -> None:
         load_clip(self.weights_source, self.backbone, self.text, [self.prompts_of(key) for key in self.templates])
@@ -128,7 +124,7 @@ class CLIPMethod(Method):
 
     def bound_to(self) -> dict[str, str]:
         """The templates, and the saliency net's blocks: tensors of others have the same shapes and mean nothing."""
-        blocks = {"method.saliency.levels": str(list(self.saliency.levels))} if self.options.spt else {}
+        blocks = self.saliency.bound_to() if self.options.spt else {}
         return {f"method.{key}": self.prompts_of(key).text for key in self.templates} | blocks
 
     # ------------------------------------------------------------------ texts

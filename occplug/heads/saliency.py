@@ -65,6 +65,10 @@ class SaliencyNet(nn.Module):
         """Rows and columns of the saliency maps."""
         return self.backbone.grid
 
+    def bound_to(self) -> dict[str, str]:
+        """Its blocks, as `Method.bound_to`: a decision on others has the same shape and means nothing."""
+        return {"method.saliency.levels": str(list(self.levels))}
+
     def decide(self, streams: dict[int, Tensor]) -> Tensor:
         """Saliency [B, N] in (0, 1) from block outputs [B, 1 + N, C] by number."""
         patches = torch.cat([streams[level][:, 1:] for level in self.levels], dim=2)  # [B, N, 4C]

@@ -56,8 +56,7 @@ class SaliencyModel(Method):
     def as_stage(self) -> dict:
         """What a checkpoint of DPM's stage `saliency` holds of it, for `method.earlier`."""
         state = {f"saliency.{name}": value for name, value in self.net.state_dict().items()}
-        bound_to = {"method.saliency.levels": str(list(self.net.levels))}
-        return {"stage": "saliency", "state_dict": state, "bound_to": bound_to}
+        return {"stage": "saliency", "state_dict": state, "bound_to": self.net.bound_to()}
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         return Embedding(self.net.backbone(images).feature.float())

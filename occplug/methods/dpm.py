@@ -21,12 +21,12 @@ from occplug.backbones import build_backbone, load_initial
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
-from occplug.heads import MaskGenerator, SaliencyNet
+from occplug.heads import MaskGenerator
 from occplug.method import Companion, Method, Stage
 from occplug.registry import METHODS
 from occplug.stages import (
     MaskedMetric,
-    PatchTransfer,
+    build_patch_transfer,
     check_mask,
     check_transfer,
     optimiser,
@@ -118,9 +118,7 @@ class DPM(Method):
         self.metric = MaskedMetric(width, num_classes, generator, o.mask, o.train, o.hem)
         self.earlier = None
         if o.spt:
-            backbone = build_backbone(cfg, 0, stride=o.saliency.stride)
-            self.saliency = SaliencyNet(backbone, num_classes, o.saliency.levels, "method.saliency.levels")
-            self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, o.transfer)
+            self.saliency, self.transfer = build_patch_transfer(cfg, num_classes)
 
     def load_pretrained(self) -> None:
         load_initial(self.weights_source, self.backbone)
@@ -131,8 +129,8 @@ class DPM(Method):
             self.earlier.load(self, {"saliency": ["saliency."]})
 
     def bound_to(self) -> dict[str, str]:
-        """The saliency net's blocks: its decision on others has the same shape and means nothing."""
-        return {"method.saliency.levels": str(list(self.saliency.levels))} if self.options.spt else {}
+        """The saliency net's blocks."""
+        return self.saliency.bound_to() if self.options.spt else {}
 
     # ------------------------------------------------------------------ training
 

@@ -22,7 +22,7 @@ from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
-from occplug.heads import MaskGenerator, SaliencyNet
+from occplug.heads import MaskGenerator
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import Companion, Group, Method, Stage
 from occplug.prompts import IdentityPrompts, parse_template
@@ -30,7 +30,7 @@ from occplug.registry import METHODS
 from occplug.stages import (
     MaskedMetric,
     Pair,
-    PatchTransfer,
+    build_patch_transfer,
     check_mask,
     check_transfer,
     clip_saliency_stage,
@@ -157,9 +157,7 @@ class DPMpp(Method):
             # [num_classes, E]: coarse prototypes T, fixed in the stage train and computed at its start
             self.register_buffer("text_features", torch.empty(0), persistent=False)
         if o.spt:
-            backbone = build_backbone(cfg, 0, stride=o.saliency.stride)
-            self.saliency = SaliencyNet(backbone, num_classes, o.saliency.levels, "method.saliency.levels")
-            self.transfer = PatchTransfer(self.saliency.saliency, self.saliency.grid, o.transfer)
+            self.saliency, self.transfer = build_patch_transfer(cfg, num_classes)
 
     def load_pretrained(self) -> None:
         o = self.options
@@ -177,7 +175,7 @@ class DPMpp(Method):
     def bound_to(self) -> dict[str, str]:
         """The template, and the saliency net's blocks: tensors of others have the same shapes and mean nothing."""
         template = {"method.template": self.prompts.text} if self.options.prompts else {}
-        return template | ({"method.saliency.levels": str(list(self.saliency.levels))} if self.options.spt else {})
+        return template | (self.saliency.bound_to() if self.options.spt else {})
 
     # ------------------------------------------------------------------ training
 

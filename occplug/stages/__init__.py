@@ -5,7 +5,7 @@ from occplug.stages.masked_metric import MaskedMetric, check_mask, transfer_once
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
-from occplug.stages.saliency import clip_saliency_stage, saliency_losses, saliency_stage
+from occplug.stages.saliency import build_patch_transfer, clip_saliency_stage, saliency_losses, saliency_stage
 from occplug.stages.schedules import warmup_cosine, warmup_multistep
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Pair",
     "PatchTransfer",
     "Transfer",
+    "build_patch_transfer",
     "check_mask",
     "check_transfer",
     "clip_saliency_stage",

@@ -7,14 +7,16 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from occplug.backbones import build_backbone
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
 from occplug.method import Companion, Group, Stage
 from occplug.stages.groups import with_biases
 from occplug.stages.optimisers import optimiser
+from occplug.stages.patch_transfer import PatchTransfer
 from occplug.stages.schedules import warmup_multistep
 
-__all__ = ["SALIENCY", "clip_saliency_stage", "saliency_losses", "saliency_stage"]
+__all__ = ["SALIENCY", "build_patch_transfer", "clip_saliency_stage", "saliency_losses", "saliency_stage"]
 
 # Keys of a method on CLIP that trains a saliency net
 SALIENCY = {
@@ -33,6 +35,21 @@ SALIENCY = {
     "ratio": 0.3,  # budget: wanted share of salient patches
     "weights": {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1},
 }
+
+
+def build_patch_transfer(cfg, num_classes: int) -> tuple[SaliencyNet, PatchTransfer]:
+    """A saliency net on a backbone of its own, and the transfer it guides.
+
+    Args:
+        cfg: resolved config; reads `backbone`, `data`, `method.saliency` (stride, levels) and `method.transfer`.
+        num_classes: training identities.
+
+    Raises:
+        ConfigError: a level that is no block of the backbone, or a stride beyond its patches.
+    """
+    o = cfg.method.saliency
+    net = SaliencyNet(build_backbone(cfg, 0, stride=o.stride), num_classes, o.levels, "method.saliency.levels")
+    return net, PatchTransfer(net.saliency, net.grid, cfg.method.transfer)
 
 
 def saliency_losses(net: SaliencyNet, images: Tensor, labels: Tensor, ratio: float) -> dict[str, Tensor]:

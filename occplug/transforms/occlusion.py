@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from typing import NamedTuple
 
 import numpy as np
@@ -123,9 +124,9 @@ class Occlusion(v2.Transform):
         seen, occluded, misfits = (self.tally[name] for name in self.tally.names)
         return f"{self.name}: {occluded} of {seen} images occluded, no occluder fitted into {misfits}"
 
+    @abstractmethod
     def occlude(self, pixels: np.ndarray) -> Occluded | None:
         """uint8 [3, H, W], not to be changed -> the occluded image."""
-        raise NotImplementedError
 
 
 def _as_image(image: Tensor) -> tv_tensors.Image:
