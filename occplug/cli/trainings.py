@@ -251,7 +251,7 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
 
     Raises:
         ConfigError: fewer than one job, or a folder holds a run of another config (before anything is trained).
-        DataError: two runs used different versions of a data set.
+        DataError: two runs used different versions of a data set (said as soon as both are complete).
         OccplugError: what the first failing run raised; complete runs stay.
     """
     if jobs < 1:
@@ -265,15 +265,18 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
     trained += [training.after for training in trained if training.after]
     unique = {training.folder: training for training in trained if training.elsewhere is None}
     unique |= {training.folder: training for training in trained if training.folder not in unique}
+    tests = [training for training in asked if training.tests]
+    versions: dict[str, tuple[str, Path]] = {}
+    for training in [*unique.values(), *tests]:
+        if training.is_complete():
+            _check_same_data(training, versions)
     for builds_on_others in (False, True):
-        _make([each for each in unique.values() if bool(each.after) == builds_on_others], jobs, run or _run)
-    _make([training for training in asked if training.tests], jobs, run or _run)
-    read = [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
-    _check_same_data(read)
-    return read
+        _make([each for each in unique.values() if bool(each.after) == builds_on_others], jobs, run or _run, versions)
+    _make(tests, jobs, run or _run, versions)
+    return [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
 
 
-def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
+def _make(trainings: list[Training], jobs: int, run: Callable, versions: dict[str, tuple[str, Path]]) -> None:
     if not trainings:
         return
     missing = [training for training in trainings if not training.is_complete()]
@@ -281,6 +284,7 @@ def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
     start = time.perf_counter()
     finished = _in_turn(missing, run) if jobs == 1 else _in_parallel(missing, jobs, run)
     for done, training in enumerate(finished, 1):
+        _check_same_data(training, versions)
         left = (time.perf_counter() - start) / done * (len(missing) - done) / 60
         log.info(
             "--- %s, seed %d is complete: %d of %d runs left, about %.0f min",
@@ -288,17 +292,22 @@ def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
         )  # fmt: skip
 
 
-def _check_same_data(rows: list[Row]) -> None:
-    seen: dict[str, tuple[str, str]] = {}  # data set -> fingerprint, and the run that used it first
-    for row in rows:
-        for run in row.runs:
-            for name, fingerprint in run.fingerprints.items():
-                first, where = seen.setdefault(name, (fingerprint, f"{row.name}, seed {run.seed}"))
-                if fingerprint != first:
-                    raise DataError(
-                        f"{row.name}, seed {run.seed}, and {where} used different versions of {name}, so they do not "
-                        "belong in one table; delete the older run and give the command again"
-                    )
+def _check_same_data(training: Training, versions: dict[str, tuple[str, Path]]) -> None:
+    """Note which versions of the data sets a complete run used.
+
+    Args:
+        versions: data set -> fingerprint, and the folder of the run that used it first.
+
+    Raises:
+        DataError: an earlier run used another version.
+    """
+    for name, fingerprint in Run.read(training.folder).fingerprints.items():
+        first, folder = versions.setdefault(name, (fingerprint, training.folder))
+        if fingerprint != first:
+            raise DataError(
+                f"the runs in {training.folder} and {folder} used different versions of {name}, so they do not belong "
+                "in one table; delete the older run and give the command again"
+            )
 
 
 def _run(training: Training) -> None:

@@ -313,13 +313,34 @@ def test_a_run_that_only_tests_reads_checkpoint_and_config(monkeypatch, tmp_path
     assert seen[2:] == [False, Path("two/b/seed1/metrics.json")]
 
 
-def test_runs_on_different_versions_of_the_data_do_not_share_a_table():
+def other_version(file: Path) -> None:
+    file.write_text(file.read_text().replace("version 1", "version 2"))
+
+
+def test_complete_runs_on_different_versions_of_the_data_do_not_share_a_table():
+    """Said before the seed that is missing is trained."""
     ablate("--seeds", "1")
     file = Path("runs/clip_reid_synthocc/prompts/clip_reid/seed1/metrics.json")
-    file.write_text(file.read_text().replace("version 1", "version 2"))
-    planned = {name: (name, plan(name, SYNTHOCC, options, 1, file.parents[2])) for name, options in BOTH.items()}
-    with pytest.raises(DataError, match="clip_reid, seed 1, and baseline, seed 1 used different versions of synthocc"):
-        run_rows(planned)
+    other_version(file)
+    folder = file.parents[2]
+    planned = {name: (name, plan(name, SYNTHOCC, options, 2, folder)) for name, options in BOTH.items()}
+    told = f"the runs in {file.parent} and {folder}/baseline/seed1 used different versions of synthocc"
+    with pytest.raises(DataError, match=told):
+        run_rows(planned, run=fake_run)
+    assert not (folder / "baseline/seed2").exists()
+
+
+def test_a_run_on_another_version_of_the_data_ends_the_table_at_once():
+    planned = {"a": ("A", plan("a", SYNTHOCC, [], 3, Path("runs")))}
+
+    def run(training):
+        fake_run(training)
+        if training.seed == 2:
+            other_version(training.folder / "metrics.json")
+
+    with pytest.raises(DataError, match="the runs in runs/a/seed2 and runs/a/seed1 used different versions"):
+        run_rows(planned, run=run)
+    assert not Path("runs/a/seed3").exists()
 
 
 def test_an_interrupted_run_is_resumed(monkeypatch):
