@@ -68,6 +68,11 @@ class Training:
         return self.elsewhere or Path(self.cfg.data.save_dir)
 
     @property
+    def needs(self) -> Training | None:
+        """The training whose files this one reads."""
+        return self.tests or self.after
+
+    @property
     def weights(self) -> Path:
         """What the run's last stage ended with; the run has to be complete."""
         last = self._metrics()["stages"][-1]["name"]
@@ -265,23 +270,22 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
     trained += [training.after for training in trained if training.after]
     unique = {training.folder: training for training in trained if training.elsewhere is None}
     unique |= {training.folder: training for training in trained if training.folder not in unique}
-    tests = [training for training in asked if training.tests]
-    versions: dict[str, tuple[str, Path]] = {}
-    for training in [*unique.values(), *tests]:
-        if training.is_complete():
-            _check_same_data(training, versions)
-    for builds_on_others in (False, True):
-        _make([each for each in unique.values() if bool(each.after) == builds_on_others], jobs, run or _run, versions)
-    _make(tests, jobs, run or _run, versions)
+    _make([*unique.values(), *(training for training in asked if training.tests)], jobs, run or _run)
     return [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
 
 
-def _make(trainings: list[Training], jobs: int, run: Callable, versions: dict[str, tuple[str, Path]]) -> None:
-    if not trainings:
-        return
-    missing = [training for training in trainings if not training.is_complete()]
+def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
+    versions: dict[str, tuple[str, Path]] = {}
+    missing = []
+    for training in trainings:
+        if training.is_complete():
+            _check_same_data(training, versions)
+        else:
+            missing.append(training)
     log.info("%d of %d runs are complete", len(trainings) - len(missing), len(trainings))
     start = time.perf_counter()
+    # what others read comes first
+    missing.sort(key=lambda training: (training.tests is not None, training.after is not None))
     finished = _in_turn(missing, run) if jobs == 1 else _in_parallel(missing, jobs, run)
     for done, training in enumerate(finished, 1):
         _check_same_data(training, versions)
@@ -329,16 +333,26 @@ def _in_turn(trainings: list[Training], run: Callable) -> Iterator[Training]:
 
 
 def _in_parallel(trainings: list[Training], jobs: int, run: Callable) -> Iterator[Training]:
-    """As they finish. Fresh processes share the cores evenly (`run.threads` says otherwise) and write to their logs."""
+    """As they finish; one that needs another's files starts behind it.
+
+    Fresh processes share the cores evenly (`run.threads` says otherwise) and write to their logs.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool = concurrent.futures.ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), _prepare_process, (max(1, cores // jobs),)
     )
+    unmade = {training.folder: training for training in trainings}
+    waiting = dict(unmade)
+    futures: dict[concurrent.futures.Future, Training] = {}
     try:
-        futures = {pool.submit(run, training): training for training in trainings}
-        for future in concurrent.futures.as_completed(futures):
-            future.result()
-            yield futures[future]
+        while unmade:
+            ready = [each for each in waiting.values() if each.needs is None or each.needs.folder not in unmade]
+            futures |= {pool.submit(run, waiting.pop(training.folder)): training for training in ready}
+            for future in concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                future.result()
+                training = futures.pop(future)
+                del unmade[training.folder]
+                yield training
     except BrokenProcessPool as error:
         raise TrainingError(
             "a training process was killed, perhaps for want of memory; give the command again with a smaller --jobs "

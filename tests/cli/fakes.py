@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,14 @@ def fake_run(training) -> None:
     of = f" of {training.tests.row} {training.tests.seed}" if training.tests else ""
     with Path(folder.parents[1], "made").open("a") as made:
         made.write(f"{training.row} {training.seed}{of}\n")
+
+
+def careful_run(training) -> None:
+    """`fake_run` that takes a moment, and refuses to start before what it reads is there."""
+    if training.needs is not None and not training.needs.is_complete():
+        raise TrainingError(f"{training.row} started before {training.needs.row}")
+    time.sleep(0.3)
+    fake_run(training)
 
 
 def killed_run(training) -> None:

@@ -15,7 +15,7 @@ from occplug.cli.trainings import Row, Run, plan, run_rows
 from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, paired_bootstrap
-from tests.cli.fakes import fake_run, killed_run
+from tests.cli.fakes import careful_run, fake_run, killed_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SYNTHOCC = str(CONFIGS / "clip_reid_synthocc.yaml")
@@ -40,7 +40,11 @@ def results(folder):
 
 
 def made(folder):
-    return (Path("runs") / folder / "made").read_text().split("\n")[:-1]
+    return made_in(Path("runs") / folder)
+
+
+def made_in(folder):
+    return Path(folder, "made").read_text().split("\n")[:-1]
 
 
 def test_rows_and_seeds_go_to_their_own_folders_and_are_read_again(capsys):
@@ -366,6 +370,25 @@ def test_runs_in_parallel_processes_give_what_runs_in_turn_give():
         run_rows({**planned, **bad}, 2, fake_run)
     (again,) = run_rows(planned, 2, None)  # nothing is left to do
     assert [run.figures for run in again.runs] == [run.figures for run in in_turn[0].runs]
+
+
+def test_processes_wait_for_what_a_run_reads(monkeypatch):
+    """Sources, what builds on them, and what tests that, in the worst order."""
+    monkeypatch.setattr(trainings.multiprocessing, "get_context", lambda kind: get_context("fork"))  # starts faster
+    whole = plan("whole", SYNTHOCC, [], 3, Path("runs"))
+    late = plan("late", SYNTHOCC, ["method.stage2.epochs", 2], 3, Path("runs"), after=whole)
+    tests = [
+        replace(t, tests=source)
+        for t, source in zip(plan("tested", SYNTHOCC, ["eval.flip", False], 3, Path("runs")), late)
+    ]
+    planned = {"tested": ("T", tests), "late": ("L", late), "whole": ("W", whole)}
+    rows = run_rows(planned, 2, careful_run)
+    assert [len(row.runs) for row in rows] == [3, 3, 3]
+    lines = made_in("runs")
+    assert lines[:1] == ["whole 1"] or lines[:1] == ["whole 2"]
+    assert sorted(lines) == sorted(
+        line for k in (1, 2, 3) for line in (f"whole {k}", f"late {k}", f"tested {k} of late {k}")
+    )
 
 
 def test_a_killed_process_is_explained(monkeypatch):
