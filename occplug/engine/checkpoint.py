@@ -148,6 +148,10 @@ def _cause(shapes: list[str], others: list[str]) -> str:
     text = " ".join(shapes)
     if others and not shapes and all(name.startswith("saliency.") for name in others):
         return "of the file and this run one has method.spt True and the other has not"
+    if others and not shapes and all(name.startswith(("attributes.", "guidance.")) for name in others):
+        return "of the file and this run one has method.attributes.enabled True and the other has not"
+    if "attributes." in text:
+        return "it was trained with another attribute encoder (method.attributes) "
     if "visibility." in text or "part_norm." in text:
         return "it was trained with another grouping of the body into parts (method.parts)"
     if "classifier" in text or "context" in text:

@@ -61,7 +61,8 @@ class AGReID(CLIPMethod):
             **ALIGNMENT,
             "batch_size": 32,
             "warmup_lr": 1e-6,
-            # loss_attr: lambda. With detach_target it only scales the encoder's own gradient, which Adam ignores
+            # loss_attr: lambda. With detach_target it scales the encoder's gradient alone, so under Adam it acts only
+            # against the weight decay
             "weights": {"loss_i2t": 1.0, "loss_t2i": 1.0, "loss_attr": 1.0},
         },
         "stage2": {
@@ -71,6 +72,8 @@ class AGReID(CLIPMethod):
         },
         **SPT,
     }
+
+    in_one_stage = {"attributes.enabled": False}
 
     @staticmethod
     def check(cfg) -> None:
@@ -137,7 +140,7 @@ class AGReID(CLIPMethod):
         scores, features = self.outputs(batch["img"], batch["camid"], transfer)
         image = features[-1]  # [B, E]
         losses = self.identity_losses(scores, features, labels, transfer)  # eq. 11 and 12
-        losses["loss_i2t"] = self.classification(image.float() @ self.text_features.T, labels, transfer)  # eq. 10
+        losses["loss_i2t"] = self.classification(image @ self.text_features.T, labels, transfer)  # eq. 10
         if self.options.attributes.enabled:
             losses["loss_attr"] = self._guidance_loss(image, labels)
         return losses

@@ -65,6 +65,6 @@ class CLIPReID(CLIPMethod):
         scores, features = self.outputs(batch["img"], batch["camid"], transfer)
         losses = self.identity_losses(scores, features, labels, transfer)
         if self.options.prompts:
-            logits = features[-1].float() @ self.text_features.T  # [B, C]
+            logits = features[-1] @ self.text_features.T  # [B, C]
             losses["loss_i2t"] = self.classification(logits, labels, transfer)
         return losses

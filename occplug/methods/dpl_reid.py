@@ -130,7 +130,7 @@ class DPLReID(CLIPMethod):
         labels, transfer = batch["pid"], self.mixed_into(batch)
         scores, features = self.outputs(batch["img"], batch["camid"], transfer)
         losses = self.identity_losses(scores, features, labels, transfer)
-        image = features[-1].float()  # [B, E]
+        image = features[-1]  # [B, E]
         mode = self.options.stage2.i2t if len(self.sets) == 2 else "dual"
         if mode == "fused":
             mean = (self.text_features_full + self.text_features_occ) / 2

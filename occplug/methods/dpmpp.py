@@ -267,7 +267,7 @@ class DPMpp(Method):
         )
         if o.prompts:
             acts = o.train.coarse_epochs is None or batch["epoch"] <= o.train.coarse_epochs
-            logits = seen.projected.float() @ self.text_features.T  # [B, C], raw dot products
+            logits = seen.projected @ self.text_features.T  # [B, C], raw dot products
             ignored = None if transfer is None else transfer.ignored(labels)
             found["loss_coarse"] = self.coarse(logits, labels, ignored) * float(acts)
         return found

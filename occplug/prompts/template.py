@@ -26,6 +26,7 @@ TEMPLATES = {
     ),
 }
 _COUNT = re.compile(r"\{(.*?)\}")
+_MARKS = re.compile(r"[{}\[\]<>]|%[sd]")  # of placeholders in other notations
 _GLUED = re.compile(r"(?<=[\w}])(?=\{)|(?<=\})(?=\w)")  # where a brace touches a word or another brace
 _PLACEHOLDER = re.compile(r"(?<![\w'’-])([B-HJ-Z])(?![\w'’-])")  # "A" and "I" are words, and so is the T of a T-shirt
 
@@ -66,12 +67,14 @@ def parse_template(
         key: config key that error messages name.
 
     Raises:
-        ConfigError: no X, a `{}` without a number of at least 1, a placeholder of no group, or a text longer than CLIP
-            takes.
+        ConfigError: no X, a `{}` without a number of at least 1, a placeholder of no group or in another notation, or a
+            text longer than CLIP takes.
     """
     named = f"{key} {text!r}"
     whole = _GLUED.sub(" ", TEMPLATES.get(text, text))
     whole = _COUNT.sub(lambda found: _spell(found[1], named), whole)
+    if mark := _MARKS.search(whole):
+        raise ConfigError(f"{named} has {mark[0]!r}, which marks no learnable token; write X for each, or {{n}} for n")
     pieces = _PLACEHOLDER.split(whole)  # fixed words and letters in turn
     letters = pieces[1::2]
     for letter in letters:

@@ -43,6 +43,17 @@ def test_against_loops(reduction, gamma):
     assert AttributeAlign(reduction, gamma)(predicted, target).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_under_autocast_cosines_and_threshold_stay_in_float32():
+    """What an encoder under autocast predicts is bfloat16; cosines of such products would be off by 1e-2."""
+    predicted, target = torch.randn(16, 8, 512).bfloat16(), torch.randn(16, 8, 512)
+    align = AttributeAlign(threshold="otsu")
+    cos = align.cosines(predicted.float(), target)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, loss = align.cosines(predicted, target), align(predicted, target)
+    assert found.dtype == loss.dtype == torch.float32
+    assert torch.equal(found, cos) and torch.equal(loss, align.reduce(cos, otsu_threshold(cos)))
+
+
 def test_gamma_minus_one_equals_no_mask():
     predicted, target = torch.randn(6, 3, 4), torch.randn(6, 3, 4)
     whole = AttributeAlign()(predicted, target)

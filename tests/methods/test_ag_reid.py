@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from occplug import build_method
 from occplug.config import default_config
-from occplug.errors import ConfigError, DataError
+from occplug.engine import load_weights
+from occplug.errors import CheckpointError, ConfigError, DataError
 from occplug.losses import otsu_threshold
 from occplug.method import parameter_groups
 
@@ -272,3 +273,11 @@ def test_bad_values_are_refused_before_anything_is_built(options, message):
     with pytest.raises(ConfigError) as caught:
         default_config("ag_reid", "clip_vit_tiny", [*SMALL, *options])
     assert message in str(caught.value)
+
+
+def test_weights_of_another_attribute_encoder_are_explained():
+    without = tiny("method.attributes.enabled", False).state_dict()
+    with pytest.raises(CheckpointError, match="one has method.attributes.enabled True and the other has not"):
+        load_weights(tiny(), without, "stage1.pth")
+    with pytest.raises(CheckpointError, match=r"trained with another attribute encoder \(method.attributes\)"):
+        load_weights(tiny(), tiny("method.attributes.width", 12).state_dict(), "stage1.pth")

@@ -1,5 +1,7 @@
 """Templates: token ids and positions by group against counts made by hand from CLIP's tokenizer, and bad templates."""
 
+import re
+
 import pytest
 
 from occplug.errors import ConfigError
@@ -91,6 +93,17 @@ def test_braces_without_a_number(text):
 @pytest.mark.parametrize("text, letter", [("a X person by Y", "Y"), ("X and Z.", "Z")])
 def test_an_unknown_placeholder(text, letter):
     with pytest.raises(ConfigError, match=f"has the placeholder '{letter}'; learnable tokens here are X$"):
+        parse_template(text)
+
+
+@pytest.mark.parametrize(
+    "text, mark",
+    [("a X {hair", "{"), ("a X hair}", "}"), ("a [X] person", "["), ("a X <hair>", "<"), ("X with %s", "%s")],
+)
+def test_placeholders_in_another_notation(text, mark):
+    with pytest.raises(
+        ConfigError, match=rf"has '{re.escape(mark)}', which marks no learnable token; write X for each"
+    ):
         parse_template(text)
 
 
