@@ -101,10 +101,11 @@ class ViT(TransformerTower):
     def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
         """Input of block 1, [B, 1 + N, C]: patches with class token and position, and the camera on every token."""
         visual = self.visual
-        first = visual.cls_token.expand(len(patches), -1, -1).to(patches.dtype)
-        x = torch.cat([first, patches], dim=1) + visual.pos_embed.to(patches.dtype)
+        # class token and positions are float32 and make the stream that, also where autocast gave half patches
+        first = visual.cls_token.expand(len(patches), -1, -1)
+        x = torch.cat([first, patches.to(first.dtype)], dim=1) + visual.pos_embed
         if self.camera_embedding is not None and camids is not None:
-            x = x + self.sie_coefficient * self.cameras(camids)[:, None].to(x.dtype)
+            x = x + self.sie_coefficient * self.cameras(camids)[:, None]
         return x
 
     def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:

@@ -16,6 +16,7 @@ from occplug.datamanager import DataManager
 from occplug.engine import (
     MethodEngine,
     demand_run,
+    demand_same_meaning,
     load_checkpoint,
     load_weights,
     seed_everything,
@@ -108,6 +109,7 @@ def load_trained(cfg, weights: str) -> Method:
     state = load_checkpoint(weights)
     demand_run(state, weights)
     method = build_method(cfg, len(state["pids"]), len(state["cameras"]), pretrained=False)
+    demand_same_meaning(state, method.bound_to(), weights)
     load_weights(method, state["state_dict"], weights)
     return method.eval()
 

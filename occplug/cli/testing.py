@@ -14,7 +14,9 @@ from occplug.config import load_config, resolved_yaml
 from occplug.config_files import Setting
 from occplug.datamanager import DataManager, GeneratedDataManager
 from occplug.embedding import Embedding
+from occplug.engine import demand_same_meaning
 from occplug.errors import ConfigError
+from occplug.method import Method
 from occplug.zoo import Entry, Index, read_index
 from occplug.zoo.fetching import fetch
 from occplug.zoo.weights import TestWeights, fill, needed_tensors, read_test_weights, save_small
@@ -87,6 +89,8 @@ def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: tor
     cfg, weights = candidate.cfg, candidate.weights
     engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
     engine.model.eval()
+    if isinstance(engine.model, Method):
+        demand_same_meaning({"bound_to": weights.bound_to}, engine.model.bound_to(), weights.where)
     fill(engine.model, weights, lambda: probe(engine, cfg, device))
     return engine
 
@@ -106,6 +110,7 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
     wanted = needed_tensors(engine.model, lambda: probe(engine, cfg, device))
     kept = {key: state[key] for key in wanted}
     header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
+    header["bound_to"] = weights.bound_to
     save_small(path, kept, weights.num_classes, weights.num_cameras, **header)
 
 

@@ -2,6 +2,7 @@
 
 from occplug.engine.checkpoint import (
     demand_run,
+    demand_same_meaning,
     demand_same_run,
     load_checkpoint,
     load_weights,
@@ -18,6 +19,7 @@ __all__ = [
     "MethodEngine",
     "check_start",
     "demand_run",
+    "demand_same_meaning",
     "demand_same_run",
     "load_checkpoint",
     "load_weights",

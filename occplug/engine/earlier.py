@@ -25,6 +25,11 @@ def check_start(start: str, earlier: str, stages: Sequence[str]) -> None:
     if start and start not in stages:
         raise ConfigError(f"method.start is {start!r}; this configuration has the stages {', '.join(stages)}")
     skipped = stages[: stages.index(start)] if start else ()
+    if earlier and not skipped:
+        raise ConfigError(
+            f"method.earlier is {earlier!r}, but no stage is left to take from it: set method.start to the first stage "
+            f"to train ({', '.join(stages[1:]) or 'this configuration has one stage alone'})"
+        )
     if skipped and not earlier:
         raise ConfigError(
             f"method.start is {start!r}, but the results of {' and '.join(skipped)} are not given: make them with "
@@ -48,17 +53,18 @@ class EarlierStages:
         self.path = Path(path)
         self.state = load_checkpoint(self.path)
 
-    def load(self, module: Method, parts: dict[str, Sequence[str]]) -> None:
+    def load(self, module: Method, parts: dict[str, Sequence[str]], bound_to: dict[str, str]) -> None:
         """Copy into `module` what each stage has trained.
 
         Args:
             parts: stage name -> prefixes of the parameters and buffers that it leaves behind.
+            bound_to: of `Method.bound_to`, what concerns these parts.
 
         Raises:
             CheckpointError: a stage is not done in the file, its tensors are missing or of another shape, or they were
-                learnt in another text.
+                learnt in another text or on other blocks.
         """
-        demand_same_meaning(self.state, module.bound_to(), self.path)
+        demand_same_meaning(self.state, bound_to, self.path)
         done = [record["name"] for record in self.state.get("records", [])]
         if "stage" in self.state and "optimizer" not in self.state:  # written at its end, before that was on record
             done.append(self.state["stage"])

@@ -55,7 +55,7 @@ class DPM(Method):
         "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: DPM without the hierarchy
         "mask_pool": "max",  # last pooling of the mask generator: max (code) or mean (the paper's text)
         "hem": True,  # head diversity loss
-        "drop_path": 0.1,
+        "drop_path": 0.1,  # of both towers; TransReID's, from which DPM's and SPT's code descend
         "spt": False,  # train a saliency net first and mix occlusions into the batches
         "transfer": dict(TRANSFER),
         "start": "",  # first stage to train: empty for all, or saliency, train
@@ -118,7 +118,7 @@ class DPM(Method):
         self.metric = MaskedMetric(width, num_classes, generator, o.mask, o.train, o.hem)
         self.earlier = None
         if o.spt:
-            self.saliency, self.transfer = build_patch_transfer(cfg, num_classes)
+            self.saliency, self.transfer = build_patch_transfer(cfg, num_classes, **form)
 
     def load_pretrained(self) -> None:
         load_initial(self.weights_source, self.backbone)
@@ -126,11 +126,11 @@ class DPM(Method):
             load_initial(self.weights_source, self.saliency.backbone)
         if self.options.start == "train" and self.options.spt:
             self.earlier = EarlierStages(self.options.earlier)
-            self.earlier.load(self, {"saliency": ["saliency."]})
+            self.earlier.load(self, {"saliency": ["saliency."]}, self.saliency.bound_to())
 
     def bound_to(self) -> dict[str, str]:
-        """The saliency net's blocks."""
-        return self.saliency.bound_to() if self.options.spt else {}
+        """The blocks of mask generator and saliency net."""
+        return self.metric.bound_to() | (self.saliency.bound_to() if self.options.spt else {})
 
     # ------------------------------------------------------------------ training
 

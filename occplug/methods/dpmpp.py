@@ -169,13 +169,17 @@ class DPMpp(Method):
         skipped = names[: names.index(o.start)] if o.start else []
         if skipped:
             left = {"semantic": ["prompts.", "text."], "saliency": ["saliency."]}
+            bound_to = self._template() | (self.saliency.bound_to() if "saliency" in skipped else {})
             self.earlier = EarlierStages(o.earlier)
-            self.earlier.load(self, {name: left[name] for name in skipped})
+            self.earlier.load(self, {name: left[name] for name in skipped}, bound_to)
 
     def bound_to(self) -> dict[str, str]:
-        """The template, and the saliency net's blocks: tensors of others have the same shapes and mean nothing."""
-        template = {"method.template": self.prompts.text} if self.options.prompts else {}
-        return template | (self.saliency.bound_to() if self.options.spt else {})
+        """The template, and the blocks of mask generator and saliency net: tensors of others have the same shapes."""
+        blocks = self.metric.bound_to() | (self.saliency.bound_to() if self.options.spt else {})
+        return self._template() | blocks
+
+    def _template(self) -> dict[str, str]:
+        return {"method.template": self.prompts.text} if self.options.prompts else {}
 
     # ------------------------------------------------------------------ training
 

@@ -58,6 +58,10 @@ class MaskedMetric(nn.Module):
         """Blocks whose output the masks need."""
         return () if self.generator is None else self.generator.levels
 
+    def bound_to(self) -> dict[str, str]:
+        """The mask generator's blocks, as `Method.bound_to`: masks from others have the same shape and mean nothing."""
+        return {} if self.generator is None else {"method.mask_levels": str(list(self.levels))}
+
     @property
     def names(self) -> list[str]:
         """Names of the losses."""

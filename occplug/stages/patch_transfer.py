@@ -64,7 +64,8 @@ def rolled_overlap(masks: Tensor) -> Tensor:
     flat = masks.flatten(1).float()  # [B, N]
     shifts = range(masks.shape[2])
     rolled = torch.stack([masks.roll(shift, dims=2).flatten(1).float() for shift in shifts])  # [W, B, N]
-    return (rolled @ flat.T) / flat.sum(dim=1).clamp(min=1)
+    with torch.autocast(masks.device.type, enabled=False):  # counts beyond 256 are not bfloat16 numbers
+        return (rolled @ flat.T) / flat.sum(dim=1).clamp(min=1)
 
 
 def choose_candidates(masks: Tensor, options) -> Tensor:

@@ -37,18 +37,19 @@ SALIENCY = {
 }
 
 
-def build_patch_transfer(cfg, num_classes: int) -> tuple[SaliencyNet, PatchTransfer]:
+def build_patch_transfer(cfg, num_classes: int, **form) -> tuple[SaliencyNet, PatchTransfer]:
     """A saliency net on a backbone of its own, and the transfer it guides.
 
     Args:
         cfg: resolved config; reads `backbone`, `data`, `method.saliency` (stride, levels) and `method.transfer`.
         num_classes: training identities.
+        form: passed on to the backbone.
 
     Raises:
         ConfigError: a level that is no block of the backbone, or a stride beyond its patches.
     """
     o = cfg.method.saliency
-    net = SaliencyNet(build_backbone(cfg, 0, stride=o.stride), num_classes, o.levels, "method.saliency.levels")
+    net = SaliencyNet(build_backbone(cfg, 0, stride=o.stride, **form), num_classes, o.levels, "method.saliency.levels")
     return net, PatchTransfer(net.saliency, net.grid, cfg.method.transfer)
 
 

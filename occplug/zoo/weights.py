@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from occplug.backbones.keys import demand_fit
 from occplug.embedding import Embedding
-from occplug.engine.checkpoint import load_checkpoint, load_weights
+from occplug.engine.checkpoint import demand_run, load_checkpoint, load_weights
 from occplug.errors import CheckpointError
 from occplug.files import write_atomically
 from occplug.importers import load_official
@@ -44,6 +44,7 @@ class TestWeights:
         is_whole: they are all of a model's; else those that testing does not need may be missing.
         config: the resolved config as yaml text, where the file has it.
         pids: persons it was trained on, where the file has them.
+        bound_to: what its tensors mean something for only (`Method.bound_to`), where the file says it.
     """
 
     __test__ = False  # no class of tests
@@ -55,6 +56,7 @@ class TestWeights:
     is_whole: bool
     config: str | None = None
     pids: tuple[int, ...] | None = None
+    bound_to: dict[str, str] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------- reading
@@ -76,11 +78,12 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     if _is_safetensors(path):
         return _small(path)
     content = load_checkpoint(path)
-    state, config = content["state_dict"], content["config"]
+    state = content["state_dict"]
     if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
         return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
-    pids = tuple(content["pids"])
-    return TestWeights(state, len(pids), len(content["cameras"]), str(path), True, config, pids)
+    demand_run(content, path)
+    pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
+    return TestWeights(state, len(pids), len(content["cameras"]), str(path), True, content["config"], pids, bound_to)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -110,9 +113,13 @@ def _small(path: Path) -> TestWeights:
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a small checkpoint of occplug (tools/zoo.py export or tools/convert.py)")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    pids = json.loads(header["pids"])
-    sizes = int(header["num_classes"]), int(header["num_cameras"])
-    return TestWeights(state, *sizes, str(path), False, header["config"] or None, tuple(pids) if pids else None)
+    try:
+        pids, bound_to = json.loads(header["pids"]), json.loads(header.get("bound_to", "{}"))
+        sizes = int(header["num_classes"]), int(header["num_cameras"])
+        config = header["config"] or None
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
+    return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to)
 
 
 def fill(model: nn.Module, weights: TestWeights, embed: Callable[[], Embedding]) -> None:
@@ -190,7 +197,7 @@ def save_small(path: Path, state: dict[str, Tensor], num_classes: int, num_camer
     """Write `state` as a small file: floats as fp16, or as they are where fp16 has not their range.
 
     Args:
-        header: texts; `config` and `pids` (a list) are read again by :func:`read_test_weights`.
+        header: texts; `config`, `pids` (a list) and `bound_to` (a dict) are read again by :func:`read_test_weights`.
 
     Raises:
         CheckpointError: a value that is not finite.

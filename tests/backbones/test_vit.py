@@ -51,6 +51,15 @@ def test_the_camera_is_added_to_every_token_with_its_coefficient():
         vit(images, torch.tensor([0, 3]))
 
 
+def test_under_autocast_the_residual_stream_stays_float32():
+    """As in the official code, where class token, positions and cameras promote the sum."""
+    vit, images = tower(num_cameras=3), torch.randn(2, 3, *SIZE)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = vit(images, torch.tensor([2, 0]), blocks=[1, 3])
+        row = vit(images).feature
+    assert {seen.blocks[1].dtype, seen.blocks[3].dtype, seen.last.dtype, row.dtype} == {torch.float32}
+
+
 def test_a_change_acts_on_patches_before_class_token_and_position():
     state, images, scale = small_state(), torch.randn(2, 3, *SIZE), torch.rand(2, 12)
     _, feature, _ = vit_reference.vit(state, images, 4, 16, scale=scale)

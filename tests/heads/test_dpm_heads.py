@@ -67,9 +67,11 @@ def test_the_decision_layer_learns_through_scaled_passes_and_budget_only():
     saliency_losses(sps, torch.randn(4, 3, *SIZE), torch.tensor([0, 0, 1, 1]), 0.3)["loss_budget"].backward()
     reached = {name for name, p in sps.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached == {"decision.weight", "decision.bias"}
-    sps.zero_grad()
-    saliency_losses(sps, torch.randn(4, 3, *SIZE), torch.tensor([0, 0, 1, 1]), 0.3)["loss_keep"].backward()
-    assert sps.decision.weight.grad.abs().sum() > 0 and sps.backbone.visual.patch_embed.proj.weight.grad.abs().sum() > 0
+    for name in ("loss_keep", "loss_orth"):
+        sps.zero_grad()
+        saliency_losses(sps, torch.randn(4, 3, *SIZE), torch.tensor([0, 0, 1, 1]), 0.3)[name].backward()
+        assert sps.decision.weight.grad.abs().sum() > 0, name
+    assert sps.backbone.visual.patch_embed.proj.weight.grad.abs().sum() > 0
 
 
 def streams(batch=2, width=8, patches=24):

@@ -8,11 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from occplug.cli.session import load_trained
+from occplug.cli.testing import Candidate, engine_of
+from occplug.config import default_config
 from occplug.engine import MethodEngine, seed_everything
 from occplug.errors import CheckpointError, ConfigError, TrainingError
-from occplug.evaluation import masked_distance
+from occplug.evaluation import MASK_PLACES, masked_cosine, masked_distance
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity
 from occplug.method import build_method
+from occplug.zoo.weights import read_test_weights
 from tests.methods.dpm_common import Data, batch, config, stage, tiny, trained, wake_mask
 
 
@@ -187,21 +191,69 @@ def test_each_stage_trains_its_own_part_and_leaves_the_rest(tmp_path, caplog):
 
 def test_a_mixed_batch_changes_the_images_and_ignores_the_candidates():
     method = tiny("dpm", "method.spt", True, "method.transfer.p_mix", 1.0, "method.transfer.select", "random").eval()
+    wake_mask(method)
     train, b = stage(method, "train"), batch()
     mixed = train.losses(b)
     transfer = b["transfer"]
-    y = b["pid"]
+    y, w = b["pid"], method.metric.neck.classifier.weight
     patches = method.backbone.embed_patches(b["img"])
     own = transfer.mask.flatten(1)
     rows = [[patches[i if own[i, n] else transfer.source[i], n] for n in range(32)] for i in range(8)]
     x = method.backbone.add_positions(torch.stack([torch.stack(row) for row in rows]), b["camid"])
-    f = method.backbone.visual.ln_post(method.backbone.run_blocks(x, 0, 6))[:, 0]
-    logits = f / math.sqrt(1 + 1e-5) @ method.metric.neck.classifier.weight.T
-    for i, j in enumerate(transfer.source.tolist()):
-        if y[j] != y[i]:
-            logits[i, y[j]] = float("-inf")
-    assert mixed["loss_id"].item() == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-4)
-    assert transfer.mixed.any() and all(v.isfinite() for v in mixed.values())
+    streams = {k: method.backbone.run_blocks(x, 0, k) for k in (1, 2, 5, 6)}
+    f = method.backbone.visual.ln_post(streams[6])[:, 0]
+    n = f / math.sqrt(1 + 1e-5)
+    ignored = torch.tensor([y[j] if y[j] != y[i] else -1 for i, j in enumerate(transfer.source.tolist())])
+    assert transfer.mixed.any() and (ignored >= 0).any()
+    logits = n @ w.T
+    for i, k in enumerate(ignored.tolist()):
+        if k >= 0:
+            logits[i, k] = float("-inf")
+    cosine = masked_cosine(n, method.metric.generator(streams), w, "proto_pre")
+    # a mixed anchor's negatives are the persons it does not show
+    others = [[y[j] != y[i] and y[j] != ignored[i] for j in range(8)] for i in range(8)]
+    distance = torch.cdist(f, f)
+    hardest = [(distance[i][y == y[i]].max(), distance[i][torch.tensor(others[i])].min()) for i in range(8)]
+    expected = {
+        "loss_id": F.cross_entropy(logits, y),
+        "loss_mask": AngularMargin(30.0, 0.5)(cosine, y, ignored),
+        "loss_tri": torch.stack([F.softplus(far - near) for far, near in hardest]).mean(),
+    }
+    for name, value in expected.items():
+        assert mixed[name].item() == pytest.approx(value.item(), rel=1e-4), name
+    assert mixed["loss_mask"].item() != pytest.approx(AngularMargin(30.0, 0.5)(cosine, y).item(), rel=1e-4)
+    assert mixed["loss_tri"].item() != pytest.approx(BatchHardTriplet(None)(f, y).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("place", MASK_PLACES)
+def test_the_place_of_the_mask_is_that_of_loss_and_test(place):
+    method = tiny("dpm", "method.mask", place).eval()
+    wake_mask(method)
+    b = batch()
+    seen = method.backbone(b["img"], b["camid"], blocks=[1, 2, 5, 6])
+    n, w = seen.feature / math.sqrt(1 + 1e-5), method.metric.neck.classifier.weight
+    cosine = masked_cosine(n, method.metric.generator(seen.blocks), w, place)
+    found = stage(method, "train").losses(b)["loss_mask"]
+    assert found.item() == pytest.approx(AngularMargin(30.0, 0.5)(cosine, b["pid"]).item(), rel=1e-4)
+    embedding = method.embed(b["img"])
+    expected = masked_distance(embedding.vector[:3], embedding.mask[:3], embedding.vector, place)
+    assert torch.equal(method.matcher(embedding[:3], embedding), expected)
+
+
+def test_options_reach_the_parts():
+    with torch.device("meta"):
+        full = build_method(default_config("dpm", "vit_b16", ["method.spt", True]), 5, 3, pretrained=False)
+    for tower in (full.backbone, full.saliency.backbone):  # stochastic depth rises to 0.1 at the last block
+        assert tower.visual.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)
+    for model in ("dpm", "dpmpp"):
+        assert tiny(model, "method.mask_pool", "mean").metric.generator.pool == "mean"
+    sgd, adam = torch.optim.SGD, torch.optim.Adam
+    parameter = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.1}]
+    for model, spt, kinds in (("dpm", True, [sgd, sgd, sgd]), ("dpmpp", True, [adam, sgd, adam])):
+        method = tiny(model, "method.spt", spt)
+        made = [stage(method, "saliency"), *stage(method, "saliency").companions]
+        made += [stage(method, "train"), *stage(method, "train").companions]
+        assert [type(one.optimizer(parameter)) for one in made] == kinds, model
 
 
 def test_no_probability_equals_no_mixing():
@@ -278,6 +330,25 @@ def test_a_saliency_checkpoint_of_other_blocks_is_refused(earlier):
     message = r"method.saliency.levels '\[1, 2, 5, 6\]', and this run has '\[1, 2, 4, 6\]'"
     with pytest.raises(CheckpointError, match=message):
         tiny("dpm", *later(earlier, "method.saliency.levels", [1, 2, 4, 6]))
+
+
+def test_masks_from_other_blocks_are_refused_but_take_over_the_same_saliency(tmp_path, earlier):
+    options = later(earlier, "method.mask_levels", [-1])
+    engine(tmp_path, config("dpm", *options), tiny("dpm", *options)).run_stages()
+    path = tmp_path / "checkpoints/train.pth"
+    with pytest.raises(CheckpointError, match=r"method.mask_levels '\[6\]', and this run has '\[5\]'"):
+        load_trained(config("dpm", *SPT, "method.mask_levels", [5]), str(path))
+    candidate = Candidate(config("dpm", *SPT, "method.mask_levels", [5]), "", read_test_weights(path))
+    with pytest.raises(CheckpointError, match=r"method.mask_levels '\[6\]', and this run has '\[5\]'"):
+        engine_of(candidate, Data(), tmp_path, torch.device("cpu"))
+    load_trained(config("dpm", *SPT, "method.mask_levels", [-1]), str(path))
+
+
+def test_a_checkpoint_that_nothing_is_taken_from_is_named():
+    with pytest.raises(ConfigError, match="no stage is left to take from it: set method.start to the first stage to"):
+        config("dpm", *SPT, "method.earlier", "log/first/checkpoints/saliency.pth")
+    with pytest.raises(ConfigError, match="no stage is left"):
+        config("dpm", *SPT, "method.start", "saliency", "method.earlier", "log/first/checkpoints/saliency.pth")
 
 
 def test_a_stride_of_the_saliency_net_beyond_its_patches_is_named(earlier):

@@ -82,6 +82,15 @@ def test_flat_ranking_draws_from_the_official_list(roll, alpha2_abs):
     assert drawn == [candidates or {-1} for candidates in expected]
 
 
+def test_overlap_under_autocast_counts_every_patch():
+    """31 x 15 patches, as with `saliency.stride` 8: bfloat16 has no odd number beyond 256."""
+    masks = torch.rand(4, 31, 15) < 0.7
+    expected = rolled_overlap(masks)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = rolled_overlap(masks)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 def test_per_candidate_ranking_takes_each_candidates_best_shift():
     masks = random_masks(21, 0.75, seed=1)
     o = options(rank="per_candidate", alpha2=0.2, alpha2_abs=0.8)
