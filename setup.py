@@ -26,7 +26,7 @@ setup(
         "timm>=1.0",
         "mmengine>=0.10.7",
         "yacs>=0.1.8",
-        "gdown>=5.0",
+        "gdown>=6.5",
         "tabulate>=0.9",
         "numpy>=2.0",
         "safetensors>=0.4",

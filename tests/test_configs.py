@@ -306,7 +306,12 @@ def test_dpm_configs_have_the_recipe_of_the_specification(configs, stem):
         assert (m.semantic.epochs, t.epochs, t.steps, t.lr, t.module_lr) == (100, 60, [20, 40], 5e-6, 3.5e-4)
         assert (t.weights.loss_id, t.weights.loss_mask, t.weights.loss_coarse, t.margin) == (1.0, 1.0, 1.0, 0.3)
     else:
-        assert (t.epochs, t.optimizer, t.lr, t.alternating) == (50 if data in ("market", "occreid") else 150, "sgd", 0.008, True)
+        assert (t.epochs, t.optimizer, t.lr, t.alternating) == (
+            50 if data in ("market", "occreid") else 150,
+            "sgd",
+            0.008,
+            True,
+        )
         assert (t.weights.loss_id, t.weights.loss_mask, t.margin, m.saliency.epochs) == (0.5, 0.5, None, 120)
 
 

@@ -1,14 +1,15 @@
 """Files from the network: whole and checked, or not there at all.
 
 A download goes to `NAME.part` beside its target. If it is interrupted, the next call goes on where it stopped, as long
-as the server says (`If-Range`) or the checksum shows that it is still the same file. Only a complete file of the right
-size and checksum gets the target's name.
+as the server says (`If-Range`) or the checksum shows that it is still the same file; from Google Drive only the
+checksum can. Only a complete file of the right size and checksum gets the target's name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import http.client
 import logging
@@ -23,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gdown
-from gdown.exceptions import FileURLRetrievalError
+import requests
+from gdown.exceptions import DownloadError, FileURLRetrievalError
 from tqdm import tqdm
 
 from occplug.errors import CheckpointError
@@ -64,9 +66,18 @@ class _Job:
         cure = cure or f"try again later, or fetch it elsewhere and put it at {self.target}"
         return CheckpointError(f"{self.source} could not be downloaded: {reason}; {cure}")
 
+    @property
+    def of_drive(self) -> Path:
+        """What gdown writes; its own partial file has this name and eight characters more."""
+        return self.target.with_name(f"{self.target.name}.drive")
+
+    def begun_by_drive(self) -> list[Path]:
+        """What gdown left."""
+        return list(self.target.parent.glob(f"{glob.escape(self.of_drive.name)}*"))
+
     def discard(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.mark.unlink(missing_ok=True)
+        for file in (self.part, self.mark, *self.begun_by_drive()):
+            file.unlink(missing_ok=True)
 
 
 class _Interrupted(Exception):
@@ -198,8 +209,14 @@ def _receive(job: _Job, answer, done: int) -> None:
         raise _page_error(job)
     if answer.status != 206:
         done = 0
-    job.mark.write_text(_mark(answer.headers))
+    elif not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+        job.discard()
+        raise _Interrupted("the server sent another part than was asked for")
     length = answer.headers.get("Content-Length")
+    if length is None and not answer.chunked and job.sha256 is None and job.size is None:
+        reason = "the server does not say how long it is, so a broken connection would not show"
+        raise job.error(reason, "state its checksum in the zoo's index, or fetch it elsewhere")
+    job.mark.write_text(_mark(answer.headers))
     total = done + int(length) if length is not None else None
     hidden = not (sys.stderr.isatty() if job.progress is None else job.progress)
     bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=job.target.name, disable=hidden, leave=False)
@@ -223,25 +240,58 @@ def _mark(headers) -> str:
 
 
 def _from_drive(job: _Job, drive: str) -> None:
-    """Complete `job.part` from Google Drive; gdown answers its questions and goes on with its own partial files."""
-    quiet = not (sys.stderr.isatty() if job.progress is None else job.progress)
-    whole = job.target.with_name(f"{job.target.name}.drive")
+    """Complete `job.part` from Google Drive; gdown answers its questions and resumes broken transfers.
+
+    gdown does not keep the mark of the file that a partial one is the beginning of. So what an earlier call left is
+    used only if a checksum will show whether it fits.
+    """
     for attempt in range(1, job.attempts + 1):
+        if job.sha256 is None:
+            job.discard()
+        before = _sizes(job)
         try:
-            if gdown.download(id=drive, output=str(whole), quiet=quiet, resume=True) is None:
-                raise FileURLRetrievalError("no file behind this id")
-            os.replace(whole, job.part)
+            _ask_gdown(job, drive)
+            os.replace(job.of_drive, job.part)
             return
         except FileURLRetrievalError as error:  # a page of Google's that says no
-            reason = " ".join(str(error).split()) or "refused"
-            raise _page_error(job, f" ({reason[:200]})", drive) from error
+            raise _page_error(job, f" ({_told(error)})", drive) from error
         except Exception as error:  # requests', urllib3's and gdown's own, by version
             if _of_disk(error):
                 raise
+            if isinstance(error, DownloadError) and before and _sizes(job) == before:
+                job.discard()  # what is here is no beginning of what Drive has
             if attempt == job.attempts:
-                reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-                raise job.error(f"no answer from Google Drive ({reason})", _by_hand(job, drive)) from error
+                raise job.error(f"Google Drive did not send it ({_told(error)})", _by_hand(job, drive)) from error
             time.sleep(job.wait * 2 ** (attempt - 1))
+
+
+def _ask_gdown(job: _Job, drive: str) -> None:
+    quiet = not (sys.stderr.isatty() if job.progress is None else job.progress)
+    found = gdown.download(
+        id=drive,
+        output=str(job.of_drive),
+        quiet=quiet,
+        resume=job.sha256 is not None,
+        timeout=job.timeout,
+        retries=job.attempts - 1,
+    )
+    if found is None:
+        raise FileURLRetrievalError("no file behind this id")
+
+
+def _sizes(job: _Job) -> dict[Path, int]:
+    return {file: file.stat().st_size for file in job.begun_by_drive()}
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, without addresses, and without gdown's hints at options of its command."""
+    cause = error.__cause__ or error
+    if isinstance(cause, requests.exceptions.Timeout):
+        return "no answer in time"
+    if isinstance(cause, requests.exceptions.ConnectionError):
+        return "no answer, or a broken connection"
+    text = " ".join(str(error).split("\nThe received bytes")[0].split())
+    return (text or type(error).__name__)[:200]
 
 
 def _by_hand(job: _Job, drive: str | None) -> str:

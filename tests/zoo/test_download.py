@@ -7,10 +7,11 @@ import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest.mock import Mock
 
 import gdown
 import pytest
-from gdown.exceptions import FileURLRetrievalError
+import requests
 
 from occplug.errors import CheckpointError
 from occplug.zoo.download import download
@@ -28,6 +29,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         plan = self.server.plan
         plan["ranges"].append(self.headers.get("Range"))
+        if "silent" in plan:
+            plan["silent"].wait(10)
+            return
         status = plan["statuses"].pop(0) if plan["statuses"] else 200
         if status != 200:
             self.send_error(status)
@@ -40,8 +44,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(206)
         else:
             self.send_response(200)
+        if start:
+            first = start + plan["shift"]
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if plan["disposition"]:
+            self.send_header("Content-Disposition", 'attachment; filename="weights.pth"')
         self.send_header("Content-Type", plan["type"])
-        self.send_header("Content-Length", str(len(content) - start))
+        if plan["length"]:
+            self.send_header("Content-Length", str(len(content) - start))
         if plan["etag"]:
             self.send_header("ETag", plan["etag"])
         self.end_headers()
@@ -53,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.plan = {"content": CONTENT, "statuses": [], "stops": [], "ranges": [], "etag": '"one"', "resumes": True}
-    server.plan["type"] = "application/octet-stream"
+    server.plan |= {"type": "application/octet-stream", "disposition": False, "length": True, "shift": 0}
     server.url = f"http://127.0.0.1:{server.server_port}/weights.pth"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -109,6 +119,21 @@ def test_without_a_mark_and_checksum_it_starts_anew(server, tmp_path):
 def test_a_server_that_cannot_resume_sends_all_again(server, tmp_path):
     server.plan |= {"stops": [200_000], "resumes": False}
     assert fetch(server, tmp_path, sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_another_part_than_was_asked_for_is_not_spliced(server, tmp_path):
+    server.plan |= {"stops": [200_000], "shift": 1}
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert server.plan["ranges"] == [None, "bytes=200000-", None]
+
+
+def test_a_file_of_unknown_length_needs_a_checksum(server, tmp_path):
+    server.plan |= {"stops": [1000, 1000], "length": False}
+    with pytest.raises(CheckpointError, match="does not say how long it is, so a broken connection would not show"):
+        fetch(server, tmp_path)
+    with pytest.raises(CheckpointError, match="its sha256 is"):
+        fetch(server, tmp_path, sha256=SHA256)
+    assert files(tmp_path) == []
 
 
 def test_a_busy_server_is_asked_again(server, tmp_path):
@@ -205,51 +230,117 @@ def test_a_network_that_fails_midway_is_asked_again(server, tmp_path, monkeypatc
     assert fetch(server, tmp_path).read_bytes() == CONTENT and len(server.plan["ranges"]) == 2
 
 
-# ---------------------------------------------------------------------- Google Drive, gdown in place of the network
+# ---------------------------------------------------------------------- Google Drive, with gdown itself
 
 
-def drive(tmp_path, monkeypatch, *outcomes, **options):
-    """Download with a gdown that does each of `outcomes` in turn: raises it, or writes it."""
-    left = list(outcomes)
-
-    def fake(id, output, quiet, resume):
-        assert id == "THEID" and resume
-        outcome = left.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        with open(output, "wb") as file:
-            file.write(outcome)
-        return output
-
-    monkeypatch.setattr(gdown, "download", fake)
-    return download(tmp_path / "x" / "weights.pth", drive="THEID", wait=0.0, **options)
+BIG = CONTENT * 5  # gdown reads blocks of 524,288 bytes, and what it has of a block when a connection breaks is lost
+BIG_SHA256 = hashlib.sha256(BIG).hexdigest()
+BLOCK = 524_288
 
 
-def test_drive_gives_the_file_after_a_second_try(tmp_path, monkeypatch):
-    path = drive(tmp_path, monkeypatch, ConnectionError("reset"), CONTENT, sha256=SHA256)
-    assert path.read_bytes() == CONTENT and files(tmp_path) == ["weights.pth"]
+@pytest.fixture
+def google(server, monkeypatch):
+    """The server in place of Google Drive."""
+    get = requests.Session.get
+
+    def redirected(self, url, **options):
+        assert url.startswith("https://drive.google.com/uc?id=THEID")
+        return get(self, server.url, **options)
+
+    monkeypatch.setattr(requests.Session, "get", redirected)
+    monkeypatch.setattr(gdown.download.__globals__["random"], "uniform", lambda low, high: 0.0)  # its pauses
+    server.plan |= {"content": BIG, "disposition": True}
+    return server
 
 
-def test_drives_quota_is_told_at_once(tmp_path, monkeypatch):
-    error = FileURLRetrievalError("Too many users have viewed or downloaded this file recently.")
+def from_drive(folder, **options):
+    return download(folder / "x" / "weights.pth", drive="THEID", **{"wait": 0.0, "timeout": 5.0, **options})
+
+
+def test_drive_gives_the_file_though_the_connection_breaks(google, tmp_path):
+    google.plan["stops"] = [600_000, 2_000_000]
+    assert from_drive(tmp_path).read_bytes() == BIG and files(tmp_path) == ["weights.pth"]
+    assert google.plan["ranges"] == [None, f"bytes={BLOCK}-", f"bytes={3 * BLOCK}-"]
+
+
+def test_with_a_checksum_a_later_call_goes_on_with_drives_file(google, tmp_path):
+    google.plan["stops"] = [600_000]
     with pytest.raises(
-        CheckpointError, match="Google Drive file THEID.*quota.*Too many users.*open https://drive.google"
+        CheckpointError, match=r"did not send it \(Download is incomplete: received 524288 bytes but the"
     ):
-        drive(tmp_path, monkeypatch, error)
+        from_drive(tmp_path, attempts=1, sha256=BIG_SHA256)
+    assert not (tmp_path / "x/weights.pth").exists()
+    assert from_drive(tmp_path, attempts=1, sha256=BIG_SHA256).read_bytes() == BIG
+    assert google.plan["ranges"] == [None, None, f"bytes={BLOCK}-"] and files(tmp_path) == ["weights.pth"]
 
 
-def test_drives_page_is_no_file(tmp_path, monkeypatch):
-    with pytest.raises(CheckpointError, match="a web page came in place"):
-        drive(tmp_path, monkeypatch, b"<html><head><title>Google Drive - Quota exceeded</title>")
+def test_without_a_checksum_drives_file_may_have_changed_and_starts_anew(google, tmp_path):
+    google.plan["stops"] = [600_000]
+    with pytest.raises(CheckpointError):
+        from_drive(tmp_path, attempts=1)
+    google.plan |= {"content": BIG[::-1], "etag": '"two"'}
+    assert from_drive(tmp_path, attempts=1).read_bytes() == BIG[::-1] and files(tmp_path) == ["weights.pth"]
+
+
+def test_what_is_no_beginning_of_drives_file_is_thrown_away(google, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/weights.pth.driveabcdefgh.part").write_bytes(BIG + b"more")
+    assert from_drive(tmp_path, sha256=BIG_SHA256).read_bytes() == BIG and files(tmp_path) == ["weights.pth"]
+
+
+def test_another_file_behind_drives_id_is_refused(google, tmp_path):
+    with pytest.raises(CheckpointError, match=f"its sha256 is {BIG_SHA256}, expected {'0' * 64}"):
+        from_drive(tmp_path, sha256="0" * 64)
     assert files(tmp_path) == []
 
 
-def test_drive_without_network(tmp_path, monkeypatch):
-    with pytest.raises(CheckpointError, match=r"no answer from Google Drive \(unreachable\); open https.*THEID/view"):
-        drive(tmp_path, monkeypatch, *[ConnectionError("unreachable")] * 4)
+def test_drives_quota_is_told_at_once(google, tmp_path):
+    page = (
+        b'<html><p class="uc-error-subcaption">Too many users have viewed or downloaded this file recently.</p></html>'
+    )
+    google.plan |= {"content": page, "type": "text/html; charset=utf-8", "disposition": False}
+    with pytest.raises(
+        CheckpointError, match="Google Drive file THEID.*quota.*Too many users.*open https://drive.google"
+    ):
+        from_drive(tmp_path)
+    assert len(google.plan["ranges"]) == 1 and files(tmp_path) == []
+
+
+def test_drives_page_is_no_file(google, tmp_path):
+    google.plan["content"] = b"<html><head><title>Google Drive - Quota exceeded</title>"
+    with pytest.raises(CheckpointError, match="a web page came in place"):
+        from_drive(tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_drive_without_such_a_file(google, tmp_path):
+    google.plan["statuses"] = [404] * 4
+    with pytest.raises(CheckpointError, match="a web page came in place.*Cannot retrieve the public link of the file"):
+        from_drive(tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_drive_without_network(google, tmp_path):
+    google.shutdown()
+    google.server_close()
+    with pytest.raises(
+        CheckpointError,
+        match=r"Google Drive did not send it \(no answer, or a broken connection\); open https.*THEID/view",
+    ):
+        from_drive(tmp_path, attempts=2)
+
+
+def test_a_drive_that_says_nothing_is_not_waited_for(google, tmp_path):
+    google.plan["silent"] = threading.Event()
+    try:
+        with pytest.raises(CheckpointError, match=r"Google Drive did not send it \(no answer in time\)"):
+            from_drive(tmp_path, attempts=1, timeout=0.2)
+    finally:
+        google.plan["silent"].set()
 
 
 def test_a_full_disk_is_not_put_down_to_drive(tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(gdown, "download", Mock(side_effect=full))
     with pytest.raises(CheckpointError, match=r"x/weights.pth.part cannot be written \(No space left on device\)"):
-        drive(tmp_path, monkeypatch, full)
+        from_drive(tmp_path)
