@@ -107,7 +107,9 @@ def _histogram_row(cfg) -> Row:
         result = evaluate_embeddings(matcher, query, gallery, q_pids, g_pids, q_camids, g_camids)
         figures[target], queries[target] = result.summary(), PerQuery.of(result, paths)
     data.close()
-    run = Run(0, time.perf_counter() - start, "HSV histogram, 6 stripes", figures, queries, {}, made_on(run_record()))
+    seconds, record = time.perf_counter() - start, run_record()
+    about = "HSV histogram, 6 stripes"
+    run = Run(0, seconds, about, figures, queries, {}, made_on(record), record["sources"])
     return Row("histogram", "colour histogram (HSV, 6 stripes, grey-world)", [run])
 
 

@@ -57,7 +57,7 @@ def test_mixed(found: list[Candidate]) -> dict:
     }
     protocol = f"{_describe(mixture, found)} of: " + " | ".join(describe_protocol(c.cfg) for c in found)
     files = ", ".join(c.config_file for c in found)
-    return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "metrics.json", **more)
+    return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "mixed" / "metrics.json", **more)
 
 
 def _describe(mixture: Mixture, found: list[Candidate]) -> str:

@@ -73,6 +73,7 @@ class Report:
         self.footer = [
             f"per cent, mean ± standard deviation over seeds; {machines(self.rows)}; `{self.command}`",
             *compared,
+            *_codes(self.rows),
         ]
 
     def write(self, readme: Path | None = None, mark: str = "") -> Path:
@@ -183,6 +184,12 @@ def spread(fractions: list[float]) -> str:
     """Mean in per cent, with the standard deviation if there are several values."""
     mean = f"{100 * statistics.mean(fractions):.1f}"
     return f"{mean} ± {100 * statistics.stdev(fractions):.1f}" if len(fractions) > 1 else mean
+
+
+def _codes(rows: list[Row]) -> list[str]:
+    """A line if the runs are not all of the same code."""
+    codes = sorted({run.code or "not recorded" for row in rows for run in row.runs})
+    return [f"made by {len(codes)} versions of the code (`sources` {', '.join(codes)})"] if len(codes) > 1 else []
 
 
 def _difference(found: PairedDifference) -> str:

@@ -32,6 +32,7 @@ from occplug.evaluation import PerQuery, read_per_query
 from occplug.method import build_method
 from occplug.registry import METHODS, names
 from occplug.zoo.download import file_sha256
+from occplug.zoo.exporting import FinishedRun, public
 from occplug.zoo.weights import read_test_weights
 
 __all__ = ["RUN", "Row", "Run", "Training", "known_runs", "made_on", "plan", "run_rows", "share"]
@@ -39,7 +40,6 @@ __all__ = ["RUN", "Row", "Run", "Training", "known_runs", "made_on", "plan", "ru
 log = logging.getLogger(__name__)
 
 RUN = "${run}"  # in a row's settings: the folder of the run it builds on
-ANYWHERE = "anywhere"  # stands for data.save_dir where two configs are compared that may differ in it
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class Training:
     @property
     def weights(self) -> Path:
         """What the run's last stage ended with; the run has to be complete."""
-        last = self._metrics()["stages"][-1]["name"]
-        return self.folder / "checkpoints" / f"{last}.pth"
+        return FinishedRun(self.folder, self._metrics(), self.cfg).checkpoint
 
     def is_complete(self) -> bool:
         """Whether the folder holds this run with its final test.
@@ -99,11 +98,17 @@ class Training:
     def _is_of_this_config(self) -> bool:
         # read again rather than compared as text: keys that came later stand at their defaults in an older run
         known = dict(flatten(self.cfg))  # folders may have moved since, or be spelt otherwise
-        return _config_of(self.folder, {key: known[key] for key in ("data.save_dir", *self.placed)}) == self.cfg
+        before = _config_of(self.folder, {key: known[key] for key in self.placed})
+        return before is not None and _identity(before) == _identity(self.cfg)
 
     def can_resume(self) -> bool:
         """Whether an interrupted run left a state to go on from."""
         return (self.folder / "checkpoints" / "last.pth").exists()
+
+
+def _identity(cfg: CfgNode) -> tuple[int, dict[str, object]]:
+    """The seed, and all keys that move figures."""
+    return cfg.train.seed, public(cfg)
 
 
 def _config_of(folder: Path, settings: dict[str, object]) -> CfgNode | None:
@@ -123,6 +128,7 @@ class Run:
         protocol: how features were made and compared.
         fingerprints: which version of each data set was used.
         made: on what, with which torch and when.
+        code: hash of what computes in the package; None where a run of an early version does not say.
     """
 
     seed: int
@@ -132,6 +138,7 @@ class Run:
     queries: dict[str, PerQuery]
     fingerprints: dict[str, str]
     made: str
+    code: str | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -140,8 +147,9 @@ class Run:
         seconds = sum(stage["seconds"] for stage in metrics["stages"])
         queries = {target: read_per_query(folder / "per_query" / f"{target}.npz") for target in metrics["targets"]}
         fingerprints = {name: summary["fingerprint"] for name, summary in metrics["data"].items()}
-        made = made_on(metrics.get("record"))
-        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, fingerprints, made)
+        record = metrics.get("record")
+        made, code = made_on(record), (record or {}).get("sources")
+        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, fingerprints, made, code)
 
 
 def made_on(record: dict | None) -> str:
@@ -220,12 +228,12 @@ def _stage_names(cfg: CfgNode) -> list[str]:
 
 
 def known_runs(folder: Path) -> dict[str, Path]:
-    """Complete trainings anywhere in `folder`: config -> where its run is; for `share`."""
+    """Complete trainings anywhere in `folder`: what moves their figures -> where the run is; for `share`."""
     known: dict[str, Path] = {}
     for metrics in sorted(folder.rglob("seed*/metrics.json")):
-        cfg = _config_of(metrics.parent, {"data.save_dir": ANYWHERE})
+        cfg = _config_of(metrics.parent, {})
         if cfg is not None and "tested" not in json.loads(metrics.read_text()):
-            known.setdefault(cfg.dump(), metrics.parent)
+            known.setdefault(repr(_identity(cfg)), metrics.parent)
     return known
 
 
@@ -237,10 +245,7 @@ def share(planned: list[Training], known: dict[str, Path]) -> list[Training]:
 def _shared(training: Training, known: dict[str, Path]) -> Training:
     if training.tests is not None:
         return replace(training, tests=_shared(training.tests, known))
-    cfg = training.cfg.clone()
-    cfg.defrost()
-    cfg.data.save_dir = ANYWHERE
-    found = known.setdefault(cfg.dump(), training.folder)
+    found = known.setdefault(repr(_identity(training.cfg)), training.folder)
     if found == training.folder or training.is_complete() or training.can_resume():
         return training
     log.info("%s, seed %d is the run in %s", training.row, training.seed, found)
@@ -333,7 +338,7 @@ def _in_turn(trainings: list[Training], run: Callable) -> Iterator[Training]:
 
 
 def _in_parallel(trainings: list[Training], jobs: int, run: Callable) -> Iterator[Training]:
-    """As they finish; one that needs another's files starts behind it.
+    """As they finish; one that needs another's files starts behind it. After a failure none starts any more.
 
     Fresh processes share the cores evenly (`run.threads` says otherwise) and write to their logs.
     """
@@ -347,10 +352,14 @@ def _in_parallel(trainings: list[Training], jobs: int, run: Callable) -> Iterato
     try:
         while unmade:
             ready = [each for each in waiting.values() if each.needs is None or each.needs.folder not in unmade]
-            futures |= {pool.submit(run, waiting.pop(training.folder)): training for training in ready}
+            for training in ready[: jobs - len(futures)]:
+                futures[pool.submit(run, waiting.pop(training.folder))] = training
             for future in concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED).done:
-                future.result()
                 training = futures.pop(future)
+                if future.exception() is not None:
+                    log.error("%s, seed %d failed: %s", training.row, training.seed, future.exception())
+                    log.info("%d runs in progress end first", len(futures))
+                    future.result()
                 del unmade[training.folder]
                 yield training
     except BrokenProcessPool as error:

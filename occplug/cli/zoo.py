@@ -149,7 +149,7 @@ def _with_weights(args, index: Index, entry: Entry, runs: list) -> Entry:
             metrics = test(Candidate(cfg, entry.config, read_test_weights(made)))
             start_logging()
             recorded = next(r for r in entry.ours.runs if r.seed == run.cfg.train.seed)
-            finding = compare(entry, recorded, metrics, cfg)
+            finding = compare(entry, recorded, metrics, cfg, cfg)
             print("\n".join(finding.lines()))
             if not finding.passed:
                 raise ConfigError(f"{entry.name}: the small file does not give the run's figures; nothing is written")
@@ -200,7 +200,7 @@ def _replay(args, index: Index, entry: Entry) -> Finding:
     measured_with = [Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in entry.ours.config.items()]
     folder = Path(args.save_dir) / entry.name / ("train" if args.train else "test")
     own = {"train.seed": run.seed, "data.save_dir": str(folder)}
-    taken = [key for key in args.options[::2] if key in own]
+    taken = [key for key in args.options[::2] if key in own or key == "data.targets"]
     if taken:
         raise ConfigError(f"zoo verify sets {', '.join(taken)} itself; leave it out (--save-dir: where replays go)")
     replayed = [Setting(key, value, "zoo verify") for key, value in own.items()]

@@ -24,10 +24,14 @@ class Finding:
     Args:
         figures: name -> (recorded, found, tolerance).
         causes: what differs, by kind (data, config, code, versions), each with its details.
+        knows_config: the whole config of the recorded run is on record.
+        trained: the replay is a new training.
     """
 
     figures: dict[str, tuple[float, float, float]]
     causes: dict[str, str] = field(default_factory=dict)
+    knows_config: bool = True
+    trained: bool = False
 
     @property
     def passed(self) -> bool:
@@ -53,7 +57,14 @@ class Finding:
                 return f"failed: due to {kind}; make that the same first"
         if "code" in self.causes:
             return "failed: due to the code (or to numerics, if its changes do not touch what is computed)"
-        return "failed: weights, data, config and code are the same, so it is due to numerics (versions, processor)"
+        numerics = "numerics (versions, processor)" + (", which a training amplifies" if self.trained else "")
+        if not self.knows_config:
+            return (
+                "failed: data and code are the same; the run's config is on record only where it differed from its "
+                f"file then, so it is due to a change of that file or to {numerics}"
+            )
+        same = "data, config and code" if self.trained else "weights, data, config and code"
+        return f"failed: {same} are the same, so it is due to {numerics}"
 
 
 def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bool = False) -> Finding:
@@ -75,7 +86,8 @@ def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bo
         "code": _code(made, record),
         "versions": _versions(made, record),
     }
-    return Finding(figures, {kind: text for kind, text in candidates.items() if text})
+    causes = {kind: text for kind, text in candidates.items() if text}
+    return Finding(figures, causes, before is not None, trained)
 
 
 def _tolerance(ours: Measured, key: str, queries: int, trained: bool) -> float:

@@ -83,7 +83,9 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
         return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
     demand_run(content, path)
     pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
-    return TestWeights(state, len(pids), len(content["cameras"]), str(path), True, content["config"], pids, bound_to)
+    return TestWeights(
+        state, len(pids), len(content["cameras"]), str(path), True, content.get("config"), pids, bound_to
+    )
 
 
 def _is_safetensors(path: Path) -> bool:

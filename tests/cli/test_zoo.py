@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from occplug.cli import main, record
+from occplug.cli.testing import Candidate, config_path, engine_of, probe
 from occplug.config import load_config
+from occplug.datamanager import GeneratedDataManager
 from occplug.zoo import INDEX, Checkpoint, read_index
+from occplug.zoo.download import file_sha256
 from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
 from occplug.zoo.table import markdown
 from occplug.zoo.verifying import compare
+from occplug.zoo.weights import read_test_weights
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/clip_reid_synthocc.yaml")
@@ -69,6 +73,21 @@ def test_checkpoints_in_the_repository_are_small():
     for entry in index.entries.values():
         path = index.path_of(entry)
         assert path is None or path.stat().st_size == entry.checkpoint.size, entry.name
+
+
+PACKAGED = [name for name, entry in read_index().entries.items() if read_index().path_of(entry)]
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_checkpoints_in_the_repository_are_those_of_the_index_and_fit_their_configs(name, tmp_path):
+    index = read_index()
+    entry = index.find(name)
+    path, settings = index.path_of(entry), [word for setting in entry.settings.items() for word in setting]
+    assert file_sha256(path) == entry.checkpoint.sha256
+    cfg = load_config(config_path(entry), [*settings, "train.batch_size", 8, "data.workers", 0])
+    candidate = Candidate(cfg, entry.config, read_test_weights(path))
+    engine = engine_of(candidate, GeneratedDataManager(cfg), tmp_path, torch.device("cpu"))
+    assert probe(engine, cfg, torch.device("cpu")).vector.isfinite().all()
 
 
 def test_a_run_records_when_and_on_what_it_was_made(runs):
@@ -280,6 +299,15 @@ def test_then_to_the_code_and_last_to_numerics(replay):
     finding = found(replay)
     assert finding.causes["code"].startswith(f"sources {before} then, changed now; revision ")
     assert "due to the code" in finding.verdict()
+
+
+def test_without_the_runs_config_its_file_may_be_to_blame(replay):
+    entry, metrics, cfg = replay
+    move(replay, 0.1)
+    verdict = compare(entry, entry.ours.runs[1], metrics, cfg, trained=True).verdict()
+    assert "due to a change of that file or to numerics" in verdict and "training amplifies" in verdict
+    verdict = compare(entry, entry.ours.runs[1], metrics, cfg, cfg, trained=True).verdict()
+    assert verdict.startswith("failed: data, config and code are the same")
 
 
 def test_of_early_runs_the_revision_tells_the_code(replay):

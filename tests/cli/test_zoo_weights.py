@@ -62,7 +62,7 @@ def test_held_out_persons_are_not_trained_on(run, data):
 
 def test_two_models_are_mixed_by_weights_of_held_out_persons(run, tmp_path):
     assert mix(run, tmp_path) == 0
-    metrics = json.loads((tmp_path / "test/metrics.json").read_text())
+    metrics = json.loads((tmp_path / "test/mixed/metrics.json").read_text())
     assert metrics["method"] == "clip_reid + osnet_x0_25" and "sum of distances" in metrics["protocol"]
     mixing = metrics["mixing"]
     assert mixing["persons"] == 4 and mixing["seen_in_training"] == []
@@ -82,13 +82,13 @@ def test_query_and_gallery_do_not_move_the_weights(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(DataManager, "_dataset", changed)
     assert mix(run, tmp_path / "b") == 0
-    a, b = (json.loads((tmp_path / name / "test/metrics.json").read_text()) for name in "ab")
+    a, b = (json.loads((tmp_path / name / "test/mixed/metrics.json").read_text()) for name in "ab")
     assert a["mixing"] == b["mixing"] and a["targets"] != b["targets"]
 
 
 def test_models_that_know_the_persons_are_named(run, tmp_path, capsys):
     assert mix(run, tmp_path, "mixing.held_out", "0.0") == 0
-    metrics = json.loads((tmp_path / "test/metrics.json").read_text())
+    metrics = json.loads((tmp_path / "test/mixed/metrics.json").read_text())
     assert metrics["mixing"]["seen_in_training"] == []  # a fifth of 16 are among the quarter that was left out
     state = torch.load(run / "osnet/checkpoints/last.pth", weights_only=True)
     state["pids"] = list(range(1, 13))
