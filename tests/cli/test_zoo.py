@@ -235,7 +235,7 @@ def without_sources(replay):
 
 def found(replay, trained=False, before=None):
     entry, metrics, cfg = replay
-    return compare(entry, entry.ours.runs[1], metrics, cfg, before, trained)
+    return compare(entry, entry.ours.runs[1], metrics, cfg, before or cfg, trained)
 
 
 def move(replay, by):
