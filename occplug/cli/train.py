@@ -19,6 +19,7 @@ from occplug.config import resolved_yaml, save_config
 from occplug.datamanager import DataManager, GeneratedDataManager
 from occplug.engine import demand_run, demand_same_run, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
+from occplug.files import hold
 from occplug.method import Method
 from occplug.registry import METHODS, names
 
@@ -52,7 +53,8 @@ def train(cfg, config_file: str, resume: bool = False, after: str | None = None)
         after: checkpoint another run wrote at the end of a stage; training starts with the stage behind it.
 
     Raises:
-        ConfigError: the folder holds another run and `resume` is off, or test-only keys are set.
+        ConfigError: the folder holds another run and `resume` is off, another process trains in it, or test-only keys
+            are set.
         CheckpointError: nothing to resume from, a run on other data, or weights of other classes or another template.
     """
     newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
@@ -62,17 +64,26 @@ def train(cfg, config_file: str, resume: bool = False, after: str | None = None)
         )
     path = None if resume or after is None else Path(after)
     state = _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
+    lock = hold(Path(cfg.data.save_dir) / ".lock")
+    if lock is None:
+        raise ConfigError(f"another process trains in {cfg.data.save_dir}; wait for it, or set data.save_dir")
+    with lock:
+        return _train(cfg, config_file, state, path or newest, bool(path))
+
+
+def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bool) -> dict:
+    """`train` in a folder of its own, from `state` of the file `source`, which ended a stage of another run or not."""
     folder, device = prepare(cfg, saves=state is None)
     data = DataManager(cfg)
     _check_cameras(cfg, data)
     engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     if state is not None:
-        source, is_method = path or newest, isinstance(engine.model, Method)
+        is_method = isinstance(engine.model, Method)
         demand_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
         _check_same_data(state, data, source)
         save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
     try:
-        engine.run_stages(state, path) if path else engine.run_stages(state)
+        engine.run_stages(state, source) if is_after else engine.run_stages(state)
     except KeyboardInterrupt:
         log.info("interrupted; go on with: occplug train --config-file %s --resume", folder / "config.yaml")
         raise

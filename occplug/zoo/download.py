@@ -7,7 +7,6 @@ checksum can. Only a complete file of the right size and checksum gets the targe
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import glob
 import hashlib
@@ -29,6 +28,7 @@ from gdown.exceptions import DownloadError, FileURLRetrievalError
 from tqdm import tqdm
 
 from occplug.errors import CheckpointError
+from occplug.files import hold
 
 __all__ = ["download", "file_sha256"]
 
@@ -114,7 +114,10 @@ def download(
         if job.target.is_dir():
             raise job.error(f"{job.target} is a folder", "move it out of the way")
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(job):
+        lock = hold(job.target.with_name(f".{job.target.name}.lock"))
+        if lock is None:
+            raise job.error("another process is downloading it", "wait for it to finish")
+        with lock:
             _log.info("downloading %s", source)
             _from_drive(job, drive) if url is None else _from_url(job, url)
             _check(job)
@@ -135,22 +138,6 @@ def file_sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _alone(job: _Job):
-    """Inside, no other process downloads the same file."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with job.target.with_name(f".{job.target.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise job.error("another process is downloading it", "wait for it to finish") from None
-        yield
 
 
 # ---------------------------------------------------------------------- a web server
