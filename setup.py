@@ -32,6 +32,7 @@ setup(
         "safetensors>=0.4",
         "huggingface_hub>=0.23",
         "tqdm>=4.60",
+        "requests>=2.28",  # what gdown's failures are
         "filelock>=3.12",
         "jinja2>=3.0",
         "matplotlib>=3.7",

@@ -1,34 +1,14 @@
-"""Writing files whole or not at all, and by one process at a time."""
+"""Writing files whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
 from pathlib import Path
-from typing import IO
 
 from occplug.errors import TrainingError
 
-__all__ = ["hold", "write_atomically"]
-
-
-def hold(file: Path) -> IO | None:
-    """An open handle on the empty file `file`, which no other process can hold until it is closed.
-
-    Returns: None if another process holds it. Where the system knows no such locks, nobody is kept out.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle = file.open("w")
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    except (ImportError, OSError):  # Windows; some network disks
-        pass
-    return handle
+__all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, write) -> None:

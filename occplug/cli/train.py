@@ -6,6 +6,8 @@ import logging
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.session import (
     build_engine,
@@ -19,7 +21,6 @@ from occplug.config import resolved_yaml, save_config
 from occplug.datamanager import DataManager, GeneratedDataManager
 from occplug.engine import demand_run, demand_same_run, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
-from occplug.files import hold
 from occplug.method import Method
 from occplug.registry import METHODS, names
 
@@ -64,9 +65,12 @@ def train(cfg, config_file: str, resume: bool = False, after: str | None = None)
         )
     path = None if resume or after is None else Path(after)
     state = _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
-    lock = hold(Path(cfg.data.save_dir) / ".lock")
-    if lock is None:
-        raise ConfigError(f"another process trains in {cfg.data.save_dir}; wait for it, or set data.save_dir")
+    newest.parents[1].mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(newest.parents[1] / ".lock").acquire(timeout=0)
+    except Timeout:
+        told = f"another process trains in {cfg.data.save_dir}; wait for it, or set data.save_dir"
+        raise ConfigError(told) from None
     with lock:
         return _train(cfg, config_file, state, path or newest, bool(path))
 

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import gdown
 import requests
+from filelock import FileLock, Timeout
 from gdown.exceptions import DownloadError, FileURLRetrievalError
 from tqdm import tqdm
 
 from occplug.errors import CheckpointError
-from occplug.files import hold
 
 __all__ = ["download", "file_sha256"]
 
@@ -114,9 +114,10 @@ def download(
         if job.target.is_dir():
             raise job.error(f"{job.target} is a folder", "move it out of the way")
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        lock = hold(job.target.with_name(f".{job.target.name}.lock"))
-        if lock is None:
-            raise job.error("another process is downloading it", "wait for it to finish")
+        try:
+            lock = FileLock(job.target.with_name(f".{job.target.name}.lock")).acquire(timeout=0)
+        except Timeout:
+            raise job.error("another process is downloading it", "wait for it to finish") from None
         with lock:
             _log.info("downloading %s", source)
             _from_drive(job, drive) if url is None else _from_url(job, url)
@@ -230,26 +231,26 @@ def _from_drive(job: _Job, drive: str) -> None:
     """Complete `job.part` from Google Drive; gdown answers its questions and resumes broken transfers.
 
     gdown does not keep the mark of the file that a partial one is the beginning of. So what an earlier call left is
-    used only if a checksum will show whether it fits.
+    used only if a checksum will show whether it fits. Between its attempts gdown waits as it likes.
     """
-    for attempt in range(1, job.attempts + 1):
-        if job.sha256 is None:
-            job.discard()
-        before = _sizes(job)
+    if job.sha256 is None:
+        job.discard()
+    before = _sizes(job)
+    try:
         try:
             _ask_gdown(job, drive)
-            os.replace(job.of_drive, job.part)
-            return
-        except FileURLRetrievalError as error:  # a page of Google's that says no
-            raise _page_error(job, f" ({_told(error)})", drive) from error
-        except Exception as error:  # requests', urllib3's and gdown's own, by version
-            if _of_disk(error):
+        except DownloadError as error:
+            if error.__cause__ is not None or not before or _sizes(job) != before:
                 raise
-            if isinstance(error, DownloadError) and before and _sizes(job) == before:
-                job.discard()  # what is here is no beginning of what Drive has
-            if attempt == job.attempts:
-                raise job.error(f"Google Drive did not send it ({_told(error)})", _by_hand(job, drive)) from error
-            time.sleep(job.wait * 2 ** (attempt - 1))
+            job.discard()  # not the network: what is here is no beginning of what Drive has
+            _ask_gdown(job, drive)
+    except FileURLRetrievalError as error:  # a page of Google's that says no
+        raise _page_error(job, f" ({_told(error)})", drive) from error
+    except Exception as error:  # requests', urllib3's and gdown's own, by version
+        if _of_disk(error):
+            raise
+        raise job.error(f"Google Drive did not send it ({_told(error)})", _by_hand(job, drive)) from error
+    os.replace(job.of_drive, job.part)
 
 
 def _ask_gdown(job: _Job, drive: str) -> None:

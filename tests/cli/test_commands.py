@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from occplug.cli import main
 from occplug.config import load_config
 from occplug.errors import ConfigError
 from occplug.evaluation import read_per_query
-from occplug.files import hold
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16", "method.stage1.epochs", "1"]
@@ -100,7 +100,7 @@ def test_a_folder_with_a_run_is_not_overwritten(run, data, capsys):
 
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(data, tmp_path, capsys):
-    with hold(tmp_path / ".lock"):
+    with FileLock(tmp_path / ".lock"):
         assert train(data, tmp_path) == 2
     assert f"another process trains in {tmp_path}; wait for it, or set data.save_dir" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]

@@ -330,6 +330,16 @@ def test_drive_without_network(google, tmp_path):
         from_drive(tmp_path, attempts=2)
 
 
+def test_without_network_what_drive_has_sent_is_kept(google, tmp_path):
+    google.shutdown()
+    google.server_close()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/weights.pth.driveabcdefgh.part").write_bytes(BIG[:BLOCK])
+    with pytest.raises(CheckpointError, match="no answer, or a broken connection"):
+        from_drive(tmp_path, attempts=2, sha256=BIG_SHA256)
+    assert files(tmp_path) == ["weights.pth.driveabcdefgh.part"]
+
+
 def test_a_drive_that_says_nothing_is_not_waited_for(google, tmp_path):
     google.plan["silent"] = threading.Event()
     try:
