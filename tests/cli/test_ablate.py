@@ -11,7 +11,7 @@ import pytest
 
 from occplug.cli import main, trainings
 from occplug.cli.tables import Published, Report, spread
-from occplug.cli.trainings import Row, Run, plan, run_rows
+from occplug.cli.trainings import Row, Run, known_runs, plan, run_rows, share
 from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, paired_bootstrap
@@ -370,6 +370,42 @@ def test_runs_in_parallel_processes_give_what_runs_in_turn_give():
         run_rows({**planned, **bad}, 2, fake_run)
     (again,) = run_rows(planned, 2, None)  # nothing is left to do
     assert [run.figures for run in again.runs] == [run.figures for run in in_turn[0].runs]
+
+
+def test_keys_that_move_no_figure_make_no_other_run():
+    """Moved data, other workers or threads: what was trained is found; another rate is another run."""
+    (first,) = plan("a", SYNTHOCC, [], 1, Path("runs"))
+    fake_run(first)
+    (again,) = plan("a", SYNTHOCC, ["data.root", "/elsewhere", "data.workers", 0, "run.threads", 1], 1, Path("runs"))
+    assert again.is_complete()
+    (other,) = share(plan("b", SYNTHOCC, ["data.workers", 0], 1, Path("other")), known_runs(Path("runs")))
+    assert other.folder == first.folder
+    options = ["method.stage2.lr", 0.1]
+    (other,) = share(plan("b", SYNTHOCC, options, 1, Path("other")), known_runs(Path("runs")))
+    assert other.folder != first.folder
+    with pytest.raises(ConfigError, match="holds a run of another config"):
+        plan("a", SYNTHOCC, options, 1, Path("runs"))[0].is_complete()
+
+
+def test_after_a_failure_no_run_starts_any_more(monkeypatch):
+    monkeypatch.setattr(trainings.multiprocessing, "get_context", lambda kind: get_context("fork"))  # starts faster
+    bad = plan("b", SYNTHOCC, ["method.neck", "after"], 1, Path("runs"))
+    good = plan("a", SYNTHOCC, [], 4, Path("runs"))
+    with pytest.raises(TrainingError, match="b does not converge"):
+        run_rows({"b": ("B", bad), "a": ("A", good)}, 2, careful_run)
+    assert made_in("runs") == ["a 1"]
+
+
+def test_runs_of_different_code_are_told_apart():
+    file = Path("runs/clip_reid_synthocc/prompts/baseline/seed1/metrics.json")
+    ablate("--seeds", "1")
+    assert "versions of the code" not in (file.parents[2] / "results.md").read_text()
+    metrics = json.loads(file.read_text())
+    metrics["record"] = {"machine": "m", "date": "d", "versions": {"torch": "2"}, "sources": "abc"}
+    file.write_text(json.dumps(metrics))
+    ablate("--seeds", "1")
+    text = (file.parents[2] / "results.md").read_text()
+    assert "made by 2 versions of the code (`sources` abc, not recorded)" in text
 
 
 def test_processes_wait_for_what_a_run_reads(monkeypatch):

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from occplug.config import default_config, load_config
@@ -104,6 +105,15 @@ def test_a_small_file_is_known_by_its_content(tmp_path):
     (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
     weights = read_test_weights(tmp_path / "a.pth")
     assert weights.state["x"].item() == 0.5 and (weights.num_classes, weights.num_cameras) == (4, 3)
+
+
+@pytest.mark.parametrize("change", [{"pids": "[1,"}, {"num_classes": "many"}, {"pids": None}])
+def test_a_damaged_header_is_refused(change, tmp_path):
+    header = {"format": "occplug-test-1", "pids": "[]", "config": "", "num_classes": "5", "num_cameras": "3"} | change
+    header = {key: text for key, text in header.items() if text is not None}
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", header)
+    with pytest.raises(CheckpointError, match=r"a.safetensors: its header is damaged \(.*\); fetch or export it again"):
+        read_test_weights(tmp_path / "a.safetensors")
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
