@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occplug.backbones import build_backbone, build_text_tower, load_initial
+from occplug.backbones import bound_grid, build_backbone, build_text_tower, load_initial
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
@@ -123,9 +123,9 @@ class CLIPMethod(Method):
             load_initial(self.weights_source, self.saliency.backbone)
 
     def bound_to(self) -> dict[str, str]:
-        """The templates, and the saliency net's blocks: tensors of others have the same shapes and mean nothing."""
-        blocks = self.saliency.bound_to() if self.options.spt else {}
-        return {f"method.{key}": self.prompts_of(key).text for key in self.templates} | blocks
+        """The templates, the grids and the saliency net's blocks: tensors of others may have the same shapes."""
+        own = {f"method.{key}": self.prompts_of(key).text for key in self.templates} | bound_grid(self.backbone.grid)
+        return own | (self.saliency.bound_to() if self.options.spt else {})
 
     # ------------------------------------------------------------------ texts
 

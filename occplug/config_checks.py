@@ -6,6 +6,7 @@ What only one method knows is checked by the method itself (`Method.check`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
@@ -71,8 +72,10 @@ SHARE = ("from 0 to 1", lambda v: 0 <= v <= 1)
 RANGES = {
     r"test\.ranks": ("from 1 to 50", lambda v: 1 <= v <= 50),
     r"train\.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
-    r"data\.norm_std|.*\.(lr|min_aspect|\w+_temperature)": ABOVE_0,
+    r"data\.norm_std|.*\.(lr|min_aspect|scale|\w+_temperature)": ABOVE_0,
     r"synthocc\.ratio|.*\.(p|prob|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing|\w+_area)": SHARE,
+    r".*\.saliency\.ratio": SHARE,
+    r".*\.angular_margin": ("from 0 to pi / 2 (radians)", lambda v: 0 <= v <= math.pi / 2),
     r"eval\.rerank_lambda|masks\.noise_strength|.*\.(occ_prob|vis_alpha|vis_floor|drop_path)": SHARE,
     r"data\.(height|width|k_tfm)|sampler\.num_\w+|video\.seq_len|synthocc\.group_size|run\.save_every": AT_LEAST_1,
     r".*\.(batch_size|attempts|occ_views|decoder_\w+s)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,

@@ -6,6 +6,7 @@ from occplug.backbones.clip_rn50 import CLIPResNet
 from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.lsnet import LSNet
+from occplug.backbones.position import bound_grid
 from occplug.backbones.text import TextTower, build_text_tower
 from occplug.backbones.vit import ViT, load_initial
 from occplug.backbones.wgff import WGFF
@@ -19,6 +20,7 @@ __all__ = [
     "ViT",
     "VisionFeatures",
     "architecture",
+    "bound_grid",
     "build_backbone",
     "build_text_tower",
     "load_initial",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from occplug.errors import ConfigError
 
-__all__ = ["patch_grid", "resize_positions", "stored_grid"]
+__all__ = ["bound_grid", "patch_grid", "resize_positions", "stored_grid"]
 
 
 def patch_grid(image_size: tuple[int, int], patch: int, stride: int) -> tuple[int, int]:
@@ -26,6 +26,11 @@ def patch_grid(image_size: tuple[int, int], patch: int, stride: int) -> tuple[in
         height, width = image_size
         raise ConfigError(f"data.height x data.width is {height}x{width}, smaller than a patch of {patch} pixels")
     return tuple((size - patch) // stride + 1 for size in image_size)
+
+
+def bound_grid(grid: tuple[int, int], stride: str = "backbone.stride") -> dict[str, str]:
+    """`grid` as `Method.bound_to` names it: 24 x 8 position embeddings fit 16 x 12 places, and mean nothing there."""
+    return {f"data.height, data.width and {stride}": "for a grid of {} x {}".format(*grid)}
 
 
 def stored_grid(rows: int, candidates: list[tuple[int, int]]) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from occplug.backbones.position import bound_grid
 from occplug.errors import ConfigError
 from occplug.heads.bnneck import BNNeck
 from occplug.registry import HEADS
@@ -66,8 +67,9 @@ class SaliencyNet(nn.Module):
         return self.backbone.grid
 
     def bound_to(self) -> dict[str, str]:
-        """Its blocks, as `Method.bound_to`: a decision on others has the same shape and means nothing."""
-        return {"method.saliency.levels": str(list(self.levels))}
+        """Its blocks and grid, as `Method.bound_to`: a decision on others may have the same shape and means nothing."""
+        levels = {"method.saliency.levels": str(list(self.levels))}
+        return levels | bound_grid(self.grid, "method.saliency.stride")
 
     def decide(self, streams: dict[int, Tensor]) -> Tensor:
         """Saliency [B, N] in (0, 1) from block outputs [B, 1 + N, C] by number."""

@@ -17,12 +17,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occplug.backbones import build_backbone, load_initial
+from occplug.backbones import bound_grid, build_backbone, load_initial
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
 from occplug.heads import MaskGenerator
-from occplug.method import Companion, Method, Stage
+from occplug.method import Companion, Group, Method, Stage
 from occplug.registry import METHODS
 from occplug.stages import (
     MaskedMetric,
@@ -55,7 +55,8 @@ class DPM(Method):
         "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: DPM without the hierarchy
         "mask_pool": "max",  # last pooling of the mask generator: max (code) or mean (the paper's text)
         "hem": True,  # head diversity loss
-        "drop_path": 0.1,  # of both towers; TransReID's, from which DPM's and SPT's code descend
+        "drop_path": None,  # of both towers; null: 0.1 on the ImageNet ViT (TransReID's, from which the official codes
+        # descend), and none on a CLIP's, which cannot have it
         "spt": False,  # train a saliency net first and mix occlusions into the batches
         "transfer": dict(TRANSFER),
         "start": "",  # first stage to train: empty for all, or saliency, train
@@ -79,6 +80,7 @@ class DPM(Method):
             "optimizer": "sgd",
             "alternating": True,  # False: the mask generator steps with everything else, on the same schedule
             "lr": 0.008,
+            "module_lr": None,  # of mask generator and prototypes; null: lr, as in the official code
             "bias_lr_factor": 2.0,
             "weight_decay": 1e-4,
             "warmup_epochs": 5,
@@ -91,7 +93,7 @@ class DPM(Method):
             "weights": {"loss_id": 0.5, "loss_mask": 0.5, "loss_tri": 1.0, "loss_hem": 0.1},
         },
     }
-    nullable = ("train.margin", "saliency.stride", "transfer.alpha2_abs")
+    nullable = ("drop_path", "train.margin", "train.module_lr", "saliency.stride", "transfer.alpha2_abs")
     backbones = {"vit_b16": "vit_b16", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
@@ -101,6 +103,8 @@ class DPM(Method):
             known = ", ".join(DPM.backbones.values())
             raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, and dpm works on {known}")
         o = cfg.method
+        if o.drop_path is not None and cfg.backbone.name != "vit_b16":
+            raise ConfigError(f"method.drop_path is {o.drop_path}, and {cfg.backbone.name} has none; set it to null")
         check_mask(o.mask)
         check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
@@ -109,7 +113,9 @@ class DPM(Method):
         super().__init__()
         self.options = o = cfg.method
         self.weights_source, self.num_classes = cfg.backbone.weights, num_classes
-        form = {"drop_path": o.drop_path} if cfg.backbone.name == "vit_b16" else {"sie_scope": "all"}
+        form = {"sie_scope": "all"}
+        if cfg.backbone.name == "vit_b16":
+            form = {"drop_path": 0.1 if o.drop_path is None else o.drop_path}
         self.backbone = build_backbone(cfg, num_cameras, **form)
         width, depth = self.backbone.widths[1], self.backbone.depth
         generator = None
@@ -129,8 +135,9 @@ class DPM(Method):
             self.earlier.load(self, {"saliency": ["saliency."]}, self.saliency.bound_to())
 
     def bound_to(self) -> dict[str, str]:
-        """The blocks of mask generator and saliency net."""
-        return self.metric.bound_to() | (self.saliency.bound_to() if self.options.spt else {})
+        """The blocks of mask generator and saliency net, and the grids."""
+        own = self.metric.bound_to() | bound_grid(self.backbone.grid)
+        return own | (self.saliency.bound_to() if self.options.spt else {})
 
     # ------------------------------------------------------------------ training
 
@@ -142,21 +149,22 @@ class DPM(Method):
     def _saliency_stage(self) -> Stage:
         o = self.options.saliency
         return saliency_stage(
-            self.saliency, o, self._groups(r"saliency\.(?!neck\.norm\.bias|backbone\.visual\.proj\Z).*", o),
+            self.saliency, o, self._groups(r"saliency\.(?!neck\.norm\.bias|backbone\.visual\.proj\Z).*", o, o.lr),
             schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer),
         )  # fmt: skip
 
     def _train_stage(self) -> Stage:
         o = self.options.train
         masks = r"metric\.generator\..*"
+        rate = o.lr if o.module_lr is None else o.module_lr
         # a CLIP's projection and the neck's shift have no part in the losses
-        others = r"(backbone|metric)\.(?!neck\.norm\.bias|visual\.proj\Z|generator\.).*"
-        groups, companions = self._groups(others, o), []
+        groups, companions = self._groups(r"backbone\.(?!visual\.proj\Z).*", o, o.lr), []
+        groups.append(Group(r"metric\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate)))
         if self.metric.generator is not None and o.alternating:
-            constant = with_biases(masks, o.lr, o.bias_lr_factor, o.weight_decay, lambda lr: lambda epoch: 1.0)
+            constant = with_biases(masks, rate, o.bias_lr_factor, o.weight_decay, lambda lr: lambda epoch: 1.0)
             companions = [Companion(constant, optimiser(o.optimizer), own_pass=True)]
         elif self.metric.generator is not None:
-            groups += self._groups(masks, o)
+            groups += self._groups(masks, o, rate)
         return Stage(
             name="train",
             epochs=o.epochs,
@@ -175,8 +183,8 @@ class DPM(Method):
         """Base rate -> its schedule; warm-up and end have the same rates for every base, so biases' factors differ."""
         return lambda lr: warmup_cosine(lr, o.epochs, o.warmup_epochs, o.warmup_lr, o.min_lr)
 
-    def _groups(self, pattern: str, o) -> list:
-        return with_biases(pattern, o.lr, o.bias_lr_factor, o.weight_decay, self._schedule(o))
+    def _groups(self, pattern: str, o, lr: float) -> list:
+        return with_biases(pattern, lr, o.bias_lr_factor, o.weight_decay, self._schedule(o))
 
     def _check_earlier(self, data, device: torch.device) -> None:
         if self.earlier is not None:

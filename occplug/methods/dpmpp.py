@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occplug.backbones import VisionFeatures, build_backbone, build_text_tower, load_initial
+from occplug.backbones import VisionFeatures, bound_grid, build_backbone, build_text_tower, load_initial
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
@@ -131,6 +131,8 @@ class DPMpp(Method):
                 raise ConfigError(f"method.{key} is {o[key]!r}; there are: {', '.join(allowed)}")
         if o.prototypes == "text" and not o.prompts:
             raise ConfigError("method.prototypes is 'text', which needs method.prompts True to learn them")
+        if o.prototypes == "text" and o.mask == "none":
+            raise ConfigError("method.prototypes is 'text', which needs a method.mask: only masks meet the texts")
         if o.prompts:
             parse_template(o.template, "XY")
         check_mask(o.mask)
@@ -174,9 +176,9 @@ class DPMpp(Method):
             self.earlier.load(self, {name: left[name] for name in skipped}, bound_to)
 
     def bound_to(self) -> dict[str, str]:
-        """The template, and the blocks of mask generator and saliency net: tensors of others have the same shapes."""
-        blocks = self.metric.bound_to() | (self.saliency.bound_to() if self.options.spt else {})
-        return self._template() | blocks
+        """The template, the grids, and the blocks of mask generator and saliency net: tensors of others may fit."""
+        own = self._template() | self.metric.bound_to() | bound_grid(self.backbone.grid)
+        return own | (self.saliency.bound_to() if self.options.spt else {})
 
     def _template(self) -> dict[str, str]:
         return {"method.template": self.prompts.text} if self.options.prompts else {}

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occplug.backbones import build_text_tower
+from occplug.backbones import bound_grid, build_text_tower
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
@@ -244,6 +244,10 @@ class ProFD(Method):
     def load_pretrained(self) -> None:
         text, prompts = (self.text, [self.prompts]) if self.options.prompt == "text" else (None, [])
         load_clip(self.weights_source, self.backbone, text, prompts)
+
+    def bound_to(self) -> dict[str, str]:
+        """The grid: position embeddings of another may have the same shape and mean nothing."""
+        return bound_grid(self.backbone.grid)
 
     # ------------------------------------------------------------------ the model
 

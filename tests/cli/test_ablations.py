@@ -10,6 +10,7 @@ from occplug.cli.ablations import find_tables, load_tables, settings_of
 from occplug.config import load_config
 from occplug.config_files import parse_yaml, read_settings
 from occplug.errors import ConfigError
+from occplug.evaluation import MASK_PLACES
 from occplug.registry import BACKBONES, METHODS, TRANSFORMS, names
 from tests.test_configs import ROWS
 
@@ -228,6 +229,54 @@ def test_dpms_published_figures_are_the_papers(method, name, told):
     else:
         found = [[*figures[1:], figures[0]] for row in table.rows.values() for figures in shown_by(row, given)[0]]
     assert sum(found, []) == [float(figure) for figure in told.split()]
+
+
+# What the rows of DPM++'s and DPM's tables switch, over what the method's config has
+TRANSFER = {"spt": True, "mask": "none", "hem": False}
+COMPONENTS = {
+    "baseline": {"spt": False, "mask": "none", "hem": False},
+    "spt": TRANSFER | {"select": "random"},
+    "spt_oiou": TRANSFER | {"roll": False},
+    "spt_oiou_mr": TRANSFER,
+    "dpm": {"spt": False, "levels": [-1], "hem": False},
+    "dpm_hmg": {"spt": False, "hem": False},
+    "dpm_hmg_hem": {"spt": False},
+    "full": {"spt": True},
+}
+SWITCHES = {
+    ("dpm", "components"): COMPONENTS,
+    ("dpmpp", "components"): COMPONENTS,
+    ("dpmpp", "masking"): {place: {"spt": False, "mask": place} for place in MASK_PLACES},
+    ("dpmpp", "mask_weight"): {f"m{n}": {"spt": False, "lambda1": n / 100} for n in (0, 50, 100, 150)},
+    ("dpmpp", "diversity_weight"): {f"h{n:02}".replace("h00", "h0"): {"spt": False, "lambda2": n / 100}
+                                    for n in (0, 5, 10, 20)},
+    ("dpmpp", "prototypes"): {"none": {"spt": True, "mask": "none"}, "visual": {"spt": True},
+                              "text": {"spt": True, "prototypes": "text"}},
+    ("dpmpp", "random_erasing"): {"erasing": COMPONENTS["baseline"], "spt": TRANSFER | {"erasing": 0.0},
+                                  "both": TRANSFER},
+    ("dpmpp", "oiou"): {f"o{n}": TRANSFER | {"alpha1": n / 100} for n in (50, 60, 70, 80, 90)},
+    ("dpmpp", "ranks"): {f"r{n}": TRANSFER | {"alpha2": n / 100} for n in (5, 10, 20, 30)},
+}  # fmt: skip
+
+
+def switched(cfg):
+    o = cfg.method
+    found = {"spt": o.spt, "mask": o.mask, "levels": list(o.mask_levels), "hem": o.hem, "select": o.transfer.select,
+             "roll": o.transfer.roll, "alpha1": o.transfer.alpha1, "alpha2": o.transfer.alpha2,
+             "lambda1": o.train.weights.loss_mask, "lambda2": o.train.weights.loss_hem,
+             "erasing": cfg.augment.random_erase_pixel.prob}  # fmt: skip
+    return found | ({"prototypes": o.prototypes} if "prototypes" in o else {})
+
+
+@pytest.mark.parametrize(("method", "name"), SWITCHES)
+def test_dpms_rows_are_what_the_papers_tables_switch(method, name):
+    given = CONFIGS / f"{method}_occduke.yaml"
+    common = {"mask": "proto_pre", "levels": [], "hem": True, "select": "oiou", "roll": True, "alpha1": 0.7,
+              "alpha2": 0.1, "lambda1": 1.0 if method == "dpmpp" else 0.5, "lambda2": 0.1, "erasing": 0.5}  # fmt: skip
+    common |= {"prototypes": "visual"} if method == "dpmpp" else {}
+    found = {row.name: switched(load_config(*settings_of(row, given, [])))
+             for row in load_tables(CONFIGS / f"ablations/{method}.yaml")[name].rows.values()}  # fmt: skip
+    assert found == {row: common | changes for row, changes in SWITCHES[method, name].items()}
 
 
 COMPLETE = [  # config's stem up to the data set, table, row that is the config itself

@@ -5,7 +5,9 @@ import torch
 
 from occplug.config import default_config
 from occplug.engine import MethodEngine, demand_same_run, load_checkpoint, seed_everything
+from occplug.engine.checkpoint import demand_same_meaning
 from occplug.errors import CheckpointError
+from occplug.method import build_method
 from tests.engine.toy import ToyData, ToyMethod
 
 
@@ -81,3 +83,17 @@ def test_the_same_run_passes_and_old_files_are_trusted():
     demand_same_run({"pids": [1, 2]}, {"method.template": "X"}, [1, 2], "x.pth")
     demand_same_run({"pids": [1], "bound_to": {"k": "X"}}, {"k": "X"}, [1], "x.pth")
     demand_same_run({"pids": [1], "bound_to": {"other": "X"}}, {"k": "X"}, [1], "x.pth")  # load_weights names tensors
+
+
+@pytest.mark.parametrize("name", ["ag_reid", "clip_reid", "dpl_reid", "dpm", "dpmpp", "profd"])
+def test_a_checkpoint_of_as_many_positions_in_another_grid_is_refused(name):
+    """8 x 4 position embeddings fit 4 x 8 places."""
+
+    def bound_to(height, width):
+        options = ["data.height", height, "data.width", width, "backbone.weights", "none"]
+        return build_method(default_config(name, "clip_vit_tiny", options), 2, 2, pretrained=False).bound_to()
+
+    state = {"bound_to": bound_to(64, 32)}
+    demand_same_meaning(state, bound_to(64, 32), "a.pth")
+    with pytest.raises(CheckpointError, match=r"backbone.stride 'for a grid of 8 x 4', and .* 'for a grid of 4 x 8'"):
+        demand_same_meaning(state, bound_to(32, 64), "a.pth")

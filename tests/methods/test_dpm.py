@@ -91,6 +91,25 @@ def test_rates_and_schedules_of_the_alternating_optimisers():
         assert base * group.schedule(150) == pytest.approx(1.6e-5)
 
 
+@pytest.mark.parametrize("alternating", [True, False])
+def test_masks_and_prototypes_may_have_a_rate_of_their_own(alternating):
+    own = ["method.train.module_lr", 0.1, "method.train.alternating", alternating]
+    method = tiny("dpm", *own)
+    rates = trained(method, stage(method, "train"))
+    assert {name: rate for name, rate in rates.items() if name.startswith("metric.")} == {
+        name: pytest.approx(0.1 * (2 if "bias" in name and "generator" in name else 1))
+        for name in rates if name.startswith("metric.")}  # fmt: skip
+    assert {rate for name, rate in rates.items() if name.startswith("backbone.")} == {0.008, 0.016}
+
+
+def test_stochastic_depth_is_the_imagenet_towers():
+    with pytest.raises(ConfigError, match="method.drop_path is 0.2, and clip_vit_tiny has none; set it to null"):
+        config("dpm", "method.drop_path", 0.2)
+    with torch.device("meta"):
+        method = build_method(default_config("dpm", "vit_b16", ["method.drop_path", 0.3]), 5, 3, pretrained=False)
+    assert method.backbone.visual.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
+
+
 def test_the_mask_generator_steps_alone_on_the_updated_weights(tmp_path):
     """One batch through the engine equals two plain SGD steps, each on its own forward."""
     options = ["method.train.epochs", 1, "method.train.warmup_epochs", 0]
@@ -316,14 +335,31 @@ def test_starting_late_without_the_earlier_stages_names_the_command():
 
 
 def test_a_saliency_checkpoint_of_another_grid_is_refused(earlier):
+    other = later(earlier, "method.saliency.stride", 4)
     with pytest.raises(CheckpointError) as caught:
-        tiny("dpm", *later(earlier, "method.saliency.stride", 4))
-    assert f"{earlier} does not fit the stage 'saliency': it was trained on another grid of patches" in str(
+        tiny("dpm", *other)
+    assert str(caught.value) == (
+        f"{earlier} was trained with data.height, data.width and method.saliency.stride 'for a grid of 8 x 4', and "
+        "this run has 'for a grid of 15 x 7'; set data.height, data.width and method.saliency.stride as in the file, "
+        "or train its stage again"
+    )
+    state = torch.load(earlier, weights_only=True)
+    del state["bound_to"]  # as in a file of an earlier version
+    torch.save(state, earlier.with_name("silent.pth"))
+    with pytest.raises(CheckpointError) as caught:
+        tiny("dpm", *later(earlier.with_name("silent.pth"), "method.saliency.stride", 4))
+    assert "silent.pth does not fit the stage 'saliency': it was trained on another grid of patches" in str(
         caught.value
     )
     assert "saliency.backbone.visual.positional_embedding is [33, 128] in the file and [106, 128] here" in str(
         caught.value
     )
+
+
+def test_a_saliency_checkpoint_of_as_many_patches_in_another_grid_is_refused(earlier):
+    """8 x 4 position embeddings fit 4 x 8 places."""
+    with pytest.raises(CheckpointError, match="'for a grid of 8 x 4', and this run has 'for a grid of 4 x 8'"):
+        tiny("dpm", *later(earlier, "data.height", 32, "data.width", 64))
 
 
 def test_a_saliency_checkpoint_of_other_blocks_is_refused(earlier):
