@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "occplug convert",
         description="Read an official checkpoint and write it under our names, for tools/test.py --weights OUT; a "
-        "mask model of SPT is a stage of DPM, for method.earlier OUT.",
+        "mask model of SPT is a stage of DPM, for method.earlier OUT, and an LSNet is for backbone.wgff.weights OUT.",
         allow_abbrev=False,
     )
     known = ", ".join([*SOURCES, "torchreid:MODEL"])

@@ -15,14 +15,14 @@ from occplug.evaluation import MixedEmbedding, Mixture, choose_weights, evaluate
 __all__ = ["test_mixed"]
 
 log = logging.getLogger(__name__)
-SHARE = 0.2  # of the training persons, where the models were trained on all of them
+SHARE = 0.2  # of the training persons, for the units of models that were trained on all of them
 
 
 def test_mixed(found: list[Candidate]) -> dict:
     """Evaluate the models `found` as one; returns what `metrics.json` (in the first config's data.save_dir/test) holds.
 
-    Units and weights are chosen on the training persons that `mixing.held_out` left out of training. Where that is 0, a
-    fifth of the training persons stands in for them, and a warning says that the models know these.
+    Weights are chosen on the training persons that `mixing.held_out` left out of training, and on no others: if a model
+    has seen them, all weights are equal, and a warning says why.
 
     Raises:
         DataError: the configs have other training or test images.
@@ -34,12 +34,16 @@ def test_mixed(found: list[Candidate]) -> dict:
     _demand_same_images(managers)
     engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
     matchers = [engine.matcher for engine in engines]
-    share = min(candidate.cfg.mixing.held_out for candidate in found) or SHARE
+    share = min((c.cfg.mixing.held_out for c in found if c.cfg.mixing.held_out), default=SHARE)
     seen = _were_trained_on(found, managers[0], share)
     if seen:
-        log.warning("the weights are chosen on training persons that %s has seen in training", " and ".join(seen))
+        log.warning(
+            "all weights are equal, since there are no persons to choose them on: %s was trained on all of them, or "
+            "does not say on which; train the models with mixing.held_out 0.1",
+            " and ".join(seen),
+        )
     images, pids, camids, _ = _extract(engines, managers, lambda data: data.persons_loader(share), "training persons")
-    mixture = choose_weights(matchers, images, pids, camids)
+    mixture = choose_weights(matchers, images, pids, camids, equal=bool(seen))
     log.info("mixed: %s", _describe(mixture, found))
     results, paths = {}, {}
     for target in managers[0].targets:

@@ -4,6 +4,7 @@ r"""Several models as one: a weighted sum of their distances, each in its own un
 
 s_m, the unit, is the standard deviation of model m's distances between pictures of different persons. Units and weights
 are found on pictures of training persons (`choose_weights`) and then fixed: nothing of the test split enters them.
+Where no person was left out of training, weights are equal.
 Within a query's ranking an added constant changes nothing, so none is subtracted.
 """
 
@@ -70,7 +71,7 @@ class Mixture:
         return mixed
 
 
-def choose_weights(matchers: Sequence[Matcher], images: MixedEmbedding, pids, camids) -> Mixture:
+def choose_weights(matchers: Sequence[Matcher], images: MixedEmbedding, pids, camids, equal: bool = False) -> Mixture:
     """The mixture with the highest mAP on `images`; among equals the one nearest to equal weights.
 
     Of every person and camera the first image is a query, all others are the gallery. All weights on a grid are tried,
@@ -80,6 +81,8 @@ def choose_weights(matchers: Sequence[Matcher], images: MixedEmbedding, pids, ca
         matchers: M models' distances.
         images: of N pictures, none of them of the test split.
         pids, camids: [N] integers.
+        equal: give every model the weight 1 / M, for models that have seen these persons: the one that knows them best
+            would win, not the best one. Units are found all the same.
 
     Raises:
         DataError: fewer than two persons, or no picture has another of its person from another camera.
@@ -96,10 +99,12 @@ def choose_weights(matchers: Sequence[Matcher], images: MixedEmbedding, pids, ca
         units.append(float(found[strangers].double().std()) or 1.0)
         distances.append(found / units[-1])
     ids = (pids[query], pids[gallery], camids[query], camids[gallery])
-    tried = {weights: _mean_ap(distances, weights, ids) for weights in _grid(len(distances))}
+    models = len(distances)
+    candidates = [(1 / models,) * models] if equal else _grid(models)
+    tried = {weights: _mean_ap(distances, weights, ids) for weights in candidates}
     best = max(tried, key=lambda weights: (round(tried[weights], 9), -_distance_to_equal(weights)))
-    corners = np.eye(len(distances))
-    return Mixture(best, tuple(units), tried[best], tuple(tried[tuple(corner.tolist())] for corner in corners))
+    alone = tuple(_mean_ap(distances, corner, ids) for corner in np.eye(models).tolist())
+    return Mixture(best, tuple(units), tried[best], alone)
 
 
 def _split(pids: np.ndarray, camids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from occplug.zoo.exporting import public
 from occplug.zoo.index import FIGURES, NOT_RECORDED, Entry, Made, Measured, Run
 
-__all__ = ["TOLERANCE", "Finding", "compare"]
+__all__ = ["QUERIES", "TOLERANCE", "TRAINING_SPREAD", "Finding", "compare"]
 
 # How far a figure of the same weights may move, for fp16 storage and other processors' rounding: mAP by so much, and
 # this many queries may pass a rank
 TOLERANCE = 0.002
-_QUERIES = 3
-_TRAINING_SPREAD = 3.0  # how many standard deviations over seeds a figure of a new training may move
+QUERIES = 3
+TRAINING_SPREAD = 3.0  # how many standard deviations over seeds a figure of a new training may move
 
 
 @dataclass
@@ -91,9 +91,9 @@ def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bo
 
 
 def _tolerance(ours: Measured, key: str, queries: int, trained: bool) -> float:
-    least = TOLERANCE if key == "mAP" else max(TOLERANCE, _QUERIES / queries)
+    least = TOLERANCE if key == "mAP" else max(TOLERANCE, QUERIES / queries)
     values = [run.figures[key] for run in ours.runs]
-    return max(least, _TRAINING_SPREAD * statistics.stdev(values)) if trained and len(values) > 1 else least
+    return max(least, TRAINING_SPREAD * statistics.stdev(values)) if trained and len(values) > 1 else least
 
 
 def _data(ours: Measured, now: dict[str, dict]) -> str:

@@ -90,6 +90,13 @@ def test_checkpoints_in_the_repository_are_those_of_the_index_and_fit_their_conf
     assert probe(engine, cfg, torch.device("cpu")).vector.isfinite().all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PACKAGED)
+def test_checkpoints_in_the_repository_give_their_figures(name, tmp_path):
+    """Renders SynthOcc small into the folder `data` of the checkout, unless it is there."""
+    assert main(["zoo", "verify", name, "--root", str(ROOT / "data"), "--save-dir", str(tmp_path)]) == 0
+
+
 def test_a_run_records_when_and_on_what_it_was_made(runs):
     record = json.loads((runs / "seed1/metrics.json").read_text())["record"]
     assert set(record) == {"date", "machine", "versions", "revision", "sources", "memory_mib"}

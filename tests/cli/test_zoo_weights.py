@@ -86,7 +86,7 @@ def test_query_and_gallery_do_not_move_the_weights(run, tmp_path, monkeypatch):
     assert a["mixing"] == b["mixing"] and a["targets"] != b["targets"]
 
 
-def test_models_that_know_the_persons_are_named(run, tmp_path, capsys):
+def test_weights_of_models_that_know_the_persons_are_equal(run, tmp_path, capsys):
     assert mix(run, tmp_path, "mixing.held_out", "0.0") == 0
     metrics = json.loads((tmp_path / "test/mixed/metrics.json").read_text())
     assert metrics["mixing"]["seen_in_training"] == []  # a fifth of 16 are among the quarter that was left out
@@ -96,7 +96,10 @@ def test_models_that_know_the_persons_are_named(run, tmp_path, capsys):
     words = ["--config-file", str(run / "clip/config.yaml"), "--weights", str(run / "clip/checkpoints/last.pth")]
     words += ["--config-file", str(run / "osnet/config.yaml"), "--weights", str(tmp_path / "other.pth")]
     assert main(["test", *words, "data.save_dir", str(tmp_path)]) == 0
-    assert "the weights are chosen on training persons that osnet_x0_25 has seen in training" in capsys.readouterr().out
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "all weights are equal, since there are no persons to choose them on: osnet_x0_25 was trained on" in said
+    mixing = json.loads((tmp_path / "test/mixed/metrics.json").read_text())["mixing"]
+    assert mixing["seen_in_training"] == ["osnet_x0_25"] and mixing["weights"] == [0.5, 0.5]
 
 
 def test_mistakes_of_mixing(run, tmp_path, capsys):

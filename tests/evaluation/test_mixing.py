@@ -82,6 +82,14 @@ def test_equal_models_are_mixed_equally():
     assert choose_weights([MATCHERS[0]] * 2, same, pids, camids).weights == (0.5, 0.5)
 
 
+def test_equal_weights_can_be_asked_for():
+    images, pids, camids = people(noise=(0.3, 50.0))
+    free = choose_weights(MATCHERS, images, pids, camids)
+    found = choose_weights(MATCHERS, images, pids, camids, equal=True)
+    assert found.weights == (0.5, 0.5) and free.weights[0] > 0.5 and found.mAP < free.mAP
+    assert (found.units, found.alone) == (free.units, free.alone)
+
+
 def test_three_models():
     images, pids, camids = people(noise=(1.0, 1.0, 1.0))
     found = choose_weights([MATCHERS[0]] * 3, images, pids, camids)
