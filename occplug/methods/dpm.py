@@ -55,6 +55,8 @@ class DPM(Method):
         "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: DPM without the hierarchy
         "mask_pool": "max",  # last pooling of the mask generator: max (code) or mean (the paper's text)
         "hem": True,  # head diversity loss
+        "neck": "before",  # tested feature: before the batch norm (official code), or after it, as masks are trained
+        "test_mask": True,  # False: masks are trained and have no part in the test
         "drop_path": None,  # of both towers; null: 0.1 on the ImageNet ViT (TransReID's, from which the official codes
         # descend), and none on a CLIP's, which cannot have it
         "spt": False,  # train a saliency net first and mix occlusions into the batches
@@ -105,7 +107,7 @@ class DPM(Method):
         o = cfg.method
         if o.drop_path is not None and cfg.backbone.name != "vit_b16":
             raise ConfigError(f"method.drop_path is {o.drop_path}, and {cfg.backbone.name} has none; set it to null")
-        check_mask(o.mask)
+        check_mask(o)
         check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
 
@@ -121,7 +123,7 @@ class DPM(Method):
         generator = None
         if o.mask != "none":
             generator = MaskGenerator(width, o.mask_levels, width, self.backbone.grid, depth, o.mask_pool)
-        self.metric = MaskedMetric(width, num_classes, generator, o.mask, o.train, o.hem)
+        self.metric = MaskedMetric(width, num_classes, generator, o.mask, o.train, o.hem, o.neck, o.test_mask)
         self.earlier = None
         if o.spt:
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes, **form)
@@ -209,7 +211,7 @@ class DPM(Method):
     # ------------------------------------------------------------------ testing
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
-        """The feature before the neck [B, d] and its mask [B, d]."""
+        """The feature [B, d], before or after the neck, and its mask [B, d]."""
         seen = self.backbone(images, camids, blocks=self.metric.levels)
         return self.metric.embedding(seen.feature, seen)
 

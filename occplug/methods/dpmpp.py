@@ -74,6 +74,8 @@ class DPMpp(Method):
         "mask_levels": [],  # blocks the mask generator sees; empty: 2, 4, 10, 12 of 12; [-1]: without the hierarchy
         "mask_pool": "max",  # last pooling of the mask generator: max (DPM's code) or mean (the paper's text)
         "hem": True,  # head diversity loss
+        "neck": "before",  # tested feature: before the batch norm, as in DPM's code, or after it, as masks are trained
+        "test_mask": True,  # False: masks are trained and have no part in the test
         "spt": True,  # train a saliency net first and mix occlusions into the batches
         "transfer": dict(TRANSFER),
         "start": "",  # first stage to train: empty for all, or semantic, saliency, train
@@ -133,9 +135,13 @@ class DPMpp(Method):
             raise ConfigError("method.prototypes is 'text', which needs method.prompts True to learn them")
         if o.prototypes == "text" and o.mask == "none":
             raise ConfigError("method.prototypes is 'text', which needs a method.mask: only masks meet the texts")
+        if o.prototypes == "text" and o.neck == "after":
+            raise ConfigError(
+                "method.neck is 'after', but with method.prototypes 'text' the feature f_p is tested, as it is"
+            )
         if o.prompts:
             parse_template(o.template, "XY")
-        check_mask(o.mask)
+        check_mask(o)
         check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, DPMpp.stage_names(o))
 
@@ -151,7 +157,7 @@ class DPMpp(Method):
             out = projected if o.prototypes == "text" else widths[o.space]
             grid, depth = self.backbone.grid, self.backbone.depth
             generator = MaskGenerator(width, o.mask_levels, out, grid, depth, o.mask_pool)
-        self.metric = MaskedMetric(widths[o.space], num_classes, generator, o.mask, o.train, o.hem)
+        self.metric = MaskedMetric(widths[o.space], num_classes, generator, o.mask, o.train, o.hem, o.neck, o.test_mask)
         self.coarse = IgnoringCrossEntropy(o.train.label_smoothing)
         if o.prompts:
             self.text = build_text_tower(self.backbone.arch)
@@ -292,7 +298,7 @@ class DPMpp(Method):
     # ------------------------------------------------------------------ testing
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
-        """The feature before the neck [B, d] and its mask [B, d]."""
+        """The feature [B, d], before or after the neck, and its mask [B, d]."""
         seen = self.backbone(images, camids, blocks=self.metric.levels)
         vector = seen.projected if self.options.prototypes == "text" else self._feature(seen)
         return self.metric.embedding(vector, seen)

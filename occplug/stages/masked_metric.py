@@ -17,10 +17,12 @@ from occplug.stages.patch_transfer import Transfer
 __all__ = ["MaskedMetric", "check_mask", "transfer_once"]
 
 
-def check_mask(place: str) -> None:
-    """Raise ConfigError if `method.mask` is neither none nor a place of the mask."""
-    if place not in ("none", *MASK_PLACES):
-        raise ConfigError(f"method.mask is {place!r}; there are: none, {', '.join(MASK_PLACES)}")
+def check_mask(options) -> None:
+    """Raise ConfigError if `method.mask` is neither none nor a place of the mask, or `method.neck` names no feature."""
+    if options.mask not in ("none", *MASK_PLACES):
+        raise ConfigError(f"method.mask is {options.mask!r}; there are: none, {', '.join(MASK_PLACES)}")
+    if options.neck not in ("before", "after"):
+        raise ConfigError(f"method.neck is 'before' or 'after', not {options.neck!r}")
 
 
 class MaskedMetric(nn.Module):
@@ -41,13 +43,26 @@ class MaskedMetric(nn.Module):
         options: config node with scale, angular_margin, margin (of the triplet; None: soft), label_smoothing (of
             loss_id; never of loss_mask).
         hem: with loss_hem.
+        neck: tested feature: "before" the batch norm (official code) or "after" it, which masks are trained on.
+        test_mask: False: masks are trained and have no part in the test.
     """
 
-    def __init__(self, width: int, num_classes: int, generator: MaskGenerator | None, place: str, options, hem: bool):
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        generator: MaskGenerator | None,
+        place: str,
+        options,
+        hem: bool,
+        neck: str = "before",
+        test_mask: bool = True,
+    ):
         super().__init__()
         self.neck = BNNeck(width, num_classes)
         nn.init.xavier_uniform_(self.neck.classifier.weight)
         self.generator, self.place, self.hem = generator, place, hem
+        self.tested, self.test_mask = neck, test_mask
         self.identity = IgnoringCrossEntropy(options.label_smoothing)
         self.margin = AngularMargin(options.scale, options.angular_margin)
         self.triplet = BatchHardTriplet(options.margin)
@@ -102,13 +117,14 @@ class MaskedMetric(nn.Module):
         return found
 
     def embedding(self, vector: Tensor, seen: VisionFeatures) -> Embedding:
-        """`vector` [B, e] with its mask; the feature before the neck is tested, though the one after it is trained."""
-        mask = None if self.generator is None else self.generator(seen.blocks).float()
-        return Embedding(vector.float(), mask=mask)
+        """`vector` [B, e], through the neck's norm if so asked, with its mask."""
+        masked = self.generator is not None and self.test_mask
+        mask = self.generator(seen.blocks).float() if masked else None
+        return Embedding((self.neck.norm(vector) if self.tested == "after" else vector).float(), mask=mask)
 
     def distances(self, query: Embedding, gallery: Embedding) -> Tensor:
         """[Q, G]: angles in radians under the *query's* masks; without masks the cosine distance."""
-        if self.generator is None:
+        if query.mask is None:
             return cosine_distance(query.vector, gallery.vector)
         return masked_distance(query.vector, query.mask, gallery.vector, self.place)
 

@@ -271,7 +271,7 @@ def switched(cfg):
 @pytest.mark.parametrize(("method", "name"), SWITCHES)
 def test_dpms_rows_are_what_the_papers_tables_switch(method, name):
     given = CONFIGS / f"{method}_occduke.yaml"
-    common = {"mask": "proto_pre", "levels": [], "hem": True, "select": "oiou", "roll": True, "alpha1": 0.7,
+    common = {"mask": "proto_pre", "levels": [2, 4, 10, 12], "hem": True, "select": "oiou", "roll": True, "alpha1": 0.7,
               "alpha2": 0.1, "lambda1": 1.0 if method == "dpmpp" else 0.5, "lambda2": 0.1, "erasing": 0.5}  # fmt: skip
     common |= {"prototypes": "visual"} if method == "dpmpp" else {}
     found = {row.name: switched(load_config(*settings_of(row, given, [])))

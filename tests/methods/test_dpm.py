@@ -65,6 +65,27 @@ def test_masks_are_one_half_at_the_start_and_then_ranks_are_the_plain_cosines():
     torch.testing.assert_close(embedding.vector, feature, atol=1e-5, rtol=0)
 
 
+def test_the_test_after_the_neck_and_without_masks():
+    method, b = tiny("dpm"), batch()
+    wake_mask(method)
+    method.metric.neck.norm.running_mean.normal_()
+    plain = method.embed(b["img"])
+    n = (plain.vector - method.metric.neck.norm.running_mean) / math.sqrt(1 + 1e-5)
+    for model in ("dpm", "dpmpp"):
+        other = tiny(model, "method.neck", "after", "method.test_mask", model == "dpm")
+        other.load_state_dict(method.state_dict(), strict=False)
+        found = other.embed(b["img"])
+        distances = other.matcher(found[:3], found)
+        if model == "dpm":
+            torch.testing.assert_close(found.vector, n, atol=1e-4, rtol=1e-4)
+            assert torch.equal(found.mask, plain.mask)
+            assert torch.equal(distances, masked_distance(found.vector[:3], found.mask[:3], found.vector))
+        else:
+            assert found.mask is None and found.vector.mean().abs() > 0
+            expected = 1 - F.normalize(found.vector[:3]) @ F.normalize(found.vector).T
+            torch.testing.assert_close(distances, expected.clamp(min=0), atol=1e-5, rtol=0)
+
+
 def test_the_baseline_has_no_mask_and_the_cosine_distance():
     method = tiny("dpm", "method.mask", "none", "method.hem", False)
     train = stage(method, "train")
