@@ -80,7 +80,6 @@ def write(tmp_path):
 
 
 CLIP = "model: {name: clip_reid}\n"
-DPM = "model: {name: dpm}\nmethod: {"
 WGFF = "data: {norm_mean: [0.5, 0.5, 0.5], norm_std: [0.5, 0.5, 0.5]}\nbackbone: {name: wgff, "
 
 # ---------------------------------------------------------------------- what loads
@@ -329,9 +328,6 @@ def complaint(file, options=()) -> str:
         ("sampler: {train_sampler: pk}", "F: sampler.train_sampler is 'pk'; there are: identity, RandomSampler, SequentialSampler, RandomIdentitySampler, RandomDomainSampler, RandomDatasetSampler"),
         (CLIP + "method: {neck: none}", "method.neck is 'before' or 'after', not 'none'"),
         (CLIP + "method: {stage1: {epochs: -1}}", "F: method.stage1.epochs is -1; it must be at least 0"),
-        (DPM + "saliency: {ratio: 30}}", "F: method.saliency.ratio is 30.0; it must be from 0 to 1"),
-        (DPM + "train: {angular_margin: 28.6}}", "method.train.angular_margin is 28.6; it must be from 0 to pi / 2 (radi"),
-        (DPM + "train: {scale: -30}}", "F: method.train.scale is -30.0; it must be above 0"),
         (CLIP + "method: {stage1: {lr: 0}}", "F: method.stage1.lr is 0.0; it must be above 0"),
         (CLIP + "method: {stage1: {weights: {loss_i2t: -1}}}", "F: method.stage1.weights.loss_i2t is -1.0; it must be at least 0"),
         (CLIP + "method: {stage2: {steps: [30, -50]}}", "F: method.stage2.steps is [30, -50]; it must be at least 0"),

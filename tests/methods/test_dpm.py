@@ -131,6 +131,19 @@ def test_stochastic_depth_is_the_imagenet_towers():
     assert method.backbone.visual.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("method.saliency.ratio", 30, "is 30.0; it must be from 0 to 1"),
+        ("method.train.angular_margin", 28.6, r"is 28.6; it must be from 0 to pi / 2 \(radians\)"),
+        ("method.train.scale", -30, "is -30.0; it must be above 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(key, value, message):
+    with pytest.raises(ConfigError, match=f"{key} {message}"):
+        config("dpm", key, value)
+
+
 def test_the_mask_generator_steps_alone_on_the_updated_weights(tmp_path):
     """One batch through the engine equals two plain SGD steps, each on its own forward."""
     options = ["method.train.epochs", 1, "method.train.warmup_epochs", 0]
