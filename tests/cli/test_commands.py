@@ -91,7 +91,8 @@ def test_a_checkpoint_of_another_stride_is_explained(run, tmp_path, capsys):
                    "backbone.stride", "4", "data.save_dir", str(tmp_path)])  # fmt: skip
     assert status == 2
     error = capsys.readouterr().err
-    assert "another image size or backbone.stride" in error and "positional_embedding" in error
+    assert "data.height, data.width and backbone.stride 'for a grid of 16 x 8', and this run has" in error
+    assert "set data.height, data.width and backbone.stride as in the file" in error
 
 
 def test_a_folder_with_a_run_is_not_overwritten(run, data, capsys):

@@ -110,10 +110,11 @@ def test_text_features_are_fixed_at_the_start_of_stage2():
 
 
 def test_trained_weights_are_bound_to_the_template_however_it_is_written():
-    bound = {"method.template": "A photo of a X X X X person."}
+    grid = {"data.height, data.width and backbone.stride": "for a grid of 4 x 2"}
+    bound = {"method.template": "A photo of a X X X X person."} | grid
     assert tiny().bound_to() == bound == tiny("method.template", bound["method.template"]).bound_to()
-    assert tiny("method.template", "{4} person").bound_to() == {"method.template": "X X X X person"}
-    assert tiny("method.prompts", False).bound_to() == {}
+    assert tiny("method.template", "{4} person").bound_to() == {"method.template": "X X X X person"} | grid
+    assert tiny("method.prompts", False).bound_to() == grid
 
 
 def test_a_template_that_cannot_be_learnt_is_refused_before_anything_is_built():

@@ -116,8 +116,9 @@ def test_the_two_sets_of_texts_differ():
 
 def test_trained_weights_are_bound_to_the_templates_of_the_sets():
     full, occ = "A photo of a X X X X person.", "A photo of a X X X X person occluded by Y Y Y Y."
-    assert tiny().bound_to() == {"method.template_full": full, "method.template_occ": occ}
-    assert tiny("method.prompts", "occ").bound_to() == {"method.template_occ": occ}
+    grid = {"data.height, data.width and backbone.stride": "for a grid of 4 x 2"}
+    assert tiny().bound_to() == {"method.template_full": full, "method.template_occ": occ} | grid
+    assert tiny("method.prompts", "occ").bound_to() == {"method.template_occ": occ} | grid
 
 
 def test_shared_tokens():
