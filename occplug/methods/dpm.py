@@ -123,7 +123,7 @@ class DPM(Method):
         generator = None
         if o.mask != "none":
             generator = MaskGenerator(width, o.mask_levels, width, self.backbone.grid, depth, o.mask_pool)
-        self.metric = MaskedMetric(width, num_classes, generator, o.mask, o.train, o.hem, o.neck, o.test_mask)
+        self.metric = MaskedMetric(width, num_classes, generator, o)
         self.earlier = None
         if o.spt:
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes, **form)

@@ -157,7 +157,7 @@ class DPMpp(Method):
             out = projected if o.prototypes == "text" else widths[o.space]
             grid, depth = self.backbone.grid, self.backbone.depth
             generator = MaskGenerator(width, o.mask_levels, out, grid, depth, o.mask_pool)
-        self.metric = MaskedMetric(widths[o.space], num_classes, generator, o.mask, o.train, o.hem, o.neck, o.test_mask)
+        self.metric = MaskedMetric(widths[o.space], num_classes, generator, o)
         self.coarse = IgnoringCrossEntropy(o.train.label_smoothing)
         if o.prompts:
             self.text = build_text_tower(self.backbone.arch)

@@ -39,33 +39,22 @@ class MaskedMetric(nn.Module):
         width: d of f; W starts Xavier-uniform [num_classes, d].
         num_classes: training identities.
         generator: of the masks, or None for none (then no loss_mask).
-        place: where the mask acts, see :func:`masked_cosine`.
-        options: config node with scale, angular_margin, margin (of the triplet; None: soft), label_smoothing (of
-            loss_id; never of loss_mask).
-        hem: with loss_hem.
-        neck: tested feature: "before" the batch norm (official code) or "after" it, which masks are trained on.
-        test_mask: False: masks are trained and have no part in the test.
+        options: the method's config node: mask (its place, see :func:`masked_cosine`), hem (with loss_hem), neck (what
+            is tested: "before" the batch norm, as in the official code, or "after" it, which masks are trained on),
+            test_mask (False: masks are trained and have no part in the test), and of train scale, angular_margin,
+            margin (of the triplet; None: soft) and label_smoothing (of loss_id; never of loss_mask).
     """
 
-    def __init__(
-        self,
-        width: int,
-        num_classes: int,
-        generator: MaskGenerator | None,
-        place: str,
-        options,
-        hem: bool,
-        neck: str = "before",
-        test_mask: bool = True,
-    ):
+    def __init__(self, width: int, num_classes: int, generator: MaskGenerator | None, options):
         super().__init__()
+        losses = options.train
         self.neck = BNNeck(width, num_classes)
         nn.init.xavier_uniform_(self.neck.classifier.weight)
-        self.generator, self.place, self.hem = generator, place, hem
-        self.tested, self.test_mask = neck, test_mask
-        self.identity = IgnoringCrossEntropy(options.label_smoothing)
-        self.margin = AngularMargin(options.scale, options.angular_margin)
-        self.triplet = BatchHardTriplet(options.margin)
+        self.generator, self.place, self.hem = generator, options.mask, options.hem
+        self.tested, self.test_mask = options.neck, options.test_mask
+        self.identity = IgnoringCrossEntropy(losses.label_smoothing)
+        self.margin = AngularMargin(losses.scale, losses.angular_margin)
+        self.triplet = BatchHardTriplet(losses.margin)
         self.diversity = HeadDiversity()
 
     @property
