@@ -18,7 +18,7 @@ from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import cosine_distance
-from occplug.heads import BNNeck
+from occplug.heads import BNNeck, check_neck
 from occplug.losses import BatchHardTriplet, IgnoringCrossEntropy
 from occplug.method import Group, Method, Stage
 from occplug.prompts import IdentityPrompts
@@ -91,8 +91,7 @@ class CLIPMethod(Method):
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values no stage can use."""
-        if cfg.method.neck not in ("before", "after"):
-            raise ConfigError(f"method.neck is 'before' or 'after', not {cfg.method.neck!r}")
+        check_neck(cfg.method)
         if cfg.method.stage2.optimizer not in ("adam", "adamw"):
             raise ConfigError(f"method.stage2.optimizer is 'adam' or 'adamw', not {cfg.method.stage2.optimizer!r}")
         check_transfer(cfg.method.transfer, "method.transfer")

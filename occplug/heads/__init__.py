@@ -1,7 +1,7 @@
 """Heads: features in, named outputs out."""
 
 from occplug.heads.attribute_encoder import AttributeEncoder
-from occplug.heads.bnneck import BNNeck
+from occplug.heads.bnneck import BNNeck, check_neck
 from occplug.heads.hybrid_decoder import HybridDecoder
 from occplug.heads.mask_generator import MaskGenerator
 from occplug.heads.part_heads import PartNorm, PartVisibility
@@ -19,6 +19,7 @@ __all__ = [
     "PartRows",
     "PartVisibility",
     "SaliencyNet",
+    "check_neck",
     "cosine_maps",
     "weighted_average_pool",
 ]

@@ -10,7 +10,7 @@ from occplug.backbones import VisionFeatures
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import MASK_PLACES, cosine_distance, masked_cosine, masked_distance
-from occplug.heads import BNNeck, MaskGenerator
+from occplug.heads import BNNeck, MaskGenerator, check_neck
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity, IgnoringCrossEntropy
 from occplug.stages.patch_transfer import Transfer
 
@@ -18,11 +18,10 @@ __all__ = ["MaskedMetric", "check_mask", "transfer_once"]
 
 
 def check_mask(options) -> None:
-    """Raise ConfigError if `method.mask` is neither none nor a place of the mask, or `method.neck` names no feature."""
+    """Raise ConfigError if `method.mask` is neither none nor a place of the mask, or for `method.neck`."""
     if options.mask not in ("none", *MASK_PLACES):
         raise ConfigError(f"method.mask is {options.mask!r}; there are: none, {', '.join(MASK_PLACES)}")
-    if options.neck not in ("before", "after"):
-        raise ConfigError(f"method.neck is 'before' or 'after', not {options.neck!r}")
+    check_neck(options)
 
 
 class MaskedMetric(nn.Module):
