@@ -92,11 +92,13 @@ def plan_rows(
     made, left_out = {}, {}
     known = known_runs(folder.parents[1])
 
-    def trainings_of(row: AblationRow) -> list[Training] | str:
+    def trainings_of(row: AblationRow, folder: Path = folder) -> list[Training] | str:
         """One a seed, or the reason why the row does not exist for this config."""
         found = settings_of(row, config_file, options)
-        needed = row.tests or row.after
-        sources = trainings_of(table.rows[needed]) if needed else None
+        sources = trainings_of(table.rows[row.tests]) if row.tests else None
+        if row.after:
+            other, _, _ = row.after.rpartition(".")
+            sources = trainings_of(table.sources[row.after], folder.with_name(other) if other else folder)
         if isinstance(found, str) or isinstance(sources, str):
             return found if isinstance(found, str) else sources
         file, settings = found

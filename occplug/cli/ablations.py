@@ -13,7 +13,8 @@ tables:
         where: {KEY: [VALUE, ...]}  # the row exists only where the config has one of these values
         set: {KEY: VALUE, ...}      # overrides; "${KEY}" stands for that key's value in the config
         tests: ROW                  # nothing is trained: the weights of that row are tested with these overrides
-        after: ROW                  # builds on that row's run of the same seed, whose folder `set` names as ${run}
+        after: ROW                  # builds on that row's run of the same seed, whose folder `set` names as ${run};
+                                    # TABLE.ROW for a row of another table of the file
         published:                  # per target, in per cent; null where nobody published a figure
           - {target: NAME, where: {KEY: [VALUE, ...]}, mAP: 53.5, rank1: null, source: ...}
 """
@@ -21,7 +22,7 @@ tables:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from occplug.cli.tables import Published
@@ -72,7 +73,11 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class AblationTable:
-    """One table of a method."""
+    """One table of a method.
+
+    Args:
+        sources: the rows that `after` of this table's rows names, under that name.
+    """
 
     name: str
     method: str
@@ -81,6 +86,7 @@ class AblationTable:
     source: str
     baseline: str
     rows: dict[str, AblationRow]
+    sources: dict[str, AblationRow] = field(default_factory=dict)
 
     def chosen(self, names: list[str] | None) -> list[AblationRow]:
         """The rows `names`, in the table's order; all of them for None. Raises ConfigError for an unknown one."""
@@ -114,7 +120,8 @@ def find_tables(config_file: Path, method: str, given: Path | None = None) -> di
 def load_tables(file: Path) -> dict[str, AblationTable]:
     """All tables of `file`, by name. Raises ConfigError that names file, table and row."""
     content = _checked(parse_yaml(file), str(file), {"method": str, "tables": dict})
-    return {name: _table(name, node, content["method"], file) for name, node in content["tables"].items()}
+    tables = {name: _table(name, node, content["method"], file) for name, node in content["tables"].items()}
+    return {name: replace(table, sources=_sources(table, tables)) for name, table in tables.items()}
 
 
 def settings_of(row: AblationRow, config_file: Path, options: list) -> tuple[Path, list[Setting]] | str:
@@ -156,17 +163,33 @@ def _table(name: str, node, method: str, file: Path) -> AblationTable:
     if node["baseline"] not in rows:
         raise ConfigError(f"{origin}: baseline is {node['baseline']!r}, expected one of its rows: {', '.join(rows)}")
     trained = [row.name for row in rows.values() if row.tests is None]
-    whole = [row.name for row in rows.values() if row.tests is None and row.after is None]
     for row in rows.values():
-        for key, named, allowed in (("tests", row.tests, trained), ("after", row.after, whole)):
-            if named is not None and named not in allowed:
-                kind = "a row with weights" if key == "tests" else "a row that trains every stage"
-                raise ConfigError(f"{row.origin}: {key} is {named!r}, expected {kind}: {', '.join(allowed)}")
-        _check_reference(row)
+        if row.tests is not None and row.tests not in trained:
+            known = ", ".join(trained)
+            raise ConfigError(f"{row.origin}: tests is {row.tests!r}, expected a row with weights: {known}")
+        _check_run(row)
     return AblationTable(name, method, file, node["title"], node["source"], node["baseline"], rows)
 
 
-def _check_reference(row: AblationRow) -> None:
+def _sources(table: AblationTable, tables: dict[str, AblationTable]) -> dict[str, AblationRow]:
+    """The rows that `after` names in `table`: its own by name, those of another of `tables` as TABLE.ROW."""
+    found = {}
+    for row in table.rows.values():
+        if row.after is None:
+            continue
+        other, _, name = row.after.rpartition(".")
+        if other and other not in tables:
+            raise ConfigError(f"{row.origin}: after is {row.after!r}, but the tables are: {', '.join(tables)}")
+        there = tables[other] if other else table
+        whole = [source.name for source in there.rows.values() if source.tests is None and source.after is None]
+        if name not in whole:
+            kind = f"a row of {there.name} that trains every stage" if other else "a row that trains every stage"
+            raise ConfigError(f"{row.origin}: after is {row.after!r}, expected {kind}: {', '.join(whole)}")
+        found[row.after] = there.rows[name]
+    return found
+
+
+def _check_run(row: AblationRow) -> None:
     uses = any(isinstance(value, str) and RUN in value for value in row.overrides.values())
     if row.after and row.tests:
         raise ConfigError(f"{row.origin}: a row that tests {row.tests!r} trains nothing, so it has no after")

@@ -273,6 +273,30 @@ def test_a_row_that_builds_on_another_names_its_folder_and_is_made_later():
     assert cfg.backbone.weights == f"{folder}/whole/seed2/checkpoints/stage1.pth"
 
 
+def test_a_row_may_build_on_a_row_of_another_table():
+    Path("tables.yaml").write_text(
+        BUILDING
+        + """
+  second:
+    title: second
+    source: none
+    baseline: early
+    rows:
+      early: {after: shared.whole, set: {backbone.weights: "${run}/checkpoints/stage1.pth", method.stage2.epochs: 2}}
+      late: {after: shared.whole, set: {backbone.weights: "${run}/checkpoints/stage1.pth"}}
+"""
+    )
+    options = ("--seeds", "1", "--tables", "tables.yaml")
+    assert ablate(*options, table="second") == 0
+    assert made("clip_reid_synthocc/second") == ["early 1", "late 1"]
+    assert made("clip_reid_synthocc/shared") == ["whole 1"]  # trained where its own table looks for it
+    assert [row["row"] for row in results("clip_reid_synthocc/second")["targets"]["synthocc"]] == ["early", "late"]
+    cfg = load_config("runs/clip_reid_synthocc/second/early/seed1/config.yaml")
+    assert cfg.backbone.weights == "runs/clip_reid_synthocc/shared/whole/seed1/checkpoints/stage1.pth"
+    assert ablate(*options, table="shared") == 0  # both rows are there
+    assert made("clip_reid_synthocc/shared") == ["whole 1"]
+
+
 def test_an_equal_row_before_the_source_does_not_take_its_folder():
     Path("tables.yaml").write_text(BUILDING.replace("whole: {}", "twin: {}\n      whole: {}"))
     assert ablate("--seeds", "1", "--tables", "tables.yaml", table="shared") == 0

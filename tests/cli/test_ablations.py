@@ -348,7 +348,17 @@ def test_a_reference_takes_the_configs_value(file):
             "row a: there is no key 'sets'; there are: title, set, config, where, tests, after, published",
         ),
         ("a: {}", "a: {tests: c}", "row a: tests is 'c', expected a row with weights: b"),
-        ("a: {}", "a: {after: a}", "row a: after is 'a', expected a row that trains every stage: b"),
+        (
+            "a: {}",
+            "a: {after: a, set: {k: '${run}/x'}}",
+            "row a: after is 'a', expected a row that trains every stage: b",
+        ),
+        ("a: {}", "a: {after: two.c, set: {k: '${run}/x'}}", "row a: after is 'two.c', but the tables are: one"),
+        (
+            "a: {}",
+            "a: {after: one.a, set: {k: '${run}/x'}}",
+            "row a: after is 'one.a', expected a row of one that trains every stage: b",
+        ),
         ("a: {}", "a: {after: b}", "row a: after is 'b', but set names no ${run}"),
         ("a: {}", "a: {set: {k: '${run}/x'}}", "row a: set names ${run}, but after says no row"),
         ("a: {}", "a: {tests: b, after: b}", "row a: a row that tests 'b' trains nothing, so it has no after"),
