@@ -59,6 +59,14 @@ def test_every_config_has_the_entry_its_header_makes(index):
         assert entry.notes.startswith(made.notes) and not entry.settings, file.name
 
 
+def test_configs_say_whether_they_were_measured(index):
+    for entry in index.entries.values():
+        if Path(entry.config).name.endswith("_synthocc.yaml"):
+            header = (ROOT / entry.config).read_text().partition("_base_")[0]
+            assert ("# Measured here: " in header) == (entry.ours is not None), entry.name
+            assert ("# Not measured here." in header) == (entry.ours is None), entry.name
+
+
 def test_entries_say_what_their_configs_say(index):
     for entry in index.entries.values():
         cfg = load_config(ROOT / entry.config, entry.options)
