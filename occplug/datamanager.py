@@ -12,14 +12,14 @@ import json
 import logging
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from occplug.errors import ConfigError
+from occplug.errors import ConfigError, DataError
 from occplug.extras import Extras, wanted_extras
 from occplug.imagefile import read_image
 from occplug.masks import MaskSource, PartMasks, Stripes, build_source
@@ -131,6 +131,21 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
+def _stock(name: str, options: dict):
+    """torchreid's own data set `name`.
+
+    Raises:
+        ConfigError: neither torchreid nor occplug has one of that name.
+        DataError: it is not there, or cannot be downloaded or read.
+    """
+    try:
+        return stock_dataset(name)(**options)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; occplug has: {', '.join(names(DATASETS))}") from error
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"{name}: {error}; put the data set below data.root ({options['root']!r})") from error
+
+
 class DataManager(ImageDataManager):
     """Loaders of `cfg.data.sources` (training) and `cfg.data.targets` (query and gallery).
 
@@ -197,7 +212,7 @@ class DataManager(ImageDataManager):
         cfg = self.cfg
         ours = name in names(DATASETS)
         options = dict(cfg[name]) if ours and name in cfg and name not in STOCK_SECTIONS else {}
-        data = (get(DATASETS, name) if ours else stock_dataset(name))(
+        options |= dict(
             root=cfg.data.root,
             mode="train" if name in self.sources else "query",
             combineall=cfg.data.combineall,
@@ -206,8 +221,8 @@ class DataManager(ImageDataManager):
             cuhk03_labeled=cfg.cuhk03.labeled_images,
             cuhk03_classic_split=cfg.cuhk03.classic_split,
             verbose=False,
-            **options,
         )
+        data = get(DATASETS, name)(**options) if ours else _stock(name, options)
         if not ours:  # torchreid's own classes keep neither the numbers behind their labels nor a fingerprint
             data.pids, data.cameras = list(range(data.num_train_pids)), list(range(data.num_train_cams))
             sides = (data.train, data.query, data.gallery)
@@ -283,13 +298,12 @@ class DataManager(ImageDataManager):
         """The images of `items` (path, pid, camid, ...) in order, as those of a test set."""
         return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
 
-    def persons_loader(self, share: float):
-        """Images of a drawn share of the training persons (those of `mixing.held_out` if that is the share), as for the
-        test; pids are numbered among themselves. The draw is the same for every config of these sources.
+    def persons_loader(self, labels: Mapping[str, Collection[int]]):
+        """Images of the training persons with `labels` of each source, held out or not, as for the test; pids are
+        numbered among themselves.
         """
         items = []
-        for name in self.sources:
-            chosen = held_out_labels(len(self.sets[name].pids), share)
+        for name, chosen in labels.items():
             offset = len({pid for _, pid, _ in items})
             number = {label: offset + position for position, label in enumerate(sorted(chosen))}
             items += [(p, number[pid], camid) for p, pid, camid, *_ in self.sets[name].train if pid in chosen]

@@ -259,3 +259,10 @@ def test_workers_start_although_opencv_has_used_its_threads(tmp_path):
     assert len(list(data.train_loader)) == len(data.train_loader) > 0
     data.close()
     assert cv2.getNumThreads() == 1
+
+
+def test_a_missing_or_unknown_stock_data_set_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("asked the network"))
+    for name, told in (("cuhk03", "cuhk03: .* put the data set below"), ("synthoc", "occplug has: .*synthocc")):
+        with pytest.raises((ConfigError, DataError), match=told):
+            manager(tmp_path, "data.sources", [name], "data.targets", [name])

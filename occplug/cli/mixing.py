@@ -34,15 +34,14 @@ def test_mixed(found: list[Candidate]) -> dict:
     _demand_same_images(managers)
     engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
     matchers = [engine.matcher for engine in engines]
-    share = min((c.cfg.mixing.held_out for c in found if c.cfg.mixing.held_out), default=SHARE)
-    seen = _were_trained_on(found, managers[0], share)
+    persons, seen = _persons(found, managers[0])
     if seen:
         log.warning(
-            "all weights are equal, since there are no persons to choose them on: %s was trained on all of them, or "
-            "does not say on which; train the models with mixing.held_out 0.1",
+            "all weights are equal, since there are no training persons to choose them on: %s saw them in training, or "
+            "does not say whom it saw; train the models with mixing.held_out 0.1",
             " and ".join(seen),
         )
-    images, pids, camids, _ = _extract(engines, managers, lambda data: data.persons_loader(share), "training persons")
+    images, pids, camids, _ = _extract(engines, managers, lambda data: data.persons_loader(persons), "training persons")
     mixture = choose_weights(matchers, images, pids, camids, equal=bool(seen))
     log.info("mixed: %s", _describe(mixture, found))
     results, paths = {}, {}
@@ -100,13 +99,20 @@ def _demand_same_images(managers: list[DataManager]) -> None:
             )
 
 
-def _were_trained_on(found: list[Candidate], data: DataManager, share: float) -> list[str]:
-    """Models that may have been trained on the persons the weights are chosen on."""
-    chosen: set[int] = set()
-    for name in data.sources:
-        pids = data.sets[name].pids
-        chosen |= {pids[label] for label in held_out_labels(len(pids), share)}
-    return [c.cfg.model.name for c in found if c.weights.pids is None or chosen & set(c.weights.pids)]
+def _persons(found: list[Candidate], data: DataManager) -> tuple[dict[str, set[int]], list[str]]:
+    """Labels, per source, of the training persons that no model was trained on, or, where these are less than two, of
+    a drawn share; and the models to which that is due.
+    """
+    everybody = {name: data.sets[name].pids for name in data.sources}
+    known = [set(c.weights.pids or ()) for c in found]
+    seen = set().union(*known)
+    unseen = {name: {label for label, pid in enumerate(pids) if pid not in seen} for name, pids in everybody.items()}
+    if all(known) and sum(map(len, unseen.values())) > 1:
+        return unseen, []
+    drawn = {name: held_out_labels(len(pids), SHARE) for name, pids in everybody.items()}
+    named = {pid for pids in everybody.values() for pid in pids}
+    whole = [c.cfg.model.name for c, pids in zip(found, known) if not pids or named <= pids]
+    return drawn, whole or [c.cfg.model.name for c in found]
 
 
 test_mixed.__test__ = False  # not a test of pytest's
