@@ -17,7 +17,7 @@ from occplug.measuring import MIB, peak_memory, processor, reset_peak
 
 __all__ = ["revision", "run_record", "sources", "start_record", "versions"]
 
-PACKAGES = ("torch", "torchvision", "torchreid", "open_clip_torch", "timm", "numpy", "pillow")
+PACKAGES = ("torch", "torchvision", "torchreid", "open_clip_torch", "timm", "numpy", "opencv-python", "pillow")
 _COMPUTING = {".py", ".safetensors", ".png", ".json", ".yaml"}  # code, the tiny CLIP, occluders
 # of these folders only the files named have a part in figures; the rest shows, lists or measures
 _PARTLY = {

@@ -15,7 +15,7 @@ from occplug.config_files import Setting
 from occplug.datamanager import DataManager, GeneratedDataManager
 from occplug.embedding import Embedding
 from occplug.engine import demand_same_meaning
-from occplug.errors import ConfigError
+from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 from occplug.zoo import Entry, Index, read_index
 from occplug.zoo.fetching import fetch
@@ -69,11 +69,19 @@ def _candidate(config_file: str | None, address: str, options: list, index: Inde
         options = [*own, *_settings(entry), *options]
     cfg = load_config(config_file, options)
     path = fetch(index, entry)
-    return Candidate(cfg, config_file, read_test_weights(path, entry.checkpoint.format, cfg))
+    try:
+        return Candidate(cfg, config_file, read_test_weights(path, entry.checkpoint.format, cfg))
+    except CheckpointError as error:
+        if index.path_of(entry) is not None:
+            raise
+        raise CheckpointError(f"{error}; if the download is to blame, delete {path} and it is fetched again") from error
 
 
 def _settings(entry: Entry) -> list[Setting]:
-    return [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
+    """What the entry's config file does not say: for our own weights, also what their runs changed in it."""
+    is_ours = entry.ours is not None and entry.checkpoint is not None and entry.checkpoint.seed is not None
+    changed = {**entry.settings, **(entry.ours.config if is_ours else {})}
+    return [Setting(key, value, f"zoo entry {entry.name}") for key, value in changed.items()]
 
 
 def config_path(entry: Entry) -> Path:

@@ -25,7 +25,7 @@ from occplug.zoo.exporting import measured, read_runs, with_file
 from occplug.zoo.fetching import cached_file, fetch
 from occplug.zoo.index import Run
 from occplug.zoo.table import markdown
-from occplug.zoo.verifying import Finding, compare
+from occplug.zoo.verifying import Finding, compare, spread_over_seeds
 from occplug.zoo.weights import read_test_weights
 
 __all__ = ["main"]
@@ -121,7 +121,7 @@ def _export(args, index: Index) -> None:
     entry = index.find(args.name)
     older = index.path_of(entry)
     base = load_config(config_path(entry), _settings(entry))
-    runs = read_runs(args.runs, entry, base)
+    runs = read_runs(args.runs, entry)
     ours = measured(runs, entry, base, args.trained_by or "python tools/train.py --config-file " + entry.config)
     entry = dataclasses.replace(entry, ours=ours, checkpoint=None if older is not None else entry.checkpoint)
     if not args.no_weights:
@@ -134,6 +134,8 @@ def _export(args, index: Index) -> None:
 
 
 def _with_weights(args, index: Index, entry: Entry, runs: list) -> Entry:
+    if entry.checkpoint is not None:
+        raise ConfigError(f"{entry.name} has official weights, which would be lost; give --no-weights, or add an entry")
     seeds = [run.cfg.train.seed for run in runs]
     if args.seed is not None and args.seed not in seeds:
         raise ConfigError(f"--seed is {args.seed}, but the runs have the seeds {seeds}")
@@ -211,7 +213,8 @@ def _replay(args, index: Index, entry: Entry) -> Finding:
         metrics = _train_again(cfg, entry.config)
     else:
         metrics = test(Candidate(cfg, entry.config, weights))
-    return compare(entry, run, metrics, cfg, before, trained=args.train)
+    spread = spread_over_seeds(index.entries.values(), entry.data) if args.train else None
+    return compare(entry, run, metrics, cfg, before, spread)
 
 
 def _recorded(entry: Entry) -> Run:

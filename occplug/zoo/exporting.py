@@ -15,7 +15,7 @@ from occplug.errors import ConfigError, DataError
 from occplug.zoo.download import file_sha256
 from occplug.zoo.index import FIGURES, NOT_RECORDED, Checkpoint, Entry, Index, Made, Measured, Run
 
-__all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_runs", "with_file"]
+__all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_metrics", "read_runs", "with_file"]
 
 LIMIT, LIMIT_TOGETHER = 8_000_000, 60_000_000  # bytes of a checkpoint in the repository, and of all
 # keys that move no figure, or that are told elsewhere
@@ -39,21 +39,18 @@ class FinishedRun:
         return named if named.is_file() else folder / "last.pth"
 
 
-def read_runs(folders: list[Path], entry: Entry, base: CfgNode) -> list[FinishedRun]:
+def read_runs(folders: list[Path], entry: Entry) -> list[FinishedRun]:
     """The runs in `folders`, by seed, checked to be seeds of one config of `entry`.
 
-    Args:
-        base: the entry's own config.
-
     Raises:
-        DataError: a folder without a finished run, or runs on different versions of a data set.
+        DataError: a folder without a finished run or with a damaged one, or runs on different versions of a data set.
         ConfigError: another model or data, a mere test, two of one seed, or several configs.
     """
     runs = []
     for folder in folders:
         if not (folder / "metrics.json").is_file() or not (folder / "config.yaml").is_file():
             raise DataError(f"{folder} holds no finished run: it needs metrics.json and config.yaml of tools/train.py")
-        runs.append(FinishedRun(folder, json.loads((folder / "metrics.json").read_text()), _config(folder)))
+        runs.append(FinishedRun(folder, read_metrics(folder), load_config(folder / "config.yaml")))
     runs.sort(key=lambda run: run.cfg.train.seed)
     for run in runs:
         if (run.cfg.model.name, run.cfg.data.targets) != (entry.method, [entry.data]):
@@ -80,8 +77,13 @@ def _check_same_data(run: FinishedRun, first: FinishedRun) -> None:
             )
 
 
-def _config(folder: Path) -> CfgNode:
-    return load_config(folder / "config.yaml")
+def read_metrics(folder: Path) -> dict:
+    """`metrics.json` of the run in `folder`. Raises DataError if it is damaged."""
+    file = folder / "metrics.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is damaged ({error}); delete it, and the run is tested again") from error
 
 
 def public(cfg: CfgNode) -> dict[str, object]:

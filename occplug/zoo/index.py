@@ -300,6 +300,8 @@ def _checkpoint(node, where: str) -> Checkpoint:
     if sum(place in values for place in PLACES) != 1:
         raise ConfigError(f"{where}: needs exactly one of {', '.join(PLACES)}")
     sha256 = None if values["sha256"] == "unknown" else values["sha256"]
+    if sha256 is None and "file" in values:
+        raise ConfigError(f"{where}: sha256 is unknown, but {values['file']} is in the package; state it")
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ConfigError(f"{where}: sha256 is {sha256!r}, expected 64 hexadecimal digits, or: unknown")
     size = choice(values["bytes"], "unknown", f"{where}: bytes", lambda value, where: value)

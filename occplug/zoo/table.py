@@ -7,7 +7,7 @@ import statistics
 from tabulate import tabulate
 
 from occplug.zoo.index import Entry, Index, Made, Measured, Published
-from occplug.zoo.verifying import QUERIES, TOLERANCE, TRAINING_SPREAD
+from occplug.zoo.verifying import CONFIDENCE, QUERIES, TOLERANCE
 
 __all__ = ["markdown"]
 
@@ -32,8 +32,8 @@ Figures are per cent, mAP / Rank-1 without re-ranking. *Published* is what other
 *Ours* is what runs of this repository gave, mean ± standard deviation over seeds, and nothing else: most cells say
 "not measured", because the real data sets cannot be reached from where this was made. Figures on SynthOcc, which is
 rendered, never belong beside published ones. `verify` accepts what other processors round otherwise: mAP within {mAP:g}
-points, a rank within the larger of {mAP:g} points and {queries} queries, and after a new training {spread:g} standard
-deviations over the seeds.
+points, a rank within the larger of {mAP:g} points and {queries} queries; after a new training, what {confidence:g} % of
+new seeds would give (about the mean over seeds, with the spread of all entries on the data set).
 
 ```bash
 python tools/test.py --weights zoo://clip_reid/vit_b16_sie_olp/occduke --root DIR   # fetch, import, evaluate
@@ -47,7 +47,7 @@ def markdown(index: Index) -> str:
     sources: dict[str, int] = {}
     entries = list(index.entries.values())
     known = [data for data in TITLES if any(entry.data == data for entry in entries)]
-    parts = [_INTRODUCTION.format(mAP=100 * TOLERANCE, queries=QUERIES, spread=TRAINING_SPREAD)]
+    parts = [_INTRODUCTION.format(mAP=100 * TOLERANCE, queries=QUERIES, confidence=100 * CONFIDENCE)]
     for data in [*known, *sorted({entry.data for entry in entries} - set(TITLES))]:
         rows = [_row(index, entry, sources) for entry in entries if entry.data == data]
         parts += [

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from scipy import stats
 
 from occplug.zoo.exporting import public
 from occplug.zoo.index import FIGURES, NOT_RECORDED, Entry, Made, Measured, Run
 
-__all__ = ["QUERIES", "TOLERANCE", "TRAINING_SPREAD", "Finding", "compare"]
+__all__ = ["CONFIDENCE", "QUERIES", "TOLERANCE", "Finding", "Spread", "compare", "spread_over_seeds"]
 
 # How far a figure of the same weights may move, for fp16 storage and other processors' rounding: mAP by so much, and
 # this many queries may pass a rank
 TOLERANCE = 0.002
 QUERIES = 3
-TRAINING_SPREAD = 3.0  # how many standard deviations over seeds a figure of a new training may move
+CONFIDENCE = 0.99  # with which a figure of a new training lies within its tolerance if nothing has changed
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much a figure moves from seed to seed: a standard deviation, and the degrees of freedom it is known with."""
+
+    deviation: float
+    freedom: int
+
+
+def spread_over_seeds(entries: Iterable[Entry], data: str) -> dict[str, Spread]:
+    """Per figure, the spread over seeds pooled over those of `entries` with several seeds on `data`.
+
+    Three seeds say little about their own spread; those of several models together say more. Empty if there are none.
+    """
+    runs = [entry.ours.runs for entry in entries if entry.ours and entry.data == data and len(entry.ours.runs) > 1]
+    freedom = sum(len(seeds) - 1 for seeds in runs)
+    if not freedom:
+        return {}
+    squares = {
+        key: sum((len(seeds) - 1) * statistics.variance([run.figures[key] for run in seeds]) for seeds in runs)
+        for key in FIGURES
+    }
+    return {key: Spread((total / freedom) ** 0.5, freedom) for key, total in squares.items()}
 
 
 @dataclass
@@ -26,12 +53,14 @@ class Finding:
         causes: what differs, by kind (data, config, code, versions), each with its details.
         knows_config: the whole config of the recorded run is on record.
         trained: the replay is a new training.
+        unknown_code: the recorded run does not say which code made it.
     """
 
     figures: dict[str, tuple[float, float, float]]
     causes: dict[str, str] = field(default_factory=dict)
     knows_config: bool = True
     trained: bool = False
+    unknown_code: bool = False
 
     @property
     def passed(self) -> bool:
@@ -63,23 +92,32 @@ class Finding:
                 "failed: data and code are the same; the run's config is on record only where it differed from its "
                 f"file then, so it is due to a change of that file or to {numerics}"
             )
-        same = "data, config and code" if self.trained else "weights, data, config and code"
-        return f"failed: {same} are the same, so it is due to {numerics}"
+        told = "data (names and numbers of images; pixels are not compared)"
+        same = f"{told} and config" if self.trained else f"weights, {told} and config"
+        code = "the code was not recorded" if self.unknown_code else "the code is the same"
+        return f"failed: {same} are the same, {code}, so it is due to {numerics} or to other pixels"
 
 
-def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bool = False) -> Finding:
+def compare(
+    entry: Entry, run: Run, metrics: dict, cfg, before=None, retrained: dict[str, Spread] | None = None
+) -> Finding:
     """What has become of the recorded `run` in a replay.
 
     Args:
         metrics: of the replay, as `metrics.json` has them.
         cfg: the replay's config, from the entry's file as it is today.
         before: the config that the run had, None where the entry has no file that tells.
-        trained: the replay is a new training, whose figures may move with the spread over seeds.
+        retrained: given if the replay is a new training, which is compared with the mean over the recorded seeds: how
+            much figures move from seed to seed.
     """
     ours, made, record = entry.ours, entry.ours.made_of(run), metrics["record"]
     found = metrics["targets"][entry.data]
     queries = ours.data[entry.data]["query"]
-    figures = {key: (run.figures[key], found[key], _tolerance(ours, key, queries, trained)) for key in FIGURES}
+    if retrained is None:
+        figures = {key: (run.figures[key], found[key], _rounding(key, queries)) for key in FIGURES}
+    else:
+        means = {key: statistics.mean(seed.figures[key] for seed in ours.runs) for key in FIGURES}
+        figures = {key: (means[key], found[key], _training(ours, key, queries, retrained.get(key))) for key in FIGURES}
     candidates = {
         "data": _data(ours, metrics["data"]),
         "config": _config(ours, public(cfg), public(before or cfg), metrics["protocol"]),
@@ -87,13 +125,21 @@ def compare(entry: Entry, run: Run, metrics: dict, cfg, before=None, trained: bo
         "versions": _versions(made, record),
     }
     causes = {kind: text for kind, text in candidates.items() if text}
-    return Finding(figures, causes, before is not None, trained)
+    unknown = made.sources == made.revision == NOT_RECORDED
+    return Finding(figures, causes, before is not None, retrained is not None, unknown)
 
 
-def _tolerance(ours: Measured, key: str, queries: int, trained: bool) -> float:
-    least = TOLERANCE if key == "mAP" else max(TOLERANCE, QUERIES / queries)
-    values = [run.figures[key] for run in ours.runs]
-    return max(least, TRAINING_SPREAD * statistics.stdev(values)) if trained and len(values) > 1 else least
+def _rounding(key: str, queries: int) -> float:
+    # half a query more, as figures are recorded with six digits
+    return TOLERANCE if key == "mAP" else max(TOLERANCE, (QUERIES + 0.5) / queries)
+
+
+def _training(ours: Measured, key: str, queries: int, spread: Spread | None) -> float:
+    """Half the prediction interval of one new run about the mean of the recorded ones."""
+    if spread is None:
+        return _rounding(key, queries)
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, spread.freedom)
+    return max(_rounding(key, queries), quantile * spread.deviation * (1 + 1 / len(ours.runs)) ** 0.5)
 
 
 def _data(ours: Measured, now: dict[str, dict]) -> str:

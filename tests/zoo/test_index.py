@@ -8,7 +8,7 @@ import yaml
 
 from occplug.config import load_config
 from occplug.errors import ConfigError
-from occplug.zoo import INDEX, read_index
+from occplug.zoo import INDEX, adding, read_index
 from occplug.zoo.adding import entry_of_config
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,12 @@ def test_an_entry_is_read_whole(tmp_path):
         ("machine: an abacus, ", "", r"ours: made\[0\]: missing: machine"),
         ("{drive: X, ", "{", "checkpoint: needs exactly one of file, url, drive"),
         ("{drive: X, ", "{drive: X, url: Y, ", "checkpoint: needs exactly one of file, url, drive"),
-        ("{drive: X, ", "{file: x.safetensors, ", "a/b/c: checkpoint.file: .*x.safetensors does not exist"),
+        (
+            "{drive: X, format: clip_reid, sha256: unknown",
+            f"{{file: x.safetensors, format: clip_reid, sha256: {'a' * 64}",
+            "a/b/c: checkpoint.file: .*x.safetensors does not exist",
+        ),
+        ("{drive: X, ", "{file: x.safetensors, ", "sha256 is unknown, but x.safetensors is in the package; state it"),
         ("sha256: unknown", "sha256: abc", "sha256 is 'abc', expected 64 hexadecimal digits"),
         ("data: d}", "data: e}", "licence.data is 'e', which licences.data does not list: d"),
         ("a/b/c:", "a/b:", "an entry is called method/variant/data"),
@@ -158,7 +163,8 @@ def test_no_index_and_no_entry(tmp_path, index):
         index.find("zoo://clip_reid/vit_b16/ocduke")
 
 
-def test_a_config_without_a_line_of_published_figures(tmp_path):
+def test_a_config_without_a_line_of_published_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(adding, "CONFIGS", tmp_path)
     file = tmp_path / "clip_reid_x_synthocc.yaml"
     file.write_text(f"# Mine.\n_base_: {ROOT}/configs/clip_reid_synthocc.yaml\n")
     with pytest.raises(ConfigError, match="its header needs a line '# Published"):
