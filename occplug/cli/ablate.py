@@ -12,6 +12,7 @@ from pathlib import Path
 
 from occplug.cli.ablations import AblationRow, AblationTable, find_tables, settings_of
 from occplug.cli.arguments import config_parser, parse_options
+from occplug.cli.markdown import demand_marks
 from occplug.cli.session import start_logging
 from occplug.cli.tables import Report
 from occplug.cli.trainings import Training, known_runs, plan, run_rows, share
@@ -48,6 +49,9 @@ def ablate(args, options: list[str], command: str) -> Path:
     """
     start_logging()
     given = Path(args.config_file)
+    mark = f"ablate {given.stem} {args.table}"
+    if args.readme is not None:
+        demand_marks(args.readme, mark)
     table = choose_table(given, options, args.table, args.tables)
     folder = args.save_dir / given.stem / table.name
     planned, left_out = plan_rows(table, args.rows, given, options, args.seeds, folder)
@@ -61,7 +65,7 @@ def ablate(args, options: list[str], command: str) -> Path:
     }
     report = Report(table.title, rows, folder, command, table.baseline, published, notes)
     print(f"\n{report.title}\n\n{report.markdown()}")
-    return report.write(args.readme, f"ablate {given.stem} {table.name}")
+    return report.write(args.readme, mark)
 
 
 def choose_table(config_file: Path, options: list, name: str, tables_file: Path | None = None) -> AblationTable:
@@ -95,12 +99,14 @@ def plan_rows(
     def trainings_of(row: AblationRow, folder: Path = folder) -> list[Training] | str:
         """One a seed, or the reason why the row does not exist for this config."""
         found = settings_of(row, config_file, options)
+        if isinstance(found, str):
+            return found
         sources = trainings_of(table.rows[row.tests]) if row.tests else None
         if row.after:
             other, _, _ = row.after.rpartition(".")
             sources = trainings_of(table.sources[row.after], folder.with_name(other) if other else folder)
-        if isinstance(found, str) or isinstance(sources, str):
-            return found if isinstance(found, str) else sources
+        if isinstance(sources, str):
+            return sources
         file, settings = found
         after = sources if row.after else None
         planned = plan(row.name, file, [*options, *settings], seeds, folder, after)

@@ -15,6 +15,7 @@ import torch
 
 import occplug
 from occplug.cli.arguments import parse_options
+from occplug.cli.markdown import demand_marks
 from occplug.cli.record import run_record
 from occplug.cli.session import start_logging
 from occplug.cli.tables import DASH, Report
@@ -57,7 +58,9 @@ def compare(args: argparse.Namespace, options: list[str], command: str) -> Path:
         ConfigError: a config that does not load, two of one name, or a baseline that is none of them.
     """
     start_logging()
-    folder = Path("log") / args.name
+    folder, mark = Path("log") / args.name, f"compare {args.name}"
+    if args.readme is not None:
+        demand_marks(args.readme, mark)
     names = [Path(config).stem for config in args.configs]
     if len(set(names)) < len(names):
         raise ConfigError(f"--configs: two files have the same name among {', '.join(names)}; their runs would mix")
@@ -73,7 +76,7 @@ def compare(args: argparse.Namespace, options: list[str], command: str) -> Path:
     rows.sort(key=lambda row: statistics.mean(run.figures[main_target]["rank1"] for run in row.runs))
     report = Report("comparison", rows, folder, command, args.baseline, sections=_by_occlusion(rows, first))
     print(f"\n{report.markdown()}")
-    return report.write(args.readme, f"compare {args.name}")
+    return report.write(args.readme, mark)
 
 
 def _by_occlusion(rows: list[Row], cfg) -> list[tuple[str, list[str], list[list]]]:

@@ -67,7 +67,7 @@ class Report:
         self.differences = {target: differences(self.rows, self.baseline, target) for target in self.targets}
         explained = (
             f"Δ: from {self.baseline}, each query's mean over seeds; paired bootstrap over the queries' persons, 95 % "
-            "interval; p is not corrected for the number of rows"
+            "interval, with the seeds as they are; p is not corrected for the number of rows"
         )
         compared = [explained] if any(self.differences.values()) else []
         self.footer = [

@@ -7,7 +7,6 @@ so a command can be given again at any time. A run that only tests differently t
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import logging
 import multiprocessing
 import os
@@ -27,12 +26,13 @@ from occplug.cli.testing import Candidate
 from occplug.cli.train import train
 from occplug.config import load_config
 from occplug.config_files import Setting, flatten
+from occplug.datamanager import DataManager
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 from occplug.method import build_method
 from occplug.registry import METHODS, names
 from occplug.zoo.download import file_sha256
-from occplug.zoo.exporting import FinishedRun, public
+from occplug.zoo.exporting import FinishedRun, public, read_metrics
 from occplug.zoo.weights import read_test_weights
 
 __all__ = ["RUN", "Row", "Run", "Training", "known_runs", "made_on", "plan", "run_rows", "share"]
@@ -89,7 +89,7 @@ class Training:
         return exists and self._metrics().get("tested") == self._to_test()
 
     def _metrics(self) -> dict:
-        return json.loads((self.folder / "metrics.json").read_text())
+        return read_metrics(self.folder)
 
     def _to_test(self) -> str | None:
         """SHA-256 of the weights that `tests` has now; None for a training."""
@@ -100,6 +100,11 @@ class Training:
         known = dict(flatten(self.cfg))  # folders may have moved since, or be spelt otherwise
         before = _config_of(self.folder, {key: known[key] for key in self.placed})
         return before is not None and _identity(before) == _identity(self.cfg)
+
+    def is_of_this_root(self) -> bool:
+        """Whether the run in the folder read its data sets from the same place, as far as paths tell."""
+        before = _config_of(self.folder, {})
+        return before is not None and Path(before.data.root).absolute() == Path(self.cfg.data.root).absolute()
 
     def can_resume(self) -> bool:
         """Whether an interrupted run left a state to go on from."""
@@ -143,7 +148,7 @@ class Run:
     @classmethod
     def read(cls, folder: Path) -> Run:
         """The run in `folder`. Raises DataError if its figures per query cannot be read."""
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = read_metrics(folder)
         seconds = sum(stage["seconds"] for stage in metrics["stages"])
         queries = {target: read_per_query(folder / "per_query" / f"{target}.npz") for target in metrics["targets"]}
         fingerprints = {name: summary["fingerprint"] for name, summary in metrics["data"].items()}
@@ -232,7 +237,7 @@ def known_runs(folder: Path) -> dict[str, Path]:
     known: dict[str, Path] = {}
     for metrics in sorted(folder.rglob("seed*/metrics.json")):
         cfg = _config_of(metrics.parent, {})
-        if cfg is not None and "tested" not in json.loads(metrics.read_text()):
+        if cfg is not None and "tested" not in read_metrics(metrics.parent):
             known.setdefault(repr(_identity(cfg)), metrics.parent)
     return known
 
@@ -284,6 +289,8 @@ def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
     missing = []
     for training in trainings:
         if training.is_complete():
+            if not versions and not training.is_of_this_root():
+                versions = _given(training.cfg)
             _check_same_data(training, versions)
         else:
             missing.append(training)
@@ -301,6 +308,13 @@ def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
         )  # fmt: skip
 
 
+def _given(cfg: CfgNode) -> dict[str, tuple[str, Path]]:
+    """The data sets of `cfg` where it says they are: name -> fingerprint, and their folder."""
+    data = DataManager(cfg, trains=False)
+    data.close()
+    return {name: (one.fingerprint, Path(cfg.data.root)) for name, one in data.sets.items()}
+
+
 def _check_same_data(training: Training, versions: dict[str, tuple[str, Path]]) -> None:
     """Note which versions of the data sets a complete run used.
 
@@ -314,8 +328,8 @@ def _check_same_data(training: Training, versions: dict[str, tuple[str, Path]]) 
         first, folder = versions.setdefault(name, (fingerprint, training.folder))
         if fingerprint != first:
             raise DataError(
-                f"the runs in {training.folder} and {folder} used different versions of {name}, so they do not belong "
-                "in one table; delete the older run and give the command again"
+                f"the run in {training.folder} used another version of {name} than {folder}, so they do not belong "
+                "together; delete the run, or choose another folder, and give the command again"
             )
 
 

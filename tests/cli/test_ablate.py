@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +156,42 @@ def test_the_table_goes_between_its_marks():
 def test_mistakes_are_named_before_anything_runs(options, message, capsys):
     assert ablate("--seeds", "1", *options) == 2
     assert message in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_a_document_without_marks_is_told_before_anything_runs(capsys):
+    Path("page.md").write_text("no marks\n")
+    assert ablate("--seeds", "1", "--readme", "page.md") == 2
+    assert "page.md has no lines '<!-- ablate clip_reid_synthocc prompts -->'" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_runs_on_other_data_than_given_are_not_read(capsys, monkeypatch):
+    class Data:
+        """Version 1 of SynthOcc in folder a and its copy, nothing elsewhere."""
+
+        def __init__(self, cfg, trains):
+            if cfg.data.root not in ("a", "copy"):
+                raise DataError(f"synthocc is not in {cfg.data.root}")
+            self.sets = {"synthocc": SimpleNamespace(fingerprint="version 1" if cfg.data.root == "copy" else "other")}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(trainings, "DataManager", Data)
+    assert ablate("--seeds", "1", "--root", "b", "synthocc.seed", "1") == 0  # nothing to compare with yet
+    assert ablate("--seeds", "1", "--root", "b", "synthocc.seed", "1") == 0
+    assert ablate("--seeds", "1", "--root", "copy", "synthocc.seed", "1") == 0
+    assert ablate("--seeds", "1", "--root", "nowhere", "synthocc.seed", "1") == 2
+    assert "synthocc is not in nowhere" in capsys.readouterr().err
+    assert ablate("--seeds", "1", "--root", "a", "synthocc.seed", "1") == 2
+    assert "baseline/seed1 used another version of synthocc than a, so they do not belong" in capsys.readouterr().err
+
+
+def test_a_damaged_run_is_named(capsys):
+    assert ablate("--seeds", "1") == 0
+    Path("runs/clip_reid_synthocc/prompts/baseline/seed1/metrics.json").write_text('{"seed": 1,')
+    assert ablate("--seeds", "1") == 2
+    assert "baseline/seed1/metrics.json is damaged" in capsys.readouterr().err
 
 
 def test_a_run_of_another_config_is_not_read_as_this_one(capsys):
@@ -352,7 +389,7 @@ def test_complete_runs_on_different_versions_of_the_data_do_not_share_a_table():
     other_version(file)
     folder = file.parents[2]
     planned = {name: (name, plan(name, SYNTHOCC, options, 2, folder)) for name, options in BOTH.items()}
-    told = f"the runs in {file.parent} and {folder}/baseline/seed1 used different versions of synthocc"
+    told = f"the run in {file.parent} used another version of synthocc than {folder}/baseline/seed1"
     with pytest.raises(DataError, match=told):
         run_rows(planned, run=fake_run)
     assert not (folder / "baseline/seed2").exists()
@@ -366,7 +403,7 @@ def test_a_run_on_another_version_of_the_data_ends_the_table_at_once():
         if training.seed == 2:
             other_version(training.folder / "metrics.json")
 
-    with pytest.raises(DataError, match="the runs in runs/a/seed2 and runs/a/seed1 used different versions"):
+    with pytest.raises(DataError, match="the run in runs/a/seed2 used another version of synthocc than runs/a/seed1"):
         run_rows(planned, run=run)
     assert not Path("runs/a/seed3").exists()
 
