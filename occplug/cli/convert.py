@@ -36,6 +36,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"occplug convert takes no config keys, found: {' '.join(options)}")
     if args.output.suffix != ".pth":
         raise ConfigError(f"OUT is {args.output}, but checkpoints of ours end in .pth")
+    if args.output.resolve() == args.input.resolve():
+        raise ConfigError(f"OUT is IN, {args.input}, which would be lost; name another file")
     start_logging()
     report = convert(args.source, args.input, args.output, (args.height, args.width))
     print("\n".join(describe(report)))

@@ -89,3 +89,7 @@ def test_a_missing_key_and_other_mistakes_leave_no_file(tmp_path, capsys):
     assert "did you mean 'clip_reid'" in capsys.readouterr().err
     assert main(["convert", "--source", "clip_reid", "a", "b.bin"]) == 2
     assert "checkpoints of ours end in .pth" in capsys.readouterr().err
+    official = tmp_path / "official.pth"
+    before = official.read_bytes()
+    assert main(["convert", "--source", "clip_reid", str(official), f"{tmp_path}/../{tmp_path.name}/official.pth"]) == 2
+    assert "which would be lost; name another file" in capsys.readouterr().err and official.read_bytes() == before
