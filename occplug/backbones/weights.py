@@ -62,7 +62,7 @@ def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError(
             f"backbone.weights is {str(source)!r}: there is no such file; give a path, or one of openai, embedded, none"
         )
-    check_sum(path)
+    check_sum(path, is_openais=source == "openai")
     state, where = read_tensors(path)
     return {key: value for key, value in state.items() if key not in SIZES}, where
 

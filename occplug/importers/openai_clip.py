@@ -55,14 +55,14 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
         neck: must be "before"; a CLIP has no neck.
 
     Raises:
-        CheckpointError: unreadable, not the published checksum, or every name that is wrongly shaped, missing or
+        CheckpointError: unreadable, or every name that is wrongly shaped, missing or
             unknown; the text side is checked too, unless all of it is absent.
         ConfigError: `neck` is not "before".
     """
     if neck != "before":
         raise ConfigError(f"neck is {neck!r}, but a CLIP has no neck; use 'before'")
     if isinstance(checkpoint, str | os.PathLike):
-        check_sum(Path(checkpoint).expanduser())
+        check_sum(Path(checkpoint).expanduser(), is_openais=False)
     state, where = read_tensors(checkpoint)
     state = {name: value for name, value in state.items() if name not in SIZES}
     arch = read_sizes(state)

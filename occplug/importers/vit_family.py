@@ -69,18 +69,20 @@ class SaliencyModel(Method):
 def load_dpm(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
     """DPM's model, with its masks; see :func:`occplug.importers.load_official`.
 
-    `embed` gives the class token before the batch norm and the mask; `matcher` is the official masked distance.
+    `embed` gives the class token on the asked side of the batch norm (officially before it) and the mask; `matcher` is
+    the official masked distance.
     """
     return _load(checkpoint, image_size, num_cameras, neck, "DPM", masked=True)
 
 
 def load_spt_reid(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
-    """SPT's ReID model; `embed` gives the class token before the batch norm."""
+    """SPT's ReID model; `embed` gives the class token on the asked side of the batch norm (officially before it)."""
     return _load(checkpoint, image_size, num_cameras, neck, "SPT's ReID model")
 
 
 def load_transreid(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
-    """TransReID's ViT baseline, with or without camera embedding; `embed` gives the class token before the batch norm.
+    """TransReID's ViT baseline, with or without camera embedding; `embed` gives the class token, officially the one
+    before the batch norm.
 
     Models with the jigsaw patch module have further layers and are refused with their names.
     """
@@ -89,7 +91,8 @@ def load_transreid(checkpoint, image_size: tuple[int, int], num_cameras: int | N
 
 def load_spt_sps(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> SaliencyModel:
     """SPT's mask model; `embed` gives the class token before the batch norm, `saliency` the map of an image."""
-    _demand_before(neck)
+    if neck != "before":
+        raise ConfigError(f"neck is {neck!r}; a mask model is asked for the feature before the neck, use 'before'")
     state, where = read_tensors(checkpoint)
     stride = _stride(state, image_size)
     classes = most_common(state, ["classifier.weight"]) or 1
@@ -100,7 +103,6 @@ def load_spt_sps(checkpoint, image_size: tuple[int, int], num_cameras: int | Non
 
 
 def _load(checkpoint, image_size, num_cameras: int | None, neck: str, what: str, masked: bool = False) -> Method:
-    _demand_before(neck)
     state, where = read_tensors(checkpoint)
     cameras = (num_cameras or most_common(state, [_CAMERAS])) if _CAMERAS in state else None
     options = {
@@ -111,6 +113,7 @@ def _load(checkpoint, image_size, num_cameras: int | None, neck: str, what: str,
         "backbone.sie_camera": bool(cameras),
         "backbone.sie_coefficient": _SIE,
         "method.mask": "proto_pre" if masked else "none",
+        "method.neck": neck,
         "method.mask_levels": [n for n in _LEVELS if n <= SIZES["vit_b16"]["layers"]],
     }
     cfg = default_config("dpm", "vit_b16", [item for pair in options.items() for item in pair])
@@ -124,11 +127,6 @@ def _load(checkpoint, image_size, num_cameras: int | None, neck: str, what: str,
 def _cameras(backbone: nn.Module) -> Composed:
     count, width = backbone.camera_embedding.shape
     return Composed({_CAMERAS: (count, 1, width)}, lambda state: state[_CAMERAS][:, 0])
-
-
-def _demand_before(neck: str) -> None:
-    if neck != "before":
-        raise ConfigError(f"neck is {neck!r}; these models are tested on the feature before the neck, use 'before'")
 
 
 def _stride(state: Mapping[str, Tensor], image_size: tuple[int, int]) -> int | None:

@@ -14,6 +14,7 @@ from occplug.backbones import CLIPResNet, CLIPViT, architecture, build_text_towe
 from occplug.backbones.files import read_tensors
 from occplug.backbones.weights import fit_clip, load_clip
 from occplug.errors import CheckpointError, ConfigError
+from occplug.importers import load_official
 from occplug.prompts import IdentityPrompts
 from tests import clip_reference as reference
 from tests.backbones.small import RESNET, SIZE, VIT, resnet_state, text_state, vit_state
@@ -278,10 +279,14 @@ def test_a_path_that_is_not_there():
 
 
 @pytest.mark.parametrize("name, start", [("ViT-B-16.pt", "5806e77c"), ("RN50.pt", "afeb0e10")])
-def test_a_file_with_a_published_name_must_have_the_published_checksum(tmp_path, name, start):
+def test_of_a_file_with_a_published_name_the_checksum_is_compared(tmp_path, name, start, caplog):
     path = tmp_path / name
     path.write_bytes(b"abc")
-    message = refusal(path)
+    refusal(path)  # it is no CLIP at all
+    with caplog.at_level("WARNING"), pytest.raises(CheckpointError):
+        load_official("openai_clip", path)
+    message = caplog.text
+    assert message.count("its sha256") == 2
     assert "its sha256 is ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" in message
     assert f"but OpenAI's {name} has {start}" in message and str(path) in message
 

@@ -116,14 +116,25 @@ def test_what_does_not_fit_is_listed(source):
     assert "missing: base.norm.weight" in text and "unknown: b1.0.norm1.weight" in text
 
 
+def test_the_feature_after_the_neck_is_the_batch_normed_one():
+    images, state = torch.randn(3, 3, *SIZE), official("dpm")
+    before, after = (load_official("dpm", state, image_size=SIZE, neck=neck) for neck in ("before", "after"))
+    scale = state["bottleneck.weight"] / (state["bottleneck.running_var"] + 1e-5).sqrt()
+    expected = (before.embed(images).vector - state["bottleneck.running_mean"]) * scale + state["bottleneck.bias"]
+    torch.testing.assert_close(after.embed(images).vector, expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(after.embed(images).mask, before.embed(images).mask)
+
+
 def test_another_image_size_camera_count_or_neck_is_refused():
     state = official("dpm", cameras=2)
     with pytest.raises(CheckpointError, match="25 position rows fit no stride at 128x64; pass the image_size"):
         load_official("dpm", state, image_size=(128, 64))
     with pytest.raises(CheckpointError, match=r"base.sie_embed is \[2, 1, 32\], expected \[6, 1, 32\]"):
         load_official("dpm", state, image_size=SIZE, num_cameras=6)
-    with pytest.raises(ConfigError, match="neck is 'after'"):
-        load_official("dpm", state, image_size=SIZE, neck="after")
+    with pytest.raises(ConfigError, match="neck is 'before' or 'after', not 'both'"):
+        load_official("dpm", state, image_size=SIZE, neck="both")
+    with pytest.raises(ConfigError, match="neck is 'after'; a mask model"):
+        load_official("spt_sps", official("spt_sps"), image_size=SIZE, neck="after")
 
 
 def test_imagenets_classes_are_left_behind_and_said_so(caplog):
