@@ -1,7 +1,9 @@
 """What a method says about an image: the one type that travels from a model to the evaluation."""
 
+import operator
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,8 +48,8 @@ class Embedding:
 
     def __getitem__(self, index) -> "Embedding":
         """Rows by slice, list, boolean or integer tensor; one integer keeps the batch axis."""
-        if isinstance(index, int):
-            index = [index]
+        if not isinstance(index, slice) and np.ndim(index) == 0:
+            index = [operator.index(index)]
         return self._map(lambda value: value[index])
 
     def to(self, *args, **kwargs) -> "Embedding":
@@ -70,11 +72,16 @@ class Embedding:
 
     def pack(self) -> Tensor:
         """All fields side by side, [B, K] float32, for engines that carry a single tensor."""
-        return torch.cat([value.reshape(len(self), -1).float() for value in self._set_fields().values()], dim=1)
+        return torch.cat([value.flatten(1).float() for value in self._set_fields().values()], dim=1)
 
     @staticmethod
     def unpack(packed: Tensor, layout) -> "Embedding":
-        """The embedding whose `pack()` and `layout()` are given. Raises ValueError if the widths do not add up."""
+        """The embedding whose `pack()` and `layout()` are given, the layout also as an embedding that has it.
+
+        Raises:
+            ValueError: the widths do not add up.
+        """
+        layout = layout.layout() if isinstance(layout, Embedding) else layout
         widths = [int(torch.Size(shape).numel()) for _, shape in layout]
         if packed.ndim != 2 or packed.shape[1] != sum(widths):
             raise ValueError(f"a packed embedding of layout {layout} is [B, {sum(widths)}], got {tuple(packed.shape)}")

@@ -21,10 +21,23 @@ __all__ = [
 ]
 
 
+class _Registry(Registry):
+    """One that is full whenever somebody looks: mmengine imports `locations` at a look-up by name alone."""
+
+    @property
+    def module_dict(self) -> dict:
+        """Name -> what is registered under it."""
+        self.import_from_location()
+        return self._module_dict
+
+    def __len__(self) -> int:
+        return len(self.module_dict)
+
+
 def _registry(name: str, package: str) -> Registry:
-    # `locations` makes mmengine import the package at the first look-up, so that importing occplug stays cheap;
+    # imported when it is needed, so that importing occplug stays cheap;
     # the scope is stated because mmengine would otherwise take the caller's top package.
-    return Registry(name, scope="occplug", locations=[f"occplug.{package}"])
+    return _Registry(name, scope="occplug", locations=[f"occplug.{package}"])
 
 
 BACKBONES = _registry("backbone", "backbones")
@@ -39,7 +52,6 @@ METHODS = _registry("method", "methods")
 
 def names(registry: Registry) -> list[str]:
     """Names registered in `registry`, sorted; imports the registry's package if that has not happened yet."""
-    registry.import_from_location()
     return sorted(registry.module_dict)
 
 

@@ -1,5 +1,6 @@
 """Embedding: slicing, joining, packing."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,8 @@ def equal(a, b):
 def test_slicing_acts_on_every_field():
     item = full()
     assert len(item[1:3]) == 2 and torch.equal(item[1:3].parts, item.parts[1:3])
-    assert torch.equal(item[2].vector, item.vector[2:3])
+    for two in (2, np.int64(2), torch.tensor(2)):
+        assert torch.equal(item[two].vector, item.vector[2:3])
     assert torch.equal(item[torch.tensor([4, 0])].mask, item.mask[[4, 0]])
 
 
@@ -41,6 +43,8 @@ def test_pack_round_trip():
     assert equal(Embedding.unpack(packed, item.layout()), item)
     plain = Embedding(torch.ones(2, 3))
     assert equal(Embedding.unpack(plain.pack(), plain.layout()), plain)
+    assert equal(Embedding.unpack(packed, item), item)
+    assert equal(Embedding.unpack(item[:0].pack(), item.layout()), item[:0])
 
 
 def test_type_conversion():

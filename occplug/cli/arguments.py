@@ -40,9 +40,9 @@ def parse_config(parser: argparse.ArgumentParser, argv: list[str]):
 def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parse `argv` -> (namespace, config options: the flags that stand for keys, then the KEY VALUE pairs).
 
-    Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot and a data
-    set's, transform's, table row's or zoo entry's name has none, everything from the first dotted word on goes back to
-    the pairs.
+    Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot (or is
+    `use_gpu`) and a data set's, transform's, table row's or zoo entry's name has none, everything from the first such
+    word on goes back to the pairs.
 
     Raises:
         ConfigError: an unknown flag.
@@ -53,7 +53,7 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
         raise ConfigError(f"there is no option {unknown[0]}; see occplug {parser.prog.split()[-1]} --help")
     for flag in ("sources", "targets", "transforms", "rows", "names"):
         values = getattr(args, flag, None) or []
-        cut = next((i for i, word in enumerate(values) if "." in word), len(values))
+        cut = next((i for i, word in enumerate(values) if "." in word or word == "use_gpu"), len(values))
         if cut < len(values):
             setattr(args, flag, values[:cut])
             pairs = values[cut:] + pairs

@@ -21,9 +21,10 @@ def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
     Raises: ValueError if the shapes do not fit (message gives both).
     """
     query, gallery = _checked(query, gallery)
-    q_squares, g_squares = (torch.linalg.vector_norm(x, dim=1).square() for x in (query, gallery))  # no copy of x
-    distances = torch.addmm(g_squares[None], query, gallery.T, alpha=-2)  # [Q, G]
-    return distances.add_(q_squares[:, None]).clamp_(min=0)
+    with torch.autocast(query.device.type, enabled=False):
+        q_squares, g_squares = (torch.linalg.vector_norm(x, dim=1).square() for x in (query, gallery))  # no copy of x
+        distances = torch.addmm(g_squares[None], query, gallery.T, alpha=-2)  # [Q, G]
+        return distances.add_(q_squares[:, None]).clamp_(min=0)
 
 
 def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
@@ -38,9 +39,10 @@ def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
     Raises: ValueError if the shapes do not fit (message gives both).
     """
     query, gallery = _checked(query, gallery)
-    cosines = F.normalize(query) @ gallery.T  # [Q, G]
-    lengths = torch.linalg.vector_norm(gallery, dim=1).clamp_(min=1e-12)
-    return cosines.div_(-lengths).add_(1).clamp_(0, 2)
+    with torch.autocast(query.device.type, enabled=False):
+        cosines = F.normalize(query) @ gallery.T  # [Q, G]
+        lengths = torch.linalg.vector_norm(gallery, dim=1).clamp_(min=1e-12)
+        return cosines.div_(-lengths).add_(1).clamp_(0, 2)
 
 
 def _checked(query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:

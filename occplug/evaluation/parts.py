@@ -12,6 +12,7 @@ _QUERIES, _GALLERY = 512, 1024  # rows of a block: its distances stay in the pro
 METRICS = ("euclidean", "cosine")
 
 
+@torch.no_grad()
 def part_distance(
     q_global: Tensor,
     q_parts: Tensor,
@@ -45,8 +46,14 @@ def part_distance(
     Raises: ValueError for another metric, or shapes that do not fit (the message gives them).
     """
     _check(q_global, q_parts, q_vis, g_global, g_parts, g_vis, metric)
+    with torch.autocast(q_global.device.type, enabled=False):
+        return _in_blocks(q_global, q_parts, q_vis, g_global, g_parts, g_vis, metric, vis_floor)
+
+
+def _in_blocks(q_global, q_parts, q_vis, g_global, g_parts, g_vis, metric: str, vis_floor: float) -> Tensor:
     q_seen, g_seen = (torch.where(v < vis_floor, 0.0, v.float()) for v in (q_vis, g_vis))
-    result = torch.empty(len(q_global), len(g_global), device=q_global.device)
+    result = torch.empty(len(q_global), len(g_global), device=q_global.device, dtype=torch.float32)
+    one = torch.ones((), device=q_global.device, dtype=torch.float32)
     for start in range(0, len(g_global), _GALLERY):
         block = slice(start, start + _GALLERY)
         gallery = _weighted(g_global[block], g_parts[block], g_seen[block], metric, is_query=False)
@@ -54,7 +61,7 @@ def part_distance(
             rows = slice(first, first + _QUERIES)
             query = _weighted(q_global[rows], q_parts[rows], q_seen[rows], metric, is_query=True)
             total = _euclidean(query, gallery) if metric == "euclidean" else query[0] @ gallery[0].T
-            total.div_(torch.addmm(torch.ones((), device=total.device), q_seen[rows], g_seen[block].T))
+            total.div_(torch.addmm(one, q_seen[rows], g_seen[block].T))
             result[rows, block] = total if metric == "euclidean" else total.neg_().add_(1).clamp_(min=0)
     return result
 

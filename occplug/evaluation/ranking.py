@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from occplug.embedding import Embedding
@@ -121,6 +122,8 @@ class Ranker:
             ValueError: wrong shape.
             DataError: a distance is not a number.
         """
+        if isinstance(distances, torch.Tensor):
+            distances = distances.detach().float() if distances.dtype == torch.bfloat16 else distances.detach()
         distances = np.asarray(distances)
         left = self.shape[0] - self._done
         if distances.ndim != 2 or distances.shape[1] != self.shape[1] or len(distances) > left:
@@ -168,7 +171,8 @@ class Ranker:
 
 def _ids(name: str, values) -> np.ndarray:
     values = np.asarray(values)
-    if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
+    is_whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and (values == np.round(values)).all())
+    if values.ndim != 1 or not is_whole:
         raise ValueError(f"{name} is one row of integers, got {values.dtype} of shape {list(values.shape)}")
     return values.astype(np.int64, copy=False)
 

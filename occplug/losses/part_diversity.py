@@ -38,7 +38,7 @@ class PartDiversity(nn.Module):
         """`parts` [B, K, D] -> scalar float32, 0 with a single part."""
         count = parts.shape[1]
         if count < 2:
-            return parts.sum() * 0.0
+            return parts.float().sum() * 0.0
         with torch.autocast(parts.device.type, enabled=False):
             parts = parts.float()
             lengths = parts.norm(dim=2)

@@ -72,18 +72,20 @@ class PrototypeMemory(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             # a copy, because the bank is changed in place before somebody may look at this graph again
             cosines = F.normalize(features.float()) @ self.bank.clone().T  # [B, C]
-            return F.cross_entropy(cosines / self.temperature, labels)
+            return F.cross_entropy(cosines / self.temperature, labels.long())
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Move the prototypes of `labels` [B] towards `features` [B, D]."""
-        unit = F.normalize(features.float())
+        unit, labels = F.normalize(features.float()), labels.long()
         for chosen in self._rounds(unit, labels):
             old = self.bank[labels[chosen]]
             self.bank[labels[chosen]] = F.normalize(self.momentum * old + (1 - self.momentum) * unit[chosen])
 
     def _rounds(self, unit: Tensor, labels: Tensor) -> list[Tensor]:
         """Positions in the batch, at most one of each identity a round, in the order the updates are made."""
+        if not len(labels):
+            return []
         same = labels[:, None] == labels[None, :]
         if self.rule == "all":
             earlier = same.tril(-1).sum(dim=1)  # how many of the same identity come before in the batch

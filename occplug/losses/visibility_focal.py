@@ -31,6 +31,7 @@ class VisibilityFocal(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """`logits` and `targets` (0 or 1) of one shape, e.g. [B, K] -> scalar float32."""
         with torch.autocast(logits.device.type, enabled=False):
+            targets = targets.float()
             log_seen, log_hidden = F.logsigmoid(logits.float()), F.logsigmoid(-logits.float())
             seen = self.alpha * (self.gamma * log_hidden).exp() * targets * log_seen
             hidden = (1 - self.alpha) * (self.gamma * log_seen).exp() * (1 - targets) * log_hidden

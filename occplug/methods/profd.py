@@ -406,11 +406,11 @@ class ProFD(Method):
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """`vector` F_g [B, E] and `parts` [B, K, E] of unit length, `visibility` [B, K]. Needs no masks."""
         seen = self.see(images, camids)
-        whole, parts = seen.whole.float(), seen.parts.float()
+        whole, parts = (x.to(self.neck.norm.weight.dtype) for x in (seen.whole, seen.parts))
         if self.options.test_embeddings == "bn":
             whole, parts = self.neck.norm(whole), self.part_norm(parts)
         visibility = self._visibility(self.visibility(seen.parts.float()))
-        return Embedding(F.normalize(whole), F.normalize(parts, dim=2), visibility)
+        return Embedding(F.normalize(whole.float()), F.normalize(parts.float(), dim=2), visibility)
 
     @torch.no_grad()
     def attention_maps(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[str], Tensor]:

@@ -183,6 +183,8 @@ def test_flags_with_several_values_leave_the_pairs_alone(tmp_path):
         config_parser("train", ""), ["--config-file", file, "-t", "synthocc", "market1501", "train.seed", "5"]
     )
     assert list(cfg.data.targets) == ["synthocc", "market1501"] and cfg.train.seed == 5
+    _, cfg = parse_config(config_parser("train", ""), ["--config-file", file, "-t", "synthocc", "use_gpu", "False"])
+    assert list(cfg.data.targets) == ["synthocc"] and not cfg.use_gpu
 
 
 @pytest.mark.slow

@@ -59,3 +59,12 @@ def test_inputs_are_not_changed():
     before = q.clone(), g.clone()
     squared_euclidean(q, g), cosine_distance(q, g)
     assert torch.equal(q, before[0]) and torch.equal(g, before[1])
+
+
+@pytest.mark.parametrize("distance", [squared_euclidean, cosine_distance])
+def test_autocast_does_not_coarsen_them(distance):
+    query, gallery = torch.randn(5, 16), torch.randn(7, 16)
+    expected = distance(query, gallery)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = distance(query, gallery)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)

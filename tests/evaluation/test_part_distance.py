@@ -15,6 +15,15 @@ def side(n, parts=4, d=6, whole=9):
     return F.normalize(torch.randn(n, whole)), F.normalize(torch.randn(n, parts, d), dim=2), vis
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_autocast_does_not_coarsen_it(metric):
+    query, gallery = side(5), side(7)
+    expected = part_distance(*query, *gallery, metric=metric)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = part_distance(*query, *gallery, metric=metric)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 def double_loop(query, gallery, metric, floor):
     rows = []
     for qw, qp, qv in zip(*query):

@@ -150,6 +150,10 @@ def test_other_types_of_distances(kind):
     cmc, mean_ap = evaluate_rank(case[0].astype(kind), *case[1:])
     assert np.array_equal(cmc, expected[0]) and mean_ap == expected[1]
     assert evaluate_rank(torch.from_numpy(case[0]), *case[1:])[1] == expected[1]
+    ids = [np.asarray(values, float) for values in case[1:]]
+    assert evaluate_rank(torch.from_numpy(case[0]).requires_grad_(), *ids)[1] == expected[1]
+    coarse = torch.from_numpy(case[0]).bfloat16()
+    assert evaluate_rank(coarse, *case[1:])[1] == evaluate_rank(coarse.float(), *case[1:])[1]
 
 
 def test_the_input_is_not_changed():

@@ -196,6 +196,12 @@ def test_focal_of_half_is_weighted_cross_entropy():
     assert VisibilityFocal(0.5, 0.0)(logits, targets).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_focal_takes_what_is_seen_as_truth_values():
+    logits, targets = torch.randn(4, 2), torch.rand(4, 2) > 0.5
+    assert torch.equal(VisibilityFocal()(logits, targets), VisibilityFocal()(logits, targets.float()))
+    assert VisibilityFocal()(logits, targets.double()).dtype == torch.float32
+
+
 def test_focal_stays_finite_where_the_sigmoid_saturates():
     logits = torch.tensor([[200.0, -200.0, 200.0, -200.0]], requires_grad=True)
     loss = VisibilityFocal()(logits, torch.tensor([[0.0, 1.0, 1.0, 0.0]]))

@@ -33,6 +33,19 @@ def test_fill_takes_the_unit_mean_of_each_identity():
         torch.testing.assert_close(memory.bank[identity], unit(mean))
 
 
+@pytest.mark.parametrize("update", PrototypeMemory.UPDATES)
+def test_other_integers_and_no_images(update):
+    memory = filled(update=update)
+    twin, features, before = filled(update=update), torch.randn(5, 6), memory.bank.clone()
+    twin.bank.copy_(memory.bank)
+    memory.update(features[:0], LABELS[:0])
+    assert torch.equal(memory.bank, before)
+    assert torch.equal(memory(features, LABELS.int()), memory(features, LABELS))
+    memory.update(features, LABELS.int())
+    twin.update(features, LABELS)
+    assert torch.equal(memory.bank, twin.bank)
+
+
 def test_an_identity_without_images_is_counted_and_starts_at_zero(caplog):
     memory = PrototypeMemory(3, 5)
     memory.fill(torch.randn(2, 5), torch.tensor([0, 2]))

@@ -512,3 +512,12 @@ def test_a_resumed_run_keeps_the_banks_and_equals_an_unbroken_one(tmp_path):
     again.run_stages(load_checkpoint(tmp_path / "broken" / "checkpoints" / "last.pth"))
     first, second = whole.model.state_dict(), again.model.state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("where", ["bn", "raw"])
+def test_a_model_in_half_precision_embeds(where):
+    method = tiny("method.test_embeddings", where).eval()
+    images = torch.randn(2, 3, H, W)
+    full, half = method.embed(images), method.half().embed(images.half())
+    assert half.vector.dtype == half.parts.dtype == torch.float32
+    torch.testing.assert_close(half.vector, full.vector, atol=0.02, rtol=0)
