@@ -289,16 +289,18 @@ DPM_STEMS = [stem for stem in STEMS if stem.startswith("dpm")]
 
 def test_dpm_configs_exist_for_every_published_figure_and_synthocc():
     data_sets = ("occduke", "occreid", "market", "duke", "synthocc")
-    assert set(DPM_STEMS) == {f"{recipe}_{data}" for recipe in ("dpm", "dpm_spt", "dpmpp") for data in data_sets}
+    published = {f"{recipe}_{data}" for recipe in ("dpm", "dpm_spt", "dpmpp") for data in data_sets}
+    assert set(DPM_STEMS) == published | {f"{m}_{data}" for m in ("dpm", "dpmpp") for data in ("pduke", "msmt17")}
 
 
 @pytest.mark.parametrize("stem", [stem for stem in DPM_STEMS if not stem.endswith("synthocc")])
 def test_dpm_configs_have_the_recipe_of_the_specification(configs, stem):
     cfg, data, is_clip = configs[stem], stem.rsplit("_", 1)[1], stem.startswith("dpmpp")
     m, t = cfg.method, cfg.method.train
-    assert cfg.backbone.stride == (11 if data == "occduke" and not is_clip else 12)
+    occluded = data in ("occduke", "pduke")
+    assert cfg.backbone.stride == (11 if occluded and not is_clip else 12)
     assert (cfg.backbone.sie_camera, cfg.backbone.sie_coefficient) == (True, 1.0 if is_clip else 3.0)
-    assert (t.scale, t.angular_margin) == (30.0, 0.5 if data == "occduke" else 0.3)
+    assert (t.scale, t.angular_margin) == (30.0, 0.5 if occluded else 0.3)
     assert t.weights.loss_hem == (0.01 if data == "occreid" else 0.1)
     assert ("color_jitter" in cfg.data.transforms) == (data == "occreid")
     assert m.mask_levels == m.saliency.levels == [2, 4, 10, 12] and m.spt == (stem != f"dpm_{data}")

@@ -69,6 +69,7 @@ class DPM(Method):
             "epochs": 120,
             "optimizer": "sgd",
             "lr": 0.008,
+            "module_lr": None,  # of classifier and decision layer; null: lr, as in the official code
             "bias_lr_factor": 2.0,
             "weight_decay": 1e-4,
             "warmup_epochs": 5,
@@ -95,7 +96,9 @@ class DPM(Method):
             "weights": {"loss_id": 0.5, "loss_mask": 0.5, "loss_tri": 1.0, "loss_hem": 0.1},
         },
     }
-    nullable = ("drop_path", "train.margin", "train.module_lr", "saliency.stride", "transfer.alpha2_abs")
+    nullable = (
+        "drop_path", "train.margin", "train.module_lr", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs"
+    )  # fmt: skip
     backbones = {"vit_b16": "vit_b16", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
@@ -150,15 +153,16 @@ class DPM(Method):
 
     def _saliency_stage(self) -> Stage:
         o = self.options.saliency
+        tower = self._groups(r"saliency\.backbone\.(?!visual\.proj\Z).*", o, o.lr)
+        modules = self._groups(r"saliency\.(decision|neck)\.(?!norm\.bias).*", o, _module_rate(o))
         return saliency_stage(
-            self.saliency, o, self._groups(r"saliency\.(?!neck\.norm\.bias|backbone\.visual\.proj\Z).*", o, o.lr),
-            schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer),
-        )  # fmt: skip
+            self.saliency, o, tower + modules, schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer)
+        )
 
     def _train_stage(self) -> Stage:
         o = self.options.train
         masks = r"metric\.generator\..*"
-        rate = o.lr if o.module_lr is None else o.module_lr
+        rate = _module_rate(o)
         # a CLIP's projection and the neck's shift have no part in the losses
         groups, companions = self._groups(r"backbone\.(?!visual\.proj\Z).*", o, o.lr), []
         groups.append(Group(r"metric\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate)))
@@ -218,3 +222,8 @@ class DPM(Method):
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)
+
+
+def _module_rate(options) -> float:
+    """The rate of a stage's parts that start from noise."""
+    return options.lr if options.module_lr is None else options.module_lr

@@ -123,6 +123,19 @@ def test_masks_and_prototypes_may_have_a_rate_of_their_own(alternating):
     assert {rate for name, rate in rates.items() if name.startswith("backbone.")} == {0.008, 0.016}
 
 
+def test_what_starts_from_noise_in_the_saliency_net_may_have_a_rate_of_its_own():
+    method = tiny("dpm", "method.spt", True, "method.saliency.module_lr", 0.1)
+    rates = trained(method, stage(method, "saliency"))
+    assert {rate for name, rate in rates.items() if name.startswith("saliency.backbone.")} == {0.008, 0.016}
+    others = {name: rate for name, rate in rates.items() if not name.startswith("saliency.backbone.")}
+    assert others == {
+        "saliency.decision.weight": 0.1,
+        "saliency.decision.bias": 0.2,
+        "saliency.neck.norm.weight": 0.1,
+        "saliency.neck.classifier.weight": 0.1,
+    }
+
+
 def test_stochastic_depth_is_the_imagenet_towers():
     with pytest.raises(ConfigError, match="method.drop_path is 0.2, and clip_vit_tiny has none; set it to null"):
         config("dpm", "method.drop_path", 0.2)
