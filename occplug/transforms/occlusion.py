@@ -120,8 +120,10 @@ class Occlusion(v2.Transform):
         return None
 
     def summary(self) -> str:
-        """What `tally` has counted, as a sentence."""
+        """What `tally` has counted, as a sentence; empty before the first image."""
         seen, occluded, misfits = (self.tally[name] for name in self.tally.names)
+        if not seen:
+            return ""
         return f"{self.name}: {occluded} of {seen} images occluded, no occluder fitted into {misfits}"
 
     @abstractmethod

@@ -154,8 +154,9 @@ class Pipeline(NamedTuple):
                 transform.bind(items, read)
 
     def summaries(self) -> list[str]:
-        """What the transforms with a method `summary` have to say about the images so far."""
-        return [transform.summary() for transform in self.transforms if hasattr(transform, "summary")]
+        """What the transforms with a method `summary` have to say about the images so far, if they saw any."""
+        lines = [transform.summary() for transform in self.transforms if hasattr(transform, "summary")]
+        return [line for line in lines if line]
 
     @property
     def transforms(self) -> list[Callable]:

@@ -375,6 +375,7 @@ def test_misfits_of_all_workers_are_counted_and_leave_the_image(tmp_path, caplog
     options += ["augment.rwoa.min_cover", 0.98, "augment.rwoa.max_cover", 0.99]
     data = manager(tmp_path, *options, "data.workers", 2)
     plain = manager(tmp_path, "data.transforms", [])
+    assert data.transform_tr.summaries() == []  # a mere test has nothing to tell
     data.set_epoch(0)
     plain.set_epoch(0)
     results, originals = list(data.train_loader), list(plain.train_loader)
