@@ -85,7 +85,7 @@ class CLIPMethod(Method):
         num_cameras: training cameras; used with `backbone.sie_camera`.
     """
 
-    nullable = ("stage2.margin", "saliency.stride", "transfer.alpha2_abs")
+    nullable = ("stage2.margin", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs")
     backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod

@@ -29,6 +29,7 @@ from occplug.stages import (
     build_patch_transfer,
     check_mask,
     check_transfer,
+    module_rate,
     optimiser,
     saliency_stage,
     transfer_once,
@@ -154,7 +155,7 @@ class DPM(Method):
     def _saliency_stage(self) -> Stage:
         o = self.options.saliency
         tower = self._groups(r"saliency\.backbone\.(?!visual\.proj\Z).*", o, o.lr)
-        modules = self._groups(r"saliency\.(decision|neck)\.(?!norm\.bias).*", o, _module_rate(o))
+        modules = self._groups(r"saliency\.(decision|neck)\.(?!norm\.bias).*", o, module_rate(o))
         return saliency_stage(
             self.saliency, o, tower + modules, schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer)
         )
@@ -162,7 +163,7 @@ class DPM(Method):
     def _train_stage(self) -> Stage:
         o = self.options.train
         masks = r"metric\.generator\..*"
-        rate = _module_rate(o)
+        rate = module_rate(o)
         # a CLIP's projection and the neck's shift have no part in the losses
         groups, companions = self._groups(r"backbone\.(?!visual\.proj\Z).*", o, o.lr), []
         groups.append(Group(r"metric\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate)))
@@ -222,8 +223,3 @@ class DPM(Method):
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)
-
-
-def _module_rate(options) -> float:
-    """The rate of a stage's parts that start from noise."""
-    return options.lr if options.module_lr is None else options.module_lr

@@ -112,7 +112,7 @@ class DPMpp(Method):
             "weights": {"loss_coarse": 1.0, "loss_id": 1.0, "loss_mask": 1.0, "loss_tri": 1.0, "loss_hem": 0.1},
         },
     }
-    nullable = ("train.margin", "train.coarse_epochs", "saliency.stride", "transfer.alpha2_abs")
+    nullable = ("train.margin", "train.coarse_epochs", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs")
     backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
     in_one_stage = {"prompts": False, "spt": False}
 

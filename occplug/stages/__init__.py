@@ -1,6 +1,6 @@
 """Training stages that two or more methods run, and the schedules, optimisers and batch mixing stages are made of."""
 
-from occplug.stages.groups import with_biases
+from occplug.stages.groups import module_rate, with_biases
 from occplug.stages.masked_metric import MaskedMetric, check_mask, transfer_once
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer
@@ -21,6 +21,7 @@ __all__ = [
     "check_mask",
     "check_transfer",
     "clip_saliency_stage",
+    "module_rate",
     "optimiser",
     "prompt_alignment",
     "saliency_losses",

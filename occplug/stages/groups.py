@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 from occplug.method import Group
 
-__all__ = ["with_biases"]
+__all__ = ["module_rate", "with_biases"]
+
+
+def module_rate(options) -> float:
+    """The rate of a stage's parts that start from noise: `module_lr` of its options, `lr` where that is null."""
+    return options.lr if options.module_lr is None else options.module_lr
 
 
 def with_biases(

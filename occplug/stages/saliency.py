@@ -11,7 +11,7 @@ from occplug.backbones import build_backbone
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
 from occplug.method import Companion, Group, Stage
-from occplug.stages.groups import with_biases
+from occplug.stages.groups import module_rate, with_biases
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer
 from occplug.stages.schedules import warmup_multistep
@@ -25,6 +25,7 @@ SALIENCY = {
     "epochs": 60,
     "optimizer": "adam",  # of backbone and classifier; the decision layer has SGD
     "lr": 5e-6,
+    "module_lr": None,  # of the classifier; null: lr, as the paper's one rate
     "decision_lr": 0.008,
     "bias_lr_factor": 1.0,
     "weight_decay": 1e-4,
@@ -112,12 +113,15 @@ def clip_saliency_stage(net: SaliencyNet, options) -> Stage:
     Args:
         options: config node with the keys of SALIENCY.
     """
-    trained = r"saliency\.(backbone|neck)\.(?!norm\.bias|visual\.proj\Z).*"
+    tower = with_biases(
+        r"saliency\.backbone\.(?!visual\.proj\Z).*", options.lr, options.bias_lr_factor, options.weight_decay
+    )
+    neck = Group(r"saliency\.neck\.(?!norm\.bias).*", module_rate(options), options.weight_decay)
     decision = [Group(r"saliency\.decision\..*", options.decision_lr, options.weight_decay, lambda epoch: 1.0)]
     return saliency_stage(
         net,
         options,
-        with_biases(trained, options.lr, options.bias_lr_factor, options.weight_decay),
+        [*tower, neck],
         schedule=warmup_multistep(options.steps, options.gamma, options.warmup_epochs, options.warmup_factor),
         optimizer=optimiser(options.optimizer),
         companions=[Companion(decision, optimiser("sgd"))],

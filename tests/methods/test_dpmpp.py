@@ -133,6 +133,16 @@ def test_what_each_stage_trains_and_how_fast():
         assert rate == pytest.approx(base * (2 if "bias" in name else 1)), name
 
 
+def test_the_saliency_nets_classifier_may_have_a_rate_of_its_own():
+    method = tiny("dpmpp", "method.saliency.module_lr", 0.1)
+    rates = trained(method, stage(method, "saliency"))
+    assert {name for name, rate in rates.items() if rate == 0.1} == {
+        "saliency.neck.norm.weight",
+        "saliency.neck.classifier.weight",
+    }
+    assert {rate for name, rate in rates.items() if name.startswith("saliency.backbone.")} == {5e-6}
+
+
 def test_schedules_of_the_stages():
     method = tiny("dpmpp")
     train, saliency = stage(method, "train"), stage(method, "saliency")
