@@ -1,7 +1,8 @@
 """`occplug ablate`: one table of a paper, rows x seeds, on the data set and backbone of a config.
 
 Runs go to `SAVE_DIR/<config>/<table>/<row>/seed<k>`. One that is complete is read, also from another table of SAVE_DIR
-if that has a row with the same settings; one that was interrupted goes on.
+if that has a row with the same settings; one that was interrupted goes on. With `--keep DIR` figures of every run are
+kept in DIR as well, without weights, and taken from there in place of a training.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 
 from occplug.cli.ablations import AblationRow, AblationTable, find_tables, settings_of
 from occplug.cli.arguments import config_parser, parse_options
+from occplug.cli.kept import add_keep_option, run_and_keep
 from occplug.cli.markdown import demand_marks
 from occplug.cli.session import start_logging
 from occplug.cli.tables import Report
-from occplug.cli.trainings import Training, known_runs, plan, run_rows, share
+from occplug.cli.trainings import Training, known_runs, plan, share
 from occplug.config import load_config
 from occplug.errors import ConfigError
 
@@ -33,6 +35,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
     parser.add_argument("--save-dir", type=Path, default=Path("log/ablate"), metavar="DIR", help="log/ablate")
     parser.add_argument("--tables", type=Path, metavar="FILE", help="another file of tables")
+    add_keep_option(parser)
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", help="put the table between this command's marks in FILE"
     )
@@ -55,7 +58,7 @@ def ablate(args, options: list[str], command: str) -> Path:
     table = choose_table(given, options, args.table, args.tables)
     folder = args.save_dir / given.stem / table.name
     planned, left_out = plan_rows(table, args.rows, given, options, args.seeds, folder)
-    rows = run_rows(planned, args.jobs)
+    rows = run_and_keep(planned, args.jobs, args.keep)
     notes = [f"{table.source}", *(f"left out: {name} ({reason})" for name, reason in left_out.items())]
     published = {
         (name, cell.target): cell.figures

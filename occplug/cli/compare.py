@@ -2,6 +2,7 @@
 
 Each run is an ordinary training run in `log/NAME/<config>/seed<k>`. A run that is complete is read, also one of an
 equal config anywhere below `log`; one that was interrupted is resumed. So the command can be given again at any time.
+`--keep DIR` is that of `occplug ablate`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import torch
 
 import occplug
 from occplug.cli.arguments import parse_options
+from occplug.cli.kept import add_keep_option, run_and_keep
 from occplug.cli.markdown import demand_marks
 from occplug.cli.record import run_record
 from occplug.cli.session import start_logging
 from occplug.cli.tables import DASH, Report
-from occplug.cli.trainings import Row, Run, known_runs, made_on, plan, run_rows, share
+from occplug.cli.trainings import Row, Run, known_runs, made_on, plan, share
 from occplug.config import load_config
 from occplug.datamanager import DataManager
 from occplug.errors import ConfigError
@@ -43,6 +45,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--baseline", metavar="ROW", help="the others are tested against this config (its bare name)")
     parser.add_argument("--root", default=None, metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--histogram", action="store_true", help="add a colour histogram, which learns nothing")
+    add_keep_option(parser)
     parser.add_argument(
         "--readme", metavar="FILE", type=Path, help="replace the table between this command's marks in FILE"
     )
@@ -68,7 +71,8 @@ def compare(args: argparse.Namespace, options: list[str], command: str) -> Path:
         raise ConfigError(f"--baseline is {args.baseline!r}, expected one of {', '.join(names)}")
     planned = [plan(name, config, options, args.seeds, folder) for name, config in zip(names, args.configs)]
     known = known_runs(Path("log"))
-    rows = run_rows({name: (name, share(trainings, known)) for name, trainings in zip(names, planned)}, args.jobs)
+    shared = {name: (name, share(trainings, known)) for name, trainings in zip(names, planned)}
+    rows = run_and_keep(shared, args.jobs, args.keep)
     first = load_config(args.configs[0], options)
     if args.histogram:
         rows.append(_histogram_row(first))

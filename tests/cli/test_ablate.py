@@ -288,6 +288,9 @@ tables:
 """
 
 
+KEPT = BUILDING.partition("tables:\n")[2]
+
+
 def test_a_row_that_builds_on_another_names_its_folder_and_is_made_later():
     Path("tables.yaml").write_text(BUILDING)
     options = ("--seeds", "2", "--tables", "tables.yaml")
@@ -338,6 +341,54 @@ def test_an_equal_row_before_the_source_does_not_take_its_folder():
     Path("tables.yaml").write_text(BUILDING.replace("whole: {}", "twin: {}\n      whole: {}"))
     assert ablate("--seeds", "1", "--tables", "tables.yaml", table="shared") == 0
     assert made("clip_reid_synthocc/shared") == ["whole 1", "late 1"]
+
+
+def test_kept_runs_make_the_table_again_without_weights(monkeypatch):
+    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
+    Path("tables.yaml").write_text(TABLES + KEPT)
+    options = ("--seeds", "2", "--tables", "tables.yaml", "--keep", "kept")
+    for table in ("first", "shared"):
+        assert ablate(*options, table=table) == 0
+    first, shared = (results(f"clip_reid_synthocc/{table}")["targets"] for table in ("first", "shared"))
+    files = {path.name for path in Path("kept").rglob("*") if path.is_file()}
+    assert files == {"config.yaml", "kept.json", "metrics.json", "synthocc.npz"}
+    (late,) = Path("kept/clip_reid_synthocc").glob("late-*/seed2")
+    cfg = load_config(late / "config.yaml")
+    assert cfg.data.root == cfg.data.save_dir == ""
+    whole = json.loads((late / "kept.json").read_text())["after"]
+    assert (Path("kept") / whole / "metrics.json").is_file()
+    assert cfg.backbone.weights == f"{whole}/checkpoints/stage1.pth"  # no folder of this machine
+
+    shutil.move("runs", "gone")
+    for table, figures in (("first", first), ("shared", shared)):
+        assert ablate(*options, "--save-dir", "elsewhere/runs", table=table) == 0
+        again = json.loads(Path(f"elsewhere/runs/clip_reid_synthocc/{table}/results.json").read_text())
+        assert again["targets"] == figures
+    assert not list(Path("elsewhere").rglob("made"))
+    # a third seed is trained with what it builds on, and kept
+    assert ablate("--seeds", "3", *options[2:], table="first") == 0
+    assert "plain 3" in made("clip_reid_synthocc/first") and "after 3 of plain 3" in made("clip_reid_synthocc/first")
+    assert not [line for line in made("clip_reid_synthocc/first") if "3" not in line]
+    (after,) = Path("kept/clip_reid_synthocc").glob("after-*")
+    assert sorted(path.parent.name for path in after.glob("*/metrics.json")) == ["seed1", "seed2", "seed3"]
+
+
+def test_kept_runs_are_of_the_given_data_and_settings(monkeypatch, capsys):
+    options = ("--seeds", "1", "--keep", "kept")
+    assert ablate(*options) == 0
+    shutil.rmtree("runs")
+    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("other", Path("data"))})
+    assert ablate(*options) == 2
+    assert "used another version of synthocc than data" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    other = (*options, "method.stage1.epochs", "3")
+    assert ablate(*other) == 0 and made("clip_reid_synthocc/prompts") == ["baseline 1", "clip_reid 1"]
+    kept = sorted(Path("kept/clip_reid_synthocc").glob("baseline-*/seed1"))
+    assert len(kept) == 2  # both settings, one name
+    for run in kept:
+        Path(run, "kept.json").write_text("{")
+    assert ablate(*options) == 2
+    assert f"{kept[0]}/kept.json is missing or damaged" in capsys.readouterr().err
 
 
 def test_a_row_whose_source_does_not_train_the_stage_is_named_before_anything_runs(capsys):
@@ -511,6 +562,20 @@ def test_compare_is_the_same_mechanism(capsys):
     assert rows[1]["difference"]["mAP"]["p"] < 0.01
     assert main([*command, "--baseline", "resnet"]) == 2
     assert "--baseline is 'resnet', expected one of clip_reid_synthocc," in capsys.readouterr().err
+
+
+def test_compare_keeps_runs_and_takes_those_that_ablate_kept(monkeypatch):
+    monkeypatch.setattr(trainings, "_given", lambda cfg: {"market1501": ("version 1", Path("data"))})
+    targets = ["data.targets", "[market1501]"]
+    assert ablate("--seeds", "2", "--rows", "clip_reid", "--keep", "kept", *targets) == 0
+    shutil.rmtree("runs")
+    configs = [SYNTHOCC, str(CONFIGS / "clip_reid_baseline_synthocc.yaml")]
+    command = ["compare", "--configs", *configs, "--name", "both", "--seeds", "2", "--keep", "kept", *targets]
+    assert main(command) == 0
+    assert made_in("log/both") == ["clip_reid_baseline_synthocc 1", "clip_reid_baseline_synthocc 2"]
+    shutil.rmtree("log")
+    assert main(command) == 0
+    assert not Path("log/both/made").exists()
 
 
 def test_compare_takes_runs_of_other_tables():

@@ -1,0 +1,149 @@
+"""Complete runs without their weights, in a folder small enough to be committed: tables can be made again from them.
+
+A kept run is `config.yaml`, `metrics.json` and `per_query/` of its run, and `kept.json`, which says what it built on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from yacs.config import CfgNode
+
+from occplug.cli.trainings import Row, Training, run_rows
+from occplug.config import load_config, resolved_yaml
+from occplug.config_files import flatten
+from occplug.engine import write_atomically
+from occplug.errors import ConfigError, DataError
+from occplug.zoo.exporting import public, read_metrics
+
+__all__ = ["KeptRuns", "add_keep_option", "run_and_keep"]
+
+# Seed, and what else moves the figures of a run: its settings, and the runs it builds on in place of their folders
+Key = tuple[int, str]
+PLACES = ("root", "save_dir")  # keys below `data` that name folders of one machine
+
+
+def add_keep_option(parser: argparse.ArgumentParser) -> None:
+    """`--keep DIR` of the commands that make tables."""
+    told = "keep configs and figures of all runs in DIR, and take those that are there in place of a training"
+    parser.add_argument("--keep", type=Path, metavar="DIR", help=told)
+
+
+def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, folder: Path | None) -> list[Row]:
+    """`run_rows`, with the runs kept in `folder` in place of trainings, and the others kept there; None: without it.
+
+    Raises:
+        OccplugError: as `run_rows` and `KeptRuns`.
+    """
+    if folder is None:
+        return run_rows(rows, jobs)
+    kept = KeptRuns(folder)
+    rows = {name: (title, [kept.take(training) for training in planned]) for name, (title, planned) in rows.items()}
+    made = run_rows(rows, jobs)
+    for training in (training for _, planned in rows.values() for training in planned):
+        kept.keep(training)
+    return made
+
+
+class KeptRuns:
+    """The runs in `folder`, found again by what moves their figures.
+
+    Raises:
+        DataError: a run there is damaged; names its file.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._keys: dict[Path, Key | None] = {}
+        for metrics in sorted(folder.rglob("seed*/metrics.json")):
+            self._key_of(metrics.parent)
+        self._found = {key: run for run, key in self._keys.items() if key is not None}
+
+    def take(self, training: Training) -> Training:
+        """The kept run of `training`, which needs no other run; `training` itself if there is none."""
+        found = self._found.get(_key(training))
+        return training if found is None else replace(training, elsewhere=found, tests=None, after=None)
+
+    def keep(self, training: Training) -> Path:
+        """Copy the complete run `training`, and the run it builds on, unless they are here; returns the copy."""
+        if training.folder.is_relative_to(self.folder):
+            return training.folder
+        key = _key(training)
+        if key not in self._found:
+            sources = (("tests", training.tests), ("after", training.after))
+            kept = {name: source and self.keep(source).relative_to(self.folder).as_posix() for name, source in sources}
+            self._found[key] = self._place(training, key)
+            _copy(training, self._found[key], kept)
+        return self._found[key]
+
+    def _place(self, training: Training, key: Key) -> Path:
+        """Rows of two tables may have one name, and one row several settings."""
+        hashed = hashlib.sha256(key[1].encode()).hexdigest()[:8]
+        return self.folder / Path(training.config_file).stem / f"{training.row}-{hashed}" / f"seed{training.seed}"
+
+    def _key_of(self, run: Path) -> Key | None:
+        """The key of a kept run; None if no version of today reads its config, or that of a run it builds on."""
+        if run not in self._keys:
+            about = _read_about(run)
+            sources = [self._key_of(self.folder / about[name]) if about[name] else "" for name in ("tests", "after")]
+            try:
+                cfg = load_config(run / "config.yaml")
+            except ConfigError:
+                cfg = None
+            unreadable = cfg is None or None in sources
+            self._keys[run] = None if unreadable else _of(cfg, about["placed"], sources)
+        return self._keys[run]
+
+
+def _key(training: Training) -> Key:
+    return _of(training.cfg, training.placed, [_key(each) if each else "" for each in (training.tests, training.after)])
+
+
+def _of(cfg: CfgNode, placed: Iterable[str], sources: list[Key | Literal[""]]) -> Key:
+    settings = {key: value for key, value in public(cfg).items() if key not in placed}
+    return cfg.train.seed, repr((settings, [source and source[1] for source in sources]))
+
+
+def _copy(training: Training, kept: Path, sources: dict[str, str | None]) -> None:
+    run = training.folder
+    metrics = read_metrics(run)
+    metrics.pop("tested", None)  # of a file that is not kept; `tests` says whose weights they were
+    about = {**sources, "placed": list(training.placed)}
+    texts = {"config.yaml": _portable(training, sources), "kept.json": _json(about), "metrics.json": _json(metrics)}
+    for target in metrics["targets"]:
+        name = f"per_query/{target}.npz"
+        write_atomically(kept / name, lambda temporary, n=name: shutil.copyfile(run / n, temporary))
+    for name, text in texts.items():  # metrics last: with them a run counts as complete
+        write_atomically(kept / name, lambda temporary, t=text: temporary.write_text(t, encoding="utf-8"))
+
+
+def _portable(training: Training, sources: dict[str, str | None]) -> str:
+    """The run's config without folders of this machine."""
+    cfg = training.cfg.clone()
+    cfg.defrost()
+    for key in PLACES:  # an empty root is nobody's, so the data are compared before the run is taken
+        cfg.data[key] = ""
+    known = dict(flatten(cfg))
+    moved = [[key, known[key].replace(str(training.after.folder), sources["after"])] for key in training.placed]
+    cfg.merge_from_list([word for pair in moved for word in pair])
+    return resolved_yaml(cfg)
+
+
+def _json(content: dict) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_about(run: Path) -> dict:
+    file = run / "kept.json"
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        return {name: about[name] for name in ("tests", "after", "placed")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is missing or damaged ({error}); delete {run}, and its run is kept again") from error
