@@ -53,22 +53,23 @@ def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, folder:
 
 
 class KeptRuns:
-    """The runs in `folder`, found again by what moves their figures.
-
-    Raises:
-        DataError: a run there is damaged; names its file.
-    """
+    """The runs in `folder`, found again by what moves their figures: `folder/<config>/<row>-<hash>/seed<k>`."""
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._named = {_name(run): run for run in self._runs()}
         self._keys: dict[Path, Key | None] = {}
-        for metrics in sorted(folder.rglob("seed*/metrics.json")):
-            self._key_of(metrics.parent)
-        self._found = {key: run for run, key in self._keys.items() if key is not None}
+
+    def _runs(self) -> list[Path]:
+        return sorted(metrics.parent for metrics in self.folder.rglob("seed*/metrics.json"))
 
     def take(self, training: Training) -> Training:
-        """The kept run of `training`, which needs no other run; `training` itself if there is none."""
-        found = self._found.get(_key(training))
+        """The kept run of `training`, which needs no other run; `training` itself if there is none.
+
+        Raises:
+            DataError: a kept run is damaged; names its file.
+        """
+        found = self._find(_key(training))
         return training if found is None else replace(training, elsewhere=found, tests=None, after=None)
 
     def keep(self, training: Training) -> Path:
@@ -76,17 +77,23 @@ class KeptRuns:
         if training.folder.is_relative_to(self.folder):
             return training.folder
         key = _key(training)
-        if key not in self._found:
+        found = self._find(key)
+        if found is None:
             sources = (("tests", training.tests), ("after", training.after))
             kept = {name: source and self.keep(source).relative_to(self.folder).as_posix() for name, source in sources}
-            self._found[key] = self._place(training, key)
-            _copy(training, self._found[key], kept)
-        return self._found[key]
+            # rows of two tables may have one name, and one row several settings
+            row = f"{training.row}-{_hash(key)}"
+            found = self.folder / Path(training.config_file).stem / row / f"seed{training.seed}"
+            _copy(training, found, kept)
+            self._named[_name(found)] = found
+        return found
 
-    def _place(self, training: Training, key: Key) -> Path:
-        """Rows of two tables may have one name, and one row several settings."""
-        hashed = hashlib.sha256(key[1].encode()).hexdigest()[:8]
-        return self.folder / Path(training.config_file).stem / f"{training.row}-{hashed}" / f"seed{training.seed}"
+    def _find(self, key: Key) -> Path | None:
+        found = self._named.get((_hash(key), f"seed{key[0]}"))
+        if found is not None:
+            return found
+        # config keys that came later are not in the hash, but stand at their defaults in the config
+        return next((run for run in self._runs() if self._key_of(run) == key), None)
 
     def _key_of(self, run: Path) -> Key | None:
         """The key of a kept run; None if no version of today reads its config, or that of a run it builds on."""
@@ -100,6 +107,15 @@ class KeptRuns:
             unreadable = cfg is None or None in sources
             self._keys[run] = None if unreadable else _of(cfg, about["placed"], sources)
         return self._keys[run]
+
+
+def _name(run: Path) -> tuple[str, str]:
+    """Hash and seed of the kept run in the folder `run`."""
+    return run.parent.name.rpartition("-")[2], run.name
+
+
+def _hash(key: Key) -> str:
+    return hashlib.sha256(key[1].encode()).hexdigest()[:8]
 
 
 def _key(training: Training) -> Key:

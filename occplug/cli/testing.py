@@ -21,7 +21,7 @@ from occplug.zoo import Entry, Index, read_index
 from occplug.zoo.fetching import fetch
 from occplug.zoo.weights import TestWeights, fill, needed_tensors, read_test_weights, save_small
 
-__all__ = ["Candidate", "candidates", "config_path", "engine_of", "probe", "save_small_file"]
+__all__ = ["Candidate", "candidates", "config_path", "engine_of", "entry_settings", "probe", "save_small_file"]
 
 ZOO = "zoo://"
 
@@ -66,7 +66,8 @@ def _candidate(config_file: str | None, address: str, options: list, index: Inde
     if config_file is None:
         config_file = str(config_path(entry))
         own = [Setting("data.save_dir", f"log/zoo/{entry.name}", entry.name)]
-        options = [*own, *_settings(entry), *options]
+        is_ours = entry.checkpoint is not None and entry.checkpoint.seed is not None
+        options = [*own, *entry_settings(entry, measured=is_ours), *options]
     cfg = load_config(config_file, options)
     path = fetch(index, entry)
     try:
@@ -77,11 +78,11 @@ def _candidate(config_file: str | None, address: str, options: list, index: Inde
         raise CheckpointError(f"{error}; if the download is to blame, delete {path} and it is fetched again") from error
 
 
-def _settings(entry: Entry) -> list[Setting]:
-    """What the entry's config file does not say: for our own weights, also what their runs changed in it."""
-    is_ours = entry.ours is not None and entry.checkpoint is not None and entry.checkpoint.seed is not None
-    changed = {**entry.settings, **(entry.ours.config if is_ours else {})}
-    return [Setting(key, value, f"zoo entry {entry.name}") for key, value in changed.items()]
+def entry_settings(entry: Entry, measured: bool) -> list[Setting]:
+    """What the entry's config file does not say; with `measured` also what our runs changed in it."""
+    ours = entry.ours.config if measured and entry.ours is not None else {}
+    own = [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
+    return [*own, *(Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in ours.items())]
 
 
 def config_path(entry: Entry) -> Path:

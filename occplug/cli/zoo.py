@@ -13,7 +13,7 @@ from tabulate import tabulate
 from occplug.cli.arguments import parse_options
 from occplug.cli.session import start_logging
 from occplug.cli.test import test
-from occplug.cli.testing import Candidate, config_path, save_small_file
+from occplug.cli.testing import Candidate, config_path, entry_settings, save_small_file
 from occplug.cli.train import train
 from occplug.config import load_config, resolved_yaml
 from occplug.config_files import Setting
@@ -120,7 +120,7 @@ def _export(args, index: Index) -> None:
     """Figures of finished runs, and one's checkpoint; an older one of ours goes, since it has no part in them."""
     entry = index.find(args.name)
     older = index.path_of(entry)
-    base = load_config(config_path(entry), _settings(entry))
+    base = load_config(config_path(entry), entry_settings(entry, measured=False))
     runs = read_runs(args.runs, entry)
     ours = measured(runs, entry, base, args.trained_by or "python tools/train.py --config-file " + entry.config)
     entry = dataclasses.replace(entry, ours=ours, checkpoint=None if older is not None else entry.checkpoint)
@@ -161,10 +161,6 @@ def _with_weights(args, index: Index, entry: Entry, runs: list) -> Entry:
     return with_file(index, entry, path, run.cfg.train.seed)
 
 
-def _settings(entry: Entry) -> list[Setting]:
-    return [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
-
-
 # ---------------------------------------------------------------------- verifying
 
 
@@ -199,14 +195,13 @@ def _replay(args, index: Index, entry: Entry) -> Finding:
     is_ours = entry.checkpoint is not None and entry.checkpoint.seed is not None
     if not is_ours and not args.train:
         raise ConfigError(f"{entry.name} has no weights of our runs to evaluate; --train trains it again")
-    measured_with = [Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in entry.ours.config.items()]
     folder = Path(args.save_dir) / entry.name / ("train" if args.train else "test")
     own = {"train.seed": run.seed, "data.save_dir": str(folder)}
     taken = [key for key in args.options[::2] if key in own or key == "data.targets"]
     if taken:
         raise ConfigError(f"zoo verify sets {', '.join(taken)} itself; leave it out (--save-dir: where replays go)")
     replayed = [Setting(key, value, "zoo verify") for key, value in own.items()]
-    cfg = load_config(config_path(entry), [*_settings(entry), *measured_with, *replayed, *args.options])
+    cfg = load_config(config_path(entry), [*entry_settings(entry, measured=True), *replayed, *args.options])
     weights = read_test_weights(fetch(index, entry), entry.checkpoint.format, cfg) if is_ours else None
     before = _config_of(weights.config) if weights is not None and weights.config else None
     if args.train:

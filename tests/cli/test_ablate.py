@@ -1,6 +1,7 @@
 """`occplug ablate` and `occplug compare` with a training that only leaves a run's files, and mistakes."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from multiprocessing import get_context
@@ -385,10 +386,30 @@ def test_kept_runs_are_of_the_given_data_and_settings(monkeypatch, capsys):
     assert ablate(*other) == 0 and made("clip_reid_synthocc/prompts") == ["baseline 1", "clip_reid 1"]
     kept = sorted(Path("kept/clip_reid_synthocc").glob("baseline-*/seed1"))
     assert len(kept) == 2  # both settings, one name
-    for run in kept:
-        Path(run, "kept.json").write_text("{")
-    assert ablate(*options) == 2
+    Path(kept[0], "kept.json").write_text("{")
+    assert ablate(*options, "method.stage1.epochs", "4") == 2
     assert f"{kept[0]}/kept.json is missing or damaged" in capsys.readouterr().err
+
+
+def test_kept_runs_outlive_new_config_keys(monkeypatch):
+    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
+    Path("tables.yaml").write_text(TABLES + KEPT)
+    options = ("--seeds", "1", "--tables", "tables.yaml", "--keep", "kept")
+    for table in ("first", "shared"):
+        assert ablate(*options, table=table) == 0
+    # a run of an earlier version lacks a key, and its folder's name a hash of it
+    for file in list(Path("kept").rglob("config.yaml")):
+        text = file.read_text()
+        assert "rerank_k1: 20" in text
+        file.write_text(text.replace("  rerank_k1: 20\n", ""))
+        row = file.parents[1]
+        row.rename(row.with_name(row.name.rpartition("-")[0] + "-older000"))
+    for about in list(Path("kept").rglob("kept.json")):
+        about.write_text(re.sub(r"-[0-9a-f]{8}/", "-older000/", about.read_text()))
+    shutil.rmtree("runs")
+    for table in ("first", "shared"):
+        assert ablate(*options, table=table) == 0
+    assert not list(Path("runs").rglob("made"))
 
 
 def test_a_row_whose_source_does_not_train_the_stage_is_named_before_anything_runs(capsys):
