@@ -9,14 +9,13 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from yacs.config import CfgNode
 
-from occplug.cli.trainings import Row, Training, run_rows
+from occplug.cli.trainings import KEPT, RUN, Row, Training, run_rows
 from occplug.config import load_config, resolved_yaml
 from occplug.config_files import flatten
 from occplug.engine import write_atomically
@@ -27,7 +26,6 @@ __all__ = ["KeptRuns", "add_keep_option", "run_and_keep"]
 
 # Seed, and what else moves the figures of a run: its settings, and the runs it builds on in place of their folders
 Key = tuple[int, str]
-PLACES = ("root", "save_dir")  # keys below `data` that name folders of one machine
 
 
 def add_keep_option(parser: argparse.ArgumentParser) -> None:
@@ -98,14 +96,12 @@ class KeptRuns:
     def _key_of(self, run: Path) -> Key | None:
         """The key of a kept run; None if no version of today reads its config, or that of a run it builds on."""
         if run not in self._keys:
-            about = _read_about(run)
-            sources = [self._key_of(self.folder / about[name]) if about[name] else "" for name in ("tests", "after")]
+            sources = [self._key_of(self.folder / name) if name else "" for name in _read_sources(run)]
             try:
                 cfg = load_config(run / "config.yaml")
             except ConfigError:
                 cfg = None
-            unreadable = cfg is None or None in sources
-            self._keys[run] = None if unreadable else _of(cfg, about["placed"], sources)
+            self._keys[run] = None if cfg is None or None in sources else _of(cfg, sources)
         return self._keys[run]
 
 
@@ -119,47 +115,46 @@ def _hash(key: Key) -> str:
 
 
 def _key(training: Training) -> Key:
-    return _of(training.cfg, training.placed, [_key(each) if each else "" for each in (training.tests, training.after)])
+    return _of(_portable(training), [_key(each) if each else "" for each in (training.tests, training.after)])
 
 
-def _of(cfg: CfgNode, placed: Iterable[str], sources: list[Key | Literal[""]]) -> Key:
-    settings = {key: value for key, value in public(cfg).items() if key not in placed}
-    return cfg.train.seed, repr((settings, [source and source[1] for source in sources]))
+def _of(cfg: CfgNode, sources: list[Key | Literal[""]]) -> Key:
+    return cfg.train.seed, repr((public(cfg), [source and source[1] for source in sources]))
 
 
 def _copy(training: Training, kept: Path, sources: dict[str, str | None]) -> None:
     run = training.folder
     metrics = read_metrics(run)
     metrics.pop("tested", None)  # of a file that is not kept; `tests` says whose weights they were
-    about = {**sources, "placed": list(training.placed)}
-    texts = {"config.yaml": _portable(training, sources), "kept.json": _json(about), "metrics.json": _json(metrics)}
+    config = resolved_yaml(_portable(training))
     for target in metrics["targets"]:
         name = f"per_query/{target}.npz"
         write_atomically(kept / name, lambda temporary, n=name: shutil.copyfile(run / n, temporary))
-    for name, text in texts.items():  # metrics last: with them a run counts as complete
+    # metrics last: with them a run counts as complete
+    for name, text in {"config.yaml": config, KEPT: _json(sources), "metrics.json": _json(metrics)}.items():
         write_atomically(kept / name, lambda temporary, t=text: temporary.write_text(t, encoding="utf-8"))
 
 
-def _portable(training: Training, sources: dict[str, str | None]) -> str:
-    """The run's config without folders of this machine."""
+def _portable(training: Training) -> CfgNode:
+    """The run's config without folders of this machine: `${run}` stands for that of the run it builds on."""
     cfg = training.cfg.clone()
     cfg.defrost()
-    for key in PLACES:  # an empty root is nobody's, so the data are compared before the run is taken
-        cfg.data[key] = ""
+    cfg.data.root = cfg.data.save_dir = ""
     known = dict(flatten(cfg))
-    moved = [[key, known[key].replace(str(training.after.folder), sources["after"])] for key in training.placed]
+    moved = [[key, known[key].replace(str(training.after.folder), RUN)] for key in training.placed]
     cfg.merge_from_list([word for pair in moved for word in pair])
-    return resolved_yaml(cfg)
+    return cfg
 
 
 def _json(content: dict) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _read_about(run: Path) -> dict:
-    file = run / "kept.json"
+def _read_sources(run: Path) -> list[str | None]:
+    """Kept runs that the one in `run` tests, and builds on."""
+    file = run / KEPT
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        return {name: about[name] for name in ("tests", "after", "placed")}
+        sources = json.loads(file.read_text(encoding="utf-8"))
+        return [sources["tests"], sources["after"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is missing or damaged ({error}); delete {run}, and its run is kept again") from error

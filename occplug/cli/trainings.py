@@ -35,11 +35,12 @@ from occplug.zoo.download import file_sha256
 from occplug.zoo.exporting import FinishedRun, public, read_metrics
 from occplug.zoo.weights import read_test_weights
 
-__all__ = ["RUN", "Row", "Run", "Training", "known_runs", "made_on", "plan", "run_rows", "share"]
+__all__ = ["KEPT", "RUN", "Row", "Run", "Training", "known_runs", "made_on", "plan", "run_rows", "share"]
 
 log = logging.getLogger(__name__)
 
 RUN = "${run}"  # in a row's settings: the folder of the run it builds on
+KEPT = "kept.json"  # in the folder of a run whose weights are not there
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ class Training:
     def is_of_this_root(self) -> bool:
         """Whether the run in the folder read its data sets from the same place, as far as paths tell."""
         before = _config_of(self.folder, {})
-        return before is not None and Path(before.data.root).absolute() == Path(self.cfg.data.root).absolute()
+        if before is None or not before.data.root:  # a kept run's data lay anywhere
+            return False
+        return Path(before.data.root).absolute() == Path(self.cfg.data.root).absolute()
 
     def can_resume(self) -> bool:
         """Whether an interrupted run left a state to go on from."""
@@ -236,6 +239,8 @@ def known_runs(folder: Path) -> dict[str, Path]:
     """Complete trainings anywhere in `folder`: what moves their figures -> where the run is; for `share`."""
     known: dict[str, Path] = {}
     for metrics in sorted(folder.rglob("seed*/metrics.json")):
+        if (metrics.parent / KEPT).exists():
+            continue  # no weights, and perhaps a mere test
         cfg = _config_of(metrics.parent, {})
         if cfg is not None and "tested" not in read_metrics(metrics.parent):
             known.setdefault(repr(_identity(cfg)), metrics.parent)

@@ -356,9 +356,9 @@ def test_kept_runs_make_the_table_again_without_weights(monkeypatch):
     (late,) = Path("kept/clip_reid_synthocc").glob("late-*/seed2")
     cfg = load_config(late / "config.yaml")
     assert cfg.data.root == cfg.data.save_dir == ""
+    assert cfg.backbone.weights == "${run}/checkpoints/stage1.pth"  # no folder of this machine
     whole = json.loads((late / "kept.json").read_text())["after"]
     assert (Path("kept") / whole / "metrics.json").is_file()
-    assert cfg.backbone.weights == f"{whole}/checkpoints/stage1.pth"  # no folder of this machine
 
     shutil.move("runs", "gone")
     for table, figures in (("first", first), ("shared", shared)):
@@ -379,8 +379,9 @@ def test_kept_runs_are_of_the_given_data_and_settings(monkeypatch, capsys):
     assert ablate(*options) == 0
     shutil.rmtree("runs")
     monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("other", Path("data"))})
-    assert ablate(*options) == 2
-    assert "used another version of synthocc than data" in capsys.readouterr().err
+    for root in ([], ["--root", "."]):
+        assert ablate(*options, *root) == 2
+        assert "used another version of synthocc than data" in capsys.readouterr().err
     assert not Path("runs").exists()
     other = (*options, "method.stage1.epochs", "3")
     assert ablate(*other) == 0 and made("clip_reid_synthocc/prompts") == ["baseline 1", "clip_reid 1"]
@@ -389,6 +390,25 @@ def test_kept_runs_are_of_the_given_data_and_settings(monkeypatch, capsys):
     Path(kept[0], "kept.json").write_text("{")
     assert ablate(*options, "method.stage1.epochs", "4") == 2
     assert f"{kept[0]}/kept.json is missing or damaged" in capsys.readouterr().err
+
+
+def test_a_kept_run_stands_for_no_other_one(monkeypatch):
+    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
+    Path("tables.yaml").write_text(BUILDING)
+    options = ("--seeds", "1", "--tables", "tables.yaml", "--keep", "runs/kept")
+    assert ablate(*options, table="shared") == 0
+    # what a row builds on is the same, and the file of it that it takes another one
+    Path("tables.yaml").write_text(BUILDING.replace("stage1.pth", "stage2.pth"))
+    shutil.rmtree("runs/clip_reid_synthocc")
+    assert ablate(*options, table="shared") == 0
+    assert made("clip_reid_synthocc/shared") == ["whole 1", "late 1"]
+    # figures of a test are none of a training, wherever they are kept
+    Path("tables.yaml").write_text(TABLES)
+    assert ablate(*options, table="first") == 0
+    shutil.rmtree("runs/clip_reid_synthocc")
+    Path("tables.yaml").write_text(TABLES.replace("{tests: plain, set", "{set"))
+    assert ablate(*options[:4], table="first") == 0
+    assert made("clip_reid_synthocc/first") == ["plain 1", "after 1"]
 
 
 def test_kept_runs_outlive_new_config_keys(monkeypatch):
