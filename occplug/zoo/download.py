@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _BLOCK = 1 << 18
 _LATER = {408, 425, 429, 500, 502, 503, 504}  # statuses that may pass
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _PAGE = re.compile(rb"\s*<(!doctype html|html|head)", re.I)
 _REASONS = {401: "a login is needed", 403: "access is forbidden", 404: "there is no such file", 410: "it was removed"}
 
@@ -195,17 +196,17 @@ def _refused(job: _Job, status: int) -> None:
 def _receive(job: _Job, answer, done: int) -> None:
     if answer.headers.get_content_type() == "text/html":
         raise _page_error(job)
-    if answer.status != 206:
-        done = 0
-    elif not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-        job.discard()
-        raise _Interrupted("the server sent another part than was asked for")
-    length = answer.headers.get("Content-Length")
-    if length is None and not answer.chunked and job.sha256 is None and job.size is None:
+    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+        told = "the server sends it packed, though asked not to"
+        raise job.error(told, f"fetch it elsewhere and put it at {job.target}")
+    done = done if answer.status == 206 else 0
+    length = answer.headers.get("Content-Length", "")
+    end = done + int(length) if length.isdecimal() else None  # of this answer
+    total = end if answer.status != 206 else _whole(job, answer, done)
+    if total is None and not answer.chunked and job.sha256 is None and job.size is None:
         reason = "the server does not say how long it is, so a broken connection would not show"
         raise job.error(reason, "state its checksum in the zoo's index, or fetch it elsewhere")
     job.mark.write_text(_mark(answer.headers))
-    total = done + int(length) if length is not None else None
     hidden = not (sys.stderr.isatty() if job.progress is None else job.progress)
     bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=job.target.name, disable=hidden, leave=False)
     with bar, job.part.open("r+b" if done else "wb") as part:
@@ -214,8 +215,17 @@ def _receive(job: _Job, answer, done: int) -> None:
             part.write(block)
             bar.update(len(block))
         received = part.tell()
-    if total is not None and received < total:
-        raise _Interrupted(f"the connection ended after {received} of {total} bytes")
+    if received < (wanted := total or end or 0):
+        raise _Interrupted(f"the connection ended after {received} of {wanted} bytes")
+
+
+def _whole(job: _Job, answer, done: int) -> int | None:
+    """The length of the whole file, of which `answer` is the part from byte `done` on; None if it does not say."""
+    found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if found is None or int(found[1]) != done:
+        job.discard()
+        raise _Interrupted("the server sent another part than was asked for")
+    return None if found[2] == "*" else int(found[2])
 
 
 def _mark(headers) -> str:

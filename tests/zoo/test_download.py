@@ -46,16 +46,19 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         if start:
             first = start + plan["shift"]
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{plan['whole'] or len(content)}")
         if plan["disposition"]:
             self.send_header("Content-Disposition", 'attachment; filename="weights.pth"')
         self.send_header("Content-Type", plan["type"])
+        ends = plan["ends"].pop(0) if plan["ends"] else len(content)
         if plan["length"]:
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", plan["length"] if isinstance(plan["length"], str) else str(ends - start))
+        if plan["packed"]:
+            self.send_header("Content-Encoding", plan["packed"])
         if plan["etag"]:
             self.send_header("ETag", plan["etag"])
         self.end_headers()
-        stop = plan["stops"].pop(0) if plan["stops"] else len(content)
+        stop = plan["stops"].pop(0) if plan["stops"] else ends
         self.wfile.write(content[start:stop])
 
 
@@ -64,6 +67,7 @@ def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.plan = {"content": CONTENT, "statuses": [], "stops": [], "ranges": [], "etag": '"one"', "resumes": True}
     server.plan |= {"type": "application/octet-stream", "disposition": False, "length": True, "shift": 0}
+    server.plan |= {"ends": [], "packed": "", "whole": ""}
     server.url = f"http://127.0.0.1:{server.server_port}/weights.pth"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -125,6 +129,35 @@ def test_another_part_than_was_asked_for_is_not_spliced(server, tmp_path):
     server.plan |= {"stops": [200_000], "shift": 1}
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.plan["ranges"] == [None, "bytes=200000-", None]
+
+
+def test_a_part_of_the_rest_is_not_taken_for_the_rest(server, tmp_path):
+    server.plan |= {"stops": [1000], "ends": [len(CONTENT), 1500, 3000]}
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert server.plan["ranges"] == [None, "bytes=1000-", "bytes=1500-", "bytes=3000-"]
+
+
+def test_a_rest_of_unknown_length_needs_a_checksum(server, tmp_path):
+    server.plan |= {"stops": [1000], "whole": "*"}
+    with pytest.raises(CheckpointError, match="does not say how long it is"):
+        fetch(server, tmp_path)
+    server.plan |= {"stops": [1000]}
+    assert fetch(server, tmp_path, sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_what_is_packed_on_the_way_is_refused(server, tmp_path):
+    server.plan["packed"] = "gzip"
+    with pytest.raises(CheckpointError, match="the server sends it packed, though asked not to; fetch it elsewhere"):
+        fetch(server, tmp_path)
+    assert files(tmp_path) == []
+    server.plan["packed"] = "identity"
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_length_that_is_no_number_is_none(server, tmp_path):
+    server.plan["length"] = "abc"
+    with pytest.raises(CheckpointError, match="does not say how long it is"):
+        fetch(server, tmp_path)
 
 
 def test_a_file_of_unknown_length_needs_a_checksum(server, tmp_path):
