@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,12 +69,15 @@ def parse_yaml(file: Path) -> dict:
     """Content of the yaml `file`. Raises ConfigError if it is not yaml, gives a key twice, or is not a mapping."""
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        json.dumps(content, default=str, skipkeys=True)  # fails for what holds itself, as anchors can make it
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{file}{line}: not valid yaml: {getattr(error, 'problem', None) or error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not a readable text file ({error})") from error
+    except (ValueError, RecursionError) as error:  # a 30th of February, or no end of brackets
+        raise ConfigError(f"{file}: not valid yaml: {error}") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{file}: not a config: expected keys with values, found {type(content).__name__}")
     return content or {}

@@ -274,7 +274,10 @@ def load_stock_weights(model: nn.Module, path) -> None:
 
     Raises: CheckpointError as :func:`load_stock_checkpoint`.
     """
-    load_stock_checkpoint(path)
+    content = load_stock_checkpoint(path)
+    weights = content.get("state_dict", content)
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: holds something else than tensors by name, bare or under state_dict")
     with safe_globals():
         sub("utils.torchtools").load_pretrained_weights(model, os.path.expanduser(path))
 

@@ -370,6 +370,8 @@ def complaint(file, options=()) -> str:
         ("train:\n  lr: 1\n   seed: 2", "F, line 3: not valid yaml: mapping values are not allowed here"),
         ("train: [1", "F, line 1: not valid yaml: expected ',' or ']', but got '<stream end>'"),
         ("train:\n  seed: 1\n  seed: 2", "F, line 3: not valid yaml: the key 'seed' is given twice"),
+        ("train: {seed: 2026-02-30}", "F: not valid yaml: day is out of range for month"),
+        ("a: &a {b: *a}", "F: not valid yaml: Circular reference detected"),
         ("- 1", "F: not a config: expected keys with values, found list"),
         ("_base_: 3", "F: _base_ is 3, expected a path or a list of paths"),
     ],

@@ -954,3 +954,10 @@ def test_a_method_may_have_no_torchreid_name():
 def test_modules_of_namespace_are_found_in_either_layout():
     assert bridge.sub("data.sampler").__name__ == f"{bridge.ROOT}.data.sampler"
     assert isinstance(bridge.sub("metrics.rank"), types.ModuleType)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": [1]}, {"state_dict": {"a": 3}}, {"conv1.weight": "text"}])
+def test_initial_weights_that_are_no_tensors_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="a.pth: holds something else than tensors by name"):
+        bridge.load_stock_weights(nn.Linear(2, 2), tmp_path / "a.pth")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants
-from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
+from open_clip.pretrained import get_pretrained_cfg
 
 from occplug.errors import CheckpointError, ConfigError
 
@@ -66,13 +66,10 @@ def check_sum(path: Path, is_openais: bool = True) -> None:
     if found == expected:
         _log.info("%s: sha256 as published", path)
         return
-    told = (
-        f"{path}: its sha256 is {found}, but OpenAI's {path.name} has {expected}; the download is broken (fetch it "
-        "again), or it is another file (rename it)"
-    )
+    told = f"{path}: its sha256 is {found}, but OpenAI's {path.name} has {expected}"
     if is_openais:
-        raise CheckpointError(told)
-    _log.warning(told)
+        raise CheckpointError(f"{told}; the download is broken: delete the file, and it is fetched again")
+    _log.warning("%s; the download is broken (fetch it again), or it is another file (rename it)", told)
 
 
 def openai_file(backbone: str) -> Path:
@@ -111,16 +108,18 @@ def _fetch(source: _Source, backbone: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise _unavailable(source, backbone, "HF_HUB_OFFLINE is set")
     page = huggingface_hub.hf_hub_url(source.repository, _HUB_FILES[0])
+    from occplug.download import download  # its libraries are only needed here
+
     reasons = []
     for address, fetch in (
         (page, lambda: huggingface_hub.hf_hub_download(source.repository, _HUB_FILES[0])),
-        (source.url, lambda: download_pretrained_from_url(source.url)),
+        (source.url, lambda: download(source.local, source.url, sha256=source.sha256)),
     ):
         try:
             _demand_answer(address)
             _log.info("downloading %s", address)
             return Path(fetch())
-        except (OSError, http.client.HTTPException, RuntimeError) as error:
+        except (OSError, http.client.HTTPException, RuntimeError, CheckpointError) as error:
             reason = str(error).strip() or type(error).__name__
             reasons.append(f"{address.split('/')[2]}: {reason.splitlines()[0]}")
     raise _unavailable(source, backbone, "; ".join(reasons))

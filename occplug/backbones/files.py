@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from occplug.backbones.keys import note_found
 from occplug.backbones.torchscript import read_torchscript
 from occplug.backbones.unpickling import read_with_settings
 from occplug.errors import CheckpointError
@@ -22,22 +22,29 @@ __all__ = ["read_tensors", "strip_module"]
 _WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the weights
 
 
-def read_tensors(checkpoint: str | os.PathLike | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def read_tensors(
+    checkpoint: str | os.PathLike | Mapping[str, Tensor], where: str = "the state dict"
+) -> tuple[dict[str, Tensor], str]:
     """The tensors of a weight file by name, floats as float32, and what to call it in messages.
 
     Reads safetensors, TorchScript archives (OpenAI's `.pt`), and state dicts saved by torch, bare or under
     `state_dict` or `model`, also with yacs settings beside them. A prefix `module.` (DataParallel) is dropped. A dict
     in place of a path is taken as it is.
 
+    Args:
+        where: what to call a dict.
+
     Raises:
-        CheckpointError: no such file, damaged, needing code to run, or holding something other than tensors.
+        CheckpointError: no such file, damaged, needing code to run, or holding something other than plain tensors.
     """
     if isinstance(checkpoint, Mapping):
-        content, where = checkpoint, "the state dict"
+        content = checkpoint
     else:
         path = Path(checkpoint).expanduser()
         content, where = _read_file(path), str(path)
-    return _tensors(content, where), where
+    state = _tensors(content, where)
+    note_found(state)
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}, where
 
 
 def _read_file(path: Path):
@@ -55,7 +62,7 @@ def _read_file(path: Path):
             f"{path}: refused: it is damaged, or reading it would run code stored in the file; only tensors and plain "
             f"values are accepted ({reason})"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged pickles and archives fail in many ways
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a readable weight file ({reason})") from error
 
@@ -81,11 +88,24 @@ def _tensors(content, where: str) -> dict[str, Tensor]:
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{where}: holds a {type(content).__name__}, expected tensors by name")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor | int)]
+    others = [str(name) for name, value in content.items() if not _is_plain(value)]
     if others:
-        raise CheckpointError(f"{where}: these entries are no tensors: {', '.join(others)}")
-    state = {str(name): torch.as_tensor(value).detach() for name, value in content.items()}
-    return {name: t.float() if t.is_floating_point() else t for name, t in strip_module(state).items()}
+        raise CheckpointError(f"{where}: these entries are no plain tensors of numbers: {', '.join(others)}")
+    return strip_module({str(name): torch.as_tensor(value).detach() for name, value in content.items()})
+
+
+def _is_plain(value) -> bool:
+    """Whether it is a whole number, or a tensor of real ones that are all there.
+
+    A tensor may claim more numbers than its file holds (strides of 0) or have none (meta), and what is made from it
+    would take any amount of memory.
+    """
+    if isinstance(value, int):
+        return value.bit_length() < 64
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type == "meta":
+        return False
+    there = value.untyped_storage().nbytes() // value.element_size() >= value.numel()
+    return there and not value.is_quantized and not value.is_complex()
 
 
 def strip_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

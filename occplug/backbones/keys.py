@@ -9,21 +9,19 @@ from torch import Tensor
 
 from occplug.errors import CheckpointError
 
-__all__ = ["KeyReport", "demand_fit", "key_report", "note_renamed"]
+__all__ = ["KeyReport", "demand_fit", "key_report", "note_found", "note_renamed"]
 
 
 @dataclass
 class KeyReport:
-    """What became of every name of a weight file.
+    """What was in a weight file.
 
     Args:
-        read: names that were read, and their shapes.
-        left: names that were not needed.
-        renamed: name in the file -> name in our model, where a table says so.
+        found: names in the file, and their shapes there.
+        renamed: name in the file -> name in our model, where they differ.
     """
 
-    read: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
+    found: dict[str, tuple[int, ...]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -32,13 +30,19 @@ _REPORT: contextvars.ContextVar[KeyReport | None] = contextvars.ContextVar("repo
 
 @contextlib.contextmanager
 def key_report() -> Iterator[KeyReport]:
-    """Inside, what `demand_fit` finds is noted in the report this gives."""
+    """Inside, what files are read and how their names change is noted in the report this gives."""
     report = KeyReport()
     token = _REPORT.set(report)
     try:
         yield report
     finally:
         _REPORT.reset(token)
+
+
+def note_found(state: Mapping[str, Tensor]) -> None:
+    """Note the tensors of a file in the report, if somebody wants one."""
+    if (report := _REPORT.get()) is not None:
+        report.found |= {name: tuple(value.shape) for name, value in state.items()}
 
 
 def note_renamed(names: Mapping[str, str]) -> None:
@@ -86,6 +90,3 @@ def demand_fit(
     ]
     if lines:
         raise CheckpointError("\n  ".join([f"{where} does not fit {what}", *lines, *hints]))
-    if (report := _REPORT.get()) is not None:
-        report.read |= {name: tuple(shape) for name, shape in expected.items()}
-        report.left += [name for name in state if name not in expected]

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from occplug.backbones.unpickling import Function, Sealed
+
 __all__ = ["read_torchscript"]
 
 _STORAGES = {"Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16}
@@ -21,7 +23,7 @@ _STORAGES |= {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Ch
 _STORAGES |= {"Bool": torch.bool}
 
 
-class _Object:
+class _Object(metaclass=Sealed):
     """What a module becomes: the attributes it was saved with, and none of its code."""
 
     def __init__(self, *args):
@@ -53,11 +55,11 @@ class _Unpickler(pickle.Unpickler):
         if module.startswith("__torch__"):
             return _Object
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor
+            return Function(_tensor)
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch.jit._pickle" and (name.startswith("build_") or name == "restore_type_tag"):
-            return _first
+            return Function(_first)
         if module == "torch" and name.removesuffix("Storage") in _STORAGES:
             return _STORAGES[name.removesuffix("Storage")]
         raise pickle.UnpicklingError(f"it holds a {module}.{name}")

@@ -11,14 +11,37 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["read_with_settings"]
+__all__ = ["Function", "Sealed", "read_with_settings"]
 
 
-class Settings(dict):
+class Sealed(type):
+    """A class whose attributes a pickle cannot set."""
+
+    def __setattr__(cls, name: str, value) -> None:
+        raise pickle.UnpicklingError(f"it changes {cls.__name__}")
+
+
+class Function:
+    """A function or class that a pickle may call and not change: pickles can set attributes of what they name."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call):
+        self._call = call
+
+    def __call__(self, *args):
+        return self._call(*args)
+
+    def __setstate__(self, state) -> None:
+        """Refuses `state`."""
+        raise pickle.UnpicklingError(f"it changes {self._call.__name__}")
+
+
+class Settings(dict, metaclass=Sealed):
     """What a saved `CfgNode` becomes: its keys and values."""
 
 
-class Inert:
+class Inert(metaclass=Sealed):
     """Stands for a value that is not needed: takes whatever it is given and does nothing with it."""
 
     def __init__(self, *args):
@@ -36,12 +59,12 @@ def _latin1(text: str, encoding: str) -> bytes:
 _NUMPY = [(f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")] + [("numpy", "dtype")]
 _ALLOWED = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "Counter"): Counter,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("collections", "Counter"): Function(Counter),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(torch._utils._rebuild_tensor_v2),
+    ("torch._utils", "_rebuild_parameter"): Function(torch._utils._rebuild_parameter),
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
-    ("_codecs", "encode"): _latin1,
+    ("_codecs", "encode"): Function(_latin1),
     ("yacs.config", "CfgNode"): Settings,
     **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset)},
     **dict.fromkeys(_NUMPY, Inert),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from occplug.backbones import tiny
 from occplug.backbones.download import check_sum, openai_file
 from occplug.backbones.files import read_tensors
-from occplug.backbones.keys import demand_fit
+from occplug.backbones.keys import demand_fit, note_renamed
 from occplug.backbones.position import resize_positions, stored_grid
 from occplug.errors import CheckpointError, ConfigError
 
@@ -93,6 +93,7 @@ def fit_clip(
     unused = [key for key in spare if key not in expected]
     name = backbone.arch.get("name", "with these sizes")
     demand_fit(state, expected | dict(checked or {}), where, f"the CLIP {name}", () if checked else unused)
+    note_renamed({name: f"backbone.{name}" for name in state if name.startswith("visual.")})
     backbone.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
     if text is not None:
         text.load_state_dict({key: state[key] for key in text.state_dict()})

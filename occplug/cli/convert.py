@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from occplug.backbones.keys import KeyReport, key_report
@@ -14,7 +16,7 @@ from occplug.importers import SOURCES, load_official
 from occplug.importers.torchreid_stock import StockModel
 from occplug.importers.vit_family import SaliencyModel
 
-__all__ = ["convert", "main"]
+__all__ = ["Outcome", "convert", "main"]
 
 
 def main(argv: list[str]) -> None:
@@ -39,12 +41,45 @@ def main(argv: list[str]) -> None:
     if args.output.resolve() == args.input.resolve():
         raise ConfigError(f"OUT is IN, {args.input}, which would be lost; name another file")
     start_logging()
-    report = convert(args.source, args.input, args.output, (args.height, args.width))
-    print("\n".join(describe(report)))
-    print(f"\n{args.output}: {len(report.read)} tensors read, {len(report.left)} left, none missing")
+    outcome = convert(args.source, args.input, args.output, (args.height, args.width))
+    print("\n".join(outcome.lines()))
+    filled = f"; {len(outcome.filled)} of ours are not in it, and without effect" if outcome.filled else ""
+    print(f"\n{args.output}: {len(outcome.read)} tensors read, {len(outcome.left)} left, none missing{filled}")
 
 
-def convert(source: str, given: Path, made: Path, image_size: tuple[int, int] = (256, 128)) -> KeyReport:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of every tensor of an official file.
+
+    Args:
+        read: name there -> shape there, and our name.
+        left: names there that no tensor of ours is made of: only checked, or not needed.
+        filled: our names that nothing there was made into, at values without effect.
+    """
+
+    read: dict[str, tuple[tuple[int, ...], str]]
+    left: list[str]
+    filled: list[str]
+
+    @classmethod
+    def of(cls, report: KeyReport, ours: Iterable[str]) -> Outcome:
+        """What `report` found in the file, compared with the names `ours` that were written."""
+        ours = list(ours)
+        names = {name: report.renamed.get(name, name) for name in report.found}
+        read = {name: (shape, names[name]) for name, shape in report.found.items() if names[name] in ours}
+        made = {name for _, name in read.values()}
+        return cls(read, [name for name in names if name not in read], [name for name in ours if name not in made])
+
+    def lines(self) -> list[str]:
+        """One a tensor."""
+        read = [
+            f"read     {name} {list(shape)}" + ("" if ours == name else f" -> {ours}")
+            for name, (shape, ours) in self.read.items()
+        ]
+        return [*read, *(f"left     {name}" for name in self.left), *(f"filled   {name}" for name in self.filled)]
+
+
+def convert(source: str, given: Path, made: Path, image_size: tuple[int, int] = (256, 128)) -> Outcome:
     """Write the official checkpoint `given` under our names to `made`; returns what became of every key.
 
     Raises:
@@ -65,13 +100,4 @@ def convert(source: str, given: Path, made: Path, image_size: tuple[int, int] = 
     if isinstance(module, SaliencyModel):  # not a model to test, but a stage that others build on
         content |= module.as_stage()
     save_checkpoint(content, made)
-    return report
-
-
-def describe(report: KeyReport) -> list[str]:
-    """One line a key of the official file: its shape, and its name with us or that it was left."""
-    lines = []
-    for name, shape in report.read.items():
-        ours = report.renamed.get(name, name)
-        lines.append(f"read     {name} {list(shape)}" + ("" if ours == name else f" -> {ours}"))
-    return [*lines, *(f"left     {name}" for name in report.left)]
+    return Outcome.of(report, content["state_dict"])

@@ -10,8 +10,8 @@ from occplug.cli.session import describe_protocol, prepare, write_metrics
 from occplug.cli.testing import Candidate, candidates, engine_of
 from occplug.config import save_config
 from occplug.datamanager import DataManager
+from occplug.download import file_sha256
 from occplug.errors import ConfigError
-from occplug.zoo.download import file_sha256
 
 __all__ = ["main", "test"]
 

@@ -27,11 +27,11 @@ from occplug.cli.train import train
 from occplug.config import load_config
 from occplug.config_files import Setting, flatten
 from occplug.datamanager import DataManager
+from occplug.download import file_sha256
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 from occplug.method import build_method
 from occplug.registry import METHODS, names
-from occplug.zoo.download import file_sha256
 from occplug.zoo.exporting import FinishedRun, public, read_metrics
 from occplug.zoo.weights import read_test_weights
 

@@ -49,9 +49,7 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
     if neck != "before":
         raise ConfigError(f"neck is {neck!r}, but stock torchreid models have no such choice; use 'before'")
     if isinstance(checkpoint, str | os.PathLike):
-        content, name = load_stock_checkpoint(checkpoint), str(checkpoint)
-        content = content.get("state_dict", content)
-        state, _ = read_tensors(content)
+        state, name = read_tensors(load_stock_checkpoint(checkpoint), str(checkpoint))
     else:
         state, name = read_tensors(checkpoint)
     classes = most_common(state, _class_tensors(model)) or 1

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from occplug.backbones import ViT
 from occplug.backbones.files import read_tensors
+from occplug.backbones.keys import note_renamed
 from occplug.backbones.position import patch_grid
 from occplug.backbones.vit import SIZES
 from occplug.config import default_config
@@ -15,7 +16,7 @@ from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import cosine_distance
 from occplug.heads import SaliencyNet
-from occplug.importers.report import Composed, load_renamed, most_common
+from occplug.importers.report import Composed, load_renamed, most_common, official_name
 from occplug.method import Method, build_method
 
 __all__ = ["SaliencyModel", "load_dpm", "load_spt_reid", "load_spt_sps", "load_transreid"]
@@ -55,7 +56,7 @@ class SaliencyModel(Method):
 
     def as_stage(self) -> dict:
         """What a checkpoint of DPM's stage `saliency` holds of it, for `method.earlier`."""
-        state = {f"saliency.{name}": value for name, value in self.net.state_dict().items()}
+        state = {_in_stage(name): value for name, value in self.state_dict().items()}
         return {"stage": "saliency", "state_dict": state, "bound_to": self.net.bound_to()}
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
@@ -64,6 +65,11 @@ class SaliencyModel(Method):
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Cosine distance, [Q, G]."""
         return cosine_distance(query.vector, gallery.vector)
+
+
+def _in_stage(name: str) -> str:
+    """What DPM calls the tensor `name` of a SaliencyModel."""
+    return name.replace("net.", "saliency.", 1)
 
 
 def load_dpm(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
@@ -99,6 +105,7 @@ def load_spt_sps(checkpoint, image_size: tuple[int, int], num_cameras: int | Non
     backbone = ViT(SIZES["vit_b16"], tuple(image_size), stride or 16)
     model = SaliencyModel(SaliencyNet(backbone, classes, [n for n in _LEVELS if n <= backbone.depth]))
     load_renamed(model, state, _SPS_TABLE, where, "SPT's mask model", unused=_UNUSED, hints=_hints(state, image_size))
+    note_renamed({official_name(name, _SPS_TABLE): _in_stage(name) for name in model.state_dict()})
     return model.eval()
 
 

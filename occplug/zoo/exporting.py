@@ -11,8 +11,8 @@ from yacs.config import CfgNode
 
 from occplug.config import load_config
 from occplug.config_files import flatten
+from occplug.download import file_sha256
 from occplug.errors import ConfigError, DataError
-from occplug.zoo.download import file_sha256
 from occplug.zoo.index import FIGURES, NOT_RECORDED, Checkpoint, Entry, Index, Made, Measured, Run
 
 __all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_metrics", "read_runs", "with_file"]
@@ -20,6 +20,7 @@ __all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_metrics",
 LIMIT, LIMIT_TOGETHER = 8_000_000, 60_000_000  # bytes of a checkpoint in the repository, and of all
 # keys that move no figure, or that are told elsewhere
 PRIVATE = {"data.root", "data.save_dir", "data.workers", "train.seed", "run.threads", "run.resume", "run.save_every"}
+METRICS = ("seed", "protocol", "targets", "stages", "data")  # what every run's has
 _UNKNOWN = {"machine": NOT_RECORDED, "revision": NOT_RECORDED, "sources": NOT_RECORDED, "versions": {}}
 
 
@@ -80,10 +81,15 @@ def _check_same_data(run: FinishedRun, first: FinishedRun) -> None:
 def read_metrics(folder: Path) -> dict:
     """`metrics.json` of the run in `folder`. Raises DataError if it is damaged."""
     file = folder / "metrics.json"
+    cure = "delete it, and the run is tested again"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        metrics = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{file} is damaged ({error}); delete it, and the run is tested again") from error
+        raise DataError(f"{file} is damaged ({error}); {cure}") from error
+    if not isinstance(metrics, dict) or (missing := [key for key in METRICS if key not in metrics]):
+        told = f"lacks {', '.join(missing)}" if isinstance(metrics, dict) else "holds no figures"
+        raise DataError(f"{file} is damaged ({told}); {cure}")
+    return metrics
 
 
 def public(cfg: CfgNode) -> dict[str, object]:

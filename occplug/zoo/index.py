@@ -299,6 +299,9 @@ def _checkpoint(node, where: str) -> Checkpoint:
     values = checked(node, where, needed, {**dict.fromkeys(PLACES, str), "seed": int})
     if sum(place in values for place in PLACES) != 1:
         raise ConfigError(f"{where}: needs exactly one of {', '.join(PLACES)}")
+    inside = Path(values.get("file", "."))
+    if inside.is_absolute() or ".." in inside.parts:
+        raise ConfigError(f"{where}: file is {values['file']}, expected a path inside the folder of the index")
     sha256 = None if values["sha256"] == "unknown" else values["sha256"]
     if sha256 is None and "file" in values:
         raise ConfigError(f"{where}: sha256 is unknown, but {values['file']} is in the package; state it")

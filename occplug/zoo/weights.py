@@ -78,14 +78,27 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     if _is_safetensors(path):
         return _small(path)
     content = load_checkpoint(path)
+    _demand_kinds(content, {"state_dict": dict}, path)
+    if not all(isinstance(value, Tensor) for value in content["state_dict"].values()):
+        raise CheckpointError(f"{path}: its state_dict holds something else than tensors; fetch or make it again")
     state = content["state_dict"]
     if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
+        _demand_kinds(content, {"num_classes": int, "num_cameras": int}, path)
         return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
     demand_run(content, path)
+    _demand_kinds(content, {"pids": (list, tuple), "cameras": (list, tuple)}, path)
     pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
     return TestWeights(
         state, len(pids), len(content["cameras"]), str(path), True, content.get("config"), pids, bound_to
     )
+
+
+def _demand_kinds(content: dict, kinds: dict[str, type | tuple[type, ...]], path: Path) -> None:
+    """Raise CheckpointError unless `content` has all these keys, with values of these kinds."""
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            found = type(content[key]).__name__ if key in content else "missing"
+            raise CheckpointError(f"{path}: {key} is {found}, so it is damaged; fetch or make it again")
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -121,6 +134,7 @@ def _small(path: Path) -> TestWeights:
         config = header["config"] or None
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
+    _demand_kinds({"pids": pids, "bound_to": bound_to}, {"pids": list, "bound_to": dict}, path)
     return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to)
 
 

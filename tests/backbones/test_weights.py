@@ -1,8 +1,12 @@
 """Reading CLIP weights: every format, every tensor, every way it can go wrong."""
 
+import contextlib
+import io
 import pickle
+import random
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from occplug.backbones import CLIPResNet, CLIPViT, architecture, build_text_tower, download
+from occplug.backbones import CLIPResNet, CLIPViT, architecture, build_text_tower, download, unpickling
 from occplug.backbones.files import read_tensors
 from occplug.backbones.weights import fit_clip, load_clip
 from occplug.errors import CheckpointError, ConfigError
@@ -240,6 +244,60 @@ class _Writer(torch.nn.Module):
         torch.save(state[0], state[1])
 
 
+def _changing(name: bytes) -> bytes:
+    """A pickle that names a class or function, and sets an attribute of it."""
+    return b"\x80\x02c" + name + b"\nN}U\x03zzzU\x03abcs\x86b."  # GLOBAL, (None, {zzz: abc}), BUILD
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "collections\nCounter",
+        "torch._utils\n_rebuild_tensor_v2",
+        "yacs.config\nCfgNode",
+        "numpy\ndtype",
+        "_codecs\nencode",
+    ],
+)
+def test_a_file_changes_nothing_it_names(name):
+    with pytest.raises((pickle.UnpicklingError, TypeError)):
+        unpickling._Unpickler(io.BytesIO(_changing(name.encode()))).load()
+    for each in (Counter, torch._utils._rebuild_tensor_v2, unpickling.Settings, unpickling.Inert, unpickling._latin1):
+        assert not hasattr(each, "zzz")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_with_a_wrong_byte_or_cut_off_are_refused(tmp_path, zipped):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.arange(6.0), "b": torch.ones(2, 2)}, path, _use_new_zipfile_serialization=zipped)
+    content, rng = path.read_bytes(), random.Random(0)
+    for size in range(0, len(content), 7):
+        path.write_bytes(content[:size])
+        with contextlib.suppress(CheckpointError):
+            read_tensors(path)
+    for _ in range(60):
+        at = rng.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([rng.randrange(256)]) + content[at + 1 :])
+        with contextlib.suppress(CheckpointError):
+            read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(1).half().expand(10**13),  # 40 TB as float32
+        torch.zeros(3, device="meta"),
+        torch.eye(3).to_sparse(),
+        torch.zeros(3, dtype=torch.complex64),
+        2**64,
+    ],
+    ids=["claims more than is there", "meta", "sparse", "complex", "too large"],
+)
+def test_tensors_must_be_plain(odd):
+    with pytest.raises(CheckpointError, match="a.pth: these entries are no plain tensors of numbers: odd"):
+        read_tensors({"plain": torch.zeros(2, 3).T, "odd": odd}, "a.pth")
+
+
 def test_code_in_an_archive_is_not_run(tmp_path):
     path, written = tmp_path / "clip.pt", tmp_path / "written"
     with warnings.catch_warnings():
@@ -263,7 +321,7 @@ def test_a_truncated_archive(tmp_path):
 def test_entries_that_are_no_tensors_are_listed(tmp_path):
     path = tmp_path / "clip.pt"
     torch.save({**vit_state(), "note": "hello", "rates": [0.1]}, path)
-    assert refusal(path) == f"{path}: these entries are no tensors: note, rates"
+    assert refusal(path) == f"{path}: these entries are no plain tensors of numbers: note, rates"
 
 
 def test_something_else_than_a_dict(tmp_path):

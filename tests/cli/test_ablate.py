@@ -193,6 +193,9 @@ def test_a_damaged_run_is_named(capsys):
     Path("runs/clip_reid_synthocc/prompts/baseline/seed1/metrics.json").write_text('{"seed": 1,')
     assert ablate("--seeds", "1") == 2
     assert "baseline/seed1/metrics.json is damaged" in capsys.readouterr().err
+    Path("runs/clip_reid_synthocc/prompts/baseline/seed1/metrics.json").write_text("{}")
+    assert ablate("--seeds", "1") == 2
+    assert "metrics.json is damaged (lacks seed, protocol, targets, stages, data)" in capsys.readouterr().err
 
 
 def test_a_run_of_another_config_is_not_read_as_this_one(capsys):

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from occplug.backbones import vit
+from occplug.backbones import tiny, vit
 from occplug.backbones.architectures import ARCHITECTURES
 from occplug.cli import main
 from occplug.config import default_config
 from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.method import build_method
+from occplug.registry import BACKBONES, build
 from occplug.torchreid_bridge import build_stock_model
 from occplug.zoo.weights import fill, read_test_weights
 from tests.importers.official import clip_reid_feature, clip_reid_state
@@ -78,6 +79,36 @@ def test_a_mask_model_of_spt_is_a_stage_for_dpm(tmp_path, monkeypatch, capsys):
     assert convert(tmp_path, official("dpm"), "dpm", "--height", "96", "--width", "64") == 0
     with pytest.raises(CheckpointError, match=r"the stage 'saliency' is not finished in it \(finished: none\)"):
         build_method(default_config("dpm", "vit_b16", [*options, [2, 4]]), 5, 2)
+
+
+@pytest.mark.parametrize("source", ["openai_clip", "spt_sps", "lsnet"])
+def test_the_report_is_of_what_is_in_both_files(source, tmp_path, capsys, monkeypatch):
+    sizes = {"image_size": 80, "patch_size": 16, "width": 32, "layers": 4, "heads": 4}
+    monkeypatch.setitem(vit.SIZES, "vit_b16", sizes)
+    state, left, filled = {}, set(), set()
+    if source == "openai_clip":
+        state = tiny.load()
+        left = {name for name in state if not name.startswith("visual.")}
+        more = ("--height", "128", "--width", "64")
+    elif source == "spt_sps":
+        state, more = official("spt_sps"), ("--height", "96", "--width", "64")
+        left = {name for name in state if name.startswith("base.fc.")}
+    else:
+        state = build(BACKBONES, "lsnet_b").state_dict()
+        filled = {name for name in state if ".mixer.conv1." in name}
+        state, more = {name: value for name, value in state.items() if name not in filled}, ()
+    assert convert(tmp_path, state, source, *more) == 0
+    ours = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
+    told = {kind: {} for kind in ("read", "left", "filled")}
+    for line in capsys.readouterr().out.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind in told:
+            told[kind][rest.split()[0]] = rest.split()
+    assert told["read"].keys() | told["left"].keys() == state.keys() and told["left"].keys() == left
+    for name, words in told["read"].items():
+        assert " ".join(words[1:]).split(" -> ")[0] == str(list(state[name].shape))
+    assert {words[-1] if "->" in words else name for name, words in told["read"].items()} == ours.keys() - filled
+    assert told["filled"].keys() == filled
 
 
 def test_a_missing_key_and_other_mistakes_leave_no_file(tmp_path, capsys):

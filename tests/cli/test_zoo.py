@@ -15,8 +15,8 @@ from occplug.cli.testing import Candidate, config_path, engine_of, probe
 from occplug.cli.zoo import _config_of
 from occplug.config import load_config
 from occplug.datamanager import GeneratedDataManager
+from occplug.download import file_sha256
 from occplug.zoo import INDEX, Checkpoint, adding, read_index
-from occplug.zoo.download import file_sha256
 from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
 from occplug.zoo.table import markdown
 from occplug.zoo.verifying import Spread, _rounding, compare, spread_over_seeds

@@ -13,9 +13,9 @@ from occplug.cli import main
 from occplug.cli.testing import config_path
 from occplug.config import load_config
 from occplug.datamanager import DataManager, held_out_labels
+from occplug.download import file_sha256
 from occplug.errors import CheckpointError, ConfigError
 from occplug.zoo import Checkpoint, Index, read_index
-from occplug.zoo.download import file_sha256
 from occplug.zoo.fetching import CACHE_VARIABLE, cache_folder, cached_file, fetch
 from tests.importers.official import FULL_VIT, clip_reid_state
 

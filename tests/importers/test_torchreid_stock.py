@@ -51,6 +51,13 @@ def test_all_that_does_not_fit_is_listed(stock):
     ]
 
 
+@pytest.mark.parametrize("weights", [[1, 2], "/etc/hostname"])
+def test_a_file_whose_weights_are_none_is_refused(weights, tmp_path):
+    torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="a.pth: these entries are no plain tensors of numbers: state_dict"):
+        load_official(f"torchreid:{NAME}", tmp_path / "a.pth")
+
+
 def test_unknown_models_and_necks_are_errors():
     with pytest.raises(ConfigError, match="torchreid has no model called 'osnet'"):
         load_official("torchreid:osnet", {"a": torch.zeros(1)})

@@ -134,6 +134,11 @@ def test_an_entry_is_read_whole(tmp_path):
             "a/b/c: checkpoint.file: .*x.safetensors does not exist",
         ),
         ("{drive: X, ", "{file: x.safetensors, ", "sha256 is unknown, but x.safetensors is in the package; state it"),
+        (
+            "{drive: X, format: clip_reid, sha256: unknown",
+            f"{{file: a/../../x.txt, format: clip_reid, sha256: {'a' * 64}",
+            "a/b/c: checkpoint: file is a/../../x.txt, expected a path inside the folder of the index",
+        ),
         ("sha256: unknown", "sha256: abc", "sha256 is 'abc', expected 64 hexadecimal digits"),
         ("data: d}", "data: e}", "licence.data is 'e', which licences.data does not list: d"),
         ("a/b/c:", "a/b:", "an entry is called method/variant/data"),

@@ -131,6 +131,25 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         read_test_weights(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "state_dict is missing, so it is damaged"),
+        ({"state_dict": {"a": [1]}}, "its state_dict holds something else than tensors"),
+        ({"state_dict": {}, "source": "dpm", "num_cameras": 1}, "num_classes is missing"),
+        ({"state_dict": {}, "pids": 5, "cameras": []}, "pids is int, so it is damaged"),
+    ],
+)
+def test_a_checkpoint_of_ours_that_lacks_something_is_refused(content, message, tmp_path):
+    path = tmp_path / "a.pth"
+    save_checkpoint(content, path)
+    with pytest.raises(CheckpointError, match=f"a.pth: {message}"):
+        read_test_weights(path)
+    save_small(tmp_path / "a.safetensors", {"x": torch.zeros(2)}, 1, 1, pids="5")
+    with pytest.raises(CheckpointError, match="a.safetensors: pids is int, so it is damaged"):
+        read_test_weights(tmp_path / "a.safetensors")
+
+
 class Evil:
     """Makes a folder when it is unpickled."""
 

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest.mock import Mock
 
@@ -13,8 +14,9 @@ import gdown
 import pytest
 import requests
 
+from occplug.backbones import download as openai
+from occplug.download import download
 from occplug.errors import CheckpointError
-from occplug.zoo.download import download
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -143,6 +145,27 @@ def test_a_rest_of_unknown_length_needs_a_checksum(server, tmp_path):
         fetch(server, tmp_path)
     server.plan |= {"stops": [1000]}
     assert fetch(server, tmp_path, sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_openais_clip_comes_whole_or_not_at_all(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(openai.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(openai, "_demand_answer", lambda address: None)
+    monkeypatch.setattr(openai.huggingface_hub, "hf_hub_download", Mock(side_effect=OSError("no hub")))
+    monkeypatch.setattr(openai.huggingface_hub, "try_to_load_from_cache", lambda *names: None)
+    url = f"{server.url.rpartition('/')[0]}/{SHA256}/ViT-B-16.pt"
+    monkeypatch.setattr(openai, "_sources", lambda: {"clip_vit_b16": openai._Source(url, "nobody/clip")})
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server.plan["stops"] = [1000] * 4
+    with pytest.raises(CheckpointError, match="the connection ended after 1000 of"):
+        openai.openai_file("clip_vit_b16")
+    cache = tmp_path / ".cache/clip"
+    assert not (cache / "ViT-B-16.pt").exists()
+    server.plan["stops"] = []
+    assert openai.openai_file("clip_vit_b16").read_bytes() == CONTENT
+    (cache / "ViT-B-16.pt").write_bytes(b"a stump")
+    with pytest.raises(CheckpointError, match="the download is broken: delete the file, and it is fetched again"):
+        openai.check_sum(openai.openai_file("clip_vit_b16"))
 
 
 def test_what_is_packed_on_the_way_is_refused(server, tmp_path):
