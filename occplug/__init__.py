@@ -8,7 +8,14 @@ from occplug.embedding import Embedding
 from occplug.method import build_method
 
 __version__ = "0.1.0"
-__all__ = ["Embedding", "build_method", "load_config", "register", "unregister"]
+__all__ = ["Embedding", "build_method", "load", "load_config", "register", "unregister"]
+
+
+def load(weights, config_file=None, options=None, device="cpu"):
+    """The trained model behind `weights`, for pictures of one's own: :func:`occplug.extractor.load`."""
+    from occplug import extractor
+
+    return extractor.load(weights, config_file, options, device)
 
 
 def register() -> None:

@@ -89,6 +89,7 @@ UNUSED_BY_ALL = {
     "test.evaluate": "tools/test.py --weights evaluates a checkpoint",
     "data.type": "video data sets are not supported",
     "data.load_train_targets": "target training sets are not supported",
+    "data.k_tfm": "an image is augmented once each time it is drawn",
 }
 NO_COUNTERPART = "the method states itself what trains and how"
 # Keys of torchreid's engines that our engine does not read, and what counts in their place: `.name.` of method keys or

@@ -157,6 +157,7 @@ class DataManager(ImageDataManager):
             with a data set's name, whose keys go to its class.
         trains: False where training batches are not wanted: they come without the method's `extras`, such as part
             masks, which then need not exist.
+        sources: False where the sources are not wanted either; they then need not exist. `trains` if not given.
 
     Raises:
         ConfigError: unknown data set, transform or sampler, a batch the sampler cannot make, or a batch entry of the
@@ -166,21 +167,25 @@ class DataManager(ImageDataManager):
 
     data_type = "image"
 
-    def __init__(self, cfg, trains: bool = True):  # torchreid's __init__ would build everything itself
+    # torchreid's __init__ would build everything itself
+    def __init__(self, cfg, trains: bool = True, sources: bool | None = None):
         _one_thread()
         self.cfg = cfg
-        self.sources, self.targets = list(cfg.data.sources), list(cfg.data.targets)
+        read = trains if sources is None else sources
+        self.sources, self.targets = list(cfg.data.sources) if read else [], list(cfg.data.targets)
         self.height, self.width = cfg.data.height, cfg.data.width
         self.use_gpu = cfg.use_gpu and torch.cuda.is_available()
         self.transform_tr = self._pipeline(cfg.data.transforms, cfg.input.train_interpolation)
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._load_sets()
-        self.transform_tr.bind(self.train_items, self._read)
         self.extras = self._extras() if trains else None
-        self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
-        self.sampler = self._make_sampler()
-        self.train_loader = self._train_loader()
-        self.train_loader_t = None
+        self.sampler = self.train_loader = self.train_loader_t = None
+        if read:
+            self.transform_tr.bind(self.train_items, self._read)
+            self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
+        if trains:
+            self.sampler = self._make_sampler()
+            self.train_loader = self._train_loader()
         self._make_test_loaders()
 
     _read = staticmethod(read_image)
@@ -245,9 +250,10 @@ class DataManager(ImageDataManager):
     def _make_sampler(self):
         cfg = self.cfg
         if len(self.train_items) < cfg.train.batch_size:
+            cure = "mixing.held_out" if cfg.mixing.held_out and not self.train_items else "train.batch_size"
             raise ConfigError(
                 f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images, "
-                "which do not make one batch; lower train.batch_size"
+                f"which do not make one batch; lower {cure}"
             )
         name, size, instances = cfg.sampler.train_sampler, cfg.train.batch_size, cfg.sampler.num_instances
         if name in names(SAMPLERS):
@@ -371,10 +377,12 @@ class GeneratedDataManager(DataManager):
     """Random pictures in place of data sets: for dry runs, at the config's real size and with its real pipeline."""
 
     def __init__(self, cfg, num_classes: int = 8, num_cameras: int = 4, trains: bool = True):
-        self.shape = (num_classes, num_cameras, cfg.sampler.num_instances)
+        self.shape = (num_classes, num_cameras, max(2, cfg.sampler.num_instances))  # so that every query has a match
         super().__init__(cfg, trains)
 
     def _dataset(self, name: str) -> _GeneratedSet:
+        if name not in names(DATASETS):
+            stock_dataset(name)  # an unknown name is found here rather than after the dry run
         return _GeneratedSet(*self.shape)
 
     def _mask_source(self, number: int, name: str) -> MaskSource:

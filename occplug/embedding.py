@@ -2,10 +2,16 @@
 
 import operator
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from occplug.errors import DataError
+from occplug.files import write_atomically
 
 __all__ = ["Embedding"]
 
@@ -65,6 +71,21 @@ class Embedding:
         if any(set(item._set_fields()) != names for item in items):
             raise ValueError(f"embeddings differ in what they carry: {[sorted(i._set_fields()) for i in items]}")
         return Embedding(**{name: torch.cat([getattr(item, name) for item in items]) for name in names})
+
+    def save(self, path) -> None:
+        """Write all fields that are set to the safetensors file `path`, whole or not at all."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self._set_fields().items()}
+        write_atomically(Path(path), lambda temporary: save_file(tensors, temporary))
+
+    @staticmethod
+    def load(path) -> "Embedding":
+        """What `save` wrote, on the CPU. Raises DataError if `path` is missing, damaged or of another kind."""
+        try:
+            return Embedding(**load_file(path))
+        except FileNotFoundError:
+            raise DataError(f"{path}: there is no such file of embeddings") from None
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: not a file that Embedding.save wrote ({error})") from error
 
     def layout(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and per-image shapes of the fields set: what :meth:`unpack` needs to undo :meth:`pack`."""

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from occplug.errors import DataError
@@ -26,7 +27,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     path = os.fspath(path)
     try:
         with Image.open(path) as picture:
-            return picture.convert("RGB")
+            return _eight_bits(picture, path).convert("RGB")
     except FileNotFoundError:
         raise DataError(f"{path}: the image file is missing; restore it, or start again to list the set anew") from None
     except (IsADirectoryError, PermissionError) as error:
@@ -36,6 +37,15 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         raise DataError(f"{path}: the file {kind}; {_CURE}") from error
     except _DAMAGE as error:
         raise DataError(f"{path}: the image is damaged ({error}); {_CURE}") from error
+
+
+def _eight_bits(picture: Image.Image, path: str) -> Image.Image:
+    """`picture`, with 16 bits a pixel brought down to 8: PIL would cut all above 255 off."""
+    if picture.mode == "F":
+        raise DataError(f"{path}: the image has floating-point pixels; save it with 8 or 16 bits, or delete it")
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
 
 
 def original_message(error: BaseException) -> str:

@@ -31,6 +31,7 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from occplug import registry
+from occplug.backbones.files import read_tensors
 from occplug.errors import CheckpointError, ConfigError, OccplugError
 from occplug.method import build_method
 from occplug.torchreid_models import PackedEmbeddings, TorchreidModel, close_layers, packed_distances
@@ -144,6 +145,7 @@ _stock_evaluate_rank = _function(
     _metrics, "evaluate_rank", "distmat", "q_pids", "g_pids", "q_camids", "g_camids", "max_rank", "use_metric_cuhk03"
 )
 _function(_reader, "read_image", "path")
+_stock_load_pretrained = _function(sub("utils.torchtools"), "load_pretrained_weights", "model", "weight_path")
 
 STOCK_TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
 
@@ -395,10 +397,27 @@ def _run(engine, *args, **kwargs):
     return _stock_run(*given.args, **given.kwargs)
 
 
+def _load_pretrained_weights(model, weight_path) -> None:
+    """torchreid's, which takes what fits and calls that a success however little it is; ours must mostly fit."""
+    if isinstance(model, TorchreidModel):
+        state, where = read_tensors(weight_path)
+        own = model.state_dict()
+        fitting = [name for name, value in state.items() if name in own and own[name].shape == value.shape]
+        if 2 * len(fitting) < len(own):
+            kind = f"{type(model.method).__name__} on {type(model.method.backbone).__name__}"
+            raise CheckpointError(
+                f"{where}: it fills {len(fitting)} of the {len(own)} tensors of {kind}, so it is of another model (on "
+                "a hybrid backbone?); occplug.load reads weights with the config they were trained with"
+            )
+    _stock_load_pretrained(model, weight_path)
+
+
 def _our_functions() -> list[tuple]:
     from occplug.imagefile import read_image
 
+    loads = [sub("utils.torchtools"), sub("utils"), sub("utils.feature_extractor")]
     return [
+        *((module, "load_pretrained_weights", _load_pretrained_weights) for module in loads),
         (_manager, "build_transforms", _build_transforms),
         (_manager, "build_train_sampler", _build_train_sampler),
         (_metrics, "evaluate_rank", _evaluate_rank),

@@ -168,12 +168,15 @@ def packed_distances(one: Tensor, other: Tensor, metric: str, stock: Callable) -
         ConfigError: a stock distance for embeddings that hold more than a vector, another method's, or a method's for
             plain tensors.
     """
-    packed = isinstance(one, PackedEmbeddings) and isinstance(other, PackedEmbeddings)
+    known = [each for each in (one, other) if isinstance(each, PackedEmbeddings)]
+    packed = len(known) == 2
     is_stock = metric not in registry.names(registry.METHODS)
-    if packed and (metric not in one.metrics() if not is_stock else len(one.fields) > 1):
+    if (packed and not is_stock and metric not in one.metrics()) or (
+        is_stock and any(len(each.fields) > 1 for each in known)
+    ):
         raise ConfigError(
-            f"dist_metric is {metric!r}, but {one.told()}, and their method's own distance is "
-            f"dist_metric={one.metrics()[0]!r}"
+            f"dist_metric is {metric!r}, but {known[0].told()}, and their method's own distance is "
+            f"dist_metric={known[0].metrics()[0]!r}"
         )
     if is_stock:
         return stock(one, other, metric)
@@ -184,5 +187,5 @@ def packed_distances(one: Tensor, other: Tensor, metric: str, stock: Callable) -
         return masked_distance(query, mask, gallery)
     raise ConfigError(
         f"dist_metric is {metric!r}, which compares embeddings as occplug's models return them; these are plain "
-        "tensors (set normalize_feature to False)"
+        "tensors: set normalize_feature to False, and keep embeddings in files by Embedding.save"
     )

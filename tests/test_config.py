@@ -172,12 +172,12 @@ def test_options_go_over_the_file_in_either_form(write):
         '["a", "b"]',
         "data.save_dir",
         "123",
-        "data.k_tfm",
+        "data.split_id",
         2,
     ]
     cfg = load_config(write("train: {seed: 1}"), options)
     assert (cfg.train.seed, cfg.train.lr, cfg.data.sources) == (3, 1e-4, ["a", "b"])
-    assert (cfg.data.save_dir, cfg.data.k_tfm) == ("123", 2)
+    assert (cfg.data.save_dir, cfg.data.split_id) == ("123", 2)
 
 
 @pytest.mark.parametrize(

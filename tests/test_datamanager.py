@@ -52,6 +52,24 @@ def epochs(data, count=2):
     return seen
 
 
+def test_a_test_needs_no_training_set(tmp_path):
+    market(tmp_path)
+    options = ["data.root", str(tmp_path), "data.sources", ["occluded_reid"], "data.targets", ["occluded_duke"], *SMALL]
+    cfg = default_config("clip_reid", "clip_vit_tiny", [*options, "train.batch_size", 5000])
+    data = DataManager(cfg, trains=False)
+    assert set(data.sets) == {"occluded_duke"} and data.train_loader is None and data.num_train_pids == 0
+    assert len(next(iter(data.test_loader["occluded_duke"]["query"]))["pid"]) == 2
+    data.close()
+    with pytest.raises(DataError, match="occluded_reid"):
+        DataManager(cfg, trains=False, sources=True)
+
+
+def test_persons_held_out_must_leave_some(tmp_path):
+    market(tmp_path)
+    with pytest.raises(ConfigError, match="the training set has 0 images.*lower mixing.held_out"):
+        manager(tmp_path, "mixing.held_out", 1.0)
+
+
 def test_any_number_of_workers_gives_the_same_batches(tmp_path):
     market(tmp_path)
     alone = epochs(manager(tmp_path))

@@ -17,7 +17,7 @@ LEVELS = {
     "torchreid_bridge": 6, "torchreid_models": 6, "samplers": 6, "transforms": 6, "datasets": 7, "stages": 7,
     "pretraining": 8, "datamanager": 8, "methods": 9,
     "files": 1, "measuring": 1, "download": 1, "masks": 7, "extras": 8,
-    "engine": 9, "importers": 10, "benchmarks": 10, "zoo": 11, "cli": 12, "__main__": 13,
+    "engine": 9, "importers": 10, "benchmarks": 10, "zoo": 11, "cli": 12, "extractor": 13, "__main__": 13,
 }  # fmt: skip
 
 

@@ -47,6 +47,17 @@ def test_pixels_are_pils(tmp_path):
     assert np.array_equal(np.asarray(read_image(str(path))), PIXELS)
 
 
+def test_sixteen_bits_come_as_eight(tmp_path):
+    path, grey = tmp_path / "a.png", PIXELS[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+    assert np.array_equal(np.asarray(read_image(path)), np.repeat(grey[..., None], 3, axis=2))
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "b.tif")
+    assert (
+        message(tmp_path / "b.tif")
+        == f"{tmp_path / 'b.tif'}: the image has floating-point pixels; save it with 8 or 16 bits, or delete it"
+    )
+
+
 def test_missing(tmp_path):
     path = tmp_path / "a.jpg"
     assert message(path) == f"{path}: the image file is missing; restore it, or start again to list the set anew"

@@ -29,10 +29,12 @@ from yacs.config import CfgNode
 
 import occplug
 from occplug import torchreid_bridge as bridge
+from occplug.config import default_config
 from occplug.embedding import Embedding
 from occplug.errors import CheckpointError, ConfigError, DataError, OccplugError
-from occplug.method import Group, Method, Stage
+from occplug.method import Group, Method, Stage, build_method
 from occplug.registry import DATASETS, METHODS, SAMPLERS, TRANSFORMS, names
+from occplug.torchreid_models import packed_distances
 
 torchreid = bridge.torchreid
 HEIGHT, WIDTH = 32, 16
@@ -961,3 +963,31 @@ def test_initial_weights_that_are_no_tensors_are_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="a.pth: holds something else than tensors by name"):
         bridge.load_stock_weights(nn.Linear(2, 2), tmp_path / "a.pth")
+
+
+def test_weights_of_another_backbone_are_no_success(registered_for_weights):
+    package = Path(occplug.__file__).parent / "zoo/checkpoints"
+    load = bridge.sub("utils").load_pretrained_weights
+    plain = bridge.sub("models").build_model("clip_reid_vit_tiny", num_classes=150)
+    load(plain, str(package / "clip_reid-vit_tiny-synthocc.safetensors"))
+    hybrid = bridge.sub("models").build_model("dpl_reid_vit_tiny", num_classes=150)
+    with pytest.raises(CheckpointError, match="it fills 2 of the 92 tensors of DPLReID on CLIPViT"):
+        load(hybrid, str(package / "dpl_reid-vit_tiny-synthocc.safetensors"))
+
+
+@pytest.fixture
+def registered_for_weights():
+    occplug.register()
+    yield
+    occplug.unregister()
+
+
+def test_parts_read_from_a_file_are_not_compared_as_one_vector():
+    method = build_method(default_config("profd", "clip_vit_tiny", ["backbone.weights", "none"]), 5, 3).eval()
+    fresh = bridge.PackedEmbeddings.of(method.embed(torch.randn(2, 3, 128, 64)), method)
+    stored = torch.from_numpy(fresh.as_subclass(torch.Tensor).numpy())
+    for pair in ((fresh, stored), (stored, fresh)):
+        with pytest.raises(ConfigError, match="their method's own distance is dist_metric='profd'"):
+            packed_distances(*pair, "euclidean", lambda *given: 0)
+    with pytest.raises(ConfigError, match="keep embeddings in files by Embedding.save"):
+        packed_distances(stored, stored, "profd", lambda *given: 0)

@@ -30,7 +30,7 @@ def test_mixed(found: list[Candidate]) -> dict:
     """
     first = found[0].cfg
     folder, device = prepare(first, saves=False)
-    managers = [DataManager(candidate.cfg, trains=False) for candidate in found]
+    managers = [DataManager(candidate.cfg, trains=False, sources=True) for candidate in found]
     _demand_same_images(managers)
     engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
     matchers = [engine.matcher for engine in engines]

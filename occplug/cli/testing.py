@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,17 @@ from occplug.zoo import Entry, Index, read_index
 from occplug.zoo.fetching import fetch
 from occplug.zoo.weights import TestWeights, fill, needed_tensors, read_test_weights, save_small
 
-__all__ = ["Candidate", "candidates", "config_path", "engine_of", "entry_settings", "probe", "save_small_file"]
+__all__ = [
+    "ZOO",
+    "Candidate",
+    "candidates",
+    "config_of",
+    "config_path",
+    "engine_of",
+    "entry_settings",
+    "probe",
+    "save_small_file",
+]
 
 ZOO = "zoo://"
 
@@ -91,6 +102,14 @@ def config_path(entry: Entry) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: configs come with the repository; give yours with --config-file")
     return path
+
+
+def config_of(text: str, options: list | None = None) -> CfgNode:
+    """The config that a weight file holds as `text`, keys that came later at their defaults, with `options` over it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(text, encoding="utf-8")
+        return load_config(file, options)
 
 
 def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: torch.device):

@@ -315,7 +315,7 @@ def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
 
 def _given(cfg: CfgNode) -> dict[str, tuple[str, Path]]:
     """The data sets of `cfg` where it says they are: name -> fingerprint, and their folder."""
-    data = DataManager(cfg, trains=False)
+    data = DataManager(cfg, trains=False, sources=True)
     data.close()
     return {name: (one.fingerprint, Path(cfg.data.root)) for name, one in data.sets.items()}
 

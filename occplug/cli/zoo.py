@@ -13,7 +13,7 @@ from tabulate import tabulate
 from occplug.cli.arguments import parse_options
 from occplug.cli.session import start_logging
 from occplug.cli.test import test
-from occplug.cli.testing import Candidate, config_path, entry_settings, save_small_file
+from occplug.cli.testing import Candidate, config_of, config_path, entry_settings, save_small_file
 from occplug.cli.train import train
 from occplug.config import load_config, resolved_yaml
 from occplug.config_files import Setting
@@ -203,7 +203,7 @@ def _replay(args, index: Index, entry: Entry) -> Finding:
     replayed = [Setting(key, value, "zoo verify") for key, value in own.items()]
     cfg = load_config(config_path(entry), [*entry_settings(entry, measured=True), *replayed, *args.options])
     weights = read_test_weights(fetch(index, entry), entry.checkpoint.format, cfg) if is_ours else None
-    before = _config_of(weights.config) if weights is not None and weights.config else None
+    before = config_of(weights.config) if weights is not None and weights.config else None
     if args.train:
         metrics = _train_again(cfg, entry.config)
     else:
@@ -233,14 +233,6 @@ def _train_again(cfg, config_file: str) -> dict:
     if saved.exists() and ((folder / "metrics.json").exists() or saved.read_text() != resolved_yaml(cfg)):
         shutil.rmtree(folder, ignore_errors=True)
     return train(cfg, config_file, resume=(folder / "checkpoints" / "last.pth").exists())
-
-
-def _config_of(text: str):
-    """The config that `text` is, keys that came later at their defaults."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(text, encoding="utf-8")
-        return load_config(file)
 
 
 _NAME = (("name",), {"metavar": "NAME", "help": "method/variant/data, zoo:// allowed"})

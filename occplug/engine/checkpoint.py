@@ -39,6 +39,11 @@ def load_checkpoint(path) -> dict:
     Raises:
         CheckpointError: missing, not a checkpoint, unsafe, or written by something else.
     """
+    if str(path).startswith("zoo://") or Path(path).suffix == ".safetensors":
+        raise CheckpointError(
+            f"{path}: weights of the zoo hold what a test needs and no more; give a checkpoint of occplug train "
+            "(SAVE_DIR/checkpoints/STAGE.pth)"
+        )
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint file")

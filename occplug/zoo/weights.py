@@ -101,8 +101,9 @@ def _demand_kinds(content: dict, kinds: dict[str, type | tuple[type, ...]], path
             raise CheckpointError(f"{path}: {key} is {found}, so it is damaged; fetch or make it again")
 
 
-def _is_safetensors(path: Path) -> bool:
+def _is_safetensors(path) -> bool:
     """Whether it begins like one: eight bytes of length, then a JSON object. Downloads need not have the suffix."""
+    path = Path(path)
     if not path.is_file():
         return False
     with path.open("rb") as file:

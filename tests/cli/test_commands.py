@@ -194,6 +194,20 @@ def test_every_config_goes_through_a_dry_run_at_full_size(config, capsys):
     assert "dry run of" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["-t", "nope"], 2, "'nope'"),
+        (["sampler.num_instances", "1", "sampler.train_sampler", "RandomSampler"], 0, "dry run of"),
+    ],
+)
+def test_a_dry_run_knows_data_sets_and_gives_every_query_a_match(options, code, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = str(ROOT / "configs/clip_reid_synthocc.yaml")
+    assert main(["train", "--config-file", config, "--dry-run", *options]) == code
+    assert told in "".join(capsys.readouterr())
+
+
 def test_a_dry_run_needs_no_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert (

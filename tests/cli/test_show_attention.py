@@ -78,7 +78,7 @@ def test_a_checkpoint_is_tested_and_drawn_without_masks(tmp_path, capsys):
     opts += ["data.targets", ["occluded_duke"], "data.save_dir", str(tmp_path / "log"), *SMALL]
     cfg = default_config("profd", "clip_vit_tiny", opts)
     save_config(cfg, tmp_path / "c.yaml")
-    pids = list(range(len(DataManager(cfg, trains=False).pids)))
+    pids = list(range(len(DataManager(cfg, trains=False, sources=True).pids)))
     state = {"state_dict": build_method(cfg, len(pids), 4).state_dict(), "pids": pids, "cameras": [0, 1, 2, 3]}
     save_checkpoint({**state, "config": resolved_yaml(cfg)}, tmp_path / "w.pth")
     arguments = ["--config-file", str(tmp_path / "c.yaml"), "--weights", str(tmp_path / "w.pth")]

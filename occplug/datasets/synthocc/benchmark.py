@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,6 +32,7 @@ from occplug.errors import DataError
 
 __all__ = ["build"]
 
+_log = logging.getLogger(__name__)
 _CHUNK = 32  # images per task: about a quarter of a second
 
 
@@ -64,6 +66,7 @@ def build(
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(f".{size}.lock")):  # a second run waits for the first one's files
                 if not folder.exists():
+                    _log.info("rendering SynthOcc %s into %s", size, folder.absolute())
                     _render(folder, size, knobs, workers or _cores(), progress)
         except OSError as error:
             problem = error.strerror or error
