@@ -11,8 +11,7 @@ import torch
 from occplug.cli import main, record
 from occplug.cli.record import run_record
 from occplug.cli.session import describe_protocol
-from occplug.cli.testing import Candidate, config_path, engine_of, probe
-from occplug.cli.zoo import _config_of
+from occplug.cli.testing import Candidate, config_of, config_path, engine_of, probe
 from occplug.config import load_config
 from occplug.datamanager import GeneratedDataManager
 from occplug.download import file_sha256
@@ -363,7 +362,7 @@ def test_packaged_entries_differ_in_no_config_from_today():
             word for pair in {**entry.settings, **entry.ours.config, "train.seed": seed}.items() for word in pair
         ]
         cfg = load_config(config_path(entry), changed)
-        before = _config_of(read_test_weights(index.path_of(entry)).config)
+        before = config_of(read_test_weights(index.path_of(entry)).config)
         run = next(run for run in entry.ours.runs if run.seed == seed)
         metrics = {"data": entry.ours.data, "protocol": describe_protocol(cfg), "record": run_record()}
         metrics["targets"] = {entry.data: run.figures}
