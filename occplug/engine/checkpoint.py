@@ -39,14 +39,14 @@ def load_checkpoint(path) -> dict:
     Raises:
         CheckpointError: missing, not a checkpoint, unsafe, or written by something else.
     """
-    if str(path).startswith("zoo://") or Path(path).suffix == ".safetensors":
-        raise CheckpointError(
-            f"{path}: weights of the zoo hold what a test needs and no more; give a checkpoint of occplug train "
-            "(SAVE_DIR/checkpoints/STAGE.pth)"
-        )
+    whole = "give a checkpoint of occplug train (SAVE_DIR/checkpoints/STAGE.pth)"
+    if str(path).startswith("zoo://"):
+        raise CheckpointError(f"{path}: weights of the zoo hold what a test needs and no more; {whole}")
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint file")
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: a small file holds what a test needs and no more; {whole}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles and archives fail in many ways

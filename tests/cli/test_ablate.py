@@ -170,7 +170,7 @@ def test_runs_on_other_data_than_given_are_not_read(capsys, monkeypatch):
     class Data:
         """Version 1 of SynthOcc in folder a and its copy, nothing elsewhere."""
 
-        def __init__(self, cfg, trains):
+        def __init__(self, cfg, trains, sources):
             if cfg.data.root not in ("a", "copy"):
                 raise DataError(f"synthocc is not in {cfg.data.root}")
             self.sets = {"synthocc": SimpleNamespace(fingerprint="version 1" if cfg.data.root == "copy" else "other")}

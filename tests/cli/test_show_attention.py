@@ -1,9 +1,12 @@
 """The attention sheet: stretched maps, one row an image, and mistakes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
+import occplug
 from occplug import build_method
 from occplug.cli import main, sheets, show_attention
 from occplug.config import default_config, resolved_yaml, save_config
@@ -87,3 +90,12 @@ def test_a_checkpoint_is_tested_and_drawn_without_masks(tmp_path, capsys):
     assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png"), "--images", "2"]) == 0
     assert main(["train", "--config-file", str(tmp_path / "c.yaml")]) == 2
     assert "have no part masks" in capsys.readouterr().err
+
+
+def test_small_files_of_the_zoo_are_not_looked_into(trained, tmp_path, capsys):
+    arguments = trained()
+    package = Path(occplug.__file__).parent / "zoo/checkpoints/profd-vit_tiny-synthocc.safetensors"
+    for weights in ("zoo://profd/vit_tiny/synthocc", str(package)):
+        arguments[arguments.index("--weights") + 1] = weights
+        assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png")]) == 2
+        assert "what a test needs and no more; give a checkpoint of occplug train" in capsys.readouterr().err
