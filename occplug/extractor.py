@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from occplug.cli.session import sees_cameras
-from occplug.cli.testing import ZOO, Candidate, candidates, config_of, probe
+from occplug.cli.testing import ZOO, Candidate, candidates, config_of, fit
 from occplug.embedding import Embedding
-from occplug.engine import demand_same_meaning
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import extract
 from occplug.imagefile import read_image
@@ -22,7 +21,7 @@ from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
 from occplug.torchreid_bridge import build_stock_model
 from occplug.transforms import build_pipeline
-from occplug.zoo.weights import fill, read_test_weights
+from occplug.zoo.weights import read_test_weights
 
 __all__ = ["Extractor", "load"]
 
@@ -97,13 +96,11 @@ def load(
     found = _candidate(str(weights), config_file, list(options or []))
     cfg, given = found.cfg, found.weights
     if cfg.model.name in names(METHODS):
-        method = build_method(cfg, given.num_classes, given.num_cameras, pretrained=False)
-        demand_same_meaning({"bound_to": given.bound_to}, method.bound_to(), given.where)
-        fill(method.eval(), given, lambda: probe(method, cfg, torch.device("cpu")))
+        model = method = build_method(cfg, given.num_classes, given.num_cameras, pretrained=False).eval()
     else:
-        net = build_stock_model(cfg.model.name, given.num_classes, cfg.loss.name, False, False)
-        method = StockModel(net, given.num_classes).eval()
-        fill(net, given, lambda: probe(method, cfg, torch.device("cpu")))
+        model = build_stock_model(cfg.model.name, given.num_classes, cfg.loss.name, pretrained=False, use_gpu=False)
+        method = StockModel(model, given.num_classes).eval()
+    fit(model, found, method, torch.device("cpu"))
     return Extractor(method, cfg, torch.device(device))
 
 

@@ -105,11 +105,11 @@ def _on_this_machine(source: _Source) -> Path | None:
 
 
 def _fetch(source: _Source, backbone: str) -> Path:
+    from occplug.download import download  # its libraries are only needed here
+
     if constants.HF_HUB_OFFLINE:
         raise _unavailable(source, backbone, "HF_HUB_OFFLINE is set")
     page = huggingface_hub.hf_hub_url(source.repository, _HUB_FILES[0])
-    from occplug.download import download  # its libraries are only needed here
-
     reasons = []
     for address, fetch in (
         (page, lambda: huggingface_hub.hf_hub_download(source.repository, _HUB_FILES[0])),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from yacs.config import CfgNode
 
 import occplug
@@ -30,6 +31,7 @@ __all__ = [
     "config_path",
     "engine_of",
     "entry_settings",
+    "fit",
     "probe",
     "save_small_file",
 ]
@@ -116,11 +118,20 @@ def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: tor
     """The engine that tests `candidate`. Raises CheckpointError if its weights do not fit its config."""
     cfg, weights = candidate.cfg, candidate.weights
     engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
-    engine.model.eval()
-    if isinstance(engine.model, Method):
-        demand_same_meaning({"bound_to": weights.bound_to}, engine.model.bound_to(), weights.where)
-    fill(engine.model, weights, lambda: probe(engine, cfg, device))
+    fit(engine.model.eval(), candidate, engine, device)
     return engine
+
+
+def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) -> None:
+    """Put the candidate's weights into `model`, on `device`, which `embedder.embed` runs.
+
+    Raises:
+        CheckpointError: they do not fit, mean something else there, or lack what testing needs.
+    """
+    weights = candidate.weights
+    if isinstance(model, Method):
+        demand_same_meaning({"bound_to": weights.bound_to}, model.bound_to(), weights.where)
+    fill(model, weights, lambda: probe(embedder, candidate.cfg, device))
 
 
 def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
@@ -143,7 +154,7 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
 
 
 @torch.no_grad()
-def probe(engine, cfg, device: torch.device) -> Embedding:
-    """What `engine` makes of one picture, always the same, of the config's size."""
+def probe(embedder, cfg, device: torch.device) -> Embedding:
+    """What `embedder.embed` makes of one picture, always the same, of the config's size."""
     images = torch.rand(1, 3, cfg.data.height, cfg.data.width, generator=torch.Generator().manual_seed(0))
-    return engine.embed(images.to(device), torch.zeros(1, dtype=torch.long, device=device))
+    return embedder.embed(images.to(device), torch.zeros(1, dtype=torch.long, device=device))

@@ -347,12 +347,18 @@ def test_an_equal_row_before_the_source_does_not_take_its_folder():
     assert made("clip_reid_synthocc/shared") == ["whole 1", "late 1"]
 
 
-def test_kept_runs_make_the_table_again_without_weights(monkeypatch):
+def two_kept_tables(seeds, monkeypatch):
+    """Make the tables `first` and `shared` and keep their runs; returns the options that did."""
     monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
     Path("tables.yaml").write_text(TABLES + KEPT)
-    options = ("--seeds", "2", "--tables", "tables.yaml", "--keep", "kept")
+    options = ("--seeds", seeds, "--tables", "tables.yaml", "--keep", "kept")
     for table in ("first", "shared"):
         assert ablate(*options, table=table) == 0
+    return options
+
+
+def test_kept_runs_make_the_table_again_without_weights(monkeypatch):
+    options = two_kept_tables("2", monkeypatch)
     first, shared = (results(f"clip_reid_synthocc/{table}")["targets"] for table in ("first", "shared"))
     files = {path.name for path in Path("kept").rglob("*") if path.is_file()}
     assert files == {"config.yaml", "kept.json", "metrics.json", "synthocc.npz"}
@@ -415,11 +421,7 @@ def test_a_kept_run_stands_for_no_other_one(monkeypatch):
 
 
 def test_kept_runs_outlive_new_config_keys(monkeypatch):
-    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
-    Path("tables.yaml").write_text(TABLES + KEPT)
-    options = ("--seeds", "1", "--tables", "tables.yaml", "--keep", "kept")
-    for table in ("first", "shared"):
-        assert ablate(*options, table=table) == 0
+    options = two_kept_tables("1", monkeypatch)
     # a run of an earlier version lacks a key, and its folder's name a hash of it
     for file in list(Path("kept").rglob("config.yaml")):
         text = file.read_text()
