@@ -188,7 +188,7 @@ def spread(fractions: list[float]) -> str:
 
 def _codes(rows: list[Row]) -> list[str]:
     """A line if the runs are not all of the same code."""
-    codes = sorted({run.code or "not recorded" for row in rows for run in row.runs})
+    codes = sorted({run.code or "not recorded" for row in rows for run in row.runs if run.made})
     return [f"made by {len(codes)} versions of the code (`sources` {', '.join(codes)})"] if len(codes) > 1 else []
 
 
@@ -199,4 +199,4 @@ def _difference(found: PairedDifference) -> str:
 
 def machines(rows: list[Row]) -> str:
     """On what, with which torch and when the runs were made, each kind once."""
-    return "; ".join(sorted({run.made for row in rows for run in row.runs}))
+    return "; ".join(sorted({run.made for row in rows for run in row.runs if run.made}))

@@ -135,7 +135,7 @@ class Run:
         seconds: spent in training.
         protocol: how features were made and compared.
         fingerprints: which version of each data set was used.
-        made: on what, with which torch and when.
+        made: on what, with which torch and when; None if nothing was trained.
         code: hash of what computes in the package; None where a run of an early version does not say.
     """
 
@@ -145,7 +145,7 @@ class Run:
     figures: dict[str, dict]
     queries: dict[str, PerQuery]
     fingerprints: dict[str, str]
-    made: str
+    made: str | None
     code: str | None = None
 
     @classmethod

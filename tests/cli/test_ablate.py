@@ -10,13 +10,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from occplug.cli import main, trainings
+from occplug.cli import compare, main, trainings
 from occplug.cli.tables import Published, Report, spread
 from occplug.cli.trainings import Row, Run, known_runs, plan, run_rows, share
 from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
-from occplug.evaluation import PerQuery, paired_bootstrap
+from occplug.evaluation import PerQuery, color_histogram, evaluate_rank, paired_bootstrap
+from occplug.registry import DATASETS, build
 from tests.cli.fakes import careful_run, fake_run, killed_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -634,6 +636,29 @@ def test_compare_takes_runs_of_other_tables():
     rows = json.loads(Path("log/both/results.json").read_text())["targets"]["market1501"]
     found = {row["row"]: [run["seed"] for run in row["runs"]] for row in rows}
     assert found == {"clip_reid_synthocc": [1, 2], "clip_reid_baseline_synthocc": [1, 2]}
+
+
+def test_the_histogram_is_a_row_that_nothing_was_trained_for(data, monkeypatch):
+    monkeypatch.setattr(compare, "_by_occlusion", lambda rows, cfg: [])  # it looks up images that the fake lacks
+    options = ["--seeds", "1", "--histogram", "--root", str(data), "synthocc.size", "tiny"]
+    assert main(["compare", "--configs", SYNTHOCC, "--name", "x", *options]) == 0
+    page = json.loads(Path("log/x/results.json").read_text())
+    assert page["machine"] == "machine not recorded"  # the fake run's alone
+    found = next(row for row in page["targets"]["synthocc"] if row["row"] == "histogram")["mean"]
+    known = build(DATASETS, "synthocc", root=data, verbose=False, size="tiny")
+    (_, q_pids, q_camids, *_), (_, g_pids, g_camids, *_) = zip(*known.query), zip(*known.gallery)
+    cmc, mean_ap = evaluate_rank(_squared_distances(known), q_pids, g_pids, q_camids, g_camids)
+    # pixels are normalised and rounded on their way
+    assert (found["mAP"], found["rank1"]) == pytest.approx((mean_ap, cmc[0]), abs=0.01) and mean_ap > 0.1
+
+
+def _squared_distances(known):
+    """[Q, G], of the histograms of the files themselves."""
+    sides = []
+    for side in (known.query, known.gallery):
+        images = (Image.open(path).convert("RGB").resize((64, 128), Image.Resampling.BILINEAR) for path, *_ in side)
+        sides.append(np.stack([color_histogram(image, grey_world=True) for image in images]))
+    return np.square(sides[0][:, None] - sides[1][None]).sum(axis=2)
 
 
 def test_two_configs_of_one_name_are_refused(tmp_path, capsys):
