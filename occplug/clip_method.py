@@ -117,6 +117,7 @@ class CLIPMethod(Method):
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes)
 
     def load_pretrained(self) -> None:
+        """CLIP's towers; the saliency net's, too, where occlusions are transferred."""
         load_clip(self.weights_source, self.backbone, self.text, [self.prompts_of(key) for key in self.templates])
         if self.options.spt:
             load_initial(self.weights_source, self.saliency.backbone)

@@ -58,6 +58,7 @@ class TorchreidModel(nn.Module):
         self.register_load_state_dict_pre_hook(_add_prefix)
 
     def forward(self, images: Tensor):
+        """As torchreid's engines expect: embeddings in eval mode, else logits (and features for loss "triplet")."""
         if not self.training:
             return PackedEmbeddings.of(self.method.embed(images), self.method)
         for parameter in self._frozen:
@@ -66,12 +67,14 @@ class TorchreidModel(nn.Module):
         return (list(logits), list(features)) if self.loss == "triplet" else list(logits)
 
     def train(self, mode: bool = True):
+        """Train or eval mode; modules that the method keeps frozen stay in eval mode."""
         super().train(mode)
         for module in self._closed:
             module.training = False
         return self
 
     def children(self):
+        """The method alone."""
         yield self.method
 
     def named_children(self):
@@ -110,6 +113,7 @@ class PackedEmbeddings(Tensor):
 
     @classmethod
     def of(cls, embedding: Embedding, method: Method) -> PackedEmbeddings:
+        """All fields of `embedding` as one tensor [B, K] that `method` can compare."""
         return cls._made(embedding.pack(), method, embedding.layout())
 
     @classmethod

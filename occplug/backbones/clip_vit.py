@@ -97,9 +97,11 @@ class CLIPViT(CLIPTower, TransformerTower):
 
     @property
     def layers(self) -> Sequence[nn.Module]:
+        """The blocks, in order."""
         return self.visual.transformer.resblocks
 
     def embed_patches(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> patches [B, N, C], row by row, without position."""
         return self.visual.conv1(images).flatten(2).transpose(1, 2)  # [B, N, C]
 
     def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
@@ -131,6 +133,7 @@ class CLIPViT(CLIPTower, TransformerTower):
         return seen
 
     def run_block(self, block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+        """One block: [B, 1 + N, C] -> the same shape."""
         # torch's own attention module copies queries, keys and values into other layouts
         attn, y = block.attn, block.ln_1(x)
         qkv = F.linear(y, attn.in_proj_weight, attn.in_proj_bias).unflatten(2, (3, attn.num_heads, attn.head_dim))
@@ -140,17 +143,20 @@ class CLIPViT(CLIPTower, TransformerTower):
         return x + block.mlp(block.ln_2(x))
 
     def class_row(self, block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+        """The block's output for the class token alone, [B, 1, C]."""
         y = block.ln_1(x)
         row = x[:, :1] + block.attn(y[:, :1], y, y, need_weights=False)[0]
         return row + block.mlp(block.ln_2(row))
 
     def block_and_attention(self, block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The block's output [B, 1 + N, C], and its attention [B, heads, 1 + N, 1 + N]."""
         y = block.ln_1(x)
         update, weights = block.attn(y, y, y, need_weights=True, average_attn_weights=False)
         x = x + update
         return x + block.mlp(block.ln_2(x)), weights
 
     def class_queries(self, block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token's queries [B, heads, 1, d] and the patches' keys [B, heads, N, d], d = C / heads."""
         y, attention = block.ln_1(x), block.attn
         weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
         pairs = zip((y[:, :1], y[:, 1:]), weights[:2], biases[:2])

@@ -38,6 +38,7 @@ class FixedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that uses its stored statistics in training too; weight and bias train as ever."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
@@ -50,6 +51,7 @@ class ConvNorm(nn.Module):
         self.bn = norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, width_in, H, W] -> [B, width, ceil(H / stride), ceil(W / stride)]."""
         return self.bn(self.c(x))
 
     def fused(self) -> nn.Conv2d:
@@ -66,6 +68,7 @@ class RepDW(nn.Module):
         self.conv1 = ConvNorm(width, width, norm, 1, groups=width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same shape."""
         return self.conv(x) + self.conv1(x) + x
 
     @torch.no_grad()
@@ -105,6 +108,7 @@ class LSConv(nn.Module):
         self.bn = norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same shape."""
         return x + self.bn(small_kernel_aggregation(x, self.lkp(x)))
 
 
@@ -118,6 +122,7 @@ class FeedForward(nn.Module):
         nn.init.zeros_(self.pw2.bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same shape."""
         return self.pw2(F.relu(self.pw1(x)))
 
 
@@ -140,6 +145,7 @@ class Attention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(HEADS, TABLE_SIDE * TABLE_SIDE))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same shape; N = H * W cells."""
         q, k, v = self.qkv(x).split(self.widths, dim=1)
         q, k, v = (t.flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3) for t in (self.dw(q), k, v))  # [B, h, N, d]
         logits = KEY_WIDTH**-0.5 * q @ k.transpose(2, 3) + self.bias(x.shape[2], x.shape[3])  # [B, h, N, N]
@@ -173,6 +179,7 @@ class Residual(nn.Module):
         self.m = m
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
         return x + self.m(x)
 
 
@@ -191,6 +198,7 @@ class Block(nn.Module):
         self.ffn = Residual(FeedForward(width, norm))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] -> the same shape."""
         return self.ffn(self.se(self.mixer(x)))
 
 

@@ -30,6 +30,7 @@ class Function:
         self._call = call
 
     def __call__(self, *args):
+        """What the function, or the class, makes of `args`."""
         return self._call(*args)
 
     def __setstate__(self, state) -> None:

@@ -93,9 +93,11 @@ class ViT(TransformerTower):
 
     @property
     def layers(self) -> Sequence[nn.Module]:
+        """The blocks, in order."""
         return self.visual.blocks
 
     def embed_patches(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> patches [B, N, C], row by row, without position."""
         return self.visual.patch_embed.proj(images).flatten(2).transpose(1, 2)  # [B, N, C]
 
     def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
@@ -122,9 +124,11 @@ class ViT(TransformerTower):
         return seen
 
     def run_block(self, block: Block, x: Tensor) -> Tensor:
+        """One block: [B, 1 + N, C] -> the same shape."""
         return block(x)
 
     def class_row(self, block: Block, x: Tensor) -> Tensor:
+        """The block's output for the class token alone, [B, 1, C]."""
         y, attention = block.norm1(x), block.attn
         query, key, value = _heads(attention, y[:, :1], y, y)
         mixed = F.scaled_dot_product_attention(query, key, value)  # [B, heads, 1, C / heads]
@@ -132,6 +136,7 @@ class ViT(TransformerTower):
         return row + block.drop_path2(block.mlp(block.norm2(row)))
 
     def block_and_attention(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The block's output [B, 1 + N, C], and its attention [B, heads, 1 + N, 1 + N]."""
         y, attention = block.norm1(x), block.attn
         query, key, value = _heads(attention, y, y, y)
         weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=-1)
@@ -139,6 +144,7 @@ class ViT(TransformerTower):
         return x + block.drop_path2(block.mlp(block.norm2(x))), weights
 
     def class_queries(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token's queries [B, heads, 1, d] and the patches' keys [B, heads, N, d], d = C / heads."""
         y = block.norm1(x)
         return tuple(_heads(block.attn, y[:, :1], y[:, 1:]))
 

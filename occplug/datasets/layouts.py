@@ -45,6 +45,7 @@ class Layout:
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """All folders, training first."""
         return (*self.train, self.query, self.gallery)
 
     def __str__(self) -> str:

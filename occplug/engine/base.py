@@ -68,9 +68,11 @@ class RunMixin:
     # ------------------------------------------------------------------ what a run looks like
 
     def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
+        """Test-time embedding of `images` [B, 3, H, W], cameras `camids` [B] where known."""
         raise TypeError(f"{type(self).__name__} does not state its embedding")
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """Distances [Q, G], smaller is closer."""
         raise TypeError(f"{type(self).__name__} does not state its distance")
 
     def run_stage(self, epochs: int, start_epoch: int = 0) -> None:

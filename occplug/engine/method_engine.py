@@ -44,9 +44,11 @@ class MethodEngine(RunMixin, Engine):
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
     def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
+        """The method's own; see `Method.embed`."""
         return self.model.embed(images, camids)
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """The method's own; see `Method.matcher`."""
         return self.model.matcher(query, gallery)
 
     # ------------------------------------------------------------------ stages
@@ -113,10 +115,12 @@ class MethodEngine(RunMixin, Engine):
         self.run_stage(stage.epochs, start)
 
     def after_epoch(self) -> None:
+        """What the stage does between epochs, without gradient."""
         with torch.no_grad():
             self.stage.after_epoch()
 
     def state(self, epoch: int, rank1: float) -> dict:
+        """The base's, with the loss scale, optimisers of companions, and what tensors are bound to."""
         companions = [stepper.state_dict() for stepper in self.steppers[1:]]
         own = {"scaler": self.scaler.state_dict(), "companions": companions, "bound_to": self.model.bound_to()}
         return {**super().state(epoch, rank1), **own}

@@ -35,6 +35,7 @@ class ImageTower(Method):
         self.backbone = backbone
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """The projected feature [B, E], not normalised."""
         return Embedding(self.backbone(images).projected.float())  # [B, E]
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:

@@ -26,6 +26,7 @@ class StockModel(Method):
         self.net, self.num_classes = net, num_classes
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """The model's eval-mode output [B, D], not normalised."""
         return Embedding(self.net(images).float())  # [B, D]
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:

@@ -60,6 +60,7 @@ class SaliencyModel(Method):
         return {"stage": "saliency", "state_dict": state, "bound_to": self.net.bound_to()}
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """The class token after the norm, [B, C]."""
         return Embedding(self.net.backbone(images).feature.float())
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:

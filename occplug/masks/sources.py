@@ -89,6 +89,7 @@ class Stripes(_PartMaps):
         self.stripes = stripes[:, :, None].expand(-1, -1, width)
 
     def maps(self, image: str) -> Tensor:
+        """[K, H, W], 1 where a stripe is; the same for every image."""
         return self.stripes
 
 
@@ -112,6 +113,7 @@ class RenderedMasks(_PartMaps):
         self.path_of, self.scheme = data.part_mask_path, scheme
 
     def maps(self, image: str) -> Tensor:
+        """[K, H, W], 1 where a part is visible; H and W are the file's."""
         from occplug.datasets.synthocc import group_parts  # imports torchreid, which takes seconds
 
         codes = np.asarray(read_image(self.path_of(image)))[..., 0]
@@ -127,6 +129,7 @@ class Noisy:
         self.groups, self.interpolation = source.groups, source.interpolation
 
     def maps(self, image: str) -> Tensor:
+        """The source's maps after the noise, [K, H, W]; the same noise for the same image."""
         return degraded(self.source.maps(image), self.noise, self.strength, image)
 
 
@@ -165,6 +168,7 @@ class FileMasks:
                 check_mask_file(file.path)
 
     def maps(self, image: str) -> Tensor:
+        """Confidences [36, h, w] of the file; zeros [36, 1, 1] where an image has none."""
         if image not in self.numbers:
             return torch.zeros(NUM_CHANNELS, 1, 1)
         return read_mask_file(self.files[image].path) if self.cache is None else self.cache[self.numbers[image]]

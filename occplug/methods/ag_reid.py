@@ -123,6 +123,7 @@ class AGReID(CLIPMethod):
         return [alignment, *self.occlusion_stages(), stage2]
 
     def close_epoch(self) -> None:
+        """What the second stage does after each epoch; the noise mask's counts among it."""
         super().close_epoch()
         if self.options.attributes.enabled:
             self.guidance.close_epoch()

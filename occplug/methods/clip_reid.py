@@ -52,6 +52,7 @@ class CLIPReID(CLIPMethod):
             self.learn_texts("template")
 
     def stages(self) -> list[Stage]:
+        """Prompt learning where there are prompts, SPT's saliency stage where asked for, then fine-tuning."""
         if not self.options.prompts:
             return [*self.occlusion_stages(), self.finetuning(self._losses, ["loss_id", "loss_tri"])]
         pair = Pair(partial(self.encode_prompts, self.prompts))

@@ -99,6 +99,7 @@ class DPLReID(CLIPMethod):
     # ------------------------------------------------------------------ stage 1
 
     def stages(self) -> list[Stage]:
+        """Prompt learning for all sets of texts at once, SPT's saliency stage where asked for, then fine-tuning."""
         names = ["loss_id", "loss_tri", *self._text_losses()]
         stage2 = self.finetuning(self._losses, names)
         return [*([self._stage1()] if self.sets else []), *self.occlusion_stages(), stage2]

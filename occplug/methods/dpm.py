@@ -133,6 +133,7 @@ class DPM(Method):
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes, **form)
 
     def load_pretrained(self) -> None:
+        """The ImageNet ViT, also for the saliency net; with `method.start train` that net of an earlier run."""
         load_initial(self.weights_source, self.backbone)
         if self.options.spt:
             load_initial(self.weights_source, self.saliency.backbone)
@@ -148,6 +149,7 @@ class DPM(Method):
     # ------------------------------------------------------------------ training
 
     def stages(self) -> list[Stage]:
+        """`saliency`, where occlusions are transferred and no earlier run is taken, then `train`."""
         if self.options.spt and self.options.start != "train":
             return [self._saliency_stage(), self._train_stage()]
         return [self._train_stage()]

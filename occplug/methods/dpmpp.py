@@ -168,6 +168,7 @@ class DPMpp(Method):
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes)
 
     def load_pretrained(self) -> None:
+        """CLIP's towers and the saliency net's; then what stages before `method.start` left in an earlier run."""
         o = self.options
         text, prompts = (self.text, [self.prompts]) if o.prompts else (None, [])
         load_clip(self.weights_source, self.backbone, text, prompts)
@@ -192,6 +193,7 @@ class DPMpp(Method):
     # ------------------------------------------------------------------ training
 
     def stages(self) -> list[Stage]:
+        """`semantic` (texts), `saliency` where occlusions are transferred, `train`; from `method.start` on."""
         made = {"semantic": self._semantic_stage, "saliency": self._saliency_stage, "train": self._train_stage}
         names = self.stage_names(self.options)
         start = names.index(self.options.start) if self.options.start else 0

@@ -242,6 +242,7 @@ class ProFD(Method):
         )
 
     def load_pretrained(self) -> None:
+        """CLIP's image tower, and its text tower where parts are asked for by texts."""
         text, prompts = (self.text, [self.prompts]) if self.options.prompt == "text" else (None, [])
         load_clip(self.weights_source, self.backbone, text, prompts)
 
@@ -277,6 +278,7 @@ class ProFD(Method):
     # ------------------------------------------------------------------ training
 
     def stages(self) -> list[Stage]:
+        """One stage, `train`; banks are filled before it and updated after every step."""
         o = self.options.train
         factor = warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor)
         return [

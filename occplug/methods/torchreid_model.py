@@ -56,6 +56,7 @@ class TorchreidModel(Method):
         self.triplet = BatchHardTriplet(self.options.margin)
 
     def stages(self) -> list[Stage]:
+        """One stage, `train`."""
         o = self.options
         return [
             Stage(
@@ -83,6 +84,7 @@ class TorchreidModel(Method):
         return _as_list(scores), _as_list(features)
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """The model's eval-mode output [B, D], L2-normalised."""
         return Embedding(F.normalize(self.net(images).float()))
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:

@@ -27,9 +27,11 @@ class PadCrop(v2.Transform):
         self.padding = padding
 
     def make_params(self, flat_inputs: list) -> dict[str, int]:
+        """Draws the box: row and column in [-padding, padding], size of the image."""
         height, width = v2.functional.get_size(flat_inputs[0])
         top, left = (int(torch.randint(2 * self.padding + 1, ())) - self.padding for _ in range(2))
         return {"top": top, "left": left, "height": height, "width": width}
 
     def transform(self, inpt, params: dict[str, int]):
+        """Crops the drawn box out of an image or mask."""
         return v2.functional.crop(inpt, **params)  # zeros where the box leaves the image

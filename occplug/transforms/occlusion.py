@@ -88,6 +88,7 @@ class Occlusion(v2.Transform):
         self.tally = Tally("seen", "occluded", "misfits")
 
     def forward(self, sample):
+        """An image [3, H, W], or a sample with one; as said above."""
         if not isinstance(sample, dict):
             result = self._draw(sample)
             return (

@@ -30,9 +30,11 @@ class RandomFlip(v2.Transform):
         self.prob = prob
 
     def make_params(self, flat_inputs: list) -> dict[str, bool]:
+        """Draws whether to mirror."""
         return {"mirrored": float(torch.rand(1)) < self.prob}
 
     def transform(self, inpt, params: dict[str, bool]):
+        """Mirrors an image or mask, if drawn so."""
         return v2.functional.horizontal_flip(inpt) if params["mirrored"] else inpt
 
 
@@ -56,6 +58,7 @@ class RandomCrop(v2.Transform):
         self.large = [round(height * self.enlargement), round(width * self.enlargement)]
 
     def make_params(self, flat_inputs: list) -> dict:
+        """Draws the corner (row, column) of the crop, or None."""
         if random.uniform(0, 1) > 0.5:
             return {"corner": None}
         left = round(random.uniform(0, self.large[1] - self.width))
@@ -63,6 +66,7 @@ class RandomCrop(v2.Transform):
         return {"corner": (top, left)}
 
     def transform(self, inpt, params: dict):
+        """Enlarges and crops an image or mask, if drawn so."""
         if params["corner"] is None:
             return inpt
         enlarged = v2.functional.resize(inpt, self.large, InterpolationMode.BILINEAR)
@@ -86,6 +90,7 @@ class RandomPatch(v2.Transform):
         self.stock = stock_transforms()["random_patch"]()
 
     def transform(self, inpt, params: dict):
+        """Pastes onto an image, on a copy of it."""
         # a mask stays as it is; the stock code pastes in place
         return inpt if isinstance(inpt, Tensor) else self.stock(inpt.copy())
 
@@ -115,6 +120,7 @@ class ColorJitter(v2.ColorJitter):
         self.prob = prob
 
     def forward(self, *inputs):
+        """Jitters the inputs, or gives them back as they are."""
         # no draw if there is nothing to decide, so that the stock transform's draws stay as they are
         if self.prob < 1 and float(torch.rand(1)) >= self.prob:
             return inputs[0] if len(inputs) == 1 else inputs

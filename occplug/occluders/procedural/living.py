@@ -117,6 +117,7 @@ def _head(s: Sketch, skin: np.ndarray, hair: np.ndarray, back: bool) -> None:
 
 
 def dog(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A dog from the side, with a collar."""
     s = Sketch(1.15, 0.85, side, draw)
     coat = _pick(draw, COATS)
     fur = coat * (1 + 0.09 * s.noise(0.04) + 0.06 * s.noise(0.015))[..., None]
@@ -171,6 +172,7 @@ def _green(draw: np.random.Generator) -> np.ndarray:
 
 
 def bush(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A bush of a few hundred leaves."""
     width, height = draw.uniform(0.8, 1.4), draw.uniform(0.75, 1.1)
     s = Sketch(width, height, side, draw)
     green = _green(draw)
@@ -189,6 +191,7 @@ def bush(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def potted_plant(draw: np.random.Generator, side: int) -> np.ndarray:
+    """Long or small leaves in a pot."""
     s = Sketch(0.95, 1.35, side, draw)
     green, clay = (
         _green(draw),

@@ -44,6 +44,7 @@ class Sketch:
         return np.round(np.asarray(points, np.float64) * self.scale * 2**_SHIFT).astype(np.int32)
 
     def polygon(self, points) -> np.ndarray:
+        """The inside of straight lines through `points` [P, 2] (x, y) in units: mask [rows, columns] in [0, 1]."""
         mask = np.zeros(self.shape, np.uint8)
         cv2.fillPoly(mask, [self._points(points)], 255, cv2.LINE_AA, _SHIFT)
         return mask.astype(np.float32) / 255

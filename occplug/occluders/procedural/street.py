@@ -19,6 +19,7 @@ def _planks(s: Sketch, mask: np.ndarray, colour: np.ndarray, length: float = 0.5
 
 
 def bench(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A bench of planks on two iron legs."""
     width = draw.uniform(1.3, 1.7)
     s = Sketch(width, 0.95, side, draw)
     wood, iron = varied(draw, WOOD, 12), varied(draw, IRON, 8)
@@ -35,6 +36,7 @@ def bench(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def chair(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A chair with slats or a closed back."""
     s = Sketch(0.62, 1.0, side, draw)
     wood = varied(draw, ((134, 96, 60), (60, 62, 66), (170, 40, 40), (214, 208, 196))[draw.integers(4)], 10)
     for x, low in ((0.12, 0.92), (0.5, 0.92)):
@@ -55,6 +57,7 @@ def chair(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def hydrant(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A fire hydrant in one of four colours."""
     s = Sketch(0.5, 0.9, side, draw)
     red = varied(draw, ((178, 30, 26), (200, 160, 30), (60, 90, 150), (196, 196, 190))[draw.integers(4)], 10)
     s.paint(s.box(0.08, 0.8, 0.42, 0.89, 0.02), 0.75 * red, round_=0.05)
@@ -75,6 +78,7 @@ def _pole(s: Sketch, x: float, top: float, bottom: float, width: float, colour) 
 
 
 def stop_sign(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A traffic sign on its pole: stop, no stopping, or parking."""
     s = Sketch(0.8, 2.1, side, draw)
     _pole(s, 0.4, 0.5, 2.1, 0.07, varied(draw, (150, 152, 154), 8))
     kind = draw.integers(3)
@@ -100,6 +104,7 @@ def stop_sign(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def parking_meter(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A parking meter on its pole."""
     s = Sketch(0.42, 1.5, side, draw)
     grey = varied(draw, ((104, 108, 114), (60, 66, 72), (150, 150, 144))[draw.integers(3)], 8)
     _pole(s, 0.21, 0.5, 1.5, 0.09, 0.9 * grey)
@@ -116,6 +121,7 @@ def parking_meter(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def post(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A lamp post, a bollard or a striped post."""
     kind = draw.integers(3)
     if kind == 0:  # a lamp post or a trunk-like pole, cut by the frame above
         s = Sketch(0.26, 2.2, side, draw)
@@ -141,6 +147,7 @@ def post(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def stone(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A boulder with cracks."""
     s = Sketch(1.2, 0.85, side, draw)
     angles = np.linspace(0, 2 * np.pi, 11, endpoint=False)
     radius = draw.uniform(0.78, 1.0, 11)
@@ -159,6 +166,7 @@ def stone(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def carton(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A closed carton with a label, two sides and the top in view."""
     width, height = draw.uniform(0.5, 0.9), draw.uniform(0.4, 0.75)
     s = Sketch(width + 0.22, height + 0.2, side, draw)
     card = varied(draw, (176, 136, 92), 9)

@@ -17,6 +17,7 @@ def _cloth(draw: np.random.Generator) -> np.ndarray:
 
 
 def backpack(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A backpack with pockets, from behind."""
     s = Sketch(0.62, 0.86, side, draw)
     colour, second = _cloth(draw), _cloth(draw)
     s.paint(
@@ -40,6 +41,7 @@ def backpack(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def handbag(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A handbag with a strap, with or without a flap."""
     s = Sketch(0.8, 0.86, side, draw)
     colour = _cloth(draw)
     rise = draw.uniform(0.02, 0.18)
@@ -59,6 +61,7 @@ def handbag(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def suitcase(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A suitcase on wheels, hard or of cloth, its handle out."""
     s = Sketch(0.62, 1.12, side, draw)
     colour = _cloth(draw)
     handle = draw.uniform(0.02, 0.2)
@@ -82,6 +85,7 @@ def suitcase(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def umbrella(draw: np.random.Generator, side: int) -> np.ndarray:
+    """An open umbrella, a little tilted."""
     s = Sketch(1.2, draw.uniform(0.9, 1.15), side, draw)
     colour, second = _cloth(draw), _cloth(draw)
     bottom = s.shape[0] / s.scale
@@ -113,6 +117,7 @@ def umbrella(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def kite(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A kite with its tail."""
     s = Sketch(0.8, 1.15, side, draw)
     corners = [(0.4, 0.02), (0.76, 0.36), (0.4, 0.86), (0.04, 0.36)]
     for first, second in zip(corners, corners[1:] + corners[:1]):

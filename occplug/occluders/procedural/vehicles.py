@@ -36,6 +36,7 @@ def _window(s: Sketch, mask: np.ndarray) -> None:
 
 
 def car(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A car, from ahead, behind or the side."""
     return _car_from_ahead(draw, side) if draw.random() < 0.5 else _car_from_the_side(draw, side)
 
 
@@ -111,6 +112,7 @@ def _long_body(s: Sketch, length: float, top: float, paint: np.ndarray) -> np.nd
 
 
 def bus(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A bus from the side."""
     s = Sketch(6.4, 3.0, side, draw)
     paint, stripe = _paint(draw), _paint(draw)
     body = _long_body(s, 6.4, 0.05, paint)
@@ -130,6 +132,7 @@ def bus(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def truck(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A truck with a closed body, from the side."""
     s = Sketch(6.0, 2.9, side, draw)
     paint, load = _paint(draw), varied(draw, (206, 206, 200), 6)
     s.paint(s.box(0.1, 2.1, 5.8, 2.4), DARK)
@@ -163,6 +166,7 @@ def _spoked(s: Sketch, x: float, y: float, radius: float) -> None:
 
 
 def bicycle(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A bicycle, with or without basket and bag."""
     s = Sketch(1.8, 1.12, side, draw)
     colour = _paint(draw)
     rear, front, ground = (0.36, 0.76), (1.44, 0.76), 0.33
@@ -209,6 +213,7 @@ def _basket(s: Sketch, x: float, y: float) -> None:
 
 
 def motorcycle(draw: np.random.Generator, side: int) -> np.ndarray:
+    """A motorcycle, with or without windscreen."""
     s = Sketch(2.15, 1.25, side, draw)
     colour = _paint(draw)
     for x in (0.42, 1.72):
