@@ -55,7 +55,7 @@ class SynthOcc(ReidDataset):
 
     @property
     def masks_dir(self) -> str:
-        """Folder of the true part masks, one PNG per image."""
+        """Folder of the true masks: of parts, and of what occludes."""
         return os.path.join(self.dataset_dir, "masks")
 
     @functools.cached_property
