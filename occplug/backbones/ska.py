@@ -52,6 +52,7 @@ class _Aggregation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of x and of the kernels, in their shapes; None where nobody asks."""
         x, kernels = ctx.saved_tensors
         wants_x, wants_kernels = ctx.needs_input_grad
         grad, grad_x, grad_kernels = _by_kernel(grad.contiguous(), kernels), None, None

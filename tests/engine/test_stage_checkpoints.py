@@ -80,9 +80,14 @@ def test_a_long_list_is_cut():
 
 
 def test_the_same_run_passes_and_old_files_are_trusted():
-    demand_same_run({"pids": [1, 2]}, {"method.template": "X"}, [1, 2], "x.pth")
-    demand_same_run({"pids": [1], "bound_to": {"k": "X"}}, {"k": "X"}, [1], "x.pth")
-    demand_same_run({"pids": [1], "bound_to": {"other": "X"}}, {"k": "X"}, [1], "x.pth")  # load_weights names tensors
+    for state in (
+        {"pids": [1, 2]},
+        {"pids": [1, 2], "bound_to": {"k": "X"}},
+        {"pids": [1, 2], "bound_to": {"other": "X"}},  # load_weights names tensors
+    ):
+        assert demand_same_run(state, {"k": "X"}, [1, 2], "x.pth") is None
+    with pytest.raises(CheckpointError):
+        demand_same_run({"pids": [1, 2], "bound_to": {"k": "Y"}}, {"k": "X"}, [1, 2], "x.pth")
 
 
 @pytest.mark.parametrize("name", ["ag_reid", "clip_reid", "dpl_reid", "dpm", "dpmpp", "profd"])

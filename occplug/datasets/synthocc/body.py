@@ -51,6 +51,7 @@ class _Builder:
         self.solids.append(Solid(p, q, scaled, order, code, texture, yaw=self.view.yaw, **options))
 
     def legs(self) -> None:
+        """Both legs with shoes, under trousers, shorts or a skirt."""
         person, w = self.person, 0.5 + 0.5 * self.person.width
         covered = {"trousers": (9.0, 9.0), "shorts": (0.88, -9.0), "skirt": (-9.0, -9.0)}[person.bottom_type]
         loose = 0.006 if person.bottom_type == "trousers" else 0.0
@@ -98,6 +99,7 @@ class _Builder:
             )  # fmt: skip
 
     def torso(self) -> None:
+        """Chest and belly under the top, down to its hem."""
         person, w = self.person, self.person.width
         hem = _HEM[person.top_type]
         border = (_TORSO_TOP - _CHEST) / (_TORSO_TOP - hem)
@@ -116,6 +118,7 @@ class _Builder:
             )  # fmt: skip
 
     def arms(self) -> None:
+        """Both arms with hands, in the sleeves of the top."""
         person, w = self.person, 0.5 + 0.5 * self.person.width
         is_short = person.top_type == "t-shirt"
         bulk = 0.005 if person.top_type in ("jacket", "coat", "hoodie") else 0.0
@@ -137,6 +140,7 @@ class _Builder:
             self.add(wrist, hand, [0.019, 0.017], CODES[f"{side}_forearm"], textures.skin(person))
 
     def head(self) -> None:
+        """Neck, head, hair and what is worn on it."""
         person, front = self.person, self.torso_order + 0.05
         code = CODES["head"]
         self.add((0, 0.88, 0.0), (0, 0.815, -0.005), [0.030, 0.033], code, textures.skin(person),
@@ -176,6 +180,7 @@ class _Builder:
         self.add((-0.04, 0.944, 0.088), (0.04, 0.944, 0.088), [0.013], code, 0.8 * color, order=order)
 
     def bag(self) -> None:
+        """The bag, where the person carries one."""
         person, w = self.person, self.person.width
         color, code = person.color("bag"), CODES["carried"]
         sign, side = (1, "left") if person.bag_side == "left" else (-1, "right")
