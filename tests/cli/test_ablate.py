@@ -652,6 +652,20 @@ def test_the_histogram_is_a_row_that_nothing_was_trained_for(data, monkeypatch):
     assert (found["mAP"], found["rank1"]) == pytest.approx((mean_ap, cmc[0]), abs=0.01) and mean_ap > 0.1
 
 
+def test_rank1_by_how_much_is_occluded(data):
+    cfg = load_config(SYNTHOCC, ["data.root", str(data), "synthocc.size", "tiny"])
+    known = build(DATASETS, "synthocc", root=data, verbose=False, size="tiny")
+    ratios = np.array([known.annotation(path)["occlusion_ratio"] for path, *_ in known.query])
+    found_first = np.where(ratios >= 0.45, 1, np.where(np.arange(len(ratios)) % 2, 1, 2))
+    nothing, names = np.zeros(len(ratios)), np.array([Path(path).name for path, *_ in known.query])
+    queries = PerQuery(names, nothing.astype(int), nothing.astype(int), nothing, found_first)
+    ((_, _, (line,)),) = compare._by_occlusion(
+        [Row("a", "A", [replace(row("a", [1.0]).runs[0], queries={"synthocc": queries})])], cfg
+    )
+    bins = [ratios < 0.3, (ratios >= 0.3) & (ratios < 0.45), ratios >= 0.45]
+    assert line == ["A", *(f"{100 * np.mean(found_first[inside] == 1):.1f}" for inside in bins)] and line[3] == "100.0"
+
+
 def _squared_distances(known):
     """[Q, G], of the histograms of the files themselves."""
     sides = []
