@@ -32,7 +32,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 bench: install
-	$(BIN)/occplug benchmark
+	$(BIN)/python tools/benchmark.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from occplug.errors import DataError
-from occplug.files import write_atomically
+from occplug.utils.files import write_atomically
 
 __all__ = ["Embedding"]
 

@@ -1,8 +1,12 @@
-"""The same as `occplug pretrain-clip`."""
+"""Train the embedded tiny CLIP from nothing; see `pretraining/`."""
 
 import sys
+from pathlib import Path
 
-from occplug.cli import main
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from occplug.cli import run
+from pretraining.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(["pretrain-clip", *sys.argv[1:]]))
+    sys.exit(run("pretrain-clip", main, sys.argv[1:]))

@@ -105,7 +105,7 @@ def _on_this_machine(source: _Source) -> Path | None:
 
 
 def _fetch(source: _Source, backbone: str) -> Path:
-    from occplug.download import download  # its libraries are only needed here
+    from occplug.utils.download import download  # its libraries are only needed here
 
     if constants.HF_HUB_OFFLINE:
         raise _unavailable(source, backbone, "HF_HUB_OFFLINE is set")

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from occplug.backbones.files import read_tensors
-from occplug.backbones.keys import demand_fit
 from occplug.backbones.lsnet import SIZES, TABLE_SIDE
 from occplug.errors import CheckpointError
+from occplug.utils.keys import demand_fit
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["fit_lsnet", "load_lsnet", "recognise_lsnet"]
 

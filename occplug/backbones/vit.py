@@ -16,13 +16,13 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from occplug.backbones.features import VisionFeatures
-from occplug.backbones.files import read_tensors
-from occplug.backbones.keys import demand_fit
 from occplug.backbones.position import patch_grid, resize_positions, stored_grid
 from occplug.backbones.tower import TransformerTower
 from occplug.backbones.weights import load_clip
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import BACKBONES
+from occplug.utils.keys import demand_fit
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["SIZES", "ViT", "load_initial"]
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from occplug.backbones import tiny
 from occplug.backbones.download import check_sum, openai_file
-from occplug.backbones.files import read_tensors
-from occplug.backbones.keys import demand_fit, note_renamed
 from occplug.backbones.position import resize_positions, stored_grid
 from occplug.errors import CheckpointError, ConfigError
+from occplug.utils.keys import demand_fit, note_renamed
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["SIZES", "TEXT_SIDE", "TOKEN_TABLE", "fit_clip", "load_clip", "read_clip"]
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 
 from occplug.errors import OccplugError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "run"]
 
 # name -> (module in this package, one line of help); modules are imported only when their command runs
 COMMANDS = {
@@ -25,11 +26,9 @@ COMMANDS = {
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "zoo": ("zoo", "list, fetch, verify and fill the model zoo"),
     "convert": ("convert", "read an official checkpoint and write it as ours"),
-    "benchmark": ("benchmark", "measure speed and memory as ratios"),
     "show-attention": ("show_attention", "draw where a method's parts look"),
     "show-mixing": ("show_mixing", "draw saliency, transferred patches and prototype masks"),
     "mask-report": ("mask_report", "compare prototype masks and saliency with what SynthOcc knows to be visible"),
-    "pretrain-clip": ("pretrain_clip", "train the embedded tiny CLIP from nothing"),
 }
 
 
@@ -49,11 +48,15 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"occplug: there is no command {name!r}\n{usage()}", file=sys.stderr)
         return 2
-    command = importlib.import_module(f"occplug.cli.{COMMANDS[name][0]}")
+    return run(name, importlib.import_module(f"occplug.cli.{COMMANDS[name][0]}").main, rest)
+
+
+def run(name: str, command: Callable[[list[str]], None], argv: list[str]) -> int:
+    """Call `command(argv)`; returns the exit status, with one message for a user's mistake."""
     try:
-        command.main(rest)
+        command(argv)
     except OccplugError as error:
-        from occplug.imagefile import original_message
+        from occplug.utils.imagefile import original_message
 
         print(f"occplug {name}: {original_message(error)}", file=sys.stderr)
         return 2

@@ -11,15 +11,15 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from occplug.cli.ablations import AblationRow, AblationTable, find_tables, settings_of
 from occplug.cli.arguments import config_parser, parse_options
-from occplug.cli.kept import add_keep_option, run_and_keep
-from occplug.cli.markdown import demand_marks
-from occplug.cli.session import start_logging
-from occplug.cli.tables import Report
-from occplug.cli.trainings import Training, known_runs, plan, share
 from occplug.config import load_config
 from occplug.errors import ConfigError
+from occplug.experiments.ablations import AblationRow, AblationTable, find_tables, settings_of
+from occplug.experiments.kept import add_keep_option, run_and_keep
+from occplug.experiments.markdown import demand_marks
+from occplug.experiments.tables import Report
+from occplug.experiments.trainings import Training, known_runs, plan, share
+from occplug.runs.session import start_logging
 
 __all__ = ["ablate", "choose_table", "main", "plan_rows"]
 

@@ -7,9 +7,9 @@ import functools
 
 from tqdm import tqdm
 
-from occplug.cli.session import start_logging
 from occplug.errors import ConfigError
 from occplug.occluders.writing import write_library
+from occplug.runs.session import start_logging
 
 __all__ = ["main"]
 

@@ -16,16 +16,16 @@ import torch
 
 import occplug
 from occplug.cli.arguments import parse_options
-from occplug.cli.kept import add_keep_option, run_and_keep
-from occplug.cli.markdown import demand_marks
-from occplug.cli.session import start_logging
-from occplug.cli.tables import DASH, Report
-from occplug.cli.trainings import Row, Run, known_runs, plan, share
 from occplug.config import load_config
-from occplug.datamanager import DataManager
+from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
 from occplug.evaluation import PerQuery, color_histogram, evaluate_embeddings, extract, squared_euclidean
+from occplug.experiments.kept import add_keep_option, run_and_keep
+from occplug.experiments.markdown import demand_marks
+from occplug.experiments.tables import DASH, Report
+from occplug.experiments.trainings import Row, Run, known_runs, plan, share
 from occplug.registry import DATASETS, build
+from occplug.runs.session import start_logging
 
 __all__ = ["compare", "main"]
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from occplug.backbones.keys import KeyReport, key_report
 from occplug.cli.arguments import parse_options
-from occplug.cli.session import start_logging
 from occplug.engine import save_checkpoint
 from occplug.errors import ConfigError
 from occplug.importers import SOURCES, load_official
 from occplug.importers.torchreid_stock import StockModel
 from occplug.importers.vit_family import SaliencyModel
+from occplug.runs.session import start_logging
+from occplug.utils.keys import KeyReport, key_report
 
 __all__ = ["Outcome", "convert", "main"]
 

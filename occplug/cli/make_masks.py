@@ -10,12 +10,12 @@ from pathlib import Path, PurePath
 import torch
 from tqdm import tqdm
 
-from occplug.cli.session import start_logging
 from occplug.errors import ConfigError, DataError
 from occplug.masks.detectors import PersonDetector, load_detector
 from occplug.masks.files import find_mask_files, mask_names
 from occplug.masks.making import Job, Predictor, make_masks, write_sheet
 from occplug.masks.schemes import SCHEMES
+from occplug.runs.session import start_logging
 
 __all__ = ["main"]
 

@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.cli.session import load_trained, start_logging
 from occplug.cli.sheets import resized
 from occplug.cli.show_mixing import demand_masks
-from occplug.datamanager import DataManager
+from occplug.data.manager import DataManager
 from occplug.engine import write_atomically
 from occplug.errors import ConfigError
 from occplug.evaluation import (
@@ -24,6 +23,7 @@ from occplug.evaluation import (
     mask_statistics,
     rank_correlation,
 )
+from occplug.runs.session import load_trained, start_logging
 
 __all__ = ["main", "mask_figures", "saliency_figures", "twin_figures"]
 

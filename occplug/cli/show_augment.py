@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from occplug.cli.arguments import parse_config
-from occplug.cli.session import start_logging
 from occplug.errors import ConfigError, DataError
-from occplug.imagefile import read_image
 from occplug.registry import TRANSFORMS, get
+from occplug.runs.session import start_logging
 from occplug.transforms import build_pipeline
+from occplug.utils.imagefile import read_image
 
 __all__ = ["main", "sheet"]
 
@@ -68,7 +68,7 @@ def _names_and_pairs(names: list[str], rest: list[str]) -> tuple[list[str], list
 
 
 def _of_config(args, options: list[str]):
-    from occplug.datamanager import DataManager
+    from occplug.data.manager import DataManager
 
     parser = argparse.ArgumentParser("occplug show-augment", allow_abbrev=False)
     for name in ("config-file", "root", "sources", "targets", "transforms"):

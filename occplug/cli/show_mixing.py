@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.cli.session import load_trained, start_logging
 from occplug.cli.sheets import draw_sheet, heat, overlaid, pixels, resized
-from occplug.datamanager import DataManager
+from occplug.data.manager import DataManager
 from occplug.engine import seed_everything, write_atomically
 from occplug.errors import ConfigError
 from occplug.evaluation import mask_statistics
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, get, names
+from occplug.runs.session import load_trained, start_logging
 
 __all__ = ["demand_masks", "main"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from occplug.cli.session import start_logging
+from occplug.runs.session import start_logging
 
 __all__ = ["main"]
 

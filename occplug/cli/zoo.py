@@ -11,14 +11,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 from occplug.cli.arguments import parse_options
-from occplug.cli.session import start_logging
-from occplug.cli.test import test
-from occplug.cli.testing import Candidate, config_of, config_path, entry_settings, save_small_file
-from occplug.cli.train import train
 from occplug.config import load_config, resolved_yaml
-from occplug.config_files import Setting
+from occplug.config.files import Setting
 from occplug.engine import write_atomically
 from occplug.errors import ConfigError, OccplugError
+from occplug.runs.candidates import Candidate, config_of, config_path, entry_settings, save_small_file
+from occplug.runs.evaluate import evaluate_candidate
+from occplug.runs.session import start_logging
+from occplug.runs.train import train
 from occplug.zoo import INDEX, Entry, Index, read_index
 from occplug.zoo.adding import entry_of_config
 from occplug.zoo.exporting import measured, read_runs, with_file
@@ -148,7 +148,7 @@ def _with_weights(args, index: Index, entry: Entry, runs: list) -> Entry:
             cfg = load_config(
                 run.folder / "config.yaml", ["data.save_dir", str(Path(folder) / "replay"), *args.options]
             )
-            metrics = test(Candidate(cfg, entry.config, read_test_weights(made)))
+            metrics = evaluate_candidate(Candidate(cfg, entry.config, read_test_weights(made)))
             start_logging()
             recorded = next(r for r in entry.ours.runs if r.seed == run.cfg.train.seed)
             finding = compare(entry, recorded, metrics, cfg, cfg)
@@ -207,7 +207,7 @@ def _replay(args, index: Index, entry: Entry) -> Finding:
     if args.train:
         metrics = _train_again(cfg, entry.config)
     else:
-        metrics = test(Candidate(cfg, entry.config, weights))
+        metrics = evaluate_candidate(Candidate(cfg, entry.config, weights))
     spread = spread_over_seeds(index.entries.values(), entry.data) if args.train else None
     return compare(entry, run, metrics, cfg, before, spread)
 
@@ -232,7 +232,7 @@ def _train_again(cfg, config_file: str) -> dict:
     saved = folder / "config.yaml"
     if saved.exists() and ((folder / "metrics.json").exists() or saved.read_text() != resolved_yaml(cfg)):
         shutil.rmtree(folder, ignore_errors=True)
-    return train(cfg, config_file, resume=(folder / "checkpoints" / "last.pth").exists())
+    return train(cfg, resume=(folder / "checkpoints" / "last.pth").exists(), config_file=config_file)
 
 
 _NAME = (("name",), {"metavar": "NAME", "help": "method/variant/data, zoo:// allowed"})

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 from occplug.datasets.layouts import Layout, Part, find_layout, inventory
 from occplug.datasets.listing import ImageFile, list_images
 from occplug.errors import ConfigError, DataError
-from occplug.torchreid_bridge import ImageDataset
+from occplug.torchreid_host import ImageDataset
 
 __all__ = ["Counts", "FOLDER_CAMERAS", "MARKET_LAYOUT", "MARKET_NAME", "ReidDataset"]
 

@@ -9,7 +9,7 @@ from occplug.datasets.layouts import Layout, Part
 from occplug.datasets.listing import ImageFile, list_images
 from occplug.errors import DataError
 from occplug.registry import DATASETS
-from occplug.torchreid_bridge import stock_dataset
+from occplug.torchreid_host import stock_dataset
 
 __all__ = ["MSMT17", "DukeMTMCreID", "Market1501"]
 

@@ -19,7 +19,8 @@ from occplug.engine.progress import Progress
 from occplug.engine.randomness import random_states
 from occplug.errors import TrainingError
 from occplug.evaluation import evaluate_embeddings, extract, rank_distances, re_ranking, reranking_inputs
-from occplug.torchreid_bridge import evaluate_cuhk03, visualize_ranked_results
+from occplug.evaluation.cuhk03 import evaluate_cuhk03
+from occplug.torchreid_host import visualize_ranked_results
 
 __all__ = ["RunMixin", "StageRecord"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from occplug.errors import CheckpointError
-from occplug.files import write_atomically
+from occplug.utils.files import write_atomically
 
 __all__ = [
     "demand_run",

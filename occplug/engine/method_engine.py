@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin, StageRecord
 from occplug.engine.checkpoint import demand_same_run, load_weights
+from occplug.engine.freezing import close_layers
 from occplug.engine.randomness import restore_random_states
 from occplug.errors import CheckpointError, TrainingError
 from occplug.method import Companion, Method, Stage, parameter_groups
-from occplug.torchreid_bridge import Engine, close_layers
+from occplug.torchreid_host import Engine
 
 __all__ = ["MethodEngine"]
 

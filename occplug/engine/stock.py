@@ -13,7 +13,7 @@ from occplug.engine.base import RunMixin
 from occplug.engine.checkpoint import load_weights
 from occplug.engine.randomness import restore_random_states
 from occplug.evaluation import cosine_distance, squared_euclidean
-from occplug.torchreid_bridge import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
+from occplug.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
 
 __all__ = ["stock_engine"]
 

@@ -1,6 +1,7 @@
 """From embeddings to figures: distances, CMC and mAP, re-ranking, the protocol line. Knows no model."""
 
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
+from occplug.evaluation.ensemble import MixedEmbedding, Mixture, choose_weights
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
 from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
@@ -12,7 +13,6 @@ from occplug.evaluation.mask_quality import (
     rank_correlation,
 )
 from occplug.evaluation.masked import MASK_PLACES, masked_cosine, masked_distance
-from occplug.evaluation.mixing import MixedEmbedding, Mixture, choose_weights
 from occplug.evaluation.parts import part_distance
 from occplug.evaluation.per_query import PerQuery, read_per_query
 from occplug.evaluation.protocol import protocol_line

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occplug.backbones.files import read_tensors
 from occplug.config import default_config
 from occplug.importers.positions import patch_stride, size_hints
 from occplug.importers.report import Composed, load_renamed, most_common
 from occplug.method import Method, build_method
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["load"]
 

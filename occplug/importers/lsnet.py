@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from occplug.backbones.files import read_tensors
 from occplug.backbones.lsnet import LSNet
 from occplug.backbones.lsnet_weights import fit_lsnet, recognise_lsnet
 from occplug.errors import ConfigError
 from occplug.registry import BACKBONES, build
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["load"]
 

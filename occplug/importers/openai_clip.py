@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from occplug.backbones import CLIPResNet, CLIPViT, build_text_tower
 from occplug.backbones.download import check_sum
-from occplug.backbones.files import read_tensors
 from occplug.backbones.position import stored_grid
 from occplug.backbones.weights import SIZES, TEXT_SIDE, TOKEN_TABLE, fit_clip
 from occplug.embedding import Embedding
@@ -20,6 +19,7 @@ from occplug.errors import ConfigError
 from occplug.evaluation import squared_euclidean
 from occplug.importers.report import most_common
 from occplug.method import Method
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["ImageTower", "load"]
 

@@ -7,13 +7,13 @@ import re
 import torch
 from torch import Tensor
 
-from occplug.backbones.files import read_tensors
 from occplug.config import default_config
 from occplug.errors import CheckpointError, ConfigError
 from occplug.importers.positions import patch_stride, size_hints
 from occplug.importers.report import Composed, load_renamed, most_common
 from occplug.method import Method, build_method
 from occplug.prompts import PART_SCHEMES
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["load"]
 

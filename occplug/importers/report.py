@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from occplug.backbones.keys import demand_fit, note_renamed
+from occplug.utils.keys import demand_fit, note_renamed
 
 __all__ = ["Composed", "load_renamed", "most_common", "official_name"]
 

@@ -7,13 +7,13 @@ import os
 import torch
 from torch import Tensor, nn
 
-from occplug.backbones.files import read_tensors
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import squared_euclidean
 from occplug.importers.report import load_renamed, most_common
 from occplug.method import Method
-from occplug.torchreid_bridge import build_stock_model, load_stock_checkpoint
+from occplug.torchreid_host import build_stock_model, load_stock_checkpoint
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["StockModel", "load"]
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from occplug.backbones import ViT
-from occplug.backbones.files import read_tensors
-from occplug.backbones.keys import note_renamed
 from occplug.backbones.position import patch_grid
 from occplug.backbones.vit import SIZES
 from occplug.config import default_config
@@ -18,6 +16,8 @@ from occplug.evaluation import cosine_distance
 from occplug.heads import SaliencyNet
 from occplug.importers.report import Composed, load_renamed, most_common, official_name
 from occplug.method import Method, build_method
+from occplug.utils.keys import note_renamed
+from occplug.utils.tensors import read_tensors
 
 __all__ = ["SaliencyModel", "load_dpm", "load_spt_reid", "load_spt_sps", "load_transreid"]
 

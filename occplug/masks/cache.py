@@ -16,9 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from occplug.errors import ConfigError
-from occplug.files import write_atomically
 from occplug.masks.files import MaskFile, check_mask_file, read_mask_file
 from occplug.masks.schemes import NUM_CHANNELS
+from occplug.utils.files import write_atomically
 
 __all__ = ["MaskCache"]
 

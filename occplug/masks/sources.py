@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from occplug.errors import ConfigError, DataError
-from occplug.imagefile import read_image
 from occplug.masks.cache import MaskCache
 from occplug.masks.degrade import degraded
 from occplug.masks.files import check_mask_file, find_mask_files, read_mask_file
 from occplug.masks.schemes import NUM_CHANNELS, SCHEMES
+from occplug.utils.imagefile import read_image
 
 __all__ = ["FileMasks", "MaskSource", "RenderedMasks", "Stripes", "build_source"]
 

@@ -18,12 +18,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from occplug.clip_method import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.heads import AttributeEncoder
 from occplug.losses import AttributeAlign, noise_threshold
 from occplug.method import Stage
+from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
 from occplug.stages import CLEAN, Pair, prompt_alignment

@@ -15,8 +15,8 @@ from functools import partial
 
 from torch import Tensor
 
-from occplug.clip_method import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.method import Stage
+from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
 from occplug.stages import Pair, prompt_alignment

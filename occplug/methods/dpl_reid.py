@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from occplug.clip_method import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.errors import ConfigError
 from occplug.method import Stage
+from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS, TRANSFORMS, get, names
 from occplug.stages import CLEAN, OCCLUDED, OccludedViews, Pair, prompt_alignment

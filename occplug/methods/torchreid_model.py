@@ -15,7 +15,7 @@ from occplug.losses import BatchHardTriplet
 from occplug.method import Group, Method, Stage
 from occplug.registry import METHODS
 from occplug.stages import optimiser, warmup_multistep
-from occplug.torchreid_bridge import build_stock_model
+from occplug.torchreid_host import build_stock_model
 
 __all__ = ["TorchreidModel"]
 

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from occplug.errors import DataError
-from occplug.imagefile import read_image
 from occplug.occluders.categories import Category, read_categories
 from occplug.occluders.filters import PER_CATEGORY, Candidate, cut, largest, reason_against
 from occplug.occluders.writing import Piece, trimmed
+from occplug.utils.imagefile import read_image
 
 __all__ = ["AnnotatedObjects"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from occplug.errors import CheckpointError, DataError
-from occplug.imagefile import read_image
 from occplug.occluders.categories import read_categories
 from occplug.occluders.filters import PER_CATEGORY, Candidate, cut, largest, reason_against
 from occplug.occluders.writing import Piece, trimmed
+from occplug.utils.imagefile import read_image
 
 __all__ = ["DetectedObjects", "mask_rcnn"]
 

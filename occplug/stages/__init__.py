@@ -1,7 +1,7 @@
 """Training stages that two or more methods run, and the schedules, optimisers and batch mixing stages are made of."""
 
+from occplug.heads.masked_metric import MaskedMetric, check_mask, transfer_once
 from occplug.stages.groups import module_rate, with_biases
-from occplug.stages.masked_metric import MaskedMetric, check_mask, transfer_once
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment

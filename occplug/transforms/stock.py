@@ -85,7 +85,7 @@ class RandomPatch(v2.Transform):
 
     def __init__(self):
         super().__init__()
-        from occplug.torchreid_bridge import stock_transforms  # imports torchreid, which takes seconds
+        from occplug.torchreid_host import stock_transforms  # imports torchreid, which takes seconds
 
         self.stock = stock_transforms()["random_patch"]()
 
@@ -144,7 +144,7 @@ class RandomErase(v2.Transform):
 
     def __init__(self, mean, inplace: bool = False):
         super().__init__()
-        from occplug.torchreid_bridge import stock_transforms
+        from occplug.torchreid_host import stock_transforms
 
         self.stock = stock_transforms()["random_erase"](mean=[math.nan] * 3)
         self.mean, self.inplace = list(mean), inplace

@@ -8,9 +8,9 @@ import os
 import urllib.parse
 from pathlib import Path, PurePosixPath
 
-from occplug.download import download, file_sha256
 from occplug.errors import CheckpointError, ConfigError
-from occplug.files import write_atomically
+from occplug.utils.download import download, file_sha256
+from occplug.utils.files import write_atomically
 from occplug.zoo.index import Checkpoint, Entry, Index
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "cached_file", "fetch"]
@@ -40,7 +40,7 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
     Where the index does not know the checksum, the first download's is kept beside the file and demanded ever after.
 
     Args:
-        options: of :func:`occplug.download.download`.
+        options: of :func:`occplug.utils.download.download`.
 
     Raises:
         ConfigError: the entry has no weights.

@@ -28,9 +28,9 @@ from pathlib import Path
 
 import yaml
 
-from occplug.config_files import parse_yaml
+from occplug.config.files import parse_yaml
 from occplug.errors import ConfigError
-from occplug.files import write_atomically
+from occplug.utils.files import write_atomically
 from occplug.zoo.schema import checked, choice
 
 __all__ = [

@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from occplug.backbones.keys import demand_fit
 from occplug.embedding import Embedding
 from occplug.engine.checkpoint import demand_run, load_checkpoint, load_weights
 from occplug.errors import CheckpointError
-from occplug.files import write_atomically
 from occplug.importers import load_official
 from occplug.importers.torchreid_stock import StockModel
+from occplug.utils.files import write_atomically
+from occplug.utils.keys import demand_fit
 
 __all__ = ["TestWeights", "fill", "needed_tensors", "read_test_weights", "save_small"]
 

@@ -127,9 +127,9 @@ def test_another_architecture_is_refused(random_file, tmp_path):
 
 
 def test_shipped_weights_tell_clothes_of_new_people_but_nothing_without_them(model):
-    from occplug.pretraining.render import Scene
-    from occplug.pretraining.scoring import score, take_sample
-    from occplug.pretraining.texts import RowTokenizer
+    from pretraining.render import Scene
+    from pretraining.scoring import score, take_sample
+    from pretraining.texts import RowTokenizer
 
     model.load_state_dict(tiny.load())
     tokenize = RowTokenizer(torch.arange(49408))

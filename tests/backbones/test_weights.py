@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from occplug.backbones import CLIPResNet, CLIPViT, architecture, build_text_tower, download, unpickling
-from occplug.backbones.files import read_tensors
+from occplug.backbones import CLIPResNet, CLIPViT, architecture, build_text_tower, download
 from occplug.backbones.weights import fit_clip, load_clip
 from occplug.errors import CheckpointError, ConfigError
 from occplug.importers import load_official
 from occplug.prompts import IdentityPrompts
+from occplug.utils import unpickling
+from occplug.utils.tensors import read_tensors
 from tests import clip_reference as reference
 from tests.backbones.small import RESNET, SIZE, VIT, resnet_state, text_state, vit_state
 

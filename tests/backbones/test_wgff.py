@@ -272,7 +272,7 @@ def test_points_that_do_not_exist(towers, clip, points, message):
 
 
 def test_fixed_statistics_survive_what_the_engine_does(towers):
-    from occplug.torchreid_bridge import close_layers
+    from occplug.engine.freezing import close_layers
 
     images = torch.randn(4, 3, *SIZE)
     for mode, moves in (("train", True), ("eval", False)):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from occplug.config import save_config
-from occplug.download import file_sha256
 from occplug.errors import TrainingError
 from occplug.evaluation import PerQuery
+from occplug.utils.download import file_sha256
 
 QUERIES = 120
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from occplug.cli import compare, main, trainings
-from occplug.cli.tables import Published, Report, spread
-from occplug.cli.trainings import Row, Run, known_runs, plan, run_rows, share
+from occplug.cli import compare, main
 from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, color_histogram, evaluate_rank, paired_bootstrap
+from occplug.experiments import trainings
+from occplug.experiments.tables import Published, Report, spread
+from occplug.experiments.trainings import Row, Run, known_runs, plan, run_rows, share
 from occplug.registry import DATASETS, build
 from tests.cli.fakes import careful_run, fake_run, killed_run
 
@@ -508,11 +509,11 @@ def test_a_run_on_another_version_of_the_data_ends_the_table_at_once():
 
 
 def test_an_interrupted_run_is_resumed(monkeypatch):
-    from occplug.cli import train as train_module
+    from occplug.runs import train as train_module
 
     seen = []
     monkeypatch.undo()
-    monkeypatch.setattr(trainings, "train", lambda cfg, file, resume: seen.append((cfg.data.save_dir, resume)))
+    monkeypatch.setattr(trainings, "train", lambda cfg, resume, config_file: seen.append((cfg.data.save_dir, resume)))
     first, second = plan("a", SYNTHOCC, [], 2, Path("runs"))
     assert train_module.train is not trainings.train
     for training in (first, second):

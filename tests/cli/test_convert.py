@@ -11,7 +11,7 @@ from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.method import build_method
 from occplug.registry import BACKBONES, build
-from occplug.torchreid_bridge import build_stock_model
+from occplug.torchreid_host import build_stock_model
 from occplug.zoo.weights import fill, read_test_weights
 from tests.importers.official import clip_reid_feature, clip_reid_state
 from tests.importers.test_vit_family import official

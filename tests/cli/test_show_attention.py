@@ -10,9 +10,9 @@ import occplug
 from occplug import build_method
 from occplug.cli import main, sheets, show_attention
 from occplug.config import default_config, resolved_yaml, save_config
-from occplug.datamanager import DataManager, GeneratedDataManager
+from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.engine import save_checkpoint
-from tests.test_datamanager import SMALL, market
+from tests.data.test_manager import SMALL, market
 
 EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
 

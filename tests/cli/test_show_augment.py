@@ -6,7 +6,7 @@ from PIL import Image
 
 from occplug.cli import main
 from occplug.cli.show_augment import GAP, LABEL
-from tests.test_datamanager import SMALL, market
+from tests.data.test_manager import SMALL, market
 
 
 @pytest.fixture

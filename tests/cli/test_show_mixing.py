@@ -7,7 +7,7 @@ from PIL import Image
 from occplug import build_method
 from occplug.cli import main, show_mixing
 from occplug.config import default_config, save_config
-from occplug.datamanager import GeneratedDataManager
+from occplug.data.manager import GeneratedDataManager
 from occplug.engine import save_checkpoint
 
 OPTIONS = ["backbone.weights", "none", "data.workers", 0, "method.transfer.select", "random", "train.batch_size", 8]

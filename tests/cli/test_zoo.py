@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from occplug.cli import main, record
-from occplug.cli.record import run_record
-from occplug.cli.session import describe_protocol
-from occplug.cli.testing import Candidate, config_of, config_path, engine_of, probe
+from occplug.cli import main
 from occplug.config import load_config
-from occplug.datamanager import GeneratedDataManager
-from occplug.download import file_sha256
+from occplug.data.manager import GeneratedDataManager
+from occplug.runs import record
+from occplug.runs.candidates import Candidate, config_of, config_path, engine_of, probe
+from occplug.runs.record import run_record
+from occplug.runs.session import describe_protocol
+from occplug.utils.download import file_sha256
 from occplug.zoo import INDEX, Checkpoint, adding, read_index
 from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
 from occplug.zoo.table import markdown

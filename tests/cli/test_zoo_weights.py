@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from occplug.cli import main
-from occplug.cli.testing import config_path
 from occplug.config import load_config
-from occplug.datamanager import DataManager, held_out_labels
-from occplug.download import file_sha256
+from occplug.data.manager import DataManager, held_out_labels
 from occplug.errors import CheckpointError, ConfigError
+from occplug.runs.candidates import config_path
+from occplug.utils.download import file_sha256
 from occplug.zoo import Checkpoint, Index, read_index
 from occplug.zoo.fetching import CACHE_VARIABLE, cache_folder, cached_file, fetch
 from tests.importers.official import FULL_VIT, clip_reid_state
@@ -123,7 +123,7 @@ def zoo(tmp_path, monkeypatch):
     index = read_index()
     copied = Index(tmp_path / "index.yaml", index.licences, dict(index.entries))
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr("occplug.cli.testing.read_index", lambda: copied)
+    monkeypatch.setattr("occplug.runs.candidates.read_index", lambda: copied)
     return copied
 
 

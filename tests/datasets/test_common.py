@@ -13,7 +13,7 @@ from occplug.datasets import common, listing
 from occplug.datasets.occluded_duke import OccludedDuke
 from occplug.errors import ConfigError, DataError
 from occplug.registry import DATASETS, get, names
-from occplug.torchreid_bridge import ImageDataManager
+from occplug.torchreid_host import ImageDataManager
 from tests.datasets.trees import market_tree, put, told
 
 LAYOUT = "accepted layouts: Occluded_Duke/{bounding_box_train, query, bounding_box_test}"

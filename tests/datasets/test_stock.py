@@ -4,7 +4,7 @@ import pytest
 
 from occplug.datasets.stock import MSMT17, DukeMTMCreID, Market1501
 from occplug.errors import DataError
-from occplug.torchreid_bridge import stock_dataset
+from occplug.torchreid_host import stock_dataset
 from tests.datasets.trees import market_tree, put, told
 
 MARKET = ["market1501/Market-1501-v15.09.15", "market1501", "Market-1501-v15.09.15", "Market-1501", "Market1501"]

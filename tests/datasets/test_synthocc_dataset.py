@@ -11,7 +11,7 @@ import occplug
 from occplug.datasets import synthocc_dataset
 from occplug.datasets.synthocc_dataset import SynthOcc
 from occplug.errors import ConfigError, DataError
-from occplug.torchreid_bridge import ImageDataManager
+from occplug.torchreid_host import ImageDataManager
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path, stop_at):
 
 
 def test_a_checkpoint_is_read_by_torchreid_too(tmp_path):
-    from occplug.torchreid_bridge import sub
+    from occplug.torchreid_host import sub
 
     engine_for(tmp_path).run_stages()
     other = ToyMethod(seed=3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from occplug import torchreid_bridge as bridge
+from occplug import torchreid_host as host
 from occplug.evaluation import cosine_distance, squared_euclidean
 
 
@@ -22,7 +22,7 @@ def test_cosine_against_loops():
 
 
 def test_values_are_torchreids():
-    theirs = bridge.sub("metrics.distance")
+    theirs = host.sub("metrics.distance")
     q, g = torch.randn(6, 32), torch.randn(9, 32)
     torch.testing.assert_close(squared_euclidean(q, g), theirs.euclidean_squared_distance(q, g))
     torch.testing.assert_close(cosine_distance(q, g), theirs.cosine_distance(q, g))

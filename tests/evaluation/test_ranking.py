@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occplug import torchreid_bridge as bridge
+from occplug import torchreid_host as host
 from occplug.embedding import Embedding
 from occplug.errors import DataError
 from occplug.evaluation import (
@@ -53,7 +53,7 @@ def has_match(case):
 
 
 def torchreid_rank(*case, max_rank=50):
-    return bridge.sub("metrics.rank").evaluate_rank(*case, max_rank=max_rank, use_cython=False)
+    return host.sub("metrics.rank").evaluate_rank(*case, max_rank=max_rank, use_cython=False)
 
 
 CASES = {

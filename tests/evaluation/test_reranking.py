@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from occplug import torchreid_bridge as bridge
+from occplug import torchreid_host as host
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import evaluate_rank, re_ranking, reranking, reranking_inputs, squared_euclidean
 
@@ -32,7 +32,7 @@ def clustered(queries, gallery, ids, width=16, noise=0.6, seed=0):
 
 
 def torchreids(*inputs, **options):
-    return bridge.sub("utils.rerank").re_ranking(*inputs, **options)
+    return host.sub("utils.rerank").re_ranking(*inputs, **options)
 
 
 @settings(max_examples=60, deadline=None)

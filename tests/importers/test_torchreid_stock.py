@@ -6,7 +6,7 @@ import torch
 
 from occplug.errors import CheckpointError, ConfigError
 from occplug.importers import SOURCES, load_official
-from occplug.torchreid_bridge import build_stock_model
+from occplug.torchreid_host import build_stock_model
 
 NAME = "osnet_x0_25"
 

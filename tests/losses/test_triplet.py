@@ -32,7 +32,7 @@ def test_equals_nested_loops_with_unequal_identities(margin):
 
 
 def test_equals_torchreid():
-    from occplug.torchreid_bridge import sub
+    from occplug.torchreid_host import sub
 
     features, labels = torch.randn(16, 8, generator=torch.Generator().manual_seed(4)), torch.arange(16) // 4
     theirs = sub("losses").TripletLoss(margin=0.3)(features, labels)

@@ -16,7 +16,7 @@ from occplug.masks import KEYPOINTS, LIMBS, NUM_CHANNELS, detectors, making
 from occplug.masks.confidences import Person, confidence_maps
 from occplug.masks.files import read_mask_file
 from occplug.masks.making import Job, make_masks
-from tests.test_datamanager import market
+from tests.data.test_manager import market
 
 # a standing person in a picture of 128 x 64 pixels, x and y of the 17 keypoints
 STANDING = [
@@ -132,7 +132,7 @@ def test_the_command_makes_masks_of_a_folder_and_a_sheet(tmp_path, capsys):
 
 def test_the_command_makes_what_the_data_manager_reads(tmp_path, monkeypatch):
     from occplug.methods.clip_reid import CLIPReID
-    from tests.test_datamanager import manager
+    from tests.data.test_manager import manager
 
     monkeypatch.setattr(CLIPReID, "extras", staticmethod(lambda cfg: ("masks",)))
     market(tmp_path)

@@ -5,8 +5,8 @@ import torch
 
 from occplug import build_method
 from occplug.config import default_config
+from occplug.data.extras import wanted_extras
 from occplug.errors import ConfigError
-from occplug.extras import wanted_extras
 from occplug.losses import SupCon
 from occplug.method import parameter_groups
 

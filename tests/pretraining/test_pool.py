@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from occplug.datasets.synthocc import ATTRIBUTES, persona
-from occplug.pretraining import parallel, pool
-from occplug.pretraining.pool import Pool, labels_of, render_chunks, shares_of
-from occplug.pretraining.render import Scene, caption_of, render
+from pretraining import parallel, pool
+from pretraining.pool import Pool, labels_of, render_chunks, shares_of
+from pretraining.render import Scene, caption_of, render
 
 SCENE = Scene(seed=500, cameras=3, severity=1.0, occluded=0.5)
 

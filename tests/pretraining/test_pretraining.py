@@ -12,10 +12,10 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from occplug.backbones import tiny
 from occplug.datasets.synthocc import ATTRIBUTES
-from occplug.pretraining import parallel
-from occplug.pretraining.scoring import macro_accuracy
-from occplug.pretraining.texts import PHRASES, RowTokenizer, encode, prompts, vocabulary
-from occplug.pretraining.trainer import BlockDropout, Trainer, TrainingPlan, build_model, encode_text
+from pretraining import parallel
+from pretraining.scoring import macro_accuracy
+from pretraining.texts import PHRASES, RowTokenizer, encode, prompts, vocabulary
+from pretraining.trainer import BlockDropout, Trainer, TrainingPlan, build_model, encode_text
 
 CAPTIONS = [
     "a photo of a slim person with brown hair, wearing a red t-shirt with an orange logo, navy trousers, black shoes",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from occplug.config import load_config
-from occplug.datamanager import GeneratedDataManager
+from occplug.data.manager import GeneratedDataManager
 from occplug.errors import DataError
 from occplug.stages import CLEAN, OCCLUDED, FeatureCache, OccludedViews
 

@@ -16,8 +16,8 @@ from occplug.occluders import read_categories, read_library
 from occplug.transforms import RWOA, build_pipeline
 from occplug.transforms.pasting import Layer, Light, feathered, resized
 from occplug.transforms.placing import pasted_size, position
+from tests.data.test_manager import epochs, manager, market
 from tests.occluders.libraries import disc, library, solid
-from tests.test_datamanager import epochs, manager, market
 
 HEIGHT, WIDTH = 256, 128
 LUMA = np.array([0.299, 0.587, 0.114])

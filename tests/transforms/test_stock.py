@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from occplug import torchreid_bridge as bridge
+from occplug import torchreid_host as host
 from occplug.transforms import RandomPatch, build_pipeline
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.25, 0.2]
@@ -22,7 +22,7 @@ def picture(height=90, width=47, seed=0):
 
 def torchreids(names):
     with contextlib.redirect_stdout(io.StringIO()):
-        train, _ = bridge.sub("data.transforms").build_transforms(
+        train, _ = host.sub("data.transforms").build_transforms(
             64, 32, transforms=list(names), norm_mean=MEAN, norm_std=STD
         )
     return train

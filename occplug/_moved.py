@@ -1,0 +1,93 @@
+"""Modules of version 0.1 under their old names, for one version: importing one warns and gives the new one.
+
+The table is the one in docs/moved.md. A name that went to one module is that module; where a file was split, the old
+name looks a name up in each of its parts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+import types
+import warnings
+
+__all__ = ["MOVED", "install"]
+
+# old module -> new modules
+MOVED: dict[str, tuple[str, ...]] = {
+    "occplug.config_keys": ("occplug.config.defaults",),
+    "occplug.config_checks": ("occplug.config.checks",),
+    "occplug.config_files": ("occplug.config.files",),
+    "occplug.torchreid_bridge": (
+        "occplug.plugin.register",
+        "occplug.torchreid_host",
+        "occplug.plugin.model",
+        "occplug.engine.freezing",
+        "occplug.evaluation.cuhk03",
+    ),
+    "occplug.torchreid_models": ("occplug.plugin.model", "occplug.engine.freezing"),
+    "occplug.datamanager": ("occplug.data.manager",),
+    "occplug.extras": ("occplug.data.extras",),
+    "occplug.clip_method": ("occplug.methods._clip",),
+    "occplug.download": ("occplug.utils.download",),
+    "occplug.files": ("occplug.utils.files",),
+    "occplug.imagefile": ("occplug.utils.imagefile",),
+    "occplug.measuring": ("occplug.utils.measuring",),
+    "occplug.extractor": ("occplug.runs.extractor",),
+    "occplug.stages.masked_metric": ("occplug.heads.masked_metric",),
+    "occplug.backbones.unpickling": ("occplug.utils.unpickling",),
+    "occplug.backbones.torchscript": ("occplug.utils.torchscript",),
+    "occplug.backbones.keys": ("occplug.utils.keys",),
+    "occplug.backbones.files": ("occplug.utils.tensors",),
+    "occplug.cli.session": ("occplug.runs.session",),
+    "occplug.cli.record": ("occplug.runs.record",),
+    "occplug.cli.testing": ("occplug.runs.candidates",),
+    "occplug.cli.mixing": ("occplug.runs.ensemble",),
+    "occplug.evaluation.mixing": ("occplug.evaluation.ensemble",),
+    "occplug.cli.trainings": ("occplug.experiments.trainings",),
+    "occplug.cli.ablations": ("occplug.experiments.ablations",),
+    "occplug.cli.tables": ("occplug.experiments.tables",),
+    "occplug.cli.kept": ("occplug.experiments.kept",),
+    "occplug.cli.markdown": ("occplug.experiments.markdown",),
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the old names."""
+
+    def find_spec(self, name: str, path=None, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in MOVED else None
+
+    def create_module(self, spec) -> types.ModuleType:
+        targets = MOVED[spec.name]
+        where = " and ".join(targets)
+        warnings.warn(
+            f"{spec.name} is {where} now; the old name goes in the next version", DeprecationWarning, stacklevel=2
+        )
+        module = types.ModuleType(spec.name)
+        module.__dict__["__getattr__"] = _looking_in(spec.name, targets)
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        targets = MOVED[module.__name__]
+        if len(targets) == 1:
+            sys.modules[module.__name__] = importlib.import_module(targets[0])
+
+
+def _looking_in(old: str, targets: tuple[str, ...]):
+    def __getattr__(name: str):
+        for target in targets:
+            module = importlib.import_module(target)
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"{old} has no {name!r}; it is {' and '.join(targets)} now")
+
+    return __getattr__
+
+
+def install() -> None:
+    """Let the old names be imported; calling it again does nothing."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

@@ -1,0 +1,263 @@
+"""What values a config may have beyond their types: choices, ranges, and combinations that cannot work.
+
+Each check yields `(key, complaint)`; :func:`check` turns the first one into an error that names where the key was set.
+What only one method knows is checked by the method itself (`Method.check`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+
+from occplug.config.defaults import CORE, MADE_FOR
+from occplug.config.files import flatten
+from occplug.errors import ConfigError
+from occplug.registry import BACKBONES, SAMPLERS, TRANSFORMS, names
+
+__all__ = ["check", "unused_reason"]
+
+STOCK_TRANSFORMS = ["random_flip", "random_crop", "random_patch", "color_jitter", "random_erase"]
+IDENTITY_SAMPLERS = ["identity", "RandomIdentitySampler"]
+STOCK_SAMPLERS = [
+    "RandomSampler",
+    "SequentialSampler",
+    IDENTITY_SAMPLERS[1],
+    "RandomDomainSampler",
+    "RandomDatasetSampler",
+]
+
+
+def _transforms() -> list[str]:
+    return sorted({*names(TRANSFORMS), *STOCK_TRANSFORMS})
+
+
+def _samplers() -> list[str]:
+    return [*names(SAMPLERS), *STOCK_SAMPLERS]
+
+
+CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
+    "amp.dtype": ["fp32", "fp16", "bf16"],
+    "backbone.name": lambda: names(BACKBONES),
+    "backbone.wgff.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_")],
+    "backbone.wgff.lsnet": ["lsnet_t", "lsnet_s", "lsnet_b", "lsnet_mini"],
+    "backbone.wgff.lsnet_bn": ["train", "eval"],
+    "backbone.wgff.mode": ["gate", "add"],
+    "data.transforms": _transforms,
+    "data.type": ["image", "video"],
+    "input.test_interpolation": ["nearest", "bilinear", "bicubic"],
+    "input.train_interpolation": ["nearest", "bilinear", "bicubic"],
+    "loss.name": ["softmax", "triplet"],
+    "masks.interp": ["nearest", "bilinear", "bicubic"],
+    "masks.missing": ["error", "background"],
+    "masks.noise": ["none", "eroded", "shifted", "swapped"],
+    "masks.scheme": ["five_v", "eight", "four_v", "three_v", "two_v"],
+    "masks.source": ["files", "synthocc", "stripes", "none"],
+    "sampler.train_sampler": _samplers,
+    "sampler.train_sampler_t": _samplers,
+    "synthocc.size": ["tiny", "small", "medium"],
+    "test.dist_metric": ["euclidean", "cosine"],
+    "train.lr_scheduler": ["single_step", "multi_step", "cosine"],
+    "train.optim": ["adam", "amsgrad", "sgd", "rmsprop", "radam"],
+    "video.pooling_method": ["avg", "max"],
+    "video.sample_method": ["evenly", "random", "all"],
+}
+
+AT_LEAST_0 = ("at least 0", lambda v: v >= 0)
+AT_LEAST_1 = ("at least 1", lambda v: v >= 1)
+ABOVE_0 = ("above 0", lambda v: v > 0)
+SHARE = ("from 0 to 1", lambda v: 0 <= v <= 1)
+# Pattern of dotted keys -> what each number under them must be; the first pattern that matches decides.
+RANGES = {
+    r"test\.ranks": ("from 1 to 50", lambda v: 1 <= v <= 50),
+    r"train\.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
+    r"data\.norm_std|.*\.(lr|min_aspect|scale|\w+_temperature)": ABOVE_0,
+    r"synthocc\.ratio|.*\.(p|prob|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing|\w+_area)": SHARE,
+    r".*\.saliency\.ratio": SHARE,
+    r".*\.angular_margin": ("from 0 to pi / 2 (radians)", lambda v: 0 <= v <= math.pi / 2),
+    r"eval\.rerank_lambda|masks\.noise_strength|.*\.(occ_prob|vis_alpha|vis_floor|drop_path)": SHARE,
+    r"data\.(height|width|k_tfm)|sampler\.num_\w+|video\.seq_len|synthocc\.group_size|run\.save_every": AT_LEAST_1,
+    r".*\.(batch_size|attempts|occ_views|decoder_\w+s)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
+    r".*(epochs?|weight_decay|workers|threads|seed|margin|padding|severity|clip_grad_norm|start_eval)": AT_LEAST_0,
+    r".*(vis_gamma|_lr|_factor|_mult|\.steps|stepsize|\.weights\..*|\.weight_[tx])": AT_LEAST_0,
+}
+
+# torchreid keys that no command of ours reads, whatever the model.
+UNUSED_BY_ALL = {
+    "model.resume": "--resume goes on from data.save_dir",
+    "test.evaluate": "tools/test.py --weights evaluates a checkpoint",
+    "data.type": "video data sets are not supported",
+    "data.load_train_targets": "target training sets are not supported",
+    "data.k_tfm": "an image is augmented once each time it is drawn",
+}
+NO_COUNTERPART = "the method states itself what trains and how"
+# Keys of torchreid's engines that our engine does not read, and what counts in their place: `.name.` of method keys or
+# sections, or a sentence.
+UNUSED_BY_METHODS = UNUSED_BY_ALL | {
+    "train.max_epoch": ".epochs.",
+    "train.lr": ".lr.",
+    "train.weight_decay": ".weight_decay.",
+    "train.optim": ".optimizer.",
+    "train.lr_scheduler": ".steps.",
+    "train.stepsize": ".steps.",
+    "train.gamma": ".gamma.",
+    "train.start_epoch": "--resume goes on where a run stopped",
+    "train.fixbase_epoch": NO_COUNTERPART,
+    "train.open_layers": NO_COUNTERPART,
+    "train.staged_lr": NO_COUNTERPART,
+    "train.new_layers": NO_COUNTERPART,
+    "train.base_lr_mult": NO_COUNTERPART,
+    "sgd.*": ".optimizer.",
+    "rmsprop.*": ".optimizer.",
+    "adam.*": ".optimizer.",
+    "loss.name": ".weights.",
+    "loss.softmax.label_smooth": ".label_smoothing.",
+    "loss.triplet.margin": ".margin.",
+    "loss.triplet.weight_*": ".weights.",
+    "model.load_weights": "set backbone.weights for initial weights; tools/test.py --weights evaluates a checkpoint",
+    "test.dist_metric": "the distance is the method's own",
+    "test.normalize_feature": "the distance is the method's own",
+    "video.*": "methods take images",
+}
+# The other way round: our sections that torchreid's engines and models do not read.
+UNUSED_BY_STOCK = UNUSED_BY_ALL | {
+    "backbone.*": "a torchreid model is chosen by model.name",
+    "amp.dtype": "torchreid's engines train in fp32",
+    "run.clip_grad_norm": "torchreid's engines do not clip gradients",
+}
+UNUSED_WITH_BACKBONE = {"model.pretrained": "set backbone.weights to none for random initial weights"}
+UNUSED_WITHOUT_BACKBONE = {"backbone.*": "it does not build on one of our backbones"}
+
+# backbone -> (patch size in pixels: smallest image and largest stride, the named initial weights it has)
+BACKBONE_FACTS = {
+    "clip_vit_b16": (16, "openai"),
+    "clip_rn50": (16, "openai"),
+    "clip_vit_tiny": (8, "embedded"),
+    "vit_b16": (16, "timm"),
+}
+
+
+def check(cfg, method, origin: dict[str, str], source: str) -> None:
+    """Raise ConfigError for the first value of `cfg` that cannot work.
+
+    Args:
+        method: the class registered for `cfg.model.name`, or None for a torchreid model.
+        origin: key -> file or command line that set it.
+        source: named for keys that have their default.
+    """
+    for each in (_choices, _ranges, _weights, _data, _unused, _backbone):
+        for key, complaint in each(cfg, method):
+            raise ConfigError(f"{origin.get(key, source)}: {complaint}")
+
+
+def unused_reason(key: str, method) -> str | None:
+    """Why `key` means nothing to the class `method` (to torchreid models if it is None); None if it means something."""
+    if method is None:
+        table = UNUSED_BY_STOCK
+    else:
+        table = UNUSED_BY_METHODS | (UNUSED_WITH_BACKBONE if method.backbones else UNUSED_WITHOUT_BACKBONE)
+    return next((reason for pattern, reason in table.items() if fnmatch(key, pattern)), None)
+
+
+def _choices(cfg, method) -> Iterator[tuple[str, str]]:
+    values = dict(flatten(cfg))
+    for key, allowed in CHOICES.items():
+        allowed = allowed() if callable(allowed) else allowed
+        value = values[key]
+        for item in value if isinstance(value, list) else [value]:
+            if item not in allowed:
+                what = "names" if isinstance(value, list) else "is"
+                yield key, f"{key} {what} {item!r}; there are: {', '.join(allowed)}"
+
+
+def _ranges(cfg, method) -> Iterator[tuple[str, str]]:
+    for key, value in flatten(cfg):
+        text, holds = next((rule for pattern, rule in RANGES.items() if re.fullmatch(pattern, key)), ("", bool))
+        numbers = [n for n in (value if isinstance(value, list) else [value]) if type(n) in (int, float)]
+        if text and not all(holds(number) for number in numbers):
+            yield key, f"{key} is {value}; it must be {text}"
+
+
+def _weights(cfg, method) -> Iterator[tuple[str, str]]:
+    for name, stage in cfg.method.items():
+        weights = stage.get("weights", {}) if isinstance(stage, dict) else {}
+        if isinstance(weights, dict) and weights and not any(weights.values()):
+            yield f"method.{name}.weights", f"the weights of method.{name} are all 0, so nothing would be trained"
+
+
+def _data(cfg, method) -> Iterator[tuple[str, str]]:
+    for key in ("sources", "targets"):
+        if not cfg.data[key]:
+            yield f"data.{key}", f"data.{key} is empty; name at least one data set"
+    for key in ("norm_mean", "norm_std"):
+        if len(cfg.data[key]) != 3:
+            yield f"data.{key}", f"data.{key} has {len(cfg.data[key])} values; it must have 3, for red, green and blue"
+    if method is not None and cfg.data.type != "image":
+        yield "data.type", f"data.type is {cfg.data.type!r}, but {cfg.model.name} takes images"
+    low_high = cfg.synthocc.ratio
+    if len(low_high) != 2 or low_high[0] >= low_high[1]:
+        yield "synthocc.ratio", f"synthocc.ratio is {low_high}; it must be two shares, the smaller one first"
+    size, instances = cfg.train.batch_size, cfg.sampler.num_instances
+    if cfg.sampler.train_sampler in IDENTITY_SAMPLERS and size % instances:
+        needs = f"the sampler {cfg.sampler.train_sampler!r} needs a multiple of sampler.num_instances = {instances}"
+        yield "train.batch_size", f"train.batch_size is {size}; {needs}"
+
+
+def _unused(cfg, method) -> Iterator[tuple[str, str]]:
+    defaults = dict(flatten(CORE))
+    method_keys = [f"method.{key}" for key, _ in flatten(cfg.method)]
+    for key, value in flatten(cfg):
+        reason = unused_reason(key, method)
+        if reason and value != defaults[key]:
+            if reason.startswith("."):
+                counterparts = [other for other in method_keys if reason in f"{other}."]
+                reason = f"set {' or '.join(counterparts)}" if counterparts else NO_COUNTERPART
+            yield key, f"{key} is {value!r}, but {cfg.model.name} does not use it: {reason}"
+
+
+def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
+    b = cfg.backbone
+    if method is None or not method.backbones:
+        return
+    name = b.get(b.name, {}).get("clip", b.name)  # the CLIP tower, of a hybrid the one inside
+    is_listed = name in method.backbones.values()
+    if name in BACKBONE_FACTS and (is_listed or name.startswith("clip_")):
+        yield from _tower(cfg, name)
+    elif not is_listed:
+        known = ", ".join(method.backbones.values())
+        yield "backbone.name", f"backbone.name is {b.name!r}, and {cfg.model.name} works on {known}"
+    if name != b.name:
+        yield from _hybrid(cfg, name)
+
+
+def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
+    b = cfg.backbone
+    patch, own_weights = BACKBONE_FACTS[name]
+    for key in ("height", "width"):
+        if cfg.data[key] < patch:
+            yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {name} ({patch} pixels)"
+    if name == "clip_rn50" and b.stride != 16:
+        yield "backbone.stride", f"backbone.stride is {b.stride}, but clip_rn50 has a fixed stride of 16"
+    if not 1 <= b.stride <= patch:
+        yield (
+            "backbone.stride",
+            f"backbone.stride is {b.stride}; for {name} it must be from 1 to {patch}, its patch size",
+        )
+    if name == "clip_rn50" and b.sie_camera:
+        yield "backbone.sie_camera", "backbone.sie_camera is True, but clip_rn50 has no class token for it"
+    if b.weights in ("openai", "embedded", "timm") and b.weights != own_weights:
+        complaint = f"backbone.weights is {b.weights!r}, which {name} does not have"
+        yield "backbone.weights", f"{complaint}; use {own_weights!r}, 'none' or a file"
+
+
+def _hybrid(cfg, clip: str) -> Iterator[tuple[str, str]]:
+    """What goes beside a CLIP tower is fed from the constants that tower was made for, and loaded after it."""
+    constants = {f"data.{key}": CORE["data"][key] for key in ("norm_mean", "norm_std")} | MADE_FOR[clip]
+    for key in ("norm_mean", "norm_std"):
+        wanted, given = constants[f"data.{key}"], cfg.data[key]
+        if given != wanted:
+            yield f"data.{key}", f"data.{key} is {given}; {cfg.backbone.name} with {clip} reads images in {wanted}"
+    beside = f"backbone.{cfg.backbone.name}.weights"
+    if cfg.backbone.weights == "none" and cfg.backbone[cfg.backbone.name].weights != "none":
+        yield beside, f"{beside} is a file, but backbone.weights is 'none': all weights stay random; set it too"

@@ -1,0 +1,394 @@
+"""torchreid's image data manager with our data sets, pipelines and samplers.
+
+The draws of an image's transforms depend on (seed, epoch, index) alone, and those of a batch on (seed, epoch, first
+index), so the batches are the same for any number of workers and after a resume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import random
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from occplug.errors import ConfigError, DataError
+from occplug.data.extras import Extras, wanted_extras
+from occplug.utils.imagefile import read_image
+from occplug.masks import MaskSource, PartMasks, Stripes, build_source
+from occplug.registry import DATASETS, SAMPLERS, get, names
+from occplug.samplers import check_identity_batches
+from occplug.torchreid_host import ImageDataManager, stock_dataset, stock_sampler
+from occplug.transforms import build_pipeline
+
+__all__ = ["DataManager", "GeneratedDataManager", "held_out_labels"]
+
+
+log = logging.getLogger(__name__)
+
+# sections of torchreid's key tree whose keys have other names in its classes
+STOCK_SECTIONS = ("market1501", "cuhk03")
+
+
+# tells a sampler's draws from those of images (seed, epoch, index) and batches (seed, epoch, first index, 1)
+OF_A_SAMPLER = (0, 2)
+
+
+def held_out_labels(persons: int, share: float) -> frozenset[int]:
+    """Labels of a share of `persons` training persons, always the same ones."""
+    drawn = np.random.default_rng(0).permutation(persons)[: round(share * persons)]
+    return frozenset(drawn.tolist())
+
+
+def _seed_all(*keys: int) -> None:
+    """Seed torch's CPU generator, Python's and numpy's."""
+    seed = int(np.random.SeedSequence(keys).generate_state(1)[0])
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 100 times as long, as it seeds devices too
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+@contextlib.contextmanager
+def _isolated():
+    """Leaves the three generators as they were."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
+
+
+class _Images(Dataset):
+    """Items (path, pid, camid, ...) as uint8 tensors and their labels."""
+
+    def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
+        self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        path, pid, camid, *source = self.items[index]
+        picture = self.read(path)
+        if self.pipeline.is_random:
+            _seed_all(self.seed, int(self.epoch), index)
+        row = {"pid": pid, "camid": camid, "impath": path, "index": index}
+        if self.extras:
+            return {**row, "source": source[0], **self.extras.sample(picture, self.pipeline)}
+        return {**row, "img": self.pipeline.per_image(picture)}
+
+    def collate(self, rows: list[dict]) -> dict:
+        """Rows to one batch; normalises and applies the batch transforms."""
+        if self.pipeline.is_random:
+            _seed_all(self.seed, int(self.epoch), rows[0]["index"], 1)
+        numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("pid", "camid", "index")}
+        labels = {**numbers, "impath": [row["impath"] for row in rows]}
+        if self.extras:
+            return {**self.extras.batch(rows, self.pipeline), **labels}
+        return {"img": self.pipeline.per_batch(torch.stack([row["img"] for row in rows])), **labels}
+
+
+class _Isolated:
+    """A loader whose passes depend on the seed and epoch of its images alone, samplers of torchreid and torch included
+    (they draw from the global generators), and that leaves those generators as they were."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+        self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self):
+        with _isolated():
+            _seed_all(self.dataset.seed, int(self.dataset.epoch), *OF_A_SAMPLER)
+            batches = iter(self.loader)
+            batch = next(batches, None)  # the sampler draws the whole pass
+        while batch is not None:
+            yield batch
+            with _isolated():
+                batch = next(batches, None)
+
+
+def _one_thread() -> None:
+    """OpenCV works on one thread, here and in workers forked later; its pictures are too small for more.
+
+    To be called before the fork: a worker that inherits OpenCV's thread pool waits for ever when it changes the number.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _stock(name: str, options: dict):
+    """torchreid's own data set `name`.
+
+    Raises:
+        ConfigError: neither torchreid nor occplug has one of that name.
+        DataError: it is not there, or cannot be downloaded or read.
+    """
+    try:
+        return stock_dataset(name)(**options)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; occplug has: {', '.join(names(DATASETS))}") from error
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"{name}: {error}; put the data set below data.root ({options['root']!r})") from error
+
+
+class DataManager(ImageDataManager):
+    """Loaders of `cfg.data.sources` (training) and `cfg.data.targets` (query and gallery).
+
+    The attributes of torchreid's `ImageDataManager`, plus `pids` and `cameras` (label -> number in the data set),
+    `cache_loader`, `summary`, `set_epoch` and `close`.
+
+    Args:
+        cfg: resolved config; reads `data`, `augment`, `input`, `masks`, `sampler`, `train`, `test`, and the section
+            with a data set's name, whose keys go to its class.
+        trains: False where training batches are not wanted: they come without the method's `extras`, such as part
+            masks, which then need not exist.
+        sources: False where the sources are not wanted either; they then need not exist. `trains` if not given.
+
+    Raises:
+        ConfigError: unknown data set, transform or sampler, a batch the sampler cannot make, or a batch entry of the
+            method's `extras` that nobody provides.
+        DataError: a data set or its masks are missing, damaged, or laid out otherwise.
+    """
+
+    data_type = "image"
+
+    # torchreid's __init__ would build everything itself
+    def __init__(self, cfg, trains: bool = True, sources: bool | None = None):
+        _one_thread()
+        self.cfg = cfg
+        read = trains if sources is None else sources
+        self.sources, self.targets = list(cfg.data.sources) if read else [], list(cfg.data.targets)
+        self.height, self.width = cfg.data.height, cfg.data.width
+        self.use_gpu = cfg.use_gpu and torch.cuda.is_available()
+        self.transform_tr = self._pipeline(cfg.data.transforms, cfg.input.train_interpolation)
+        self.transform_te = self._pipeline([], cfg.input.test_interpolation)
+        self._load_sets()
+        self.extras = self._extras() if trains else None
+        self.sampler = self.train_loader = self.train_loader_t = None
+        if read:
+            self.transform_tr.bind(self.train_items, self._read)
+            self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
+        if trains:
+            self.sampler = self._make_sampler()
+            self.train_loader = self._train_loader()
+        self._make_test_loaders()
+
+    _read = staticmethod(read_image)
+
+    def _pipeline(self, transforms, interpolation, **over):
+        cfg = self.cfg
+        options = {name: {**cfg.augment[name], **over} for name in transforms if name in cfg.augment}
+        mean, std = cfg.data.norm_mean, cfg.data.norm_std
+        return build_pipeline(transforms, cfg.data.height, cfg.data.width, mean, std, options, interpolation)
+
+    def _load_sets(self) -> None:
+        self.sets = {name: self._dataset(name) for name in dict.fromkeys(self.sources + self.targets)}
+        self.train_items, self.pids, self.cameras = [], [], []
+        for number, name in enumerate(self.sources):
+            source = self.sets[name]
+            offset, cameras = len(self.pids), len(self.cameras)
+            left_out = held_out_labels(len(source.pids), self.cfg.mixing.held_out)
+            kept = [label for label in range(len(source.pids)) if label not in left_out]
+            new = {label: offset + position for position, label in enumerate(kept)}
+            for path, label, camid, *_ in source.train:
+                if label in new:
+                    self.train_items.append((path, new[label], camid + cameras, number))
+            self.pids += [source.pids[label] for label in kept]
+            self.cameras += list(source.cameras)
+        self._num_train_pids, self._num_train_cams = len(self.pids), len(self.cameras)
+
+    def _dataset(self, name: str):
+        """The data set `name`, ours or torchreid's, with the options of its own section and torchreid's."""
+        cfg = self.cfg
+        ours = name in names(DATASETS)
+        options = dict(cfg[name]) if ours and name in cfg and name not in STOCK_SECTIONS else {}
+        options |= dict(
+            root=cfg.data.root,
+            mode="train" if name in self.sources else "query",
+            combineall=cfg.data.combineall,
+            split_id=cfg.data.split_id,
+            market1501_500k=cfg.market1501.use_500k_distractors,
+            cuhk03_labeled=cfg.cuhk03.labeled_images,
+            cuhk03_classic_split=cfg.cuhk03.classic_split,
+            verbose=False,
+        )
+        data = get(DATASETS, name)(**options) if ours else _stock(name, options)
+        if not ours:  # torchreid's own classes keep neither the numbers behind their labels nor a fingerprint
+            data.pids, data.cameras = list(range(data.num_train_pids)), list(range(data.num_train_cams))
+            sides = (data.train, data.query, data.gallery)
+            listed = [[os.path.basename(str(row[0])) for row in side] for side in sides]
+            data.fingerprint = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        return data
+
+    def _extras(self) -> Extras:
+        """What the method wants in batches of training images; test batches are without."""
+        wanted = wanted_extras(self.cfg)
+        if "masks" not in wanted:
+            return Extras(wanted, None)
+        sources = [self._mask_source(number, name) for number, name in enumerate(self.sources)]
+        return Extras(wanted, PartMasks(sources, self.height, self.width))
+
+    def _mask_source(self, number: int, name: str) -> MaskSource:
+        images = [item[0] for item in self.train_items if item[3] == number]
+        return build_source(self.cfg.masks, self.sets[name], images, (self.height, self.width))
+
+    def _make_sampler(self):
+        cfg = self.cfg
+        if len(self.train_items) < cfg.train.batch_size:
+            cure = "mixing.held_out" if cfg.mixing.held_out and not self.train_items else "train.batch_size"
+            raise ConfigError(
+                f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images, "
+                f"which do not make one batch; lower {cure}"
+            )
+        name, size, instances = cfg.sampler.train_sampler, cfg.train.batch_size, cfg.sampler.num_instances
+        if name in names(SAMPLERS):
+            return get(SAMPLERS, name)(self.train_items, size, instances, cfg.train.seed)
+        if name == "RandomSampler":
+            return RandomSampler(self.train_items)
+        if name == "RandomIdentitySampler":
+            check_identity_batches(self.train_items, size, instances)
+        counts = {"num_cams": cfg.sampler.num_cams, "num_datasets": cfg.sampler.num_datasets}
+        try:
+            return stock_sampler(name, self.train_items, batch_size=size, num_instances=instances, **counts)
+        except (AssertionError, ValueError) as error:
+            told = ", ".join(f"sampler.{key} = {value}" for key, value in counts.items())
+            raise ConfigError(
+                f"the sampler {name!r} cannot make batches of train.batch_size = {size} with {told}: it takes equally "
+                "many images of so many cameras (RandomDomainSampler) or data sets (RandomDatasetSampler), and each "
+                "must have enough"
+            ) from error
+
+    def _loader(self, images: _Images, batch_size: int, **options):
+        workers = self.cfg.data.workers
+        return _Isolated(
+            DataLoader(
+                images,
+                batch_size=batch_size,
+                num_workers=workers,
+                collate_fn=images.collate,
+                pin_memory=self.use_gpu,
+                generator=torch.Generator(),  # for torch's own draws, whose number depends on the workers
+                **options,
+            )
+        )
+
+    def _train_loader(self):
+        keep = self.cfg.data.workers > 0
+        return self._loader(
+            self._images, self.cfg.train.batch_size, sampler=self.sampler, drop_last=True, persistent_workers=keep
+        )
+
+    def _make_test_loaders(self) -> None:
+        self.test_dataset, self.test_loader = {}, {}
+        for name in self.targets:
+            sides = {"query": self.sets[name].query, "gallery": self.sets[name].gallery}
+            self.test_dataset[name] = sides
+            self.test_loader[name] = {side: self.loader_of(items) for side, items in sides.items()}
+
+    def loader_of(self, items: Sequence[tuple]):
+        """The images of `items` (path, pid, camid, ...) in order, as those of a test set."""
+        return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
+
+    def persons_loader(self, labels: Mapping[str, Collection[int]]):
+        """Images of the training persons with `labels` of each source, held out or not, as for the test; pids are
+        numbered among themselves.
+        """
+        items = []
+        for name, chosen in labels.items():
+            offset = len({pid for _, pid, _ in items})
+            number = {label: offset + position for position, label in enumerate(sorted(chosen))}
+            items += [(p, number[pid], camid) for p, pid, camid, *_ in self.sets[name].train if pid in chosen]
+        return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
+
+    def cache_loader(self, batch_size: int, transforms: Sequence[str] = (), draw: int = 0, **options):
+        """The training images in order, resized as for the test, with the entries of `train_loader`; the last batch may
+        be short.
+
+        Args:
+            transforms: names of augmentations to apply, with their options in the config and `options` over them.
+            draw: another number draws them anew; the same one gives the same images.
+        """
+        pipeline = self._pipeline(transforms, self.cfg.input.test_interpolation, **options)
+        pipeline.bind(self.train_items, self._read)
+        images = _Images(self.train_items, pipeline, self.cfg.train.seed, self._read, self.extras)
+        images.epoch.fill_(draw)
+        return self._loader(images, batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """Number that chose the draws of the present pass over `train_loader`."""
+        return int(self._images.epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the draws of the next pass over `train_loader`."""
+        self._images.epoch.fill_(epoch)
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def summary(self) -> dict[str, dict]:
+        """Per data set: numbers of images and training identities, and the fingerprint of its files."""
+        return {
+            name: {
+                "train": len(s.train),
+                "query": len(s.query),
+                "gallery": len(s.gallery),
+                "train_ids": len(s.pids),
+                "fingerprint": s.fingerprint,
+            }
+            for name, s in self.sets.items()
+        }
+
+    def close(self) -> None:
+        """End the workers of the training loader, and log what the transforms counted."""
+        self.train_loader = None
+        for line in self.transform_tr.summaries():
+            log.info("%s", line)
+
+
+class _GeneratedSet:
+    """Labels of a few generated pictures."""
+
+    fingerprint = "generated"
+
+    def __init__(self, num_classes: int, num_cameras: int, per_class: int):
+        self.pids, self.cameras = list(range(num_classes)), list(range(num_cameras))
+        rows = [(pid * per_class + k, pid, k % num_cameras) for pid in self.pids for k in range(per_class)]
+        self.train = [(f"train{n}", pid, camid) for n, pid, camid in rows]
+        self.query = [(f"query{pid}", pid, 0) for pid in self.pids]
+        self.gallery = [(f"gallery{n}", pid, camid) for n, pid, camid in rows]
+
+
+class GeneratedDataManager(DataManager):
+    """Random pictures in place of data sets: for dry runs, at the config's real size and with its real pipeline."""
+
+    def __init__(self, cfg, num_classes: int = 8, num_cameras: int = 4, trains: bool = True):
+        self.shape = (num_classes, num_cameras, max(2, cfg.sampler.num_instances))  # so that every query has a match
+        super().__init__(cfg, trains)
+
+    def _dataset(self, name: str) -> _GeneratedSet:
+        if name not in names(DATASETS):
+            stock_dataset(name)  # an unknown name is found here rather than after the dry run
+        return _GeneratedSet(*self.shape)
+
+    def _mask_source(self, number: int, name: str) -> MaskSource:
+        return Stripes(self.cfg.masks.scheme, (self.height, self.width))
+
+    @staticmethod
+    def _read(path: str) -> Image.Image:
+        rng = np.random.default_rng(list(path.encode()))
+        return Image.fromarray(rng.integers(0, 256, (160, 80, 3), dtype=np.uint8))

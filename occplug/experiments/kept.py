@@ -1,0 +1,160 @@
+"""Complete runs without their weights, in a folder small enough to be committed: tables can be made again from them.
+
+A kept run is `config.yaml`, `metrics.json` and `per_query/` of its run, and `kept.json`, which says what it built on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from yacs.config import CfgNode
+
+from occplug.config import load_config, resolved_yaml
+from occplug.config.files import flatten
+from occplug.engine import write_atomically
+from occplug.errors import ConfigError, DataError
+from occplug.experiments.trainings import KEPT, RUN, Row, Training, run_rows
+from occplug.zoo.exporting import public, read_metrics
+
+__all__ = ["KeptRuns", "add_keep_option", "run_and_keep"]
+
+# Seed, and what else moves the figures of a run: its settings, and the runs it builds on in place of their folders
+Key = tuple[int, str]
+
+
+def add_keep_option(parser: argparse.ArgumentParser) -> None:
+    """`--keep DIR` of the commands that make tables."""
+    told = "keep configs and figures of all runs in DIR, and take those that are there in place of a training"
+    parser.add_argument("--keep", type=Path, metavar="DIR", help=told)
+
+
+def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, folder: Path | None) -> list[Row]:
+    """`run_rows`, with the runs kept in `folder` in place of trainings, and the others kept there; None: without it.
+
+    Raises:
+        OccplugError: as `run_rows` and `KeptRuns`.
+    """
+    if folder is None:
+        return run_rows(rows, jobs)
+    kept = KeptRuns(folder)
+    rows = {name: (title, [kept.take(training) for training in planned]) for name, (title, planned) in rows.items()}
+    made = run_rows(rows, jobs)
+    for training in (training for _, planned in rows.values() for training in planned):
+        kept.keep(training)
+    return made
+
+
+class KeptRuns:
+    """The runs in `folder`, found again by what moves their figures: `folder/<config>/<row>-<hash>/seed<k>`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._named = {_name(run): run for run in self._runs()}
+        self._keys: dict[Path, Key | None] = {}
+
+    def _runs(self) -> list[Path]:
+        return sorted(metrics.parent for metrics in self.folder.rglob("seed*/metrics.json"))
+
+    def take(self, training: Training) -> Training:
+        """The kept run of `training`, which needs no other run; `training` itself if there is none.
+
+        Raises:
+            DataError: a kept run is damaged; names its file.
+        """
+        found = self._find(_key(training))
+        return training if found is None else replace(training, elsewhere=found, tests=None, after=None)
+
+    def keep(self, training: Training) -> Path:
+        """Copy the complete run `training`, and the run it builds on, unless they are here; returns the copy."""
+        if training.folder.is_relative_to(self.folder):
+            return training.folder
+        key = _key(training)
+        found = self._find(key)
+        if found is None:
+            sources = (("tests", training.tests), ("after", training.after))
+            kept = {name: source and self.keep(source).relative_to(self.folder).as_posix() for name, source in sources}
+            # rows of two tables may have one name, and one row several settings
+            row = f"{training.row}-{_hash(key)}"
+            found = self.folder / Path(training.config_file).stem / row / f"seed{training.seed}"
+            _copy(training, found, kept)
+            self._named[_name(found)] = found
+        return found
+
+    def _find(self, key: Key) -> Path | None:
+        found = self._named.get((_hash(key), f"seed{key[0]}"))
+        if found is not None:
+            return found
+        # config keys that came later are not in the hash, but stand at their defaults in the config
+        return next((run for run in self._runs() if self._key_of(run) == key), None)
+
+    def _key_of(self, run: Path) -> Key | None:
+        """The key of a kept run; None if no version of today reads its config, or that of a run it builds on."""
+        if run not in self._keys:
+            sources = [self._key_of(self.folder / name) if name else "" for name in _read_sources(run)]
+            try:
+                cfg = load_config(run / "config.yaml")
+            except ConfigError:
+                cfg = None
+            self._keys[run] = None if cfg is None or None in sources else _of(cfg, sources)
+        return self._keys[run]
+
+
+def _name(run: Path) -> tuple[str, str]:
+    """Hash and seed of the kept run in the folder `run`."""
+    return run.parent.name.rpartition("-")[2], run.name
+
+
+def _hash(key: Key) -> str:
+    return hashlib.sha256(key[1].encode()).hexdigest()[:8]
+
+
+def _key(training: Training) -> Key:
+    return _of(_portable(training), [_key(each) if each else "" for each in (training.tests, training.after)])
+
+
+def _of(cfg: CfgNode, sources: list[Key | Literal[""]]) -> Key:
+    return cfg.train.seed, repr((public(cfg), [source and source[1] for source in sources]))
+
+
+def _copy(training: Training, kept: Path, sources: dict[str, str | None]) -> None:
+    run = training.folder
+    metrics = read_metrics(run)
+    metrics.pop("tested", None)  # of a file that is not kept; `tests` says whose weights they were
+    config = resolved_yaml(_portable(training))
+    for target in metrics["targets"]:
+        name = f"per_query/{target}.npz"
+        write_atomically(kept / name, lambda temporary, n=name: shutil.copyfile(run / n, temporary))
+    # metrics last: with them a run counts as complete
+    for name, text in {"config.yaml": config, KEPT: _json(sources), "metrics.json": _json(metrics)}.items():
+        write_atomically(kept / name, lambda temporary, t=text: temporary.write_text(t, encoding="utf-8"))
+
+
+def _portable(training: Training) -> CfgNode:
+    """The run's config without folders of this machine: `${run}` stands for that of the run it builds on."""
+    cfg = training.cfg.clone()
+    cfg.defrost()
+    cfg.data.root = cfg.data.save_dir = ""
+    known = dict(flatten(cfg))
+    moved = [[key, known[key].replace(str(training.after.folder), RUN)] for key in training.placed]
+    cfg.merge_from_list([word for pair in moved for word in pair])
+    return cfg
+
+
+def _json(content: dict) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_sources(run: Path) -> list[str | None]:
+    """Kept runs that the one in `run` tests, and builds on."""
+    file = run / KEPT
+    try:
+        sources = json.loads(file.read_text(encoding="utf-8"))
+        return [sources["tests"], sources["after"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is missing or damaged ({error}); delete {run}, and its run is kept again") from error

@@ -1,0 +1,1 @@
+"""The plugin: occplug inside torchreid's own engines, data managers and model builder."""

@@ -1,0 +1,173 @@
+"""From `--config-file` and `--weights` to a model that is ready to be tested."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+import occplug
+from occplug.config import load_config, resolved_yaml
+from occplug.config.files import Setting
+from occplug.data.manager import DataManager, GeneratedDataManager
+from occplug.embedding import Embedding
+from occplug.engine import demand_same_meaning
+from occplug.errors import CheckpointError, ConfigError
+from occplug.method import Method
+from occplug.runs.session import build_engine
+from occplug.zoo import Entry, Index, read_index
+from occplug.zoo.fetching import fetch
+from occplug.zoo.weights import TestWeights, fill, needed_tensors, read_test_weights, save_small
+
+__all__ = [
+    "ZOO",
+    "Candidate",
+    "candidate_of",
+    "candidates",
+    "config_of",
+    "config_path",
+    "engine_of",
+    "entry_settings",
+    "fit",
+    "probe",
+    "save_small_file",
+]
+
+ZOO = "zoo://"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A config and the weights to be tested with it."""
+
+    cfg: CfgNode
+    config_file: str
+    weights: TestWeights
+
+
+def candidates(config_files: list[str], addresses: list[str], options: list) -> list[Candidate]:
+    """Configs and weights in pairs, read and checked.
+
+    Args:
+        config_files: one a weight file; none where all weights are of the zoo, whose entries name theirs.
+        addresses: paths, or `zoo://` names.
+        options: config keys over every config.
+
+    Raises:
+        ConfigError: numbers that do not pair up, no such zoo entry, or what `load_config` objects to.
+        CheckpointError: weights that cannot be fetched or read.
+    """
+    if not config_files and all(address.startswith(ZOO) for address in addresses):
+        config_files = [None] * len(addresses)
+    if len(config_files) != len(addresses):
+        raise ConfigError(
+            f"{len(addresses)} times --weights and {len(config_files)} times --config-file: give one of each for a "
+            "model; weights of the zoo (zoo://NAME) alone need no config file"
+        )
+    index = read_index() if any(address.startswith(ZOO) for address in addresses) else None
+    return [_candidate(file, address, options, index) for file, address in zip(config_files, addresses)]
+
+
+def _candidate(config_file: str | None, address: str, options: list, index: Index | None) -> Candidate:
+    if not address.startswith(ZOO):
+        cfg = load_config(config_file, options)
+        return Candidate(cfg, config_file, read_test_weights(address))
+    entry = index.find(address)
+    if config_file is None:
+        config_file = str(config_path(entry))
+        own = [Setting("data.save_dir", f"log/zoo/{entry.name}", entry.name)]
+        is_ours = entry.checkpoint is not None and entry.checkpoint.seed is not None
+        options = [*own, *entry_settings(entry, measured=is_ours), *options]
+    cfg = load_config(config_file, options)
+    return Candidate(cfg, config_file, _zoo_weights(index, entry, cfg))
+
+
+def candidate_of(cfg: CfgNode, address: str) -> Candidate:
+    """`cfg` and the weights at `address`, a path or `zoo://NAME`. Raises as `candidates`."""
+    if not address.startswith(ZOO):
+        return Candidate(cfg, "", read_test_weights(address))
+    index = read_index()
+    return Candidate(cfg, "", _zoo_weights(index, index.find(address), cfg))
+
+
+def _zoo_weights(index: Index, entry: Entry, cfg: CfgNode) -> TestWeights:
+    path = fetch(index, entry)
+    try:
+        return read_test_weights(path, entry.checkpoint.format, cfg)
+    except CheckpointError as error:
+        if index.path_of(entry) is not None:
+            raise
+        raise CheckpointError(f"{error}; if the download is to blame, delete {path} and it is fetched again") from error
+
+
+def entry_settings(entry: Entry, measured: bool) -> list[Setting]:
+    """What the entry's config file does not say; with `measured` also what our runs changed in it."""
+    ours = entry.ours.config if measured and entry.ours is not None else {}
+    own = [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
+    return [*own, *(Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in ours.items())]
+
+
+def config_path(entry: Entry) -> Path:
+    """The entry's config file. Raises ConfigError if the package is not used from a checkout."""
+    path = Path(occplug.__file__).parents[1] / entry.config
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: configs come with the repository; give yours with --config-file")
+    return path
+
+
+def config_of(text: str, options: list | None = None) -> CfgNode:
+    """The config that a weight file holds as `text`, keys that came later at their defaults, with `options` over it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(text, encoding="utf-8")
+        return load_config(file, options)
+
+
+def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: torch.device):
+    """The engine that tests `candidate`. Raises CheckpointError if its weights do not fit its config."""
+    cfg, weights = candidate.cfg, candidate.weights
+    engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
+    fit(engine.model.eval(), candidate, engine, device)
+    return engine
+
+
+def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) -> None:
+    """Put the candidate's weights into `model`, on `device`, which `embedder.embed` runs.
+
+    Raises:
+        CheckpointError: they do not fit, mean something else there, or lack what testing needs.
+    """
+    weights = candidate.weights
+    if isinstance(model, Method):
+        demand_same_meaning({"bound_to": weights.bound_to}, model.bound_to(), weights.where)
+    fill(model, weights, lambda: probe(embedder, candidate.cfg, device))
+
+
+def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
+    """Write to `path` what of `weights` a test with `cfg` needs. Raises CheckpointError if they do not fit.
+
+    Args:
+        name: of the zoo entry, for the file's header.
+    """
+    device = torch.device("cpu")
+    stand_in = cfg.clone()  # an engine wants data; a few generated pictures will do
+    stand_in.defrost()
+    stand_in.train.batch_size, stand_in.data.workers = 2 * cfg.sampler.num_instances, 0
+    engine = engine_of(Candidate(cfg, "", weights), GeneratedDataManager(stand_in), path.parent, device)
+    state = engine.model.state_dict()
+    wanted = needed_tensors(engine.model, lambda: probe(engine, cfg, device))
+    kept = {key: state[key] for key in wanted}
+    header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
+    header["bound_to"] = weights.bound_to
+    save_small(path, kept, weights.num_classes, weights.num_cameras, **header)
+
+
+@torch.no_grad()
+def probe(embedder, cfg, device: torch.device) -> Embedding:
+    """What `embedder.embed` makes of one picture, always the same, of the config's size."""
+    images = torch.rand(1, 3, cfg.data.height, cfg.data.width, generator=torch.Generator().manual_seed(0))
+    return embedder.embed(images.to(device), torch.zeros(1, dtype=torch.long, device=device))

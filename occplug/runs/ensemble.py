@@ -1,0 +1,115 @@
+"""The test of several models whose distances are mixed (:mod:`occplug.evaluation.ensemble`)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+from occplug.data.manager import DataManager, held_out_labels
+from occplug.errors import DataError
+from occplug.evaluation import MixedEmbedding, Mixture, choose_weights, evaluate_embeddings, extract
+from occplug.runs.candidates import Candidate, engine_of
+from occplug.runs.session import describe_protocol, prepare, write_metrics
+
+__all__ = ["evaluate_ensemble"]
+
+log = logging.getLogger(__name__)
+SHARE = 0.2  # of the training persons, for the units of models that were trained on all of them
+
+
+def evaluate_ensemble(found: list[Candidate]) -> dict:
+    """Evaluate the models `found` as one; returns what `metrics.json` (in the first config's data.save_dir/test) holds.
+
+    Weights are chosen on the training persons that `mixing.held_out` left out of training, and on no others: if a model
+    has seen them, all weights are equal, and a warning says why.
+
+    Raises:
+        DataError: the configs have other training or test images.
+        CheckpointError: weights that do not fit their config.
+    """
+    first = found[0].cfg
+    folder, device = prepare(first, saves=False)
+    managers = [DataManager(candidate.cfg, trains=False, sources=True) for candidate in found]
+    _demand_same_images(managers)
+    engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
+    matchers = [engine.matcher for engine in engines]
+    persons, seen = _persons(found, managers[0])
+    if seen:
+        log.warning(
+            "all weights are equal, since there are no training persons to choose them on: %s saw them in training, or "
+            "does not say whom it saw; train the models with mixing.held_out 0.1",
+            " and ".join(seen),
+        )
+    images, pids, camids, _ = _extract(engines, managers, lambda data: data.persons_loader(persons), "training persons")
+    mixture = choose_weights(matchers, images, pids, camids, equal=bool(seen))
+    log.info("mixed: %s", _describe(mixture, found))
+    results, paths = {}, {}
+    for target in managers[0].targets:
+        query, q_pids, q_camids, paths[target] = _of_target(engines, managers, target, "query")
+        gallery, g_pids, g_camids, _ = _of_target(engines, managers, target, "gallery")
+        ids = (q_pids, g_pids, q_camids, g_camids)
+        results[target] = evaluate_embeddings(mixture.matcher(matchers), query, gallery, *ids)
+        log.info("%s: %s", target, results[target])
+    for data in managers:
+        data.close()
+    engine = SimpleNamespace(results=results, query_paths=paths, records=[], datamanager=managers[0])
+    more = {
+        "method": " + ".join(c.cfg.model.name for c in found),
+        "mixing": {**vars(mixture), "persons": len(set(pids.tolist())), "seen_in_training": seen},
+    }
+    protocol = f"{_describe(mixture, found)} of: " + " | ".join(describe_protocol(c.cfg) for c in found)
+    files = ", ".join(c.config_file for c in found)
+    return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "mixed" / "metrics.json", **more)
+
+
+def _describe(mixture: Mixture, found: list[Candidate]) -> str:
+    parts = (f"{w:.2f} {c.cfg.model.name} / {u:.4g}" for w, u, c in zip(mixture.weights, mixture.units, found))
+    return f"sum of distances {' + '.join(parts)}"
+
+
+def _of_target(engines: list, managers: list[DataManager], target: str, side: str):
+    return _extract(engines, managers, lambda data: data.test_loader[target][side], f"{target} {side}")
+
+
+def _extract(engines: list, managers: list[DataManager], loader, title: str):
+    """What :func:`extract` returns, with the embeddings of all models."""
+    runs = []
+    for engine, data in zip(engines, managers):
+        flip = engine.cfg.eval.flip
+        runs.append(extract(engine.embed, loader(data), engine.device, flip=flip, title=title))
+    _, pids, camids, paths = runs[0]
+    return MixedEmbedding([run[0] for run in runs]), pids, camids, paths
+
+
+def _demand_same_images(managers: list[DataManager]) -> None:
+    def listed(data: DataManager):
+        sides = [(name, side, rows) for name, sides in data.test_dataset.items() for side, rows in sides.items()]
+        return [
+            *((name, side, [tuple(row[:3]) for row in rows]) for name, side, rows in sides),
+            *((name, "train", [tuple(row[:3]) for row in data.sets[name].train]) for name in data.sources),
+        ]
+
+    first = listed(managers[0])
+    for data in managers[1:]:
+        if listed(data) != first:
+            raise DataError(
+                "models can be mixed if their configs have the same training and test sets; these have "
+                f"{managers[0].sources}, {managers[0].targets} and {data.sources}, {data.targets}, or other versions"
+            )
+
+
+def _persons(found: list[Candidate], data: DataManager) -> tuple[dict[str, set[int]], list[str]]:
+    """Labels, per source, of the training persons that no model was trained on, or, where these are less than two, of
+    a drawn share; and the models to which that is due.
+    """
+    everybody = {name: data.sets[name].pids for name in data.sources}
+    known = [set(c.weights.pids or ()) for c in found]
+    seen = set().union(*known)
+    unseen = {name: {label for label, pid in enumerate(pids) if pid not in seen} for name, pids in everybody.items()}
+    if all(known) and sum(map(len, unseen.values())) > 1:
+        return unseen, []
+    drawn = {name: held_out_labels(len(pids), SHARE) for name, pids in everybody.items()}
+    named = {pid for pids in everybody.values() for pid in pids}
+    whole = [c.cfg.model.name for c, pids in zip(found, known) if not pids or named <= pids]
+    return drawn, whole or [c.cfg.model.name for c in found]

@@ -1,0 +1,51 @@
+"""Evaluation of trained weights on a config's targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from occplug.config import save_config
+from occplug.data.manager import DataManager
+from occplug.runs.candidates import Candidate, candidate_of, engine_of
+from occplug.runs.session import describe_protocol, prepare, write_metrics
+from occplug.utils.download import file_sha256
+
+__all__ = ["evaluate", "evaluate_candidate"]
+
+
+def evaluate(cfg, weights: str, rerank: bool = False) -> dict:
+    """Evaluate `weights` with `cfg`; returns what `metrics.json` holds.
+
+    Args:
+        weights: a checkpoint, or `zoo://NAME`.
+        rerank: k-reciprocal re-ranking (`eval.rerank_*`).
+
+    Raises:
+        ConfigError: no such zoo entry.
+        CheckpointError: weights that cannot be fetched or read, or do not fit the config; lists the keys.
+    """
+    return evaluate_candidate(candidate_of(cfg, weights), rerank=rerank)
+
+
+def evaluate_candidate(
+    candidate: Candidate, rerank: bool = False, visrank: bool = False, file: Path | None = None
+) -> dict:
+    """Evaluate `candidate`; returns what `metrics.json` holds, with the weights' SHA-256 as `tested`.
+
+    Args:
+        file: where to write that; `metrics.json` in data.save_dir/test by default.
+
+    Raises:
+        CheckpointError: the weights do not fit the config; lists the keys.
+    """
+    cfg = candidate.cfg
+    folder, device = prepare(cfg, saves=False)
+    data = DataManager(cfg, trains=False)
+    engine = engine_of(candidate, data, folder, device)
+    options = {**engine.test_options(), "rerank": rerank, "visrank": visrank, "visrank_topk": cfg.test.visrank_topk}
+    engine.run(save_dir=str(folder), test_only=True, **options)
+    data.close()
+    file = file or folder / "test" / "metrics.json"
+    save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
+    protocol, weights = describe_protocol(cfg, rerank), candidate.weights
+    return write_metrics(cfg, engine, candidate.config_file, protocol, file, tested=file_sha256(Path(weights.where)))

@@ -1,0 +1,160 @@
+"""What every command that trains or tests does first and last: logging, device, data, model, metrics.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+import occplug
+from occplug.config import save_config
+from occplug.data.manager import DataManager
+from occplug.engine import (
+    MethodEngine,
+    demand_run,
+    demand_same_meaning,
+    load_checkpoint,
+    load_weights,
+    seed_everything,
+    stock_engine,
+    write_atomically,
+)
+from occplug.evaluation import PerQuery, protocol_line
+from occplug.method import Method, build_method
+from occplug.registry import METHODS, names
+from occplug.runs.record import run_record, start_record
+from occplug.torchreid_host import build_stock_model, load_stock_weights
+
+__all__ = [
+    "build_engine",
+    "describe_protocol",
+    "load_trained",
+    "prepare",
+    "sees_cameras",
+    "start_logging",
+    "write_metrics",
+]
+
+log = logging.getLogger(__name__)
+
+
+def start_logging(file: Path | None = None) -> None:
+    """Log occplug's messages to stdout, and with more detail to `file`."""
+    root = logging.getLogger("occplug")
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.DEBUG)
+    root.propagate = False
+    console = logging.StreamHandler(sys.stdout)
+    console.setLevel(logging.INFO)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(console)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+
+
+def prepare(cfg, saves: bool = True) -> tuple[Path, torch.device]:
+    """Start a run's log, save its resolved config (if it `saves`), seed everything; returns its folder and device."""
+    folder = Path(cfg.data.save_dir)
+    start_record()
+    start_logging(folder / "train.log")
+    if saves:
+        save_config(cfg, folder / "config.yaml")
+    if cfg.run.threads:
+        torch.set_num_threads(cfg.run.threads)
+    torch.use_deterministic_algorithms(cfg.run.deterministic)
+    seed_everything(cfg.train.seed)
+    use_gpu = cfg.use_gpu and torch.cuda.is_available()
+    device = torch.device("cuda" if use_gpu else "cpu")
+    log.info("occplug %s, torch %s, on %s; files in %s", occplug.__version__, torch.__version__, device, folder)
+    return folder, device
+
+
+def build_engine(
+    cfg, data: DataManager, folder: Path, device: torch.device, num_classes=None, num_cameras=None, **options
+):
+    """The model of `cfg` on `device` in the engine that trains and tests it.
+
+    Args:
+        num_classes, num_cameras: of the training set; taken from `data` unless given (a checkpoint knows them too).
+        options: passed on: `limit` for dry runs; `pretrained=False` skips the initial weights.
+    """
+    pretrained = options.pop("pretrained", True)
+    classes = data.num_train_pids if num_classes is None else num_classes
+    cameras = data.num_train_cams if num_cameras is None else num_cameras
+    if cfg.model.name in names(METHODS):
+        method = build_method(cfg, classes, cameras, pretrained=pretrained).to(device)
+        return MethodEngine(cfg, data, method, folder, device, **options)
+    model = build_stock_model(
+        cfg.model.name, classes, cfg.loss.name, pretrained and cfg.model.pretrained, device.type == "cuda"
+    )
+    if pretrained and cfg.model.load_weights:
+        load_stock_weights(model, cfg.model.load_weights)
+    return stock_engine(cfg, data, model.to(device), folder, device, **options)
+
+
+def load_trained(cfg, weights: str) -> Method:
+    """The method of `cfg` with the checkpoint `weights`, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe, or does not fit the config.
+    """
+    state = load_checkpoint(weights)
+    demand_run(state, weights)
+    method = build_method(cfg, len(state["pids"]), len(state["cameras"]), pretrained=False)
+    demand_same_meaning(state, method.bound_to(), weights)
+    load_weights(method, state["state_dict"], weights)
+    return method.eval()
+
+
+def describe_protocol(cfg, reranked: bool = False) -> str:
+    """One line that says how features were made and compared."""
+    is_method = cfg.model.name in names(METHODS)
+    return protocol_line(
+        method=cfg.model.name,
+        neck=cfg.method.neck if is_method and "neck" in cfg.method else None,
+        flip=cfg.eval.flip,
+        cameras=is_method and sees_cameras(cfg),
+        stride=cfg.backbone.stride if is_method else None,
+        metric="method" if is_method else cfg.test.dist_metric,
+        reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
+    )
+
+
+def sees_cameras(cfg) -> bool:
+    """Whether the method of `cfg` is told the camera of a test image."""
+    return bool(cfg.backbone.sie_camera and cfg.method.get("test_cameras", True))
+
+
+def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **more) -> dict:
+    """Write `metrics.json` (interfaces: fractions in [0, 1]) and log the results; returns what was written.
+
+    `record` says when and on what it was made (:mod:`occplug.runs.record`).
+    Beside it, `per_query/TARGET.npz` holds the figures of every query (:class:`occplug.evaluation.PerQuery`). It comes
+    first: a folder with `metrics.json` is complete.
+    """
+    metrics = {
+        "method": cfg.model.name,
+        "config_file": str(config_file),
+        "seed": cfg.train.seed,
+        "protocol": protocol,
+        "targets": {name: result.summary() for name, result in engine.results.items()},
+        "stages": [vars(record) for record in engine.records],
+        "data": engine.datamanager.summary(),
+        "record": run_record(),
+        **more,
+    }
+    for name, result in engine.results.items():
+        queries = PerQuery.of(result, engine.query_paths[name])
+        write_atomically(file.parent / "per_query" / f"{name}.npz", queries.write)
+    write_atomically(file, lambda temporary: temporary.write_text(json.dumps(metrics, indent=2) + "\n"))
+    log.info("protocol: %s", protocol)
+    log.info("results are in %s", file)
+    return metrics

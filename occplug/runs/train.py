@@ -1,0 +1,160 @@
+"""Training: every stage of a config, then the final test."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from occplug.config import resolved_yaml, save_config
+from occplug.data.manager import DataManager, GeneratedDataManager
+from occplug.engine import demand_run, demand_same_run, load_checkpoint
+from occplug.errors import CheckpointError, ConfigError
+from occplug.method import Method
+from occplug.registry import METHODS, names
+from occplug.runs.session import (
+    build_engine,
+    describe_protocol,
+    prepare,
+    sees_cameras,
+    start_logging,
+    write_metrics,
+)
+
+__all__ = ["dry_run", "train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg, resume: bool = False, after: str | None = None, config_file: str = "") -> dict:
+    """Train and test `cfg`; returns what `metrics.json` holds.
+
+    Args:
+        resume: go on with the interrupted run in `data.save_dir`; `after` is not read again then.
+        after: checkpoint another run wrote at the end of a stage; training starts with the stage behind it.
+        config_file: where `cfg` was read, noted in `metrics.json`.
+
+    Raises:
+        ConfigError: the folder holds another run and `resume` is off, another process trains in it, or test-only keys
+            are set.
+        CheckpointError: nothing to resume from, a run on other data, or weights of other classes or another template.
+    """
+    newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
+    if newest.exists() and not resume:
+        raise ConfigError(
+            f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir"
+        )
+    path = None if resume or after is None else Path(after)
+    state = _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
+    newest.parents[1].mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(newest.parents[1] / ".lock").acquire(timeout=0)
+    except Timeout:
+        told = f"another process trains in {cfg.data.save_dir}; wait for it, or set data.save_dir"
+        raise ConfigError(told) from None
+    with lock:
+        return _train(cfg, config_file, state, path or newest, bool(path))
+
+
+def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bool) -> dict:
+    """`train` in a folder of its own, from `state` of the file `source`, which ended a stage of another run or not."""
+    folder, device = prepare(cfg, saves=state is None)
+    data = DataManager(cfg)
+    _check_cameras(cfg, data)
+    engine = build_engine(cfg, data, folder, device, pretrained=state is None)
+    if state is not None:
+        is_method = isinstance(engine.model, Method)
+        demand_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
+        _check_same_data(state, data, source)
+        save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
+    try:
+        engine.run_stages(state, source) if is_after else engine.run_stages(state)
+    except KeyboardInterrupt:
+        log.info("interrupted; go on with: occplug train --config-file %s --resume", folder / "config.yaml")
+        raise
+    finally:
+        data.close()
+    return write_metrics(cfg, engine, config_file, describe_protocol(cfg, cfg.test.rerank), folder / "metrics.json")
+
+
+def _state_to_resume(path: Path, cfg) -> dict:
+    if not path.exists():
+        raise CheckpointError(f"{path}: nothing to resume from; run without --resume first, or check data.save_dir")
+    state = load_checkpoint(path)
+    before, now = state["config"].splitlines(), resolved_yaml(cfg).splitlines()
+    changed = sorted(set(now) - set(before))
+    if changed:
+        log.warning(
+            "the config has changed since %s was written: %s", path, "; ".join(line.strip() for line in changed)
+        )
+    return state
+
+
+def _finished_stage(path: Path, cfg) -> dict:
+    """The state of a stage's closing checkpoint that `cfg` has stages behind."""
+    state = load_checkpoint(path)
+    demand_run(state, path)
+    if "optimizer" in state:
+        raise CheckpointError(f"{path} is a state to --resume from; --after takes the file of a finished stage")
+    if cfg.model.name not in names(METHODS):
+        raise ConfigError(f"{cfg.model.name} trains in one stage, so there is none to go on behind; leave out --after")
+    return state
+
+
+def _check_cameras(cfg, data: DataManager) -> None:
+    """A camera embedding has a row for each training camera; better to say so now than in the test after training."""
+    if cfg.model.name not in names(METHODS) or not sees_cameras(cfg):
+        return
+    known = data.num_train_cams
+    for target, sides in data.test_dataset.items():
+        highest = max(camid for side in sides.values() for _, _, camid, *_ in side)
+        if highest >= known:
+            raise ConfigError(
+                f"{target} has the camera {highest}, and backbone.sie_camera learns the {known} cameras of "
+                f"{', '.join(data.sources)} alone; set backbone.sie_camera False or test on another data set"
+            )
+
+
+def _check_same_data(state: dict, data: DataManager, path: Path) -> None:
+    for name, now in data.summary().items():
+        before = state["data"].get(name)
+        if before is not None and before["fingerprint"] != now["fingerprint"]:
+            raise CheckpointError(
+                f"{path} was trained on another version of {name}: {_counts(before)} then, {_counts(now)} now; "
+                "resume on the same files, or start a new run in another data.save_dir"
+            )
+
+
+def _counts(summary: dict) -> str:
+    return f"{summary['train']} training, {summary['query']} query and {summary['gallery']} gallery images"
+
+
+def dry_run(cfg, config_file: str = "") -> None:
+    """Build everything of `cfg` at full size and run two steps of each stage and a small test on generated images.
+
+    The batch is cut to two identities so that a laptop can do it; initial weights are random. Nothing is kept.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        small = _shortened(cfg, folder)
+        _, device = prepare(small)
+        data = GeneratedDataManager(small, num_classes=8, num_cameras=4)
+        engine = build_engine(small, data, Path(folder), device, limit=2, pretrained=False)
+        engine.run_stages()
+        log.info("dry run of %s: %d stages and a test went through", config_file, len(engine.records))
+        start_logging()  # closes the log file before its folder goes
+
+
+def _shortened(cfg, folder: str):
+    """`cfg` with one epoch a stage and two identities a batch; shapes stay."""
+    small = cfg.clone()
+    small.defrost()
+    small.data.save_dir, small.data.workers = folder, 0
+    small.train.batch_size = 2 * cfg.sampler.num_instances
+    small.train.max_epoch = 1
+    for node in small.method.values():
+        if isinstance(node, dict) and "epochs" in node:
+            node["epochs"] = 1
+    small.freeze()
+    return small

@@ -1,0 +1,1 @@
+"""Files, downloads, pictures and measurements: nothing here knows about ReID."""

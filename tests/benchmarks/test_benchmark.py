@@ -1,0 +1,83 @@
+"""The benchmark command: names, table, and that measuring measures."""
+
+import numpy as np
+import pytest
+
+from benchmarks import BENCHMARKS, Comparison, hybrid, machine, table, testing
+from benchmarks import command as benchmark
+from occplug.cli import run
+from occplug.utils.measuring import Figures, measured
+
+
+def busy(seconds, mebibytes):
+    """Work that uses about so much."""
+    import time
+
+    kept = np.ones(2**20)  # held before the work begins: must not count
+
+    def work():
+        filled = np.ones(mebibytes * 2**17)
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        return float(filled[-1] + kept[0])
+
+    return work
+
+
+def test_time_and_memory_are_those_of_the_work_alone():
+    figures = measured(busy, 0.2, 100)
+    assert 0.2 <= figures.cpu < 1 and figures.wall >= 0.2
+    assert 95 < figures.memory < 110
+    assert figures.output == 2
+
+
+def test_an_unknown_name_is_an_error_that_lists_all(capsys):
+    assert run("benchmark", benchmark.main, ["rankings"]) == 2
+    assert capsys.readouterr().err == (
+        "occplug benchmark: no benchmark is called 'rankings' (did you mean 'ranking'?); "
+        f"there are: {', '.join(BENCHMARKS)}\n"
+    )
+
+
+def test_names_choose_what_runs(monkeypatch, capsys):
+    seen = []
+
+    def stub(name):
+        def run(quick):
+            seen.append((name, quick))
+            return Comparison(name, "them", Figures(3, 4, 30, None), Figures(1.5, 1, 0, None), "same values")
+
+        return run
+
+    for name in BENCHMARKS:
+        monkeypatch.setitem(BENCHMARKS, name, stub(name))
+    benchmark.main(["loading", "ranking", "--quick"])
+    benchmark.main([])
+    assert seen[:2] == [("loading", True), ("ranking", True)]
+    assert seen[2:] == [(name, False) for name in BENCHMARKS]
+    assert "| ratio   |      x2 |       x4 |            - |" in capsys.readouterr().out
+
+
+def test_the_line_about_the_machine():
+    assert "cores" in machine() and "torch" in machine() and "numpy" in machine()
+
+
+def test_both_sides_of_the_aggregation_do_the_same_work():
+    ours, theirs = (hybrid._aggregation(whose, 2)() for whose in ("occplug", "unfold"))
+    assert len(ours) == 3 and ours[0].shape == (2, 128, 16, 8)
+    for one, other in zip(ours, theirs):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_ag_reid_is_measured_with_the_weights_of_clip_reid():
+    theirs, ours = (testing._embedding(name, "clip_vit_tiny", 2)() for name in ("clip_reid", "ag_reid"))
+    np.testing.assert_array_equal(theirs, ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+def test_each_benchmark_runs_and_its_sides_agree(name):
+    result = BENCHMARKS[name](quick=True)
+    assert result.ours.cpu > 0 and result.theirs.cpu > 0
+    assert "NOT" not in table(result)

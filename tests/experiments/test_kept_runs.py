@@ -1,0 +1,60 @@
+"""`docs/runs`: the runs behind the tables of the documents."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from occplug.cli import compare, main
+from occplug.config import load_config
+from occplug.evaluation import read_per_query
+from occplug.experiments import trainings
+from occplug.zoo.exporting import read_metrics
+
+ROOT = Path(__file__).parents[2]
+RUNS = sorted(path.parent for path in (ROOT / "docs/runs").rglob("metrics.json"))
+COMMANDS = {
+    (document, command)
+    for document in ("README.md", "docs/ablations.md")
+    for command in re.findall(r"`python (tools/\w+\.py [^`]*--keep docs/runs[^`]*)`", (ROOT / document).read_text())
+}
+
+
+def test_runs_are_whole_and_of_no_machine():
+    assert RUNS
+    for run in RUNS:
+        cfg = load_config(run / "config.yaml")
+        assert cfg.data.root == cfg.data.save_dir == "" and cfg.train.seed == int(run.name.removeprefix("seed"))
+        assert not any(line.strip().endswith(".pth") and ": /" in line for line in (run / "config.yaml").open())
+        for target, figures in read_metrics(run)["targets"].items():
+            queries = read_per_query(run / "per_query" / f"{target}.npz")
+            assert figures["mAP"] == pytest.approx(queries.ap.mean()) and len(queries.ap) == figures["num_query"]
+            assert figures["rank1"] == pytest.approx(queries.rank1.mean())
+
+
+@pytest.mark.parametrize(("document", "command"), sorted(COMMANDS))
+def test_tables_are_those_of_the_runs(document, command, tmp_path, monkeypatch):
+    def nothing_is_trained(training):
+        raise AssertionError(f"{training.row}, seed {training.seed} is not kept")
+
+    monkeypatch.setattr(trainings, "_run", nothing_is_trained)
+    monkeypatch.setattr(trainings, "_given", lambda cfg: {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "docs/ablations.md"):
+        shutil.copy(ROOT / name, name)
+    for name in ("configs", "data", "docs/runs"):
+        Path(name).symlink_to(ROOT / name)
+    # the histogram, and what the page of a comparison says of occlusion, would need the rendered images
+    monkeypatch.setattr(compare, "_by_occlusion", lambda rows, cfg: [])
+    tool, *words = shlex.split(command.replace(" --histogram", ""))
+    assert main([Path(tool).stem, *words]) == 0
+    assert _without_histogram(Path(document).read_text()) == _without_histogram((ROOT / document).read_text())
+
+
+def _without_histogram(text: str) -> list[str]:
+    """Lines without that row, the flag that makes it, and the width it gives columns."""
+    lines = (re.sub(r"(-| )+", r"\1", line.replace(" --histogram", "")) for line in text.split("\n"))
+    return [line for line in lines if not line.startswith("| colour histogram")]
