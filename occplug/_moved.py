@@ -1,7 +1,8 @@
-"""Modules of version 0.1 under their old names, for one version: importing one warns and gives the new one.
+"""Modules and names of version 0.1 under their old names, for one version: using one warns and gives the new one.
 
-The table is the one in docs/moved.md. A name that went to one module is that module; where a file was split, the old
-name looks a name up in each of its parts.
+Both tables are those of docs/moved.md. A module that went to one module is that module; where a file was split, the old
+module looks a name up in each of its parts. A module that holds renamed names ends its head with
+`__getattr__ = _moved.older_names(__name__)`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import importlib.util
 import sys
 import types
 import warnings
+from collections.abc import Callable
 
-__all__ = ["MOVED", "install"]
+__all__ = ["MOVED", "RENAMED", "install", "older_names"]
 
 # old module -> new modules
 MOVED: dict[str, tuple[str, ...]] = {
@@ -53,6 +55,22 @@ MOVED: dict[str, tuple[str, ...]] = {
     "occplug.cli.markdown": ("occplug.experiments.markdown",),
 }
 
+# old name -> new name, each with its module; both modules exist
+RENAMED: dict[str, str] = {
+    "occplug.method.Companion": "occplug.method.ExtraOptimizer",
+    "occplug.engine.demand_run": "occplug.engine.check_run",
+    "occplug.engine.demand_same_meaning": "occplug.engine.check_same_meaning",
+    "occplug.engine.demand_same_run": "occplug.engine.check_same_run",
+    "occplug.engine.checkpoint.demand_run": "occplug.engine.checkpoint.check_run",
+    "occplug.engine.checkpoint.demand_same_meaning": "occplug.engine.checkpoint.check_same_meaning",
+    "occplug.engine.checkpoint.demand_same_run": "occplug.engine.checkpoint.check_same_run",
+    "occplug.stages.MaskedMetric": "occplug.heads.MaskedMetric",
+    "occplug.stages.check_mask": "occplug.heads.check_mask",
+    "occplug.utils.keys.demand_fit": "occplug.utils.keys.check_fit",
+    "occplug.experiments.markdown.demand_marks": "occplug.experiments.markdown.check_marks",
+    "occplug.cli.show_mixing.demand_masks": "occplug.cli.show_mixing.check_masks",
+}
+
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds the old names."""
@@ -83,6 +101,22 @@ def _looking_in(old: str, targets: tuple[str, ...]):
             if hasattr(module, name):
                 return getattr(module, name)
         raise AttributeError(f"{old} has no {name!r}; it is {' and '.join(targets)} now")
+
+    return __getattr__
+
+
+def older_names(module: str) -> Callable[[str], object]:
+    """The `__getattr__` of `module` that gives its renamed names, each with a warning that says the new one."""
+
+    def __getattr__(name: str):
+        new = RENAMED.get(f"{module}.{name}")
+        if new is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        where, _, renamed = new.rpartition(".")
+        warnings.warn(
+            f"{module}.{name} is {new} now; the old name goes in the next version", DeprecationWarning, stacklevel=2
+        )
+        return getattr(importlib.import_module(where), renamed)
 
     return __getattr__
 

@@ -5,6 +5,7 @@ Nothing here knows a particular method, and the engine knows methods only throug
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,11 +13,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from occplug import _moved
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, get
 
-__all__ = ["Companion", "Group", "Method", "Stage", "build_method", "parameter_groups"]
+__all__ = ["ExtraOptimizer", "Group", "Method", "Stage", "build_method", "parameter_groups"]
+
+__getattr__ = _moved.older_names(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Companion:
-    """A further optimiser of a stage, beside the stage's own.
+class ExtraOptimizer:
+    """One more optimizer of a stage, beside the stage's own.
 
     Args:
         groups: what it trains; patterns of the stage's own groups match first.
@@ -62,7 +66,7 @@ class Stage:
         groups: what trains; a parameter that no group matches is frozen, and a module without any trained parameter
             is kept in eval mode (so frozen batch norm stays frozen).
         losses: batch (dict of tensors on the method's device, and its `epoch`, 1-based) -> dict of unweighted scalar
-            losses. A companion with a pass of its own gets the same dict, with what the first pass has added there.
+            losses. An extra optimizer with a pass of its own gets the same dict, with what the first pass added to it.
         weights: weight of each loss; must have the same names as `losses` returns.
         schedule: epoch (1-based) -> factor on every group's learning rate, set before the epoch's first step.
         optimizer: parameter groups -> torch optimiser.
@@ -74,7 +78,7 @@ class Stage:
             batch is the dict that `losses` was given, with what it has added there.
         after_epoch: run without gradient after each epoch's last step, before the resumable state is written; what a
             later epoch needs of this one belongs in a buffer.
-        companions: further optimisers.
+        extra_optimizers: more optimizers, on the same gradients or with a pass of their own.
     """
 
     name: str
@@ -88,7 +92,31 @@ class Stage:
     prepare: Callable[[object, torch.device], None] = field(default=lambda data, device: None)
     after_step: Callable[[dict], None] = field(default=lambda batch: None)
     after_epoch: Callable[[], None] = field(default=lambda: None)
-    companions: list[Companion] = field(default_factory=list)
+    extra_optimizers: list[ExtraOptimizer] = field(default_factory=list)
+
+    @property
+    def companions(self) -> list[ExtraOptimizer]:
+        """The older name of `extra_optimizers`; it goes in the next version."""
+        return self.extra_optimizers
+
+    @companions.setter
+    def companions(self, extra_optimizers: list[ExtraOptimizer]) -> None:
+        self.extra_optimizers = extra_optimizers
+
+
+def _with_older_keyword(init):
+    """`Stage.__init__` that takes `companions` for `extra_optimizers`, too."""
+
+    @functools.wraps(init)
+    def __init__(self, *args, companions: list[ExtraOptimizer] | None = None, **kwargs):
+        if companions is not None:
+            kwargs["extra_optimizers"] = companions
+        init(self, *args, **kwargs)
+
+    return __init__
+
+
+Stage.__init__ = _with_older_keyword(Stage.__init__)
 
 
 class Method(nn.Module):

@@ -50,9 +50,10 @@ def test_only_the_host_imports_torchreid():
     assert users == ["torchreid_host.py"]
 
 
-def test_methods_never_import_each_other():
+def test_methods_import_no_method_but_shared_bases():
+    """A base that methods share stands in a file whose name starts with an underscore."""
     for path in (ROOT / "occplug" / "methods").glob("*.py"):
-        assert "from occplug.methods" not in path.read_text(), path.name
+        assert not re.search(r"(from|import) occplug\.methods(?!\._)", path.read_text()), path.name
 
 
 @pytest.mark.parametrize(

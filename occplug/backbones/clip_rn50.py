@@ -107,7 +107,7 @@ class CLIPResNet(CLIPTower):
         if {*blocks, *edits} - {1, 2, 3, 4} or attention:
             asked = [*blocks, *edits, *attention]
             raise ValueError(f"a ResNet has layers 1 to 4 and no attention blocks, asked for {asked}")
-        self.demand_size(images)
+        self.check_size(images)
         visual, maps = self.visual, {}
         x = visual.stem(images)  # [B, 64, H/4, W/4]
         for number, layer in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4), start=1):

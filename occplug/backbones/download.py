@@ -116,7 +116,7 @@ def _fetch(source: _Source, backbone: str) -> Path:
         (source.url, lambda: download(source.local, source.url, sha256=source.sha256)),
     ):
         try:
-            _demand_answer(address)
+            _check_answer(address)
             _log.info("downloading %s", address)
             return Path(fetch())
         except (OSError, http.client.HTTPException, RuntimeError, CheckpointError) as error:
@@ -125,7 +125,7 @@ def _fetch(source: _Source, backbone: str) -> Path:
     raise _unavailable(source, backbone, "; ".join(reasons))
 
 
-def _demand_answer(address: str) -> None:
+def _check_answer(address: str) -> None:
     """Return if the server has the file; raises OSError otherwise."""
     request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "occplug"})
     with urllib.request.urlopen(request, timeout=_PATIENCE):

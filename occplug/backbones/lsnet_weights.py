@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from occplug.backbones.lsnet import SIZES, TABLE_SIDE
 from occplug.errors import CheckpointError
-from occplug.utils.keys import demand_fit
+from occplug.utils.keys import check_fit
 from occplug.utils.tensors import read_tensors
 
 __all__ = ["fit_lsnet", "load_lsnet", "recognise_lsnet"]
@@ -82,7 +82,7 @@ def fit_lsnet(state: Mapping[str, Tensor], where: str, net: nn.Module, name: str
     hints = []
     if depths[: len(net.depths)] != net.depths:
         hints = [f"blocks in its stages: {_text(depths)}; {name} has {_text(SIZES[name]['depths'])}"]
-    demand_fit(state, {key: tuple(value.shape) for key, value in own.items()}, where, name, unused, hints)
+    check_fit(state, {key: tuple(value.shape) for key, value in own.items()}, where, name, unused, hints)
     _check_indices(state, where)
     net.load_state_dict({key: state[key] for key in own})
     _log.info("%s: %d tensors read into %s; not used: %s", where, len(own), name, ", ".join(unused) or "none")

@@ -40,7 +40,7 @@ class Tower(nn.Module):
         """Learning rates of parts that do not train at a method's rate, to be put before its groups; none here."""
         return []
 
-    def demand_size(self, images: Tensor) -> None:
+    def check_size(self, images: Tensor) -> None:
         """Raise ValueError for images of another size than the tower was built for."""
         if tuple(images.shape[1:]) != (3, *self.image_size):
             raise ValueError(f"images are [B, 3, {self.image_size[0]}, {self.image_size[1]}], got {list(images.shape)}")
@@ -183,7 +183,7 @@ class TransformerTower(Tower):
         self, images: Tensor, camids: Tensor | None = None, change: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
         """Input of block 1, [B, 1 + N, C]: the patches, after `change`, with class token, position and camera."""
-        self.demand_size(images)
+        self.check_size(images)
         patches = self.embed_patches(images)
         return self.add_positions(patches if change is None else change(patches), camids)
 

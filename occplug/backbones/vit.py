@@ -21,7 +21,7 @@ from occplug.backbones.tower import TransformerTower
 from occplug.backbones.weights import load_clip
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import BACKBONES
-from occplug.utils.keys import demand_fit
+from occplug.utils.keys import check_fit
 from occplug.utils.tensors import read_tensors
 
 __all__ = ["SIZES", "ViT", "load_initial"]
@@ -203,7 +203,7 @@ def _fit(backbone: ViT, state: dict[str, Tensor], where: str) -> None:
         if stored is not None:
             state[POSITIONS] = resize_positions(positions[0], stored, backbone.grid)[None]
     own = backbone.visual.state_dict()
-    demand_fit(state, {name: value.shape for name, value in own.items()}, where, "the ImageNet ViT")
+    check_fit(state, {name: value.shape for name, value in own.items()}, where, "the ImageNet ViT")
     backbone.visual.load_state_dict(state)
     _log.info("%s: %d tensors read", where, len(own))
 

@@ -13,7 +13,7 @@ from occplug.backbones import tiny
 from occplug.backbones.download import check_sum, openai_file
 from occplug.backbones.position import resize_positions, stored_grid
 from occplug.errors import CheckpointError, ConfigError
-from occplug.utils.keys import demand_fit, note_renamed
+from occplug.utils.keys import check_fit, note_renamed
 from occplug.utils.tensors import read_tensors
 
 __all__ = ["SIZES", "TEXT_SIDE", "TOKEN_TABLE", "fit_clip", "load_clip", "read_clip"]
@@ -92,7 +92,7 @@ def fit_clip(
     spare = [key for key in state if (TEXT_SIDE.fullmatch(key) if text is None else key in _OUTSIDE_TOWERS)]
     unused = [key for key in spare if key not in expected]
     name = backbone.arch.get("name", "with these sizes")
-    demand_fit(state, expected | dict(checked or {}), where, f"the CLIP {name}", () if checked else unused)
+    check_fit(state, expected | dict(checked or {}), where, f"the CLIP {name}", () if checked else unused)
     note_renamed({name: f"backbone.{name}" for name in state if name.startswith("visual.")})
     backbone.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
     if text is not None:

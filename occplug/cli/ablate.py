@@ -16,7 +16,7 @@ from occplug.config import load_config
 from occplug.errors import ConfigError
 from occplug.experiments.ablations import AblationRow, AblationTable, find_tables, settings_of
 from occplug.experiments.kept import add_keep_option, run_and_keep
-from occplug.experiments.markdown import demand_marks
+from occplug.experiments.markdown import check_marks
 from occplug.experiments.tables import Report
 from occplug.experiments.trainings import Training, known_runs, plan, share
 from occplug.runs.session import start_logging
@@ -54,7 +54,7 @@ def ablate(args, options: list[str], command: str) -> Path:
     given = Path(args.config_file)
     mark = f"ablate {given.stem} {args.table}"
     if args.readme is not None:
-        demand_marks(args.readme, mark)
+        check_marks(args.readme, mark)
     table = choose_table(given, options, args.table, args.tables)
     folder = args.save_dir / given.stem / table.name
     planned, left_out = plan_rows(table, args.rows, given, options, args.seeds, folder)

@@ -13,7 +13,7 @@ import occplug
 from occplug.backbones import tiny
 from occplug.backbones.weights import TOKEN_TABLE, read_clip
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.engine import demand_same_run, load_checkpoint, write_atomically
+from occplug.engine import check_same_run, load_checkpoint, write_atomically
 from occplug.errors import CheckpointError, ConfigError
 from occplug.evaluation import linear_probe, slot_accuracies
 from occplug.prompts import Template, nearest_words, parse_template, vocabulary
@@ -87,7 +87,7 @@ def _tokens(state: dict, template: Template, weights: str) -> Tensor:
     context = state["state_dict"].get("prompts.context")
     if context is None:
         raise CheckpointError(f"{weights} holds no prompts (a baseline?); give one of a method that learns them")
-    demand_same_run(state, {"method.template": template.text}, state.get("pids", []), weights)
+    check_same_run(state, {"method.template": template.text}, state.get("pids", []), weights)
     if context.shape[1] != len(template.slots["X"]):
         raise CheckpointError(
             f"{weights} has {context.shape[1]} learnt tokens per identity, and method.template has "

@@ -21,7 +21,7 @@ from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
 from occplug.evaluation import PerQuery, color_histogram, evaluate_embeddings, extract, squared_euclidean
 from occplug.experiments.kept import add_keep_option, run_and_keep
-from occplug.experiments.markdown import demand_marks
+from occplug.experiments.markdown import check_marks
 from occplug.experiments.tables import DASH, Report
 from occplug.experiments.trainings import Row, Run, known_runs, plan, share
 from occplug.registry import DATASETS, build
@@ -62,7 +62,7 @@ def compare(args: argparse.Namespace, options: list[str], command: str) -> Path:
     start_logging()
     folder, mark = Path("log") / args.name, f"compare {args.name}"
     if args.readme is not None:
-        demand_marks(args.readme, mark)
+        check_marks(args.readme, mark)
     names = [Path(config).stem for config in args.configs]
     if len(set(names)) < len(names):
         raise ConfigError(f"--configs: two files have the same name among {', '.join(names)}; their runs would mix")

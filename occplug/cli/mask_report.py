@@ -12,7 +12,7 @@ from torch import Tensor
 
 from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.sheets import resized
-from occplug.cli.show_mixing import demand_masks
+from occplug.cli.show_mixing import check_masks
 from occplug.data.manager import DataManager
 from occplug.engine import write_atomically
 from occplug.errors import ConfigError
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint written by occplug train")
     parser.add_argument("--output", required=True, metavar="JSON", type=Path, help="the file to write")
     args, cfg = parse_config(parser, argv)
-    demand_masks(cfg, args.config_file)
+    check_masks(cfg, args.config_file)
     others = [name for name in cfg.data.targets if name != "synthocc"]
     if others:
         raise ConfigError(f"data.targets has {', '.join(others)}; true masks are known of synthocc alone (-t synthocc)")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from occplug import _moved
 from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.sheets import draw_sheet, heat, overlaid, pixels, resized
 from occplug.data.manager import DataManager
@@ -17,7 +18,9 @@ from occplug.method import Method, build_method
 from occplug.registry import METHODS, get, names
 from occplug.runs.session import load_trained, start_logging
 
-__all__ = ["demand_masks", "main"]
+__all__ = ["check_masks", "main"]
+
+__getattr__ = _moved.older_names(__name__)
 
 
 def main(argv: list[str]) -> None:
@@ -33,7 +36,7 @@ def main(argv: list[str]) -> None:
     args, cfg = parse_config(parser, argv)
     if args.images < 1:
         raise ConfigError(f"--images is {args.images}; it must be at least 1")
-    demand_masks(cfg, args.config_file)
+    check_masks(cfg, args.config_file)
     start_logging()
     cfg.defrost()
     cfg.method.transfer.p_mix = 1.0  # to see the mix of every image that has a candidate
@@ -52,7 +55,7 @@ def main(argv: list[str]) -> None:
         print(line)
 
 
-def demand_masks(cfg, config_file: str) -> None:
+def check_masks(cfg, config_file: str) -> None:
     """Raise ConfigError for a method that neither masks prototypes nor transfers patches."""
     known = cfg.model.name in names(METHODS) and "transfer" in get(METHODS, cfg.model.name).defaults
     if not known or not (cfg.method.spt or cfg.method.get("mask", "none") != "none"):

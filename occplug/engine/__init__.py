@@ -1,9 +1,10 @@
 """The one training loop: torchreid's `Engine`, driven through a method's stages."""
 
+from occplug import _moved
 from occplug.engine.checkpoint import (
-    demand_run,
-    demand_same_meaning,
-    demand_same_run,
+    check_run,
+    check_same_meaning,
+    check_same_run,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -18,9 +19,9 @@ __all__ = [
     "EarlierStages",
     "MethodEngine",
     "check_start",
-    "demand_run",
-    "demand_same_meaning",
-    "demand_same_run",
+    "check_run",
+    "check_same_meaning",
+    "check_same_run",
     "load_checkpoint",
     "load_weights",
     "random_states",
@@ -30,3 +31,5 @@ __all__ = [
     "stock_engine",
     "write_atomically",
 ]
+
+__getattr__ = _moved.older_names(__name__)

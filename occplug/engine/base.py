@@ -131,7 +131,7 @@ class RunMixin:
     def after_epoch(self) -> None:
         """What the trained model wants done between an epoch's last step and its resumable state."""
 
-    def demand_finite(self, values: dict[str, float], batch: dict) -> None:
+    def check_finite(self, values: dict[str, float], batch: dict) -> None:
         """Raise TrainingError if a loss is not finite; names the values and the image files of the batch."""
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
@@ -145,8 +145,8 @@ class RunMixin:
             )
 
     def note_losses(self, values: dict[str, float], batch: dict) -> None:
-        """Show `values` behind the bar. Raises TrainingError as `demand_finite`."""
-        self.demand_finite(values, batch)
+        """Show `values` behind the bar. Raises TrainingError as `check_finite`."""
+        self.check_finite(values, batch)
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.progress.show(values)

@@ -11,18 +11,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from occplug import _moved
 from occplug.errors import CheckpointError
 from occplug.utils.files import write_atomically
 
 __all__ = [
-    "demand_run",
-    "demand_same_meaning",
-    "demand_same_run",
+    "check_run",
+    "check_same_meaning",
+    "check_same_run",
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",
     "write_atomically",
 ]
+
+__getattr__ = _moved.older_names(__name__)
 
 FORMAT = "occplug-1"
 LISTED = 20  # differences an error names one by one
@@ -66,7 +69,7 @@ def _unreadable(error: Exception) -> str:
     return "not a readable checkpoint: damaged, cut off, or a file of another kind"
 
 
-def demand_run(state: dict, path) -> None:
+def check_run(state: dict, path) -> None:
     """Raise CheckpointError unless `state` is of a training run, which knows its persons, cameras and stages."""
     if "pids" not in state:
         raise CheckpointError(
@@ -75,8 +78,8 @@ def demand_run(state: dict, path) -> None:
         )
 
 
-def demand_same_meaning(state: dict, bound_to: dict[str, str], path) -> None:
-    """The part of `demand_same_run` that files of other code can be asked, too."""
+def check_same_meaning(state: dict, bound_to: dict[str, str], path) -> None:
+    """The part of `check_same_run` that files of other code can be asked, too."""
     before = state.get("bound_to", {})  # files of earlier versions do not say
     for key in sorted(before.keys() & bound_to.keys()):  # what only one has, its tensors tell
         if before[key] != bound_to[key]:
@@ -86,7 +89,7 @@ def demand_same_meaning(state: dict, bound_to: dict[str, str], path) -> None:
             )
 
 
-def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> None:
+def check_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> None:
     """Check that a checkpoint's weights mean in this run what they meant in the one that wrote it.
 
     Shapes alone do not tell: prompts learnt for other persons, or in another text of the same length, load silently.
@@ -99,8 +102,8 @@ def demand_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> 
     Raises:
         CheckpointError: names both templates, or the classes that differ one by one.
     """
-    demand_run(state, path)
-    demand_same_meaning(state, bound_to, path)
+    check_run(state, path)
+    check_same_meaning(state, bound_to, path)
     classes = range(max(len(state["pids"]), len(pids)))
     named = [(k, _person(state["pids"], k), _person(pids, k)) for k in classes]
     lines = [f"class {k} is {then} in the file and {now} here" for k, then, now in named if then != now]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from occplug.engine.checkpoint import demand_same_meaning, load_checkpoint
+from occplug.engine.checkpoint import check_same_meaning, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 
@@ -64,7 +64,7 @@ class EarlierStages:
             CheckpointError: a stage is not done in the file, its tensors are missing or of another shape, or they were
                 learnt in another text or on other blocks.
         """
-        demand_same_meaning(self.state, bound_to, self.path)
+        check_same_meaning(self.state, bound_to, self.path)
         done = [record["name"] for record in self.state.get("records", [])]
         if "stage" in self.state and "optimizer" not in self.state:  # written at its end, before that was on record
             done.append(self.state["stage"])

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin, StageRecord
-from occplug.engine.checkpoint import demand_same_run, load_weights
+from occplug.engine.checkpoint import check_same_run, load_weights
 from occplug.engine.freezing import close_layers
 from occplug.engine.randomness import restore_random_states
 from occplug.errors import CheckpointError, TrainingError
-from occplug.method import Companion, Method, Stage, parameter_groups
+from occplug.method import ExtraOptimizer, Method, Stage, parameter_groups
 from occplug.torchreid_host import Engine
 
 __all__ = ["MethodEngine"]
@@ -75,7 +75,7 @@ class MethodEngine(RunMixin, Engine):
                 raise CheckpointError(
                     f"{path} is of the last stage, so nothing is left to train; occplug test evaluates it"
                 )
-            demand_same_run(resumed, self.model.bound_to(), list(self.datamanager.pids), path)
+            check_same_run(resumed, self.model.bound_to(), list(self.datamanager.pids), path)
             load_weights(self.model, resumed["state_dict"], path)
             self.records = [StageRecord(**record) for record in resumed["records"]][:first]
             if within is None:  # written before its own stage was on record
@@ -92,7 +92,7 @@ class MethodEngine(RunMixin, Engine):
         self.trained_epochs = sum(s.epochs for s in self.stages[:index])
         self.evaluates = index == len(self.stages) - 1
         self.seconds = 0.0
-        parts = [Companion(stage.groups, stage.optimizer), *stage.companions]
+        parts = [ExtraOptimizer(stage.groups, stage.optimizer), *stage.extra_optimizers]
         groups = parameter_groups(self.model, [group for part in parts for group in part.groups])
         log.info("%s: %d epochs, trains %s", stage.name, stage.epochs, _summary(groups))
         self.model.eval()
@@ -107,7 +107,8 @@ class MethodEngine(RunMixin, Engine):
             start, self.seconds = resumed["epoch"], resumed["seconds"]
             self.optimizer.load_state_dict(resumed["optimizer"])
             self.scheduler.load_state_dict(resumed["scheduler"])
-            for stepper, saved in zip(self.steppers[1:], resumed.get("companions", [])):
+            saved_extra = resumed.get("extra_optimizers", resumed.get("companions", []))  # the older key
+            for stepper, saved in zip(self.steppers[1:], saved_extra):
                 stepper.load_state_dict(saved)
             self.scaler.load_state_dict(resumed["scaler"])
             restore_random_states(resumed["random"])
@@ -121,13 +122,17 @@ class MethodEngine(RunMixin, Engine):
             self.stage.after_epoch()
 
     def state(self, epoch: int, rank1: float) -> dict:
-        """The base's, with the loss scale, optimisers of companions, and what tensors are bound to."""
-        companions = [stepper.state_dict() for stepper in self.steppers[1:]]
-        own = {"scaler": self.scaler.state_dict(), "companions": companions, "bound_to": self.model.bound_to()}
+        """The base's, with the loss scale, the extra optimizers, and what tensors are bound to."""
+        extra_optimizers = [stepper.state_dict() for stepper in self.steppers[1:]]
+        own = {
+            "scaler": self.scaler.state_dict(),
+            "extra_optimizers": extra_optimizers,
+            "bound_to": self.model.bound_to(),
+        }
         return {**super().state(epoch, rank1), **own}
 
     def update_lr(self, names=None) -> None:
-        """torchreid steps the one scheduler it knows; companions have their own."""
+        """torchreid steps the one scheduler it knows; extra optimizers have their own."""
         super().update_lr(names)
         for stepper in self.steppers[1:]:
             stepper.scheduler.step()
@@ -177,7 +182,7 @@ class MethodEngine(RunMixin, Engine):
         total = sum(self.stage.weights[name] * loss for name, loss in losses.items())
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         values["loss"] = float(total.detach())
-        note = self.demand_finite if steppers[0].own_pass else self.note_losses
+        note = self.check_finite if steppers[0].own_pass else self.note_losses
         note(values, batch)
         for stepper in steppers:
             stepper.optimizer.zero_grad(set_to_none=True)
@@ -208,7 +213,7 @@ class _Stepper:
         schedule: for groups that have none.
     """
 
-    def __init__(self, part: Companion, groups: list[dict], schedule):
+    def __init__(self, part: ExtraOptimizer, groups: list[dict], schedule):
         own = [group for group in groups if any(group["of"] is wanted for wanted in part.groups)]
         self.own_pass = part.own_pass
         self.parameters = [parameter for group in own for parameter in group["params"]]

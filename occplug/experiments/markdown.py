@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from occplug import _moved
 from occplug.engine import write_atomically
 from occplug.errors import ConfigError
 
-__all__ = ["demand_marks", "replace_marked"]
+__all__ = ["check_marks", "replace_marked"]
+
+__getattr__ = _moved.older_names(__name__)
 
 END = "<!-- end -->"
 
 
-def demand_marks(file: Path, mark: str) -> tuple[str, str]:
+def check_marks(file: Path, mark: str) -> tuple[str, str]:
     """What is before the line `<!-- mark -->` of `file`, and what from the next `<!-- end -->` on.
 
     Raises:
@@ -26,6 +29,6 @@ def demand_marks(file: Path, mark: str) -> tuple[str, str]:
 
 
 def replace_marked(file: Path, mark: str, text: str) -> None:
-    """Put `text` between the lines `<!-- mark -->` and `<!-- end -->` of `file`. Raises as :func:`demand_marks`."""
-    head, tail = demand_marks(file, mark)
+    """Put `text` between the lines `<!-- mark -->` and `<!-- end -->` of `file`. Raises as :func:`check_marks`."""
+    head, tail = check_marks(file, mark)
     write_atomically(file, lambda temporary: temporary.write_text(f"{head}<!-- {mark} -->\n{text}\n{tail}"))

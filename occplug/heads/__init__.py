@@ -4,6 +4,7 @@ from occplug.heads.attribute_encoder import AttributeEncoder
 from occplug.heads.bnneck import BNNeck, check_neck
 from occplug.heads.hybrid_decoder import HybridDecoder
 from occplug.heads.mask_generator import MaskGenerator
+from occplug.heads.masked_metric import MaskedMetric, check_mask
 from occplug.heads.part_heads import PartNorm, PartVisibility
 from occplug.heads.part_pooling import CosinePooling, MaskPooling, PartRows, cosine_maps, weighted_average_pool
 from occplug.heads.saliency import SaliencyNet
@@ -14,6 +15,8 @@ __all__ = [
     "CosinePooling",
     "HybridDecoder",
     "MaskGenerator",
+    "MaskedMetric",
+    "check_mask",
     "MaskPooling",
     "PartNorm",
     "PartRows",

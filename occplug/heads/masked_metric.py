@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -10,11 +10,14 @@ from occplug.backbones import VisionFeatures
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import MASK_PLACES, cosine_distance, masked_cosine, masked_distance
-from occplug.heads import BNNeck, MaskGenerator, check_neck
+from occplug.heads.bnneck import BNNeck, check_neck
+from occplug.heads.mask_generator import MaskGenerator
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity, IgnoringCrossEntropy
-from occplug.stages.patch_transfer import Transfer
 
-__all__ = ["MaskedMetric", "check_mask", "transfer_once"]
+if TYPE_CHECKING:
+    from occplug.stages.patch_transfer import Transfer
+
+__all__ = ["MaskedMetric", "check_mask"]
 
 
 def check_mask(options) -> None:
@@ -115,10 +118,3 @@ class MaskedMetric(nn.Module):
         if query.mask is None:
             return cosine_distance(query.vector, gallery.vector)
         return masked_distance(query.vector, query.mask, gallery.vector, self.place)
-
-
-def transfer_once(batch: dict, plan: Callable[[Tensor], Transfer | None] | None) -> Transfer | None:
-    """The batch's transfer, planned at its first pass: an alternating second pass sees the same images."""
-    if "transfer" not in batch:
-        batch["transfer"] = plan(batch["img"]) if plan is not None else None
-    return batch["transfer"]

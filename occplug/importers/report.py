@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from occplug.utils.keys import demand_fit, note_renamed
+from occplug.utils.keys import check_fit, note_renamed
 
 __all__ = ["Composed", "load_renamed", "most_common", "official_name"]
 
@@ -68,7 +68,7 @@ def load_renamed(
     expected = {names[name]: tuple(value.shape) for name, value in own.items()}
     for part in composed.values():
         expected |= part.shapes
-    demand_fit(state, expected, where, what, unused, hints)
+    check_fit(state, expected, where, what, unused, hints)
     made = {name: part.make(state) for name, part in composed.items()}
     parts = {official: name for name, part in composed.items() for official in part.shapes}
     note_renamed({official: name for name, official in names.items()} | parts)

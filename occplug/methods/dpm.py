@@ -21,13 +21,11 @@ from occplug.backbones import bound_grid, build_backbone, load_initial
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
-from occplug.heads import MaskGenerator
-from occplug.method import Companion, Group, Method, Stage
+from occplug.heads import MaskedMetric, MaskGenerator, check_mask
+from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.registry import METHODS
 from occplug.stages import (
-    MaskedMetric,
     build_patch_transfer,
-    check_mask,
     check_transfer,
     module_rate,
     optimiser,
@@ -167,11 +165,11 @@ class DPM(Method):
         masks = r"metric\.generator\..*"
         rate = module_rate(o)
         # a CLIP's projection and the neck's shift have no part in the losses
-        groups, companions = self._groups(r"backbone\.(?!visual\.proj\Z).*", o, o.lr), []
+        groups, extra_optimizers = self._groups(r"backbone\.(?!visual\.proj\Z).*", o, o.lr), []
         groups.append(Group(r"metric\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate)))
         if self.metric.generator is not None and o.alternating:
             constant = with_biases(masks, rate, o.bias_lr_factor, o.weight_decay, lambda lr: lambda epoch: 1.0)
-            companions = [Companion(constant, optimiser(o.optimizer), own_pass=True)]
+            extra_optimizers = [ExtraOptimizer(constant, optimiser(o.optimizer), own_pass=True)]
         elif self.metric.generator is not None:
             groups += self._groups(masks, o, rate)
         return Stage(
@@ -182,7 +180,7 @@ class DPM(Method):
             weights={name: o.weights[name] for name in self.metric.names},
             schedule=self._schedule(o)(o.lr),
             optimizer=optimiser(o.optimizer),
-            companions=companions,
+            extra_optimizers=extra_optimizers,
             after_epoch=self.transfer.close_epoch if self.options.spt else lambda: None,
             prepare=self._check_earlier,
         )

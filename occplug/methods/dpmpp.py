@@ -22,16 +22,14 @@ from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
-from occplug.heads import MaskGenerator
+from occplug.heads import MaskedMetric, MaskGenerator, check_mask
 from occplug.losses import IgnoringCrossEntropy
-from occplug.method import Companion, Group, Method, Stage
+from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.prompts import IdentityPrompts, parse_template
 from occplug.registry import METHODS
 from occplug.stages import (
-    MaskedMetric,
     Pair,
     build_patch_transfer,
-    check_mask,
     check_transfer,
     clip_saliency_stage,
     optimiser,
@@ -229,13 +227,13 @@ class DPMpp(Method):
         rest = (o.bias_lr_factor, o.weight_decay)
         # the projection has no part in the losses if nothing is compared in the space of the texts
         tower = r"backbone\.visual\..*" if self._is_projected else r"backbone\.visual\.(?!proj\Z).*"
-        groups, companions = [Group(r"metric\.neck\.(?!norm\.bias).*", o.module_lr, o.weight_decay)], []
+        groups, extra_optimizers = [Group(r"metric\.neck\.(?!norm\.bias).*", o.module_lr, o.weight_decay)], []
         if self.backbone.camera_embedding is not None:
             groups.append(Group(r"backbone\.camera_embedding", o.module_lr, o.weight_decay))
         groups += with_biases(tower, o.lr, *rest)
         if self.metric.generator is not None:
             masks = with_biases(r"metric\.generator\..*", o.module_lr, *rest)
-            companions = [Companion(masks, optimiser(o.optimizer), own_pass=True)] if o.alternating else []
+            extra_optimizers = [ExtraOptimizer(masks, optimiser(o.optimizer), own_pass=True)] if o.alternating else []
             groups += [] if o.alternating else masks
         names = (["loss_coarse"] if self.options.prompts else []) + self.metric.names
         return Stage(
@@ -246,7 +244,7 @@ class DPMpp(Method):
             weights={name: o.weights[name] for name in names},
             schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
             optimizer=optimiser(o.optimizer),
-            companions=companions,
+            extra_optimizers=extra_optimizers,
             after_epoch=self.transfer.close_epoch if self.options.spt else lambda: None,
             prepare=self._fix_text_features if self.options.prompts else lambda data, device: None,
         )

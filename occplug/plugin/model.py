@@ -39,7 +39,7 @@ class TorchreidModel(nn.Module):
         self.loss = loss
         self.method = method
         last = method.stages()[-1]
-        parameter_groups(method, [*last.groups, *(group for each in last.companions for group in each.groups)])
+        parameter_groups(method, [*last.groups, *(group for each in last.extra_optimizers for group in each.groups)])
         self._frozen = tuple(parameter for parameter in method.parameters() if not parameter.requires_grad)
         close_layers(method)
         self._closed = tuple(module for module in method.modules() if not module.training)

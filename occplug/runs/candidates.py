@@ -15,7 +15,7 @@ from occplug.config import load_config, resolved_yaml
 from occplug.config.files import Setting
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.embedding import Embedding
-from occplug.engine import demand_same_meaning
+from occplug.engine import check_same_meaning
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 from occplug.runs.session import build_engine
@@ -143,7 +143,7 @@ def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) 
     """
     weights = candidate.weights
     if isinstance(model, Method):
-        demand_same_meaning({"bound_to": weights.bound_to}, model.bound_to(), weights.where)
+        check_same_meaning({"bound_to": weights.bound_to}, model.bound_to(), weights.where)
     fill(model, weights, lambda: probe(embedder, candidate.cfg, device))
 
 

@@ -31,7 +31,7 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
     first = found[0].cfg
     folder, device = prepare(first, saves=False)
     managers = [DataManager(candidate.cfg, trains=False, sources=True) for candidate in found]
-    _demand_same_images(managers)
+    _check_same_images(managers)
     engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
     matchers = [engine.matcher for engine in engines]
     persons, seen = _persons(found, managers[0])
@@ -82,7 +82,7 @@ def _extract(engines: list, managers: list[DataManager], loader, title: str):
     return MixedEmbedding([run[0] for run in runs]), pids, camids, paths
 
 
-def _demand_same_images(managers: list[DataManager]) -> None:
+def _check_same_images(managers: list[DataManager]) -> None:
     def listed(data: DataManager):
         sides = [(name, side, rows) for name, sides in data.test_dataset.items() for side, rows in sides.items()]
         return [

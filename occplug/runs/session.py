@@ -14,8 +14,8 @@ from occplug.config import save_config
 from occplug.data.manager import DataManager
 from occplug.engine import (
     MethodEngine,
-    demand_run,
-    demand_same_meaning,
+    check_run,
+    check_same_meaning,
     load_checkpoint,
     load_weights,
     seed_everything,
@@ -107,9 +107,9 @@ def load_trained(cfg, weights: str) -> Method:
         CheckpointError: the file is missing, unsafe, or does not fit the config.
     """
     state = load_checkpoint(weights)
-    demand_run(state, weights)
+    check_run(state, weights)
     method = build_method(cfg, len(state["pids"]), len(state["cameras"]), pretrained=False)
-    demand_same_meaning(state, method.bound_to(), weights)
+    check_same_meaning(state, method.bound_to(), weights)
     load_weights(method, state["state_dict"], weights)
     return method.eval()
 

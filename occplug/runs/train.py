@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from occplug.config import resolved_yaml, save_config
 from occplug.data.manager import DataManager, GeneratedDataManager
-from occplug.engine import demand_run, demand_same_run, load_checkpoint
+from occplug.engine import check_run, check_same_run, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 from occplug.registry import METHODS, names
@@ -66,7 +66,7 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     if state is not None:
         is_method = isinstance(engine.model, Method)
-        demand_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
+        check_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
         _check_same_data(state, data, source)
         save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
     try:
@@ -95,7 +95,7 @@ def _state_to_resume(path: Path, cfg) -> dict:
 def _finished_stage(path: Path, cfg) -> dict:
     """The state of a stage's closing checkpoint that `cfg` has stages behind."""
     state = load_checkpoint(path)
-    demand_run(state, path)
+    check_run(state, path)
     if "optimizer" in state:
         raise CheckpointError(f"{path} is a state to --resume from; --after takes the file of a finished stage")
     if cfg.model.name not in names(METHODS):

@@ -1,9 +1,9 @@
-"""Training stages that two or more methods run, and the schedules, optimisers and batch mixing stages are made of."""
+"""Training stages that two or more methods run, and what they are made of: schedules, optimisers, patch transfer."""
 
-from occplug.heads.masked_metric import MaskedMetric, check_mask, transfer_once
+from occplug import _moved
 from occplug.stages.groups import module_rate, with_biases
 from occplug.stages.optimisers import optimiser
-from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer
+from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer, transfer_once
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
 from occplug.stages.saliency import build_patch_transfer, clip_saliency_stage, saliency_losses, saliency_stage
 from occplug.stages.schedules import warmup_cosine, warmup_multistep
@@ -12,13 +12,11 @@ __all__ = [
     "CLEAN",
     "OCCLUDED",
     "FeatureCache",
-    "MaskedMetric",
     "OccludedViews",
     "Pair",
     "PatchTransfer",
     "Transfer",
     "build_patch_transfer",
-    "check_mask",
     "check_transfer",
     "clip_saliency_stage",
     "module_rate",
@@ -31,3 +29,5 @@ __all__ = [
     "warmup_multistep",
     "with_biases",
 ]
+
+__getattr__ = _moved.older_names(__name__)

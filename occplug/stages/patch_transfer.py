@@ -17,7 +17,16 @@ from torch import Tensor
 
 from occplug.errors import ConfigError
 
-__all__ = ["DEFAULTS", "NULLABLE", "PatchTransfer", "Transfer", "check_transfer", "choose_candidates", "rolled_overlap"]
+__all__ = [
+    "DEFAULTS",
+    "NULLABLE",
+    "PatchTransfer",
+    "Transfer",
+    "check_transfer",
+    "choose_candidates",
+    "rolled_overlap",
+    "transfer_once",
+]
 
 log = logging.getLogger(__name__)
 
@@ -234,3 +243,10 @@ class PatchTransfer:
         own = torch.arange(len(masks), device=masks.device)
         source = torch.where(use, candidates, own)
         return Transfer(source, masks[source] | ~use[:, None, None], self.options)
+
+
+def transfer_once(batch: dict, plan: Callable[[Tensor], Transfer | None] | None) -> Transfer | None:
+    """The batch's transfer, planned at its first pass: an alternating second pass sees the same images."""
+    if "transfer" not in batch:
+        batch["transfer"] = plan(batch["img"]) if plan is not None else None
+    return batch["transfer"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from occplug.backbones import build_backbone
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
-from occplug.method import Companion, Group, Stage
+from occplug.method import ExtraOptimizer, Group, Stage
 from occplug.stages.groups import module_rate, with_biases
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer
@@ -80,14 +80,14 @@ def saliency_stage(
     groups: list[Group],
     schedule: Callable,
     optimizer: Callable,
-    companions: list[Companion] = (),
+    extra_optimizers: list[ExtraOptimizer] = (),
     name: str = "saliency",
 ) -> Stage:
     """The stage that trains `net` on the identity batches.
 
     Args:
         options: config node with epochs, ratio, weights.
-        groups, schedule, optimizer, companions: as :class:`Stage`'s.
+        groups, schedule, optimizer, extra_optimizers: as :class:`Stage`'s.
     """
     names = [key for key, weight in options.weights.items() if weight or key != "loss_orth"]
 
@@ -103,7 +103,7 @@ def saliency_stage(
         weights={key: options.weights[key] for key in names},
         schedule=schedule,
         optimizer=optimizer,
-        companions=list(companions),
+        extra_optimizers=list(extra_optimizers),
     )
 
 
@@ -124,5 +124,5 @@ def clip_saliency_stage(net: SaliencyNet, options) -> Stage:
         [*tower, neck],
         schedule=warmup_multistep(options.steps, options.gamma, options.warmup_epochs, options.warmup_factor),
         optimizer=optimiser(options.optimizer),
-        companions=[Companion(decision, optimiser("sgd"))],
+        extra_optimizers=[ExtraOptimizer(decision, optimiser("sgd"))],
     )

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from occplug import _moved
 from occplug.errors import CheckpointError
 
-__all__ = ["KeyReport", "demand_fit", "key_report", "note_found", "note_renamed"]
+__all__ = ["KeyReport", "check_fit", "key_report", "note_found", "note_renamed"]
+
+__getattr__ = _moved.older_names(__name__)
 
 
 @dataclass
@@ -51,7 +54,7 @@ def note_renamed(names: Mapping[str, str]) -> None:
         report.renamed |= names
 
 
-def demand_fit(
+def check_fit(
     state: Mapping[str, Tensor],
     expected: Mapping[str, Collection[int]],
     where: str,

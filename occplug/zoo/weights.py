@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from occplug.embedding import Embedding
-from occplug.engine.checkpoint import demand_run, load_checkpoint, load_weights
+from occplug.engine.checkpoint import check_run, load_checkpoint, load_weights
 from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.importers.torchreid_stock import StockModel
 from occplug.utils.files import write_atomically
-from occplug.utils.keys import demand_fit
+from occplug.utils.keys import check_fit
 
 __all__ = ["TestWeights", "fill", "needed_tensors", "read_test_weights", "save_small"]
 
@@ -78,22 +78,22 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     if _is_safetensors(path):
         return _small(path)
     content = load_checkpoint(path)
-    _demand_kinds(content, {"state_dict": dict}, path)
+    _check_kinds(content, {"state_dict": dict}, path)
     if not all(isinstance(value, Tensor) for value in content["state_dict"].values()):
         raise CheckpointError(f"{path}: its state_dict holds something else than tensors; fetch or make it again")
     state = content["state_dict"]
     if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
-        _demand_kinds(content, {"num_classes": int, "num_cameras": int}, path)
+        _check_kinds(content, {"num_classes": int, "num_cameras": int}, path)
         return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
-    demand_run(content, path)
-    _demand_kinds(content, {"pids": (list, tuple), "cameras": (list, tuple)}, path)
+    check_run(content, path)
+    _check_kinds(content, {"pids": (list, tuple), "cameras": (list, tuple)}, path)
     pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
     return TestWeights(
         state, len(pids), len(content["cameras"]), str(path), True, content.get("config"), pids, bound_to
     )
 
 
-def _demand_kinds(content: dict, kinds: dict[str, type | tuple[type, ...]], path: Path) -> None:
+def _check_kinds(content: dict, kinds: dict[str, type | tuple[type, ...]], path: Path) -> None:
     """Raise CheckpointError unless `content` has all these keys, with values of these kinds."""
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
@@ -135,7 +135,7 @@ def _small(path: Path) -> TestWeights:
         config = header["config"] or None
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
-    _demand_kinds({"pids": pids, "bound_to": bound_to}, {"pids": list, "bound_to": dict}, path)
+    _check_kinds({"pids": pids, "bound_to": bound_to}, {"pids": list, "bound_to": dict}, path)
     return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to)
 
 
@@ -155,7 +155,7 @@ def fill(model: nn.Module, weights: TestWeights, embed: Callable[[], Embedding])
     own = model.state_dict()
     missing = [name for name in own if name not in weights.state]
     expected = {name: tuple(value.shape) for name, value in own.items() if name not in missing}
-    demand_fit(weights.state, expected, weights.where, f"{type(model).__name__} of this config")
+    check_fit(weights.state, expected, weights.where, f"{type(model).__name__} of this config")
     blanks = {name: _blank(own[name]) for name in missing}
     model.load_state_dict({**blanks, **weights.state})
     if missing and not _is_finite(embed()):

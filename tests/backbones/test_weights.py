@@ -412,7 +412,7 @@ def test_a_file_in_the_hub_cache_is_used(tmp_path, monkeypatch):
 def test_what_answers_is_downloaded(home, monkeypatch):
     asked = []
     monkeypatch.setattr(download.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(download, "_demand_answer", lambda address: asked.append(address))
+    monkeypatch.setattr(download, "_check_answer", lambda address: asked.append(address))
     monkeypatch.setattr(
         download.huggingface_hub, "hf_hub_download", lambda repository, name: f"/hub/{repository}/{name}"
     )

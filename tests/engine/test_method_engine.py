@@ -8,7 +8,7 @@ import torch
 from occplug.config import default_config
 from occplug.engine import MethodEngine, load_checkpoint, seed_everything
 from occplug.errors import ConfigError, TrainingError
-from occplug.method import Companion, Group
+from occplug.method import ExtraOptimizer, Group
 from occplug.stages import optimiser
 from tests.engine.toy import ToyData, ToyMethod
 
@@ -205,7 +205,7 @@ def test_disk_full_keeps_the_previous_state(tmp_path, monkeypatch):
 
 
 class TwoOptimisers(ToyMethod):
-    """One stage: Adam on the backbone, and SGD at a constant rate on the head as a companion."""
+    """One stage: Adam on the backbone, and SGD at a constant rate on the head as an extra optimizer."""
 
     def __init__(self, own_pass, epochs=(2, 0), schedule=lambda epoch: 1.0):
         super().__init__(epochs)
@@ -221,11 +221,11 @@ class TwoOptimisers(ToyMethod):
         stage = super().stages()[0]
         stage.groups = [Group(r"backbone\..*", 0.05)]
         head = [Group(r"head\.weight", 0.2, schedule=self.schedule), Group(r"head\.bias", 0.4)]
-        stage.companions = [Companion(head, optimiser("sgd"), self.own_pass)]
+        stage.extra_optimizers = [ExtraOptimizer(head, optimiser("sgd"), self.own_pass)]
         return [stage]
 
 
-def test_companions_on_the_same_gradients_take_one_pass(tmp_path):
+def test_extra_optimizers_on_the_same_gradients_take_one_pass(tmp_path):
     method = TwoOptimisers(own_pass=False, epochs=(1, 0))
     twin = TwoOptimisers(own_pass=False)
     engine = engine_for(tmp_path, method)
@@ -247,7 +247,7 @@ def test_companions_on_the_same_gradients_take_one_pass(tmp_path):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(method.parameters(), twin.parameters()))
 
 
-def test_a_companion_with_its_own_pass_steps_on_the_updated_weights(tmp_path):
+def test_an_extra_optimizer_with_its_own_pass_steps_on_the_updated_weights(tmp_path):
     method, twin = TwoOptimisers(own_pass=True, epochs=(1, 0)), TwoOptimisers(own_pass=True)
     engine = engine_for(tmp_path, method)
     batches = []
@@ -284,7 +284,7 @@ def test_groups_may_have_their_own_schedule(tmp_path):
 
 
 @pytest.mark.parametrize("own_pass", [False, True])
-def test_companions_resume_where_they_stopped(tmp_path, own_pass):
+def test_extra_optimizers_resume_where_they_stopped(tmp_path, own_pass):
     whole = engine_for(tmp_path / "whole", TwoOptimisers(own_pass, epochs=(3, 0)))
     whole.run_stages()
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from occplug.config import default_config
-from occplug.engine import MethodEngine, demand_same_run, load_checkpoint, seed_everything
-from occplug.engine.checkpoint import demand_same_meaning
+from occplug.engine import MethodEngine, check_same_run, load_checkpoint, seed_everything
+from occplug.engine.checkpoint import check_same_meaning
 from occplug.errors import CheckpointError
 from occplug.method import build_method
 from tests.engine.toy import ToyData, ToyMethod
@@ -63,7 +63,7 @@ def test_another_template_is_refused_and_nothing_is_loaded(first, tmp_path):
 
 def test_other_classes_are_named_one_by_one():
     with pytest.raises(CheckpointError) as caught:
-        demand_same_run({"pids": [3, 7, 9]}, {}, [3, 8, 9, 12], "stage1.pth")
+        check_same_run({"pids": [3, 7, 9]}, {}, [3, 8, 9, 12], "stage1.pth")
     assert str(caught.value).splitlines() == [
         "stage1.pth was trained for other identities (3 classes, 4 here); use the training data of the file, or train "
         "its stage again",
@@ -74,7 +74,7 @@ def test_other_classes_are_named_one_by_one():
 
 def test_a_long_list_is_cut():
     with pytest.raises(CheckpointError) as caught:
-        demand_same_run({"pids": list(range(50))}, {}, list(range(1, 51)), "stage1.pth")
+        check_same_run({"pids": list(range(50))}, {}, list(range(1, 51)), "stage1.pth")
     lines = str(caught.value).splitlines()
     assert len(lines) == 22 and lines[-1] == "  and 30 more" and "class 19 is person 19 in the file" in lines[20]
 
@@ -85,9 +85,9 @@ def test_the_same_run_passes_and_old_files_are_trusted():
         {"pids": [1, 2], "bound_to": {"k": "X"}},
         {"pids": [1, 2], "bound_to": {"other": "X"}},  # load_weights names tensors
     ):
-        assert demand_same_run(state, {"k": "X"}, [1, 2], "x.pth") is None
+        assert check_same_run(state, {"k": "X"}, [1, 2], "x.pth") is None
     with pytest.raises(CheckpointError):
-        demand_same_run({"pids": [1, 2], "bound_to": {"k": "Y"}}, {"k": "X"}, [1, 2], "x.pth")
+        check_same_run({"pids": [1, 2], "bound_to": {"k": "Y"}}, {"k": "X"}, [1, 2], "x.pth")
 
 
 @pytest.mark.parametrize("name", ["ag_reid", "clip_reid", "dpl_reid", "dpm", "dpmpp", "profd"])
@@ -99,6 +99,6 @@ def test_a_checkpoint_of_as_many_positions_in_another_grid_is_refused(name):
         return build_method(default_config(name, "clip_vit_tiny", options), 2, 2, pretrained=False).bound_to()
 
     state = {"bound_to": bound_to(64, 32)}
-    demand_same_meaning(state, bound_to(64, 32), "a.pth")
+    check_same_meaning(state, bound_to(64, 32), "a.pth")
     with pytest.raises(CheckpointError, match=r"backbone.stride 'for a grid of 8 x 4', and .* 'for a grid of 4 x 8'"):
-        demand_same_meaning(state, bound_to(32, 64), "a.pth")
+        check_same_meaning(state, bound_to(32, 64), "a.pth")

@@ -37,7 +37,7 @@ def stage(method, name):
 
 def trained(method, one):
     """Names of what a stage trains -> learning rate."""
-    groups = parameter_groups(method, [*one.groups, *(g for c in one.companions for g in c.groups)])
+    groups = parameter_groups(method, [*one.groups, *(g for c in one.extra_optimizers for g in c.groups)])
     return {name: group["lr"] for group in groups for name in group["names"]}
 
 

@@ -89,7 +89,7 @@ def test_the_test_after_the_neck_and_without_masks():
 def test_the_baseline_has_no_mask_and_the_cosine_distance():
     method = tiny("dpm", "method.mask", "none", "method.hem", False)
     train = stage(method, "train")
-    assert set(train.losses(batch())) == {"loss_id", "loss_tri"} == set(train.weights) and train.companions == []
+    assert set(train.losses(batch())) == {"loss_id", "loss_tri"} == set(train.weights) and train.extra_optimizers == []
     embedding = method.embed(batch()["img"])
     assert embedding.mask is None
     expected = 1 - F.normalize(embedding.vector) @ F.normalize(embedding.vector).T
@@ -104,8 +104,8 @@ def test_rates_and_schedules_of_the_alternating_optimisers():
     frozen = {name for name, p in method.named_parameters() if name not in rates}
     assert frozen == {"metric.neck.norm.bias", "backbone.visual.proj"}
     assert not any(re.fullmatch(g.pattern, "metric.generator.linear.weight") for g in train.groups)
-    (companion,) = train.companions
-    assert companion.own_pass and {g.schedule(e) for g in companion.groups for e in (1, 75, 150)} == {1.0}
+    (extra,) = train.extra_optimizers
+    assert extra.own_pass and {g.schedule(e) for g in extra.groups for e in (1, 75, 150)} == {1.0}
     for group, base in ((g, g.lr) for g in train.groups):
         assert base * group.schedule(1) == pytest.approx(8e-5 + (base - 8e-5) / 5)
         assert base * group.schedule(75) == pytest.approx(1.6e-5 + 0.5 * (base - 1.6e-5))
@@ -224,7 +224,7 @@ COUNTS = r"patch transfer: of (\d+) samples (\d+) drawn, (\d+) of them without a
 def test_joint_updates_are_a_switch():
     method = tiny("dpm", "method.train.alternating", False)
     train = stage(method, "train")
-    assert train.companions == [] and any(".generator." in name for name in trained(method, train))
+    assert train.extra_optimizers == [] and any(".generator." in name for name in trained(method, train))
 
 
 def snapshot(method):
@@ -317,8 +317,8 @@ def test_options_reach_the_parts():
     parameter = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.1}]
     for model, spt, kinds in (("dpm", True, [sgd, sgd, sgd]), ("dpmpp", True, [adam, sgd, adam])):
         method = tiny(model, "method.spt", spt)
-        made = [stage(method, "saliency"), *stage(method, "saliency").companions]
-        made += [stage(method, "train"), *stage(method, "train").companions]
+        made = [stage(method, "saliency"), *stage(method, "saliency").extra_optimizers]
+        made += [stage(method, "train"), *stage(method, "train").extra_optimizers]
         assert [type(one.optimizer(parameter)) for one in made] == kinds, model
 
 

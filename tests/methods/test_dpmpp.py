@@ -149,14 +149,14 @@ def test_schedules_of_the_stages():
     factors = [train.schedule(e) for e in (1, 19, 20, 39, 40, 60)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert [saliency.schedule(e) for e in (1, 5, 60)] == pytest.approx([0.28, 1, 1])
-    (companion,) = saliency.companions
-    assert not companion.own_pass and companion.groups[0].schedule(1) == 1.0
+    (extra,) = saliency.extra_optimizers
+    assert not extra.own_pass and extra.groups[0].schedule(1) == 1.0
 
 
 def test_alternating_updates_are_a_switch():
     method = tiny("dpmpp", "method.train.alternating", True)
-    (companion,) = stage(method, "train").companions
-    assert companion.own_pass and "generator" in companion.groups[0].pattern
+    (extra,) = stage(method, "train").extra_optimizers
+    assert extra.own_pass and "generator" in extra.groups[0].pattern
     assert not any(".generator" in g.pattern for g in stage(method, "train").groups)
 
 

@@ -150,7 +150,7 @@ def test_a_rest_of_unknown_length_needs_a_checksum(server, tmp_path):
 def test_openais_clip_comes_whole_or_not_at_all(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(openai.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(openai, "_demand_answer", lambda address: None)
+    monkeypatch.setattr(openai, "_check_answer", lambda address: None)
     monkeypatch.setattr(openai.huggingface_hub, "hf_hub_download", Mock(side_effect=OSError("no hub")))
     monkeypatch.setattr(openai.huggingface_hub, "try_to_load_from_cache", lambda *names: None)
     url = f"{server.url.rpartition('/')[0]}/{SHA256}/ViT-B-16.pt"
