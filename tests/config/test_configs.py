@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from occplug.config import load_config, save_config
 from occplug.config.files import flatten, read_settings
 from occplug.errors import ConfigError
 from occplug.method import build_method
 from occplug.registry import METHODS, names
+from occplug.transforms import build_pipeline
 
 FOLDER = Path(__file__).parents[2] / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -348,3 +350,39 @@ def test_dpm_builds_at_full_size(configs, stem):
 def test_an_imagenet_tower_is_for_methods_without_texts():
     with pytest.raises(ConfigError, match="'vit_b16', and clip_reid works on clip_vit_b16, clip_rn50"):
         load_config(FOLDER / "clip_reid_market.yaml", ["backbone.name", "vit_b16"])
+
+
+JITTERED = [file for file in FILES if "color_jitter" in load_config(file).data.transforms]
+
+
+def share_without_black(names, cfg, pictures=60):
+    """Share of flat grey pictures on which the transforms before the batch leave no black pixel."""
+    pipeline = build_pipeline(
+        names, 64, 32, cfg.data.norm_mean, cfg.data.norm_std, {"color_jitter": cfg.augment.color_jitter}
+    )
+    grey = Image.new("RGB", (32, 64), (128, 128, 128))
+    torch.manual_seed(3)
+    return sum(not (pipeline.per_image(grey) == 0).all(0).any() for _ in range(pictures)) / pictures
+
+
+def test_jittered_configs_are_those_for_occluded_reid():
+    stems = [file.stem for file in JITTERED]
+    assert stems == [s for s in STEMS if re.match(r"(dpm|dpm_spt|dpmpp|profd|profd_s12)_occreid$", s)]
+
+
+@pytest.mark.parametrize("file", [f for f in JITTERED if f.stem.startswith("dpm")], ids=lambda file: file.stem)
+def test_dpm_jitters_colours_before_it_pads_so_that_borders_stay_black(file):
+    """DPM's official code jitters right after the resize; jittered black would turn grey with the contrast."""
+    cfg = load_config(file)
+    names = cfg.data.transforms
+    assert names[0] == "color_jitter" and names.index("pad_crop") > 0
+    shifted = [name for name in names if name != "random_erase_pixel"]
+    assert share_without_black(shifted, cfg) < 0.1  # a crop that was not shifted has no border
+    late = ["random_flip", "pad_crop", "color_jitter"]
+    assert share_without_black(late, cfg) > 0.3  # the test would see it
+
+
+@pytest.mark.parametrize("file", [f for f in JITTERED if f.stem.startswith("profd")], ids=lambda file: file.stem)
+def test_profd_jitters_colours_after_it_has_padded(file):
+    names = load_config(file).data.transforms
+    assert names.index("color_jitter") > names.index("pad_crop")
