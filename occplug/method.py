@@ -127,12 +127,15 @@ class Method(nn.Module):
         nullable: keys of `defaults` (dotted) that may be null.
         backbones: torchreid name suffix -> name of a backbone the method works with.
         in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
+        squared_distance: whether the method's distance is a squared one, or the cosine distance, which is half of one
+            (a property where a key decides it). Re-ranking squares plain distances and takes squared ones as they are.
     """
 
     defaults: dict = {}
     nullable: tuple[str, ...] = ()
     backbones: dict[str, str] = {}
     in_one_stage: dict[str, object] = {}
+    squared_distance: bool = False
 
     @staticmethod
     def check(cfg) -> None:

@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from occplug.engine.checkpoint import save_checkpoint
 from occplug.engine.progress import Progress
 from occplug.engine.randomness import random_states
 from occplug.errors import TrainingError
-from occplug.evaluation import evaluate_embeddings, extract, rank_distances, re_ranking, reranking_inputs
+from occplug.evaluation import Ranker, evaluate_embeddings, extract, rank_distances, rerank_embeddings
 from occplug.evaluation.cuhk03 import evaluate_cuhk03
 from occplug.torchreid_host import visualize_ranked_results
 
@@ -75,6 +76,11 @@ class RunMixin:
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Distances [Q, G], smaller is closer."""
         raise TypeError(f"{type(self).__name__} does not state its distance")
+
+    @property
+    def squared_distance(self) -> bool:
+        """As `Method.squared_distance`, of `matcher`."""
+        return False
 
     def run_stage(self, epochs: int, start_epoch: int = 0) -> None:
         """Train `epochs` epochs through torchreid's `run`, from `start_epoch` on; then its test and checkpoint."""
@@ -213,7 +219,7 @@ class RunMixin:
     ) -> tuple[float, float]:
         """Embeddings of query and gallery -> Rank-1 and mAP, kept in `self.results[dataset_name]`.
 
-        torchreid's signature. Blockwise unless the whole distance matrix is needed (re-ranking, pictures, cuhk03).
+        torchreid's signature. Blockwise unless the whole distance matrix is needed (pictures, cuhk03).
         """
         flip = self.cfg.eval.flip
         query, q_pids, q_camids, paths = extract(
@@ -223,25 +229,30 @@ class RunMixin:
             self.embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
         )
         ids = (q_pids, g_pids, q_camids, g_camids)
-        if rerank or visrank or use_metric_cuhk03:
-            distances = self._distances(query, gallery, rerank)
+        whole = visrank or use_metric_cuhk03
+        if whole:
+            blocks = self._reranked(query, gallery) if rerank else [self.matcher(query, gallery).numpy()]
+            distances = np.concatenate(list(blocks))
             result = evaluate_cuhk03(distances, *ids) if use_metric_cuhk03 else rank_distances(distances, *ids)
             if visrank:
                 self._draw_ranks(dataset_name, distances, save_dir, visrank_topk)
+        elif rerank:
+            ranker = Ranker(*ids)
+            for block in self._reranked(query, gallery):
+                ranker.add(block)
+            result = ranker.result()
         else:
             result = evaluate_embeddings(self.matcher, query, gallery, *ids)
         self.results[dataset_name], self.query_paths[dataset_name] = result, paths
         log.info("%s: %s", dataset_name, result)
         return float(result.cmc[0]), float(result.mAP)
 
-    def _distances(self, query: Embedding, gallery: Embedding, rerank: bool):
-        distances = self.matcher(query, gallery).numpy()
-        if not rerank:
-            return distances
+    def _reranked(self, query: Embedding, gallery: Embedding):
+        """Blocks [b, G] of re-ranked distances, as `eval.rerank_*` says."""
         k = self.cfg.eval
-        own_q, own_g = self.matcher(query, query).numpy(), self.matcher(gallery, gallery).numpy()
-        inputs = reranking_inputs(distances, own_q, own_g)
-        return re_ranking(*inputs, k1=k.rerank_k1, k2=k.rerank_k2, lambda_value=k.rerank_lambda)
+        return rerank_embeddings(
+            self.matcher, query, gallery, self.squared_distance, k.rerank_k1, k.rerank_k2, k.rerank_lambda
+        )
 
     def _draw_ranks(self, name: str, distances, save_dir: str, topk: int) -> None:
         data = self.datamanager

@@ -52,6 +52,11 @@ class MethodEngine(RunMixin, Engine):
         """The method's own; see `Method.matcher`."""
         return self.model.matcher(query, gallery)
 
+    @property
+    def squared_distance(self) -> bool:
+        """The method's own; see `Method.squared_distance`."""
+        return self.model.squared_distance
+
     # ------------------------------------------------------------------ stages
 
     def run_stages(self, resumed: dict | None = None, path: Path | None = None) -> None:

@@ -27,6 +27,11 @@ class _StockMixin(RunMixin):
         distance = cosine_distance if self.cfg.test.dist_metric == "cosine" else squared_euclidean
         return distance(query.vector, gallery.vector)
 
+    @property
+    def squared_distance(self) -> bool:
+        """Both are: the cosine distance is half the squared distance of unit vectors."""
+        return True
+
     def forward_backward(self, data: dict) -> dict[str, float]:
         values = super().forward_backward(data)
         self.note_losses(values, data)

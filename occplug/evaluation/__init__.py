@@ -24,7 +24,7 @@ from occplug.evaluation.ranking import (
     evaluate_rank,
     rank_distances,
 )
-from occplug.evaluation.reranking import re_ranking, reranking_inputs
+from occplug.evaluation.reranking import re_ranking, rerank_embeddings, reranking_inputs
 from occplug.evaluation.significance import PairedDifference, paired_bootstrap
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "rank_correlation",
     "rank_distances",
     "re_ranking",
+    "rerank_embeddings",
     "read_per_query",
     "reranking_inputs",
     "slot_accuracies",

@@ -113,6 +113,11 @@ class MaskedMetric(nn.Module):
         mask = self.generator(seen.blocks).float() if masked else None
         return Embedding((self.neck.norm(vector) if self.tested == "after" else vector).float(), mask=mask)
 
+    @property
+    def squared_distance(self) -> bool:
+        """As `Method.squared_distance`: angles are plain; the cosine distance is half a squared one."""
+        return self.generator is None or not self.test_mask
+
     def distances(self, query: Embedding, gallery: Embedding) -> Tensor:
         """[Q, G]: angles in radians under the *query's* masks; without masks the cosine distance."""
         if query.mask is None:

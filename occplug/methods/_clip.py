@@ -87,6 +87,7 @@ class CLIPMethod(Method):
 
     nullable = ("stage2.margin", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs")
     backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
+    squared_distance = True
 
     @staticmethod
     def check(cfg) -> None:

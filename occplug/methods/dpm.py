@@ -220,6 +220,11 @@ class DPM(Method):
         seen = self.backbone(images, camids, blocks=self.metric.levels)
         return self.metric.embedding(seen.feature, seen)
 
+    @property
+    def squared_distance(self) -> bool:
+        """Angles under masks are plain distances; cosine distances, without masks, are not."""
+        return self.metric.squared_distance
+
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)

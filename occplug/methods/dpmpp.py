@@ -303,6 +303,11 @@ class DPMpp(Method):
         vector = seen.projected if self.options.prototypes == "text" else self._feature(seen)
         return self.metric.embedding(vector, seen)
 
+    @property
+    def squared_distance(self) -> bool:
+        """Angles under masks are plain distances; cosine distances, without masks, are not."""
+        return self.metric.squared_distance
+
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)

@@ -48,6 +48,7 @@ class TorchreidModel(Method):
     }
 
     nullable = ("train.margin",)
+    squared_distance = True
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()

@@ -2,12 +2,14 @@
 
 import errno
 
+import numpy as np
 import pytest
 import torch
 
 from occplug.config import default_config
 from occplug.engine import MethodEngine, load_checkpoint, seed_everything
 from occplug.errors import ConfigError, TrainingError
+from occplug.evaluation import re_ranking, reranking_inputs
 from occplug.method import ExtraOptimizer, Group
 from occplug.stages import optimiser
 from tests.engine.toy import ToyData, ToyMethod
@@ -304,3 +306,21 @@ def test_extra_optimizers_resume_where_they_stopped(tmp_path, own_pass):
     again = engine_for(tmp_path / "cut", TwoOptimisers(own_pass, epochs=(3, 0)))
     again.run_stages(state)
     assert same(whole.model.state_dict(), again.model.state_dict())
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_reranking_squares_plain_distances_and_no_others(tmp_path, squared):
+    method = ToyMethod()
+    method.squared_distance = squared
+    engine = engine_for(tmp_path, method)
+    sides = []
+    for side in ("query", "gallery"):
+        images = torch.stack([row["img"] for row in engine.datamanager.test_loader["toy"][side].dataset])
+        sides.append(method.eval().embed(images))
+    query, gallery = sides
+    pairs = ((query, gallery), (query, query), (gallery, gallery))
+    given = [method.matcher(a, b).numpy() for a, b in pairs]
+    expected = re_ranking(*(reranking_inputs(*given) if squared else given))
+    np.testing.assert_allclose(np.concatenate(list(engine._reranked(query, gallery))), expected, atol=1e-5)
+    other = re_ranking(*(given if squared else reranking_inputs(*given)))
+    assert np.abs(expected - other).max() > 0.01

@@ -1,5 +1,8 @@
 """Re-ranking against torchreid's code."""
 
+import logging
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from occplug import torchreid_host as host
+from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
-from occplug.evaluation import evaluate_rank, re_ranking, reranking, reranking_inputs, squared_euclidean
+from occplug.evaluation import (
+    evaluate_rank,
+    masked_distance,
+    re_ranking,
+    rerank_embeddings,
+    reranking,
+    reranking_inputs,
+    squared_euclidean,
+)
 
 
 def clustered(queries, gallery, ids, width=16, noise=0.6, seed=0):
@@ -131,3 +143,64 @@ def test_from_embeddings_of_a_method():
     query, gallery = (torch.nn.functional.normalize(torch.randn(n, 8)) for n in (6, 30))
     squares = [squared_euclidean(a, b).numpy() for a, b in ((query, gallery), (query, query), (gallery, gallery))]
     assert re_ranking(*reranking_inputs(*squares)).shape == (6, 30)
+
+
+# ---- from embeddings, block by block
+
+
+def crowd(queries, gallery, width=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(max(gallery // 8, 2), width, generator=generator)
+    vectors = centres[torch.randint(len(centres), (queries + gallery,), generator=generator)]
+    vectors = torch.nn.functional.normalize(vectors + 0.6 * torch.randn(vectors.shape, generator=generator))
+    masks = torch.rand(vectors.shape, generator=generator)
+    whole = Embedding(vectors, mask=masks)
+    return whole[:queries], whole[queries:]
+
+
+MATCHERS = {  # name -> (distance, is it squared, the plain distance torchreid's function squares)
+    "plain": (lambda q, g: torch.cdist(q.vector, g.vector), False, lambda d: d),
+    "squared": (lambda q, g: squared_euclidean(q.vector, g.vector), True, np.sqrt),
+    "of one side's masks": (lambda q, g: masked_distance(q.vector, q.mask, g.vector), False, lambda d: d),
+}
+
+
+@pytest.mark.parametrize("name", MATCHERS)
+@pytest.mark.parametrize("block", [1, 48, 512])
+def test_embeddings_give_torchreids_values_of_whole_matrices(name, block, monkeypatch):
+    matcher, squared, plain = MATCHERS[name]
+    query, gallery = crowd(30, 150)
+    monkeypatch.setattr(reranking, "COMPUTED", block)
+    ours = np.concatenate(list(rerank_embeddings(matcher, query, gallery, squared)))
+    whole = [plain(matcher(a, b).numpy()) for a, b in ((query, gallery), (query, query), (gallery, gallery))]
+    assert ours.dtype == np.float32
+    differs = np.abs(ours - torchreids(*whole)) > 1e-4
+    assert differs.mean() < 0.005  # rounding may make two distances change places
+
+
+def test_no_matrix_of_gallery_by_gallery_is_made_and_memory_is_told_first(caplog, monkeypatch):
+    matcher = MATCHERS["plain"][0]
+    query, gallery = crowd(20, 4000)
+    monkeypatch.setattr(reranking, "COMPUTED", 64)
+    caplog.set_level(logging.INFO, "occplug")
+    rows = rerank_embeddings(matcher, query, gallery, False)
+    tracemalloc.start()
+    for _ in rows:
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * 4 * 4000**2
+    (told,) = caplog.messages
+    assert told.startswith("re-ranking 20 queries and 4000 gallery images in blocks of 64: about ")
+    assert told.endswith("MiB beside the embeddings (whole matrices would be 62 MiB each)")
+    number = int(told.split("about ")[1].split()[0]) * 2**20
+    assert 0.2 * peak < number < 5 * peak
+
+
+def test_embeddings_that_are_not_finite_or_not_there_are_named():
+    query, gallery = crowd(3, 40)
+    gallery.vector[7] = torch.nan
+    with pytest.raises(DataError, match=r"\(queries first\) hold nan; the embeddings are not finite"):
+        list(rerank_embeddings(MATCHERS["plain"][0], query, gallery, False))
+    with pytest.raises(DataError, match="nothing to re-rank: 0 queries, 40 gallery images"):
+        rerank_embeddings(MATCHERS["plain"][0], query[:0], gallery, False)
