@@ -1,7 +1,7 @@
 """What occplug takes from torchreid, by name; the only file that knows torchreid's inside beside `occplug.plugin`.
 
 Works with both layouts, `torchreid.reid.*` (0.2.5 on PyPI) and `torchreid.*` (1.4.0 from source). Importing this file
-changes nothing in torchreid and needs nothing of occplug but its errors.
+changes nothing in torchreid and needs nothing of occplug but its errors and its reader of pictures.
 
 Two faults of torchreid are worked around here, each with a test that shows the fault: a checkpoint that torchreid saved
 cannot be read on torch >= 2.6 (:func:`safe_globals`), and the CUHK03 metric uses `np.bool`, which numpy 1.24 to 1.26 do
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from occplug.errors import CheckpointError, ConfigError, OccplugError
+from occplug.utils.imagefile import read_image
 
 try:
     with warnings.catch_warnings():
@@ -104,7 +105,6 @@ ImageDataset = attribute(torchreid.data, "ImageDataset")
 ImageDataManager = attribute(torchreid.data, "ImageDataManager")
 build_optimizer = attribute(torchreid.optim, "build_optimizer")
 build_lr_scheduler = attribute(torchreid.optim, "build_lr_scheduler")
-visualize_ranked_results = attribute(torchreid.utils, "visualize_ranked_results")
 
 MODELS = _table(torchreid.models, "__model_factory", "resnet50")
 IMAGE_DATASETS = _table(sub("data.datasets"), "__image_datasets", "market1501")
@@ -127,6 +127,9 @@ stock_evaluate_rank = _function(
     metrics, "evaluate_rank", "distmat", "q_pids", "g_pids", "q_camids", "g_camids", "max_rank", "use_metric_cuhk03"
 )
 _function(reader, "read_image", "path")
+drawing = sub("utils.reidtools")
+_draw_ranked = _function(drawing, "visualize_ranked_results", "distmat", "dataset", "save_dir", "topk")
+attribute(drawing, "cv2")
 stock_load_pretrained = _function(sub("utils.torchtools"), "load_pretrained_weights", "model", "weight_path")
 
 STOCK_TRANSFORMS = ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase")
@@ -231,6 +234,33 @@ def load_stock_weights(model: nn.Module, path) -> None:
         raise CheckpointError(f"{path}: holds something else than tensors by name, bare or under state_dict")
     with safe_globals():
         sub("utils.torchtools").load_pretrained_weights(model, os.path.expanduser(path))
+
+
+# ---- ranked galleries
+
+
+class CvWithOurPictures:
+    """cv2, with pictures read as occplug reads them everywhere; cv2's reader gives None for what it cannot read."""
+
+    @staticmethod
+    def imread(path: str) -> np.ndarray:
+        """uint8 [H, W, 3], blue first. Raises DataError as `open_picture`."""
+        return np.ascontiguousarray(np.asarray(read_image(path))[..., ::-1])
+
+    def __getattr__(self, name: str):
+        import cv2
+
+        return getattr(cv2, name)
+
+
+def visualize_ranked_results(*case, **options) -> None:
+    """torchreid's drawing of ranked galleries, of pictures that are read as occplug reads them."""
+    before = drawing.cv2
+    drawing.cv2 = CvWithOurPictures()
+    try:
+        _draw_ranked(*case, **options)
+    finally:
+        drawing.cv2 = before
 
 
 # ---- the CUHK03 metric

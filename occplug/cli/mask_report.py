@@ -24,6 +24,7 @@ from occplug.evaluation import (
     rank_correlation,
 )
 from occplug.runs.session import load_trained, start_logging
+from occplug.utils.imagefile import open_picture
 
 __all__ = ["main", "mask_figures", "saliency_figures", "twin_figures"]
 
@@ -111,8 +112,7 @@ def _picture(file: str | None, size: tuple[int, int]) -> np.ndarray:
     """[H, W] bool, where the mask in `file` is not 0; nowhere if there is no file."""
     if file is None:
         return np.zeros(size, bool)
-    with Image.open(file) as picture:
-        return np.asarray(picture.convert("L").resize((size[1], size[0]), Image.Resampling.NEAREST)) > 0
+    return np.asarray(open_picture(file, "L").resize((size[1], size[0]), Image.Resampling.NEAREST)) > 0
 
 
 def mask_figures(masks: np.ndarray, visible: np.ndarray, parts: dict[str, np.ndarray]) -> dict:

@@ -19,7 +19,7 @@ from occplug.masks.cache import MaskCache
 from occplug.masks.degrade import degraded
 from occplug.masks.files import check_mask_file, find_mask_files, read_mask_file
 from occplug.masks.schemes import NUM_CHANNELS, SCHEMES
-from occplug.utils.imagefile import read_image
+from occplug.utils.imagefile import open_picture
 
 __all__ = ["FileMasks", "MaskSource", "RenderedMasks", "Stripes", "build_source"]
 
@@ -116,7 +116,7 @@ class RenderedMasks(_PartMaps):
         """[K, H, W], 1 where a part is visible; H and W are the file's."""
         from occplug.datasets.synthocc import group_parts  # imports torchreid, which takes seconds
 
-        codes = np.asarray(read_image(self.path_of(image)))[..., 0]
+        codes = np.asarray(open_picture(self.path_of(image), "L"))
         grouped = torch.from_numpy(group_parts(codes, self.scheme).astype(np.int64))
         return (grouped == torch.arange(1, len(self.groups) + 1)[:, None, None]).float()
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from occplug.errors import DataError
 from occplug.occluders.categories import Category, read_categories
+from occplug.utils.imagefile import open_picture
 
 __all__ = ["EMBEDDED_LIBRARY", "INDEX", "Cutout", "Library", "premultiplied", "read_library"]
 
@@ -143,14 +143,7 @@ def _check(index: Path, number: int, entry, table: Mapping[str, Category]) -> No
 def _cutout(file: Path, category: Category) -> Cutout:
     if not file.is_file():
         raise DataError(f"{file}: the file that {INDEX} names is missing; restore it, or make the library anew")
-    try:
-        with Image.open(file) as picture:
-            mode = picture.mode
-            rgba = np.asarray(picture.convert("RGBA"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{file}: the picture cannot be read ({error}); replace it by an intact copy") from error
-    if mode != "RGBA":
-        raise DataError(f"{file}: the picture has no alpha channel (mode {mode}); cut-outs are RGBA")
+    rgba = np.asarray(open_picture(file, "RGBA"))
     if not rgba[..., 3].any():
         raise DataError(f"{file}: the alpha channel is empty, so nothing would be seen; delete the file and its entry")
     return Cutout(file, category, premultiplied(rgba), float(rgba[..., 3].mean() / 255))

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from occplug.errors import DataError
 from occplug.occluders.categories import read_categories
 from occplug.occluders.writing import Piece, trimmed
+from occplug.utils.imagefile import open_picture
 
 __all__ = ["CutoutPictures"]
 
@@ -61,14 +61,7 @@ class CutoutPictures:
 
 
 def _trimmed(file: Path) -> np.ndarray:
-    try:
-        with Image.open(file) as picture:
-            has_alpha = "A" in picture.getbands() or "transparency" in picture.info
-            rgba = np.asarray(picture.convert("RGBA"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{file}: the picture cannot be read ({error}); replace it by an intact copy") from error
-    if not has_alpha:
-        raise DataError(f"{file}: the picture has no alpha channel; cut-outs are RGBA")
+    rgba = np.asarray(open_picture(file, "RGBA"))
     try:
         return trimmed(rgba)
     except ValueError as error:

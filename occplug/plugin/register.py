@@ -6,7 +6,7 @@ Importing this file changes nothing; :func:`register` changes table entries and 
 Faults of torchreid that are cured while registered, each with a test that shows the fault:
 
 * a checkpoint torchreid saved cannot be read on torch >= 2.6: `torchreid_host.safe_globals`;
-* `read_image` tries a broken file for ever: ours raises DataError;
+* `read_image` tries a broken file for ever: ours raises DataError; ranked galleries are drawn through it too;
 * ranking is a Python loop: `metrics.evaluate_rank` is ours;
 * the CUHK03 metric uses `np.bool`, which numpy 1.24 to 1.26 do not have;
 * labels depend on the order of a Python set: our Market, Duke and MSMT17 replace torchreid's;
@@ -177,6 +177,7 @@ def _our_functions() -> list[tuple]:
         (host.metrics, "compute_distance_matrix", _compute_distance_matrix),
         (Engine, "run", _run),
         (host.reader, "read_image", read_image),
+        (host.drawing, "cv2", host.CvWithOurPictures()),
     ]
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -20,7 +19,7 @@ from occplug.runs.candidates import ZOO, Candidate, candidates, config_of, fit
 from occplug.runs.session import sees_cameras
 from occplug.torchreid_host import build_stock_model
 from occplug.transforms import build_pipeline
-from occplug.utils.imagefile import read_image
+from occplug.utils.imagefile import open_picture
 from occplug.zoo.weights import read_test_weights
 
 __all__ = ["Extractor", "load"]
@@ -43,7 +42,7 @@ class Extractor:
         """Embeddings [B] of `pictures`, on the CPU, as `tools/test.py` makes them (mirrored too, if the config says).
 
         Args:
-            pictures: paths or PIL images of one person each, of any size.
+            pictures: paths, PIL images or arrays of one person each, of any size, as `open_picture` takes them.
             camids: 0-based cameras of training, for models with a camera embedding; others do not look at them.
 
         Raises:
@@ -63,7 +62,7 @@ class Extractor:
     def _batches(self, pictures: list, cameras: list[int], size: int) -> Iterator[dict]:
         for start in range(0, len(pictures), size):
             chosen = pictures[start : start + size]
-            rows = [self._pipeline.per_image(_opened(picture)) for picture in chosen]
+            rows = [self._pipeline.per_image(open_picture(picture)) for picture in chosen]
             camids = torch.tensor(cameras[start : start + size])
             labels = {"pid": torch.zeros_like(camids), "camid": camids, "impath": [str(each) for each in chosen]}
             yield {"img": self._pipeline.per_batch(default_collate(rows)), **labels}
@@ -72,10 +71,6 @@ class Extractor:
     def distances(self, query: Embedding, gallery: Embedding) -> Tensor:
         """[Q, G] by the method's own distance; smaller is closer."""
         return self.method.matcher(query.to(self.device), gallery.to(self.device)).cpu()
-
-
-def _opened(picture) -> Image.Image:
-    return picture.convert("RGB") if isinstance(picture, Image.Image) else read_image(picture)
 
 
 def load(

@@ -214,7 +214,7 @@ def test_the_folder_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     "rgba, message",
     [
-        (np.zeros((9, 9, 3), np.uint8), "car_1.png: the picture has no alpha channel; cut-outs are RGBA"),
+        (np.zeros((9, 9, 3), np.uint8), "car_1.png: the picture has no alpha channel .mode RGB.; cut-outs are RGBA"),
         (
             np.zeros((9, 9, 4), np.uint8),
             "car_1.png: the alpha channel is empty, so nothing would be seen; delete the file",
@@ -233,7 +233,7 @@ def test_damaged_pictures_and_empty_folders(tmp_path):
     with pytest.raises(DataError, match="there is no such folder of cut-outs"):
         CutoutPictures(tmp_path / "no")
     (tmp_path / "car_1.png").write_bytes(b"x")
-    with pytest.raises(DataError, match="car_1.png: the picture cannot be read"):
+    with pytest.raises(DataError, match="car_1.png: the file is not an image"):
         list(CutoutPictures(tmp_path))
 
 

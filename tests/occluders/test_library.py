@@ -163,7 +163,9 @@ def test_an_empty_alpha(tmp_path):
 def test_a_damaged_picture(tmp_path):
     folder = library(tmp_path / "l", car=solid())
     (tmp_path / "l" / "car_000.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="car_000.png: the picture cannot be read .* replace it by an intact copy"):
+    with pytest.raises(
+        DataError, match="car_000.png: the file is not an image, or none of JPEG.* replace it by an intact copy"
+    ):
         read_library(folder)
 
 
