@@ -28,6 +28,7 @@ from occplug.stages import (
     check_transfer,
     clip_saliency_stage,
     optimiser,
+    transfer_extras,
     transfer_once,
     warmup_multistep,
 )
@@ -101,6 +102,11 @@ class CLIPMethod(Method):
                 f"method.spt mixes patches, which {cfg.backbone.name} does not have for it; it works on "
                 f"{', '.join(MIXING)}"
             )
+
+    @staticmethod
+    def extras(cfg) -> tuple[str, ...]:
+        """Part masks, where patch transfer asks for them."""
+        return transfer_extras(cfg)
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()

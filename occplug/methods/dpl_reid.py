@@ -85,8 +85,9 @@ class DPLReID(CLIPMethod):
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
-        """The occluder's mask, which says whether an image is occluded, in the mode `by_image`."""
-        return ("occlusion",) if cfg.method.prompts == "dual" and cfg.method.stage2.i2t == "by_image" else ()
+        """The occluder's mask, which says whether an image is occluded, for `by_image`; patch transfer's entries."""
+        by_image = cfg.method.prompts == "dual" and cfg.method.stage2.i2t == "by_image"
+        return (("occlusion",) if by_image else ()) + CLIPMethod.extras(cfg)
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)

@@ -30,6 +30,7 @@ from occplug.stages import (
     module_rate,
     optimiser,
     saliency_stage,
+    transfer_extras,
     transfer_once,
     warmup_cosine,
     with_biases,
@@ -112,6 +113,11 @@ class DPM(Method):
         check_mask(o)
         check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
+
+    @staticmethod
+    def extras(cfg) -> tuple[str, ...]:
+        """Part masks, where patch transfer asks for them."""
+        return transfer_extras(cfg)
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()

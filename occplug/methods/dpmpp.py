@@ -34,6 +34,7 @@ from occplug.stages import (
     clip_saliency_stage,
     optimiser,
     prompt_alignment,
+    transfer_extras,
     transfer_once,
     warmup_multistep,
     with_biases,
@@ -142,6 +143,11 @@ class DPMpp(Method):
         check_mask(o)
         check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, DPMpp.stage_names(o))
+
+    @staticmethod
+    def extras(cfg) -> tuple[str, ...]:
+        """Part masks, where patch transfer asks for them."""
+        return transfer_extras(cfg)
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()

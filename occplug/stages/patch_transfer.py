@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from occplug.errors import ConfigError
@@ -22,9 +23,13 @@ __all__ = [
     "NULLABLE",
     "PatchTransfer",
     "Transfer",
+    "body_of",
     "check_transfer",
     "choose_candidates",
+    "foreign_share",
+    "grown",
     "rolled_overlap",
+    "transfer_extras",
     "transfer_once",
 ]
 
@@ -40,12 +45,20 @@ DEFAULTS = {
     "alpha2": 0.1,  # share of the batch whose ranks are candidates
     "alpha2_abs": None,  # least overlap of the rolled masks; null: none
     "threshold": 0.5,  # saliency from which a patch shows the person
+    "person": "saliency",  # what of the candidate is its person: salient patches (the papers), or masks, where known
+    "grow": 0,  # patches by which the candidate's person is widened on all sides before its surroundings are taken
     "ignore": True,  # the candidate's identity is neither a class nor a negative for the mixed sample
     "ignore_pairs": "anchor",  # triplets: mixed sample as anchor (official matrix), or symmetric
 }
 NULLABLE = ("alpha2_abs",)
-CHOICES = {"select": ("oiou", "random"), "rank": ("flat", "per_candidate"), "ignore_pairs": ("anchor", "symmetric")}
+CHOICES = {
+    "select": ("oiou", "random"),
+    "rank": ("flat", "per_candidate"),
+    "person": ("saliency", "masks"),
+    "ignore_pairs": ("anchor", "symmetric"),
+}
 COUNTED = ("seen", "drawn", "no_candidate")
+PERSON = 0.5  # of a cell's part labels, from which it shows the person
 SHARES = ("p_mix", "alpha1", "alpha2", "alpha2_abs", "threshold")
 
 
@@ -57,6 +70,16 @@ def check_transfer(options, section: str) -> None:
     for key in SHARES:
         if options[key] is not None and not 0 <= options[key] <= 1:
             raise ConfigError(f"{section}.{key} is {options[key]}; it must be from 0 to 1")
+    if options.grow < 0:
+        raise ConfigError(f"{section}.grow is {options.grow}; it counts patches, from 0")
+
+
+def transfer_extras(cfg) -> tuple[str, ...]:
+    """The batch entries that patch transfer asks for (`Method.extras`): part masks where it follows them
+    (`method.transfer.person: masks`), or where they are rendered with the images and tell the foreign share.
+    """
+    wants = cfg.method.transfer.person == "masks" or cfg.masks.source == "synthocc"
+    return ("masks",) if cfg.method.spt and wants else ()
 
 
 # ---------------------------------------------------------------------- selection
@@ -124,6 +147,32 @@ def _draw(qualified: Tensor, values: Tensor) -> Tensor:
     keys = torch.rand(qualified.shape).to(qualified.device).masked_fill(~qualified, -1.0)
     best, place = keys.max(dim=1)
     return torch.where(best >= 0, values.gather(1, place[:, None])[:, 0], -1)
+
+
+# ---------------------------------------------------------------------- what of a candidate is its person
+
+
+def grown(masks: Tensor, patches: int) -> Tensor:
+    """`masks` [B, H, W] bool, widened by `patches` on all sides (a square neighbourhood), without wrap-around."""
+    if not patches:
+        return masks
+    return F.max_pool2d(masks[:, None].float(), 2 * patches + 1, stride=1, padding=patches)[:, 0] > 0
+
+
+def body_of(labels: Tensor) -> Tensor:
+    """[B, h, w] bool: where part labels [B, K + 1, h, w], background first, show a person."""
+    return labels[:, 0] < PERSON
+
+
+def foreign_share(body: Tensor, mask: Tensor) -> Tensor:
+    """Share of a candidate's body that stays in the mixed image, under the target's label: [B], nan without a body.
+
+    Args:
+        body: [B, h, w] bool, the true body of each candidate.
+        mask: [B, H, W] bool, the candidate's mask on the patch grid: the target's patches stay where it is True.
+    """
+    stays = ~F.interpolate(mask[:, None].float(), body.shape[1:], mode="nearest")[:, 0].bool()
+    return (body & stays).flatten(1).sum(1) / body.flatten(1).sum(1)
 
 
 # ---------------------------------------------------------------------- mixing
@@ -195,11 +244,14 @@ class PatchTransfer:
 
     Attributes:
         counts: samples seen, drawn for mixing, and left unmixed because no candidate qualified, in this epoch.
+        foreign: of each image mixed in this epoch whose part masks are known, the share of the candidate's body that
+            stays in it.
     """
 
     def __init__(self, saliency: Callable[[Tensor], Tensor], grid: tuple[int, int], options):
         self.saliency, self.grid, self.options = saliency, grid, options
         self.counts = dict.fromkeys(COUNTED, 0)
+        self.foreign: list[Tensor] = []
         self._warned = False
 
     def close_epoch(self) -> None:
@@ -209,23 +261,40 @@ class PatchTransfer:
             self.counts,
         )
         self.counts = dict.fromkeys(COUNTED, 0)
+        if self.foreign:
+            share = torch.cat(self.foreign).nanmean()
+            log.info("patch transfer: %.0f %% of a candidate's body stays in a mixed image on average", 100 * share)
+            self.foreign = []
 
     @torch.no_grad()
-    def plan(self, images: Tensor) -> Transfer | None:
-        """What to mix into the batch; None if nothing is mixed. Draws come from torch's CPU generator."""
+    def plan(self, images: Tensor, labels: Tensor | None = None) -> Transfer | None:
+        """What to mix into the batch; None if nothing is mixed. Draws come from torch's CPU generator.
+
+        Args:
+            images: [B, 3, H, W].
+            labels: part labels [B, K + 1, h, w], background first, where they are known. `person: masks` needs them.
+        """
         count = len(images)
         drawn = (torch.rand(count) < self.options.p_mix).to(images.device)
         self.counts["seen"] += count
         if not drawn.any():
             return None
         masks = self.masks(images)
-        return self._mixed(masks, drawn, choose_candidates(masks, self.options))
+        body = None if labels is None else body_of(labels)
+        person = masks if self.options.person == "saliency" else self._on_patches(body)
+        return self._mixed(grown(person, self.options.grow), drawn, choose_candidates(masks, self.options), body)
+
+    def _on_patches(self, body: Tensor) -> Tensor:
+        """[B, h, w] bool: the patches that show some of `body`."""
+        return F.adaptive_max_pool2d(body[:, None].float(), self.grid)[:, 0] > 0
 
     def masks(self, images: Tensor) -> Tensor:
         """[B, h, w] bool, True where a patch shows the person."""
         return (self.saliency(images) >= self.options.threshold).unflatten(1, self.grid)
 
-    def _mixed(self, masks: Tensor, drawn: Tensor, candidates: Tensor) -> Transfer | None:
+    def _mixed(self, masks: Tensor, drawn: Tensor, candidates: Tensor, body: Tensor | None) -> Transfer | None:
+        shows = masks.flatten(1).any(dim=1)[candidates.clamp_min(0)]  # a candidate without a person would take it all
+        candidates = torch.where(shows, candidates, -1)
         use = drawn & (candidates >= 0)
         without = int((drawn & (candidates < 0)).sum())
         self.counts["drawn"] += int(drawn.sum())
@@ -242,11 +311,13 @@ class PatchTransfer:
             return None
         own = torch.arange(len(masks), device=masks.device)
         source = torch.where(use, candidates, own)
+        if body is not None:
+            self.foreign.append(foreign_share(body[source[use]], masks[source[use]]).cpu())
         return Transfer(source, masks[source] | ~use[:, None, None], self.options)
 
 
-def transfer_once(batch: dict, plan: Callable[[Tensor], Transfer | None] | None) -> Transfer | None:
+def transfer_once(batch: dict, plan: Callable[[Tensor, Tensor | None], Transfer | None] | None) -> Transfer | None:
     """The batch's transfer, planned at its first pass: an alternating second pass sees the same images."""
     if "transfer" not in batch:
-        batch["transfer"] = plan(batch["img"]) if plan is not None else None
+        batch["transfer"] = plan(batch["img"], batch.get("masks")) if plan is not None else None
     return batch["transfer"]

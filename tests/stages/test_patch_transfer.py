@@ -9,7 +9,14 @@ import torch.nn.functional as F
 
 from occplug.errors import ConfigError
 from occplug.stages import PatchTransfer, Transfer
-from occplug.stages.patch_transfer import DEFAULTS, check_transfer, choose_candidates, rolled_overlap
+from occplug.stages.patch_transfer import (
+    DEFAULTS,
+    check_transfer,
+    choose_candidates,
+    foreign_share,
+    grown,
+    rolled_overlap,
+)
 
 
 class Options(SimpleNamespace):
@@ -223,9 +230,86 @@ def test_plans_repeat_with_the_seed():
         ({"select": "iou"}, "method.transfer.select is 'iou'; there are: oiou, random"),
         ({"rank": "best"}, "method.transfer.rank is 'best'; there are: flat, per_candidate"),
         ({"p_mix": 1.5}, "method.transfer.p_mix is 1.5; it must be from 0 to 1"),
+        ({"person": "body"}, "method.transfer.person is 'body'; there are: saliency, masks"),
+        ({"grow": -1}, "method.transfer.grow is -1; it counts patches, from 0"),
         ({"alpha2_abs": -0.1}, "method.transfer.alpha2_abs is -0.1; it must be from 0 to 1"),
     ],
 )
 def test_wrong_options_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
         check_transfer(options(**change), "method.transfer")
+
+
+# ---- what of a candidate is its person
+
+
+def plain_growth(mask, patches):
+    """True where a patch within `patches` rows and columns is True."""
+    height, width = mask.shape
+    grown_mask = torch.zeros_like(mask)
+    for y in range(height):
+        for x in range(width):
+            near = mask[max(0, y - patches) : y + patches + 1, max(0, x - patches) : x + patches + 1]
+            grown_mask[y, x] = near.any()
+    return grown_mask
+
+
+@pytest.mark.parametrize("patches", [0, 1, 2])
+def test_masks_grow_on_all_sides_without_wrap_around(patches):
+    masks = random_masks(12, 0.1)
+    assert torch.equal(grown(masks, patches), torch.stack([plain_growth(mask, patches) for mask in masks]))
+
+
+def part_labels(body):
+    """Labels [B, 3, h, w] of two parts, background first, with the body in one part above and the other below."""
+    labels = torch.zeros(len(body), 3, *body.shape[1:])
+    labels[:, 0] = (~body).float() * 0.9 + 0.05
+    labels[:, 1] = 1 - labels[:, 0]
+    return labels
+
+
+def test_the_foreign_share_is_what_of_the_body_the_mask_leaves():
+    body = torch.zeros(3, 12, 8, dtype=torch.bool)
+    body[0, 2:10, 2:6] = True  # 32 cells
+    body[1, :, :4] = True
+    mask = torch.zeros(3, 6, 4, dtype=torch.bool)
+    mask[0, 1:3, 1:3] = True  # cells 2:6 x 2:6, half of the body
+    mask[1, :, :2] = True
+    share = foreign_share(body, mask)
+    assert share[0] == 0.5 and share[1] == 0 and share[2].isnan()
+
+
+@pytest.mark.parametrize("person", ["saliency", "masks"])
+@pytest.mark.parametrize("grow", [0, 1])
+def test_the_candidates_person_is_salient_or_its_true_body(person, grow, caplog):
+    """Salient patches choose the pairs either way; what is taken of a candidate, and what stays of it, follows."""
+    salient, body = random_masks(16, 0.75), random_masks(16, 0.4, grid=(24, 16), seed=3)
+    transfer = PatchTransfer(
+        lambda images: salient.flatten(1).float(), (6, 4), options(p_mix=1.0, alpha2=0.5, person=person, grow=grow)
+    )
+    torch.manual_seed(2)
+    plan = transfer.plan(torch.zeros(16, 3, 4, 4), part_labels(body))
+    torch.manual_seed(2)
+    plain = PatchTransfer(lambda images: salient.flatten(1).float(), (6, 4), options(p_mix=1.0, alpha2=0.5))
+    assert torch.equal(plan.source, plain.plan(torch.zeros(16, 3, 4, 4)).source) and plan.mixed.any()
+    shares = []
+    for i in plan.mixed.nonzero()[:, 0].tolist():
+        j = int(plan.source[i])
+        cells = body[j].view(6, 4, 4, 4)
+        true = torch.tensor([[bool(cells[y, :, x].any()) for x in range(4)] for y in range(6)])
+        expected = plain_growth(salient[j] if person == "saliency" else true, grow)
+        assert torch.equal(plan.mask[i], expected)
+        stays = sum(bool(body[j, y, x]) and not bool(expected[y // 4, x // 4]) for y in range(24) for x in range(16))
+        shares.append(stays / int(body[j].sum()))
+    with caplog.at_level(logging.INFO):
+        transfer.close_epoch()
+    mean = round(100 * sum(shares) / len(shares))
+    assert f"patch transfer: {mean} % of a candidate's body stays in a mixed image on average" in caplog.text
+    assert (mean > 0) == (person == "saliency" and grow == 0)  # three quarters salient: grown, all of it
+    assert not transfer.foreign
+
+
+def test_a_candidate_without_a_body_is_none():
+    transfer = PatchTransfer(halves, (6, 4), options(p_mix=1.0, person="masks", select="random"))
+    assert transfer.plan(torch.zeros(8, 3, 4, 4), part_labels(torch.zeros(8, 12, 8, dtype=torch.bool))) is None
+    assert transfer.counts["no_candidate"] == 8
