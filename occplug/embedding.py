@@ -1,19 +1,58 @@
 """What a method says about an image: the one type that travels from a model to the evaluation."""
 
+from __future__ import annotations
+
+import json
 import operator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from occplug.errors import DataError
 from occplug.utils.files import write_atomically
 
-__all__ = ["Embedding"]
+__all__ = ["Embedding", "Origin"]
+
+FIELDS = ("vector", "parts", "visibility", "mask")  # the tensors, in the order of `pack`
+FORMAT = "occplug-embedding-1"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which images embeddings are of, and which model made them.
+
+    Args:
+        paths: [B] where each image came from: a file, or a text such as "frame[2]".
+        model: fingerprint of the weights; embeddings of two models are never compared. Empty: not known.
+        config: hash of the settings of that model that have a part in embeddings.
+        preprocessing: size, mean, std, interpolation and flip, as plain values.
+        metric: `occplug.evaluation.Metric.as_dict` of the method's distance, or empty.
+        skipped: image -> why it could not be read, with `on_error="skip"`.
+    """
+
+    paths: tuple[str, ...] = ()
+    model: str = ""
+    config: str = ""
+    preprocessing: dict = field(default_factory=dict)
+    metric: dict = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def _rows(self, index, count: int) -> Origin:
+        """The same origin of some of `count` images, chosen by whatever indexes an array."""
+        if not self.paths:
+            return self
+        if isinstance(index, Tensor):
+            index = index.cpu().numpy()
+        return replace(self, paths=tuple(self.paths[place] for place in np.arange(count)[index]))
+
+    def header(self) -> dict:
+        """All but the paths, as plain values."""
+        return {name: getattr(self, name) for name in ("model", "config", "preprocessing", "metric", "skipped")}
 
 
 @dataclass
@@ -25,6 +64,7 @@ class Embedding:
         parts: [B, P, d] float32, one vector per body part, or None.
         visibility: [B, P] in [0, 1], how much of each part is seen, or None.
         mask: [B, D or d] in [0, 1], a per-channel mask, or None.
+        origin: which images and which model they are of, or None if nobody said.
 
     Raises:
         ValueError: a field whose first axis is not B long.
@@ -34,58 +74,84 @@ class Embedding:
     parts: Tensor | None = None
     visibility: Tensor | None = None
     mask: Tensor | None = None
+    origin: Origin | None = None
 
     def __post_init__(self):
         if self.vector.ndim != 2:
             raise ValueError(f"vector is [B, D], got shape {tuple(self.vector.shape)}")
         for name, value in self._set_fields().items():
-            if len(value) != len(self.vector):
-                raise ValueError(f"{name} has {len(value)} rows, vector has {len(self.vector)}")
+            if value.shape[0] != self.vector.shape[0]:  # len() would fix the batch size where a model is exported
+                raise ValueError(f"{name} has {value.shape[0]} rows, vector has {self.vector.shape[0]}")
 
     def _set_fields(self) -> dict[str, Tensor]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {name: getattr(self, name) for name in FIELDS}
         return {name: value for name, value in values.items() if value is not None}
 
-    def _map(self, function) -> "Embedding":
-        return Embedding(**{name: function(value) for name, value in self._set_fields().items()})
+    def _map(self, function, origin: Origin | None = None) -> Embedding:
+        return Embedding(**{name: function(value) for name, value in self._set_fields().items()}, origin=origin)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where each image came from; empty if nobody said."""
+        return () if self.origin is None else self.origin.paths
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Images that could not be read, with the reasons (`on_error="skip"`)."""
+        return {} if self.origin is None else self.origin.skipped
 
     def __len__(self) -> int:
         return len(self.vector)
 
-    def __getitem__(self, index) -> "Embedding":
+    def __getitem__(self, index) -> Embedding:
         """Rows by slice, list, boolean or integer tensor; one integer keeps the batch axis."""
         if not isinstance(index, slice) and np.ndim(index) == 0:
             index = [operator.index(index)]
-        return self._map(lambda value: value[index])
+        origin = None if self.origin is None else self.origin._rows(index, len(self))
+        return self._map(lambda value: value[index], origin)
 
-    def to(self, *args, **kwargs) -> "Embedding":
+    def to(self, *args, **kwargs) -> Embedding:
         """The same embeddings on another device or in another type."""
-        return self._map(lambda value: value.to(*args, **kwargs))
+        return self._map(lambda value: value.to(*args, **kwargs), self.origin)
 
     @staticmethod
-    def cat(items: list["Embedding"]) -> "Embedding":
-        """One embedding from several, in order. Raises ValueError if the list is empty or the fields set differ."""
+    def cat(items: list[Embedding]) -> Embedding:
+        """One embedding from several, in order.
+
+        Raises:
+            ValueError: the list is empty or the fields set differ.
+            DataError: they are of different models.
+        """
         if not items:
             raise ValueError("no embeddings to put together")
-        names = set(items[0]._set_fields())
-        if any(set(item._set_fields()) != names for item in items):
+        names = list(items[0]._set_fields())
+        if any(set(item._set_fields()) != set(names) for item in items):
             raise ValueError(f"embeddings differ in what they carry: {[sorted(i._set_fields()) for i in items]}")
-        return Embedding(**{name: torch.cat([getattr(item, name) for item in items]) for name in names})
+        joined = {name: torch.cat([getattr(item, name) for item in items]) for name in names}
+        return Embedding(**joined, origin=_joined_origin(items))
+
+    def check_same_model(self, other: Embedding, what: str = "these embeddings", others: str = "the others") -> None:
+        """Raise DataError if it is known that `other` is of another model, or of images prepared otherwise."""
+        one, two = self.origin or Origin(), other.origin or Origin()
+        if one.model and two.model and one.model != two.model:
+            raise DataError(
+                f"{what} are of the model {one.model} and {others} of {two.model}; embeddings of different weights "
+                "mean nothing to each other: embed both with the same weights"
+            )
+        prepared = [{key: value for key, value in o.preprocessing.items() if key != "flip"} for o in (one, two)]
+        if all(prepared) and prepared[0] != prepared[1]:
+            keys = [key for key in prepared[0] | prepared[1] if prepared[0].get(key) != prepared[1].get(key)]
+            told = ", ".join(f"{key} {prepared[0].get(key)} and {prepared[1].get(key)}" for key in keys)
+            raise DataError(f"{what} and {others} are of images prepared otherwise ({told}); embed both alike")
 
     def save(self, path) -> None:
-        """Write all fields that are set to the safetensors file `path`, whole or not at all."""
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self._set_fields().items()}
-        write_atomically(Path(path), lambda temporary: save_file(tensors, temporary))
+        """Write all fields that are set, paths and origin to the safetensors file `path`, whole or not at all."""
+        save_rows(path, self)
 
     @staticmethod
-    def load(path) -> "Embedding":
+    def load(path) -> Embedding:
         """What `save` wrote, on the CPU. Raises DataError if `path` is missing, damaged or of another kind."""
-        try:
-            return Embedding(**load_file(path))
-        except FileNotFoundError:
-            raise DataError(f"{path}: there is no such file of embeddings") from None
-        except (SafetensorError, OSError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: not a file that Embedding.save wrote ({error})") from error
+        return load_rows(path)[0]
 
     def layout(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Names and per-image shapes of the fields set: what :meth:`unpack` needs to undo :meth:`pack`."""
@@ -96,7 +162,7 @@ class Embedding:
         return torch.cat([value.flatten(1).float() for value in self._set_fields().values()], dim=1)
 
     @staticmethod
-    def unpack(packed: Tensor, layout) -> "Embedding":
+    def unpack(packed: Tensor, layout) -> Embedding:
         """The embedding whose `pack()` and `layout()` are given, the layout also as an embedding that has it.
 
         Raises:
@@ -108,3 +174,59 @@ class Embedding:
             raise ValueError(f"a packed embedding of layout {layout} is [B, {sum(widths)}], got {tuple(packed.shape)}")
         pieces = packed.split(widths, dim=1)
         return Embedding(**{n: p.reshape(len(packed), *shape) for p, (n, shape) in zip(pieces, layout)})
+
+
+def _joined_origin(items: list[Embedding]) -> Origin | None:
+    known = [item.origin for item in items if item.origin is not None]
+    if len(known) < len(items):
+        return None
+    for item in items[1:]:
+        items[0].check_same_model(item)
+    paths = tuple(path for origin in known for path in origin.paths)
+    skipped = {path: reason for origin in known for path, reason in origin.skipped.items()}
+    return replace(known[0], paths=paths if len(paths) == sum(map(len, items)) else (), skipped=skipped)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def save_rows(path, embedding: Embedding, tensors: dict[str, Tensor] | None = None, header: dict | None = None) -> None:
+    """Write `embedding` to the safetensors file `path`, with further `tensors` and a `header` of plain values."""
+    origin = embedding.origin or Origin()
+    content = {name: value.detach().cpu().contiguous() for name, value in embedding._set_fields().items()}
+    if origin.paths:  # a tensor, because a safetensors header is limited to 100 MB
+        content["paths"] = to_bytes(list(origin.paths))
+    texts = {"format": FORMAT, "origin": json.dumps(origin.header()), "header": json.dumps(header or {})}
+    write_atomically(Path(path), lambda temporary: save_file({**content, **(tensors or {})}, temporary, texts))
+
+
+def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
+    """The embedding in `path`, the further tensors and the header that `save_rows` wrote.
+
+    Raises:
+        DataError: `path` is missing, damaged or of another kind.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            texts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        paths = from_bytes(tensors.pop("paths")) if "paths" in tensors else []
+        origin = Origin(tuple(paths), **json.loads(texts["origin"])) if "origin" in texts else None
+        chosen = {name: tensors.pop(name) for name in FIELDS if name in tensors}
+        if tensors and texts.get("format") != FORMAT:
+            raise ValueError(f"it also holds {', '.join(list(tensors)[:3])}")
+        return Embedding(**chosen, origin=origin), tensors, json.loads(texts.get("header", "{}"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file of embeddings") from None
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a file that Embedding.save wrote ({error})") from error
+
+
+def to_bytes(value) -> Tensor:
+    """A plain value as a tensor of the bytes of its JSON text."""
+    return torch.from_numpy(np.frombuffer(json.dumps(value).encode(), np.uint8).copy())
+
+
+def from_bytes(content: Tensor):
+    """The value that `to_bytes` took."""
+    return json.loads(content.numpy().tobytes())

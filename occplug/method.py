@@ -182,6 +182,13 @@ class Method(nn.Module):
         """[Q, G] float32 distances, smaller is closer."""
         raise TypeError(f"{type(self).__name__} does not state its distance")
 
+    def named_distance(self) -> object | None:
+        """The distance as data (`occplug.evaluation.Metric`), for files, galleries and exports; None if it has no name.
+
+        Calling it gives the values of the method's own distance.
+        """
+        return None
+
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Training outputs for torchreid's own engines: logits [B, C] and features [B, D], one or more of each."""
         raise TypeError(f"{type(self).__name__} does not state its outputs")

@@ -107,7 +107,7 @@ class CLIPViT(CLIPTower, TransformerTower):
     def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
         """Input of block 1, [B, 1 + N, C]: patches and class token with camera and position added, after `ln_pre`."""
         visual = self.visual
-        first = visual.class_embedding.expand(len(patches), 1, -1)  # [B, 1, C]
+        first = visual.class_embedding.expand(patches.shape[0], 1, -1)  # [B, 1, C]; len() would fix B in an export
         if self.camera_embedding is not None and camids is not None:
             camera = self.sie_coefficient * self.cameras(camids)[:, None]
             # before the position embedding; on the class token alone is CLIP-ReID's form, on all tokens TransReID's

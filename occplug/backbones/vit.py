@@ -104,7 +104,7 @@ class ViT(TransformerTower):
         """Input of block 1, [B, 1 + N, C]: patches with class token and position, and the camera on every token."""
         visual = self.visual
         # class token and positions are float32 and make the stream that, also where autocast gave half patches
-        first = visual.cls_token.expand(len(patches), -1, -1)
+        first = visual.cls_token.expand(patches.shape[0], -1, -1)
         x = torch.cat([first, patches.to(first.dtype)], dim=1) + visual.pos_embed
         if self.camera_embedding is not None and camids is not None:
             x = x + self.sie_coefficient * self.cameras(camids)[:, None]

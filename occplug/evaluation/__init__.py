@@ -13,6 +13,7 @@ from occplug.evaluation.mask_quality import (
     rank_correlation,
 )
 from occplug.evaluation.masked import MASK_PLACES, masked_cosine, masked_distance
+from occplug.evaluation.metric import Metric
 from occplug.evaluation.parts import part_distance
 from occplug.evaluation.per_query import PerQuery, read_per_query
 from occplug.evaluation.protocol import protocol_line
@@ -31,6 +32,7 @@ __all__ = [
     "MixedEmbedding",
     "Mixture",
     "MASK_PLACES",
+    "Metric",
     "PairedDifference",
     "PerQuery",
     "Probe",

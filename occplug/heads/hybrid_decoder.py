@@ -69,7 +69,7 @@ class HybridDecoder(nn.Module):
         Returns: rows [B, K + 2, D]; attention [B, K + 2, L], the spatial maps' mean over the layers, None without them.
         """
         memory = self.memory_proj(tokens)
-        x = self.query_proj(queries).expand(len(tokens), -1, -1)
+        x = self.query_proj(queries).expand(tokens.shape[0], -1, -1)
         maps = []
         for layer in self.layers:
             x, attention = layer(x, memory)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from occplug.backbones import VisionFeatures
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
-from occplug.evaluation import MASK_PLACES, cosine_distance, masked_cosine, masked_distance
+from occplug.evaluation import MASK_PLACES, Metric, masked_cosine
 from occplug.heads.bnneck import BNNeck, check_neck
 from occplug.heads.mask_generator import MaskGenerator
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity, IgnoringCrossEntropy
@@ -120,6 +120,9 @@ class MaskedMetric(nn.Module):
 
     def distances(self, query: Embedding, gallery: Embedding) -> Tensor:
         """[Q, G]: angles in radians under the *query's* masks; without masks the cosine distance."""
-        if query.mask is None:
-            return cosine_distance(query.vector, gallery.vector)
-        return masked_distance(query.vector, query.mask, gallery.vector, self.place)
+        return self.named_distance()(query, gallery)
+
+    def named_distance(self) -> Metric:
+        """The distance as data."""
+        masked = self.generator is not None and self.test_mask
+        return Metric("masked", {"place": self.place}) if masked else Metric("cosine")

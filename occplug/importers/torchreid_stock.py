@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
-from occplug.evaluation import squared_euclidean
+from occplug.evaluation import Metric
 from occplug.importers.report import load_renamed, most_common
 from occplug.method import Method
 from occplug.torchreid_host import build_stock_model, load_stock_checkpoint
@@ -31,7 +31,11 @@ class StockModel(Method):
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Squared Euclidean distance, [Q, G]."""
-        return squared_euclidean(query.vector, gallery.vector)
+        return self.named_distance()(query, gallery)
+
+    def named_distance(self) -> Metric:
+        """The distance as data."""
+        return Metric("squared_euclidean")
 
 
 def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str, model: str) -> StockModel:

@@ -17,7 +17,7 @@ from occplug.backbones import bound_grid, build_backbone, build_text_tower, load
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
-from occplug.evaluation import cosine_distance
+from occplug.evaluation import Metric
 from occplug.heads import BNNeck, check_neck
 from occplug.losses import BatchHardTriplet, IgnoringCrossEntropy
 from occplug.method import Group, Method, Stage
@@ -265,4 +265,8 @@ class CLIPMethod(Method):
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Squared Euclidean distance of the L2-normalised vectors, [Q, G] in [0, 4]: twice the cosine distance."""
-        return 2 * cosine_distance(query.vector, gallery.vector)
+        return self.named_distance()(query, gallery)
+
+    def named_distance(self) -> Metric:
+        """|q^ - g^|^2 of the vectors brought to unit length."""
+        return Metric("normalised_euclidean")

@@ -21,6 +21,7 @@ from occplug.backbones import bound_grid, build_backbone, load_initial
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
+from occplug.evaluation import Metric
 from occplug.heads import MaskedMetric, MaskGenerator, check_mask
 from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.registry import METHODS
@@ -234,3 +235,7 @@ class DPM(Method):
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)
+
+    def named_distance(self) -> Metric:
+        """The distance as data."""
+        return self.metric.named_distance()

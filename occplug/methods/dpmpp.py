@@ -22,6 +22,7 @@ from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
+from occplug.evaluation import Metric
 from occplug.heads import MaskedMetric, MaskGenerator, check_mask
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import ExtraOptimizer, Group, Method, Stage
@@ -317,3 +318,7 @@ class DPMpp(Method):
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)
+
+    def named_distance(self) -> Metric:
+        """The distance as data."""
+        return self.metric.named_distance()

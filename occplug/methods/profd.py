@@ -28,7 +28,7 @@ from occplug.backbones import bound_grid, build_text_tower
 from occplug.backbones.weights import load_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
-from occplug.evaluation import part_distance
+from occplug.evaluation import Metric
 from occplug.heads import (
     BNNeck,
     CosinePooling,
@@ -439,9 +439,11 @@ class ProFD(Method):
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Visibility-weighted part distance (eq. 14), [Q, G]."""
-        # flip averaging leaves vectors shorter than 1
-        sides = [(F.normalize(e.vector), F.normalize(e.parts, dim=2), e.visibility) for e in (query, gallery)]
-        return part_distance(*sides[0], *sides[1], metric=self.options.dist_metric, vis_floor=self.options.vis_floor)
+        return self.named_distance()(query, gallery)
+
+    def named_distance(self) -> Metric:
+        """The part distance with `dist_metric` and `vis_floor`."""
+        return Metric("parts", {"metric": self.options.dist_metric, "vis_floor": self.options.vis_floor})
 
 
 def _active(options) -> list[str]:

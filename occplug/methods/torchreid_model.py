@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occplug.embedding import Embedding
-from occplug.evaluation import squared_euclidean
+from occplug.evaluation import Metric
 from occplug.losses import BatchHardTriplet
 from occplug.method import Group, Method, Stage
 from occplug.registry import METHODS
@@ -90,7 +90,11 @@ class TorchreidModel(Method):
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Squared Euclidean distance of the unit vectors, [Q, G]."""
-        return squared_euclidean(query.vector, gallery.vector)
+        return self.named_distance()(query, gallery)
+
+    def named_distance(self) -> Metric:
+        """The distance as data."""
+        return Metric("squared_euclidean")
 
 
 def _as_list(value) -> list[Tensor]:
