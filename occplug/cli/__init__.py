@@ -24,6 +24,7 @@ COMMANDS = {
     "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
+    "keep": ("keep", "collect kept runs of folders and files in one file"),
     "zoo": ("zoo", "list, fetch, verify and fill the model zoo"),
     "convert": ("convert", "read an official checkpoint and write it as ours"),
     "show-attention": ("show_attention", "draw where a method's parts look"),

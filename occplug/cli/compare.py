@@ -2,7 +2,7 @@
 
 Each run is an ordinary training run in `log/NAME/<config>/seed<k>`. A run that is complete is read, also one of an
 equal config anywhere below `log`; one that was interrupted is resumed. So the command can be given again at any time.
-`--keep DIR` is that of `occplug ablate`.
+`--keep` is that of `occplug ablate`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Complete runs without their weights, in a folder small enough to be committed: tables can be made again from them.
+"""Complete runs without their weights, small enough to be committed: tables can be made again from them.
 
 A kept run is `config.yaml`, `metrics.json` and `per_query/` of its run, and `kept.json`, which says what it built on.
+Kept runs are in a folder, or in one file (:mod:`occplug.experiments.keptfile`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from occplug.config import load_config, resolved_yaml
 from occplug.config.files import flatten
 from occplug.engine import write_atomically
 from occplug.errors import ConfigError, DataError
+from occplug.experiments.keptfile import as_folder
 from occplug.experiments.trainings import KEPT, RUN, Row, Training, run_rows
 from occplug.zoo.exporting import public, read_metrics
 
@@ -29,24 +31,30 @@ Key = tuple[int, str]
 
 
 def add_keep_option(parser: argparse.ArgumentParser) -> None:
-    """`--keep DIR` of the commands that make tables."""
-    told = "keep configs and figures of all runs in DIR, and take those that are there in place of a training"
-    parser.add_argument("--keep", type=Path, metavar="DIR", help=told)
+    """`--keep DIR|FILE` of the commands that make tables."""
+    text = (
+        "keep configs and figures of all runs in a folder, or in a file FILE.jsonl, and take those that are there in "
+    )
+    parser.add_argument("--keep", type=Path, metavar="DIR|FILE", help=text + "place of a training")
 
 
-def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, folder: Path | None) -> list[Row]:
-    """`run_rows`, with the runs kept in `folder` in place of trainings, and the others kept there; None: without it.
+def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, place: Path | None) -> list[Row]:
+    """`run_rows`, with the runs kept in `place` in place of trainings, and the others kept there; None: without it.
+
+    Args:
+        place: a folder, or a file whose name ends in `.jsonl`.
 
     Raises:
-        OccplugError: as `run_rows` and `KeptRuns`.
+        OccplugError: as `run_rows`, `KeptRuns` and `read_runs`.
     """
-    if folder is None:
+    if place is None:
         return run_rows(rows, jobs)
-    kept = KeptRuns(folder)
-    rows = {name: (title, [kept.take(training) for training in planned]) for name, (title, planned) in rows.items()}
-    made = run_rows(rows, jobs)
-    for training in (training for _, planned in rows.values() for training in planned):
-        kept.keep(training)
+    with as_folder(place) as folder:
+        kept = KeptRuns(folder)
+        rows = {name: (title, [kept.take(training) for training in planned]) for name, (title, planned) in rows.items()}
+        made = run_rows(rows, jobs)
+        for training in (training for _, planned in rows.values() for training in planned):
+            kept.keep(training)
     return made
 
 

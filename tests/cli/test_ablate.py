@@ -386,6 +386,17 @@ def test_kept_runs_make_the_table_again_without_weights(monkeypatch):
     assert sorted(path.parent.name for path in after.glob("*/metrics.json")) == ["seed1", "seed2", "seed3"]
 
 
+def test_runs_may_be_kept_in_one_file(monkeypatch):
+    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
+    options = ("--seeds", "1", "--keep", "docs/kept.jsonl")
+    assert ablate(*options) == 0
+    first = results("clip_reid_synthocc/prompts")["targets"]
+    shutil.rmtree("runs")
+    assert ablate(*options) == 0 and results("clip_reid_synthocc/prompts")["targets"] == first
+    assert not list(Path("runs").rglob("made"))
+    assert len(Path("docs/kept.jsonl").read_text().splitlines()) == 2
+
+
 def test_kept_runs_are_of_the_given_data_and_settings(monkeypatch, capsys):
     options = ("--seeds", "1", "--keep", "kept")
     assert ablate(*options) == 0

@@ -1,5 +1,6 @@
-"""`docs/runs`: the runs behind the tables of the documents."""
+"""`docs/runs.jsonl`: the runs behind the tables of the documents."""
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -10,21 +11,30 @@ import pytest
 from occplug.cli import compare, main
 from occplug.config import load_config
 from occplug.evaluation import read_per_query
-from occplug.experiments import trainings
+from occplug.experiments import kept, keptfile, trainings
 from occplug.zoo.exporting import read_metrics
 
 ROOT = Path(__file__).parents[2]
-RUNS = sorted(path.parent for path in (ROOT / "docs/runs").rglob("metrics.json"))
+FILE = ROOT / "docs/runs.jsonl"
 COMMANDS = {
     (document, command)
     for document in ("README.md", "docs/ablations.md")
-    for command in re.findall(r"`python (tools/\w+\.py [^`]*--keep docs/runs[^`]*)`", (ROOT / document).read_text())
+    for command in re.findall(
+        r"`python (tools/\w+\.py [^`]*--keep docs/runs\.jsonl[^`]*)`", (ROOT / document).read_text()
+    )
 }
 
 
-def test_runs_are_whole_and_of_no_machine():
-    assert RUNS
-    for run in RUNS:
+@pytest.fixture(scope="module")
+def folder():
+    with keptfile.as_folder(FILE) as folder:
+        yield folder
+
+
+def test_runs_are_whole_and_of_no_machine(folder):
+    runs = sorted(path.parent for path in folder.rglob("metrics.json"))
+    assert len(runs) == len(FILE.read_text().splitlines()) > 0
+    for run in runs:
         cfg = load_config(run / "config.yaml")
         assert cfg.data.root == cfg.data.save_dir == "" and cfg.train.seed == int(run.name.removeprefix("seed"))
         assert not any(line.strip().endswith(".pth") and ": /" in line for line in (run / "config.yaml").open())
@@ -35,7 +45,7 @@ def test_runs_are_whole_and_of_no_machine():
 
 
 @pytest.mark.parametrize(("document", "command"), sorted(COMMANDS))
-def test_tables_are_those_of_the_runs(document, command, tmp_path, monkeypatch):
+def test_tables_are_those_of_the_runs(document, command, folder, tmp_path, monkeypatch):
     def nothing_is_trained(training):
         raise AssertionError(f"{training.row}, seed {training.seed} is not kept")
 
@@ -45,8 +55,10 @@ def test_tables_are_those_of_the_runs(document, command, tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     for name in ("README.md", "docs/ablations.md"):
         shutil.copy(ROOT / name, name)
-    for name in ("configs", "data", "docs/runs"):
+    for name in ("configs", "data"):
         Path(name).symlink_to(ROOT / name)
+    # unpacked once for all commands
+    monkeypatch.setattr(kept, "as_folder", lambda place: contextlib.nullcontext(folder))
     # the histogram, and what the page of a comparison says of occlusion, would need the rendered images
     monkeypatch.setattr(compare, "_by_occlusion", lambda rows, cfg: [])
     tool, *words = shlex.split(command.replace(" --histogram", ""))

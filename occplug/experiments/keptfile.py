@@ -1,0 +1,140 @@
+"""Kept runs in one file, one line of JSON a run: appended to by runs at the same time, merged by git line by line.
+
+A line is `{"run": NAME, "config": text, "kept": {...}, "metrics": {...}, "queries": {TARGET: {field: array}}}`; NAME is
+the run's folder in a folder of kept runs (:mod:`occplug.experiments.kept`), and both forms hold the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from occplug.errors import DataError
+from occplug.evaluation import PerQuery, read_per_query
+from occplug.utils.files import write_atomically
+
+__all__ = ["SUFFIX", "add_runs", "as_folder", "is_file_of_runs", "read_runs"]
+
+SUFFIX = ".jsonl"
+CONFIG, KEPT, METRICS = "config.yaml", "kept.json", "metrics.json"
+
+
+def is_file_of_runs(place: Path) -> bool:
+    """Whether `place` names a file of kept runs, not a folder of them."""
+    return place.suffix == SUFFIX and not place.is_dir()
+
+
+def read_runs(file: Path) -> dict[str, dict]:
+    """Name -> line of every run in `file`; nothing if there is no such file.
+
+    Raises:
+        DataError: a line is damaged; names file and line. The same run twice is no fault: the first counts.
+    """
+    runs: dict[str, dict] = {}
+    if not file.exists():
+        return runs
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            content = json.loads(line)
+            name, _ = content["run"], [content[key] for key in ("config", "kept", "metrics", "queries")]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{file}, line {number} is damaged ({error!r}); delete the line, and its run is kept again"
+            ) from error
+        runs.setdefault(name, content)
+    return runs
+
+
+def add_runs(file: Path, folder: Path) -> list[str]:
+    """Append the kept runs in `folder` that `file` does not have; returns their names.
+
+    Processes that add to one file wait for each other.
+
+    Raises:
+        DataError: a run in `folder`, or a line of `file`, is damaged.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        known = read_runs(file)
+        paths = {path.parent.relative_to(folder).as_posix(): path.parent for path in folder.rglob(f"seed*/{METRICS}")}
+        added = sorted(set(paths) - set(known))
+        lines = [json.dumps(_packed(name, paths[name]), ensure_ascii=False) + "\n" for name in added]
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        if lines:
+            text = "".join([before, "" if before.endswith("\n") or not before else "\n", *lines])
+            write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return added
+
+
+@contextlib.contextmanager
+def as_folder(place: Path) -> Iterator[Path]:
+    """The runs of `place` as a folder of kept runs; what is added to that is in `place` afterwards.
+
+    Args:
+        place: a folder, given back as it is; or a file, unpacked into a temporary folder.
+    """
+    if not is_file_of_runs(place):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="occplug-kept-") as name:
+        folder = Path(name)
+        for run, content in read_runs(place).items():
+            _unpack(content, folder / run)
+        try:
+            yield folder
+        finally:  # runs that were kept before a failure stay
+            add_runs(place, folder)
+
+
+def _packed(name: str, run: Path) -> dict:
+    try:
+        kept, metrics = (json.loads((run / each).read_text(encoding="utf-8")) for each in (KEPT, METRICS))
+        config = (run / CONFIG).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run} is no complete kept run ({error}); delete it, and it is kept again") from error
+    queries = {target: _columns(read_per_query(run / "per_query" / f"{target}.npz")) for target in metrics["targets"]}
+    return {"run": name, "config": config, "kept": kept, "metrics": metrics, "queries": queries}
+
+
+def _unpack(content: dict, run: Path) -> None:
+    (run / "per_query").mkdir(parents=True)
+    for target, columns in content["queries"].items():
+        _queries(columns).write(run / "per_query" / f"{target}.npz")
+    (run / CONFIG).write_text(content["config"], encoding="utf-8")
+    for name, part in ((KEPT, "kept"), (METRICS, "metrics")):
+        (run / name).write_text(json.dumps(content[part], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _columns(queries: PerQuery) -> dict[str, str]:
+    """Each field as text: its type, then its values compressed."""
+    columns = {}
+    for name, values in ((field.name, getattr(queries, field.name)) for field in fields(PerQuery)):
+        if values.dtype.kind == "U":
+            kind, content = "text", "\n".join(values.tolist()).encode()
+        else:
+            small = values.astype(np.int32) if values.dtype.kind == "i" else values.astype(np.float64)
+            kind, content = small.dtype.newbyteorder("<").str, small.astype(small.dtype.newbyteorder("<")).tobytes()
+        columns[name] = f"{kind}:{base64.b85encode(zlib.compress(content, 9)).decode()}"
+    return columns
+
+
+def _queries(columns: dict[str, str]) -> PerQuery:
+    arrays = {}
+    for name, column in columns.items():
+        kind, _, packed = column.partition(":")
+        content = zlib.decompress(base64.b85decode(packed))
+        if kind == "text":
+            arrays[name] = np.array(content.decode().split("\n"))
+        else:
+            values = np.frombuffer(content, kind)
+            arrays[name] = values.astype(np.int64 if values.dtype.kind == "i" else np.float64)
+    return PerQuery(**arrays)
