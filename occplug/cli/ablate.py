@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from occplug.cli.arguments import config_parser, parse_options
-from occplug.config import load_config
+from occplug.config import find_config, load_config
 from occplug.errors import ConfigError
 from occplug.experiments.ablations import AblationRow, AblationTable, find_tables, settings_of
 from occplug.experiments.kept import add_keep_option, run_and_keep
@@ -51,7 +51,7 @@ def ablate(args, options: list[str], command: str) -> Path:
         ConfigError: an unknown table or row, a table of another method, overrides that the config refuses.
     """
     start_logging()
-    given = Path(args.config_file)
+    given = find_config(args.config_file)
     mark = f"ablate {given.stem} {args.table}"
     if args.readme is not None:
         check_marks(args.readme, mark)

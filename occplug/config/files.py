@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from occplug.config.places import find_config
 from occplug.errors import ConfigError
 
 __all__ = ["COMMAND_LINE", "Setting", "flatten", "parse_options", "parse_yaml", "read_settings"]
@@ -61,23 +62,29 @@ def read_settings(file: Path, chain: tuple[Path, ...] = ()) -> Iterator[Setting]
         chain: the files that led here as bases of one another.
 
     Raises:
-        ConfigError: missing, not yaml, or a circle; names the files.
+        ConfigError: a base is missing, not yaml, or a circle; names the files.
     """
     if file in chain:
         raise ConfigError(f"_base_ goes in a circle: {' -> '.join(map(str, (*chain, file)))}")
-    if not file.is_file():
-        complaint = (
-            f"{chain[-1]}: its _base_ {file} does not exist" if chain else f"{file}: there is no such config file"
-        )
-        raise ConfigError(complaint)
     content = parse_yaml(file)
     bases = content.pop("_base_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{file}: _base_ is {bases!r}, expected a path or a list of paths")
     for base in bases:
-        yield from read_settings(Path(os.path.normpath(file.parent / base)), (*chain, file))
+        yield from read_settings(_base_file(base, file), (*chain, file))
     yield from (Setting(key, value, str(file)) for key, value in flatten(content))
+
+
+def _base_file(base: str, file: Path) -> Path:
+    """The file that `file` names as `base`: relative to its own folder, or one of occplug's by its name."""
+    beside = Path(os.path.normpath(file.parent / base))
+    if beside.is_file():
+        return beside
+    try:
+        return find_config(base)
+    except ConfigError:
+        raise ConfigError(f"{file}: its _base_ {beside} does not exist") from None
 
 
 def parse_yaml(file: Path) -> dict:

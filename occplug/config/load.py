@@ -22,6 +22,7 @@ from yacs.config import CfgNode
 from occplug.config.checks import check, unused_reason
 from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, OBSOLETE
 from occplug.config.files import COMMAND_LINE, Setting, flatten, parse_options, read_settings
+from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, TRANSFORMS, get, names
 
@@ -41,7 +42,7 @@ def load_config(file, opts: list | None = None) -> CfgNode:
     """The resolved config of the yaml `file`.
 
     Args:
-        file: path; its keys and those of its `_base_` files go over the defaults.
+        file: path, or the name of one of occplug's (`clip_reid_synthocc`, see `find_config`); its keys and those of its `_base_` files go over the defaults.
         opts: go over the file: `[key, value, key, value, ...]` or `["key=value", ...]`, values as text or as objects,
             or `Setting`s, which errors name by their own origin.
             With another `model.name` than the file's, the file's keys that this model does not have are left out.
@@ -50,7 +51,8 @@ def load_config(file, opts: list | None = None) -> CfgNode:
         ConfigError: file missing or not yaml, a circle of `_base_`; unknown key, wrong type, unsupported value, or a
             combination that cannot work. The message names the file (or the command line), the key and the cure.
     """
-    return _resolve(list(read_settings(Path(file))), parse_options(opts or []), str(file))
+    path = find_config(file)
+    return _resolve(list(read_settings(path)), parse_options(opts or []), str(path))
 
 
 def default_config(model_name="clip_reid", backbone_name: str | None = None, opts: list | None = None) -> CfgNode:

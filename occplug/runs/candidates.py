@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-import occplug
-from occplug.config import load_config, resolved_yaml
+from occplug.config import load_config, resolved_yaml, shipped_configs
 from occplug.config.files import Setting
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.embedding import Embedding
@@ -112,11 +111,8 @@ def entry_settings(entry: Entry, measured: bool) -> list[Setting]:
 
 
 def config_path(entry: Entry) -> Path:
-    """The entry's config file. Raises ConfigError if the package is not used from a checkout."""
-    path = Path(occplug.__file__).parents[1] / entry.config
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: configs come with the repository; give yours with --config-file")
-    return path
+    """The entry's config file, always occplug's own."""
+    return shipped_configs() / Path(entry.config).name
 
 
 def config_of(text: str, options: list | None = None) -> CfgNode:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import occplug
-from occplug.config import load_config
+from occplug.config import find_config, load_config, shipped_configs
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, names
 from occplug.zoo.index import Entry, Published
 
 __all__ = ["entry_of_config"]
 
-CONFIGS = Path(occplug.__file__).resolve().parents[1] / "configs"
 _TAGS = {"clip_vit_b16": "vit_b16", "clip_rn50": "rn50", "clip_vit_tiny": "vit_tiny"}
 _PUBLISHED = re.compile(r"Published mAP / Rank-1: (?:(\d+\.\d|-) / (\d+\.\d|-)|not published)(.*)")
 _LINES = ("Run:", "Published", "Source:", "Measured", "Not measured")
@@ -29,6 +27,7 @@ def entry_of_config(file: Path, name: str | None = None) -> Entry:
         ConfigError: as `load_config`; the file is not in `configs/`, where entries' configs are looked for; or the
             header has no line of published figures.
     """
+    file = find_config(file)
     cfg = load_config(file)
     header = _header(file)
     licence = {"code": cfg.model.name, "weights": "none", "data": cfg.data.sources[0]}
@@ -37,8 +36,8 @@ def entry_of_config(file: Path, name: str | None = None) -> Entry:
     else:
         licence |= {"code": "torchreid", "weights": "imagenet" if cfg.model.pretrained else "none"}
     published, remark = _published(header, file)
-    if file.resolve().parent != CONFIGS:
-        raise ConfigError(f"{file}: the zoo's configs are in {CONFIGS}; copy the file there")
+    if file.resolve().parent != shipped_configs():
+        raise ConfigError(f"{file}: the zoo's configs are in {shipped_configs()}; copy the file there")
     return Entry(
         name=name or _name(cfg, file.stem),
         method=cfg.model.name,

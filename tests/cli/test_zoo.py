@@ -424,7 +424,7 @@ def test_add_keeps_what_is_measured(zoo, capsys, tmp_path, monkeypatch):
     file.write_text(f"# Published mAP / Rank-1: not published.\n_base_: {CONFIG}\n")
     status, told = zoo_command(zoo, capsys, "add", "--config-file", str(file))
     assert status == 2 and "the zoo's configs are in" in told and (zoo / "index.yaml").read_text() == before
-    monkeypatch.setattr(adding, "CONFIGS", tmp_path)
+    monkeypatch.setattr(adding, "shipped_configs", lambda: tmp_path)
     status, told = zoo_command(zoo, capsys, "add", "--config-file", str(file))
     assert status == 0 and "clip_reid/vit_tiny_mine/synthocc: added" in told
     assert read_index(zoo / "index.yaml").find("clip_reid/vit_tiny_mine/synthocc").ours is None

@@ -169,7 +169,7 @@ def test_no_index_and_no_entry(tmp_path, index):
 
 
 def test_a_config_without_a_line_of_published_figures(tmp_path, monkeypatch):
-    monkeypatch.setattr(adding, "CONFIGS", tmp_path)
+    monkeypatch.setattr(adding, "shipped_configs", lambda: tmp_path)
     file = tmp_path / "clip_reid_x_synthocc.yaml"
     file.write_text(f"# Mine.\n_base_: {ROOT}/configs/clip_reid_synthocc.yaml\n")
     with pytest.raises(ConfigError, match="its header needs a line '# Published"):
