@@ -42,7 +42,8 @@ def load_config(file, opts: list | None = None) -> CfgNode:
     """The resolved config of the yaml `file`.
 
     Args:
-        file: path, or the name of one of occplug's (`clip_reid_synthocc`, see `find_config`); its keys and those of its `_base_` files go over the defaults.
+        file: path, or the name of one of occplug's (`clip_reid_synthocc`, see `find_config`); its keys and those of
+            its `_base_` files go over the defaults.
         opts: go over the file: `[key, value, key, value, ...]` or `["key=value", ...]`, values as text or as objects,
             or `Setting`s, which errors name by their own origin.
             With another `model.name` than the file's, the file's keys that this model does not have are left out.

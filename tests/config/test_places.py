@@ -9,12 +9,7 @@ from occplug.config import find_config, load_config, places, shipped_configs
 from occplug.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-NAMES = (
-    "clip_reid_synthocc",
-    "clip_reid_synthocc.yaml",
-    "configs/clip_reid_synthocc",
-    "configs/clip_reid_synthocc.yaml",
-)
+NAMES = [f"{folder}clip_reid_synthocc{ending}" for folder in ("", "configs/") for ending in ("", ".yaml")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,9 +48,7 @@ def test_an_installed_package_has_its_own(tmp_path, monkeypatch):
 
 
 def test_a_misspelt_name_gets_the_nearest(tmp_path):
-    with pytest.raises(
-        ConfigError, match="^clip_reid_synthoc: .*no such config file; the nearest is clip_reid_synthocc$"
-    ):
+    with pytest.raises(ConfigError, match="^clip_reid_synthoc: .*; the nearest is clip_reid_synthocc$"):
         find_config("clip_reid_synthoc")
     with pytest.raises(ConfigError, match="no such config file$"):
         find_config(tmp_path / "x.yaml")
