@@ -124,11 +124,12 @@ class Embedding:
         """
         if not items:
             raise ValueError("no embeddings to put together")
+        origin = _joined_origin(items)
         names = list(items[0]._set_fields())
         if any(set(item._set_fields()) != set(names) for item in items):
             raise ValueError(f"embeddings differ in what they carry: {[sorted(i._set_fields()) for i in items]}")
         joined = {name: torch.cat([getattr(item, name) for item in items]) for name in names}
-        return Embedding(**joined, origin=_joined_origin(items))
+        return Embedding(**joined, origin=origin)
 
     def check_same_model(self, other: Embedding, what: str = "these embeddings", others: str = "the others") -> None:
         """Raise DataError if it is known that `other` is of another model, or of images prepared otherwise."""

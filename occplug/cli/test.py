@@ -20,7 +20,8 @@ def main(argv: list[str]) -> None:
         required=True,
         action="append",
         metavar="PATH",
-        help="a checkpoint of occplug train, zoo export or convert, or zoo://NAME, which needs no --config-file",
+        help="a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO; --config-file is needed "
+        "only where the weights do not hold theirs (converted files)",
     )
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (eval.rerank_*)")
     parser.add_argument("--visrank", action="store_true", help="draw the ranked galleries of the queries")

@@ -19,6 +19,7 @@ from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 from occplug.runs.session import build_engine
 from occplug.zoo import Entry, Index, read_index
+from occplug.zoo.addresses import ZOO, weight_file
 from occplug.zoo.fetching import fetch
 from occplug.zoo.weights import TestWeights, fill, needed_tensors, read_test_weights, save_small
 
@@ -36,8 +37,6 @@ __all__ = [
     "save_small_file",
 ]
 
-ZOO = "zoo://"
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -52,20 +51,19 @@ def candidates(config_files: list[str], addresses: list[str], options: list) -> 
     """Configs and weights in pairs, read and checked.
 
     Args:
-        config_files: one a weight file; none where all weights are of the zoo, whose entries name theirs.
-        addresses: paths, or `zoo://` names.
+        config_files: one a weight file; none where all weights bring theirs: the zoo, checkpoints and folders of runs.
+        addresses: what `occplug.zoo.addresses.weight_file` takes.
         options: config keys over every config.
 
     Raises:
         ConfigError: numbers that do not pair up, no such zoo entry, or what `load_config` objects to.
         CheckpointError: weights that cannot be fetched or read.
     """
-    if not config_files and all(address.startswith(ZOO) for address in addresses):
-        config_files = [None] * len(addresses)
+    config_files = config_files or [None] * len(addresses)
     if len(config_files) != len(addresses):
         raise ConfigError(
             f"{len(addresses)} times --weights and {len(config_files)} times --config-file: give one of each for a "
-            "model; weights of the zoo (zoo://NAME) alone need no config file"
+            "model, or no --config-file at all: the zoo, runs and their checkpoints know their configs"
         )
     index = read_index() if any(address.startswith(ZOO) for address in addresses) else None
     return [_candidate(file, address, options, index) for file, address in zip(config_files, addresses)]
@@ -73,8 +71,9 @@ def candidates(config_files: list[str], addresses: list[str], options: list) -> 
 
 def _candidate(config_file: str | None, address: str, options: list, index: Index | None) -> Candidate:
     if not address.startswith(ZOO):
-        cfg = load_config(config_file, options)
-        return Candidate(cfg, config_file, read_test_weights(address))
+        weights = read_test_weights(weight_file(address))
+        cfg = _held_config(weights, address, options) if config_file is None else load_config(config_file, options)
+        return Candidate(cfg, config_file or "", weights)
     entry = index.find(address)
     if config_file is None:
         config_file = str(config_path(entry))
@@ -85,10 +84,17 @@ def _candidate(config_file: str | None, address: str, options: list, index: Inde
     return Candidate(cfg, config_file, _zoo_weights(index, entry, cfg))
 
 
+def _held_config(weights: TestWeights, address: str, options: list) -> CfgNode:
+    """The config that the weight file itself holds. Raises ConfigError if it holds none."""
+    if not weights.config:
+        raise ConfigError(f"{address} does not hold its config; name it with config_file (--config-file)")
+    return config_of(weights.config, options)
+
+
 def candidate_of(cfg: CfgNode, address: str) -> Candidate:
-    """`cfg` and the weights at `address`, a path or `zoo://NAME`. Raises as `candidates`."""
-    if not address.startswith(ZOO):
-        return Candidate(cfg, "", read_test_weights(address))
+    """`cfg` and the weights at `address`, as `candidates` takes them. Raises as `candidates`."""
+    if not str(address).startswith(ZOO):
+        return Candidate(cfg, "", read_test_weights(weight_file(address)))
     index = read_index()
     return Candidate(cfg, "", _zoo_weights(index, index.find(address), cfg))
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from tqdm import tqdm
 
-from occplug.embedding import Embedding
+from occplug.config import resolved_yaml
+from occplug.embedding import Embedding, Origin
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import extract
 from occplug.importers.torchreid_stock import StockModel
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
-from occplug.runs.candidates import ZOO, Candidate, candidates, config_of, fit
+from occplug.runs.candidates import Candidate, candidates, fit
 from occplug.runs.session import sees_cameras
+from occplug.serving.pictures import Source, crops_of, open_source, prefetched
 from occplug.torchreid_host import build_stock_model
 from occplug.transforms import build_pipeline
-from occplug.utils.imagefile import open_picture
-from occplug.zoo.weights import read_test_weights
 
 __all__ = ["Extractor", "load"]
+
+_log = logging.getLogger(__name__)
+ON_ERROR = ("raise", "skip")
+_NO_PART = ("data.root", "data.save_dir", "data.workers", "run", "train", "test", "sampler", "mixing", "augment", "zoo")
 
 
 class Extractor:
@@ -32,45 +40,220 @@ class Extractor:
         method: the model in eval mode.   cfg: its resolved config.   device: where it is.
     """
 
-    def __init__(self, method: Method, cfg, device: torch.device):
-        self.method, self.cfg, self.device = method.to(device).eval(), cfg, device
+    def __init__(self, method: Method, cfg, device: torch.device, weights=None):
+        self.method, self.cfg, self.device, self.weights = method.to(device).eval(), cfg, device, weights
         data = cfg.data
         norm = (data.norm_mean, data.norm_std)
         self._pipeline = build_pipeline([], data.height, data.width, *norm, {}, cfg.input.test_interpolation)
 
-    def embed(self, pictures: Sequence, camids: Sequence[int] | None = None, batch_size: int = 64) -> Embedding:
-        """Embeddings [B] of `pictures`, on the CPU, as `tools/test.py` makes them (mirrored too, if the config says).
+    # ------------------------------------------------------------------ what it is
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over the tensors that embeddings are computed with; the same file, the same digits."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.method.state_dict().items()):
+            if torch.isfinite(value).all():  # tensors that the file did not have are not a number
+                digest.update(f"{name} {list(value.shape)} {value.dtype}\n".encode())
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @functools.cached_property
+    def config_hash(self) -> str:
+        """12 hexadecimal digits over the config, but for folders, training and what else has no part in embeddings."""
+        kept = [line for line in _lines(self.cfg) if not line.startswith(_NO_PART)]
+        return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]
+
+    def preprocessing(self, flip: bool | None = None) -> dict:
+        """What pictures go through, as plain values: height, width, interpolation, mean, std and flip."""
+        data = self.cfg.data
+        return {
+            "height": data.height,
+            "width": data.width,
+            "interpolation": self.cfg.input.test_interpolation,
+            "mean": list(data.norm_mean),
+            "std": list(data.norm_std),
+            "flip": bool(self.cfg.eval.flip if flip is None else flip),
+        }
+
+    # ------------------------------------------------------------------ embedding
+
+    def embed(
+        self,
+        pictures,
+        camids: Sequence[int] | int | None = None,
+        batch_size: int = 64,
+        *,
+        boxes=None,
+        color: str = "rgb",
+        workers: int = 2,
+        amp: bool = False,
+        flip: bool | None = None,
+        on_error: str = "raise",
+        progress: bool | None = None,
+    ) -> Embedding:
+        """Embeddings [B] of `pictures`, on the CPU, as `occplug test` makes them; `.paths` says what each is of.
+
+        Pictures are read, resized and dropped a batch at a time, so memory beside the result does not grow with B.
 
         Args:
-            pictures: paths, PIL images or arrays of one person each, of any size, as `open_picture` takes them.
-            camids: 0-based cameras of training, for models with a camera embedding; others do not look at them.
+            pictures: one or many images of one person each, of any size: a path, a folder (all images below it,
+                sorted), a PIL image, a uint8 array [H, W, 3] or tensor [3, H, W], a batch of those, or a list or
+                generator of them. An empty list gives an embedding of no rows.
+            camids: 0-based cameras of training, one a picture or one for all, for models with a camera embedding;
+                others do not look at them.
+            batch_size: pictures per pass of the model.
+            boxes: [N, 4] corners x1, y1, x2, y2 in pixels: `pictures` is one frame, of which these parts are embedded.
+            color: order of the channels of arrays and tensors, "rgb", or "bgr" as OpenCV reads them.
+            workers: threads that read and resize while the model computes; 0 for none.
+            amp: compute in half precision (float16 on a GPU, bfloat16 on a CPU): faster on processors made for it, and
+                not the same numbers.
+            flip: average with the mirrored picture's embedding, which doubles the time; None: as `eval.flip` of the
+                config, which is how the model's figures were measured.
+            on_error: "raise" at the first picture that cannot be read, or "skip" it and list it in `.skipped`.
+            progress: show a bar; None means only on a terminal.
 
         Raises:
-            DataError: no picture, or one that is missing or damaged; names the file.
-            ConfigError: no cameras for a model that sees them, or other numbers of cameras than pictures.
+            DataError: a picture that is missing, damaged or of a kind that is not known; names it.
+            ConfigError: a wrong option, no cameras for a model that sees them, or other numbers of cameras than
+                pictures.
         """
-        if not len(pictures):
-            raise DataError("there is no picture to embed")
-        if camids is None and self.cfg.model.name in names(METHODS) and sees_cameras(self.cfg):
-            raise ConfigError("this model has a camera embedding (backbone.sie_camera); give camids, from 0")
-        cameras = [0] * len(pictures) if camids is None else list(camids)
-        if len(cameras) != len(pictures):
-            raise ConfigError(f"{len(cameras)} camids for {len(pictures)} pictures; give one each")
-        batches = self._batches(list(pictures), cameras, batch_size)
-        return extract(self.method.embed, batches, self.device, flip=self.cfg.eval.flip)[0]
+        if on_error not in ON_ERROR:
+            raise ConfigError(f"on_error is {on_error!r}; there are: {', '.join(ON_ERROR)}")
+        if batch_size < 1 or workers < 0:
+            raise ConfigError(f"batch_size is {batch_size} and workers {workers}; at least 1 and 0")
+        sources, count = open_source(pictures, color) if boxes is None else crops_of(pictures, boxes, color)
+        cameras = self._cameras(camids, count)
+        skipped: dict[str, str] = {}
+        batches = self._batches(sources, cameras, batch_size, workers, skipped if on_error == "skip" else None)
+        preprocessing = self.preprocessing(flip)
+        bar = tqdm(total=count, desc="embedding", leave=False, disable=_hidden(progress), dynamic_ncols=True)
+        with bar:
+            found, paths = self._embed_batches(batches, preprocessing["flip"], amp, bar, count)
+        if skipped:
+            _log.warning(
+                "%d of %d pictures could not be read and are left out", len(skipped), len(skipped) + len(paths)
+            )
+        metric = self.method.named_distance()
+        found.origin = Origin(
+            tuple(paths),
+            self.fingerprint,
+            self.config_hash,
+            preprocessing,
+            {} if metric is None else metric.as_dict(),
+            skipped,
+        )
+        return found
 
-    def _batches(self, pictures: list, cameras: list[int], size: int) -> Iterator[dict]:
-        for start in range(0, len(pictures), size):
-            chosen = pictures[start : start + size]
-            rows = [self._pipeline.per_image(open_picture(picture)) for picture in chosen]
-            camids = torch.tensor(cameras[start : start + size])
-            labels = {"pid": torch.zeros_like(camids), "camid": camids, "impath": [str(each) for each in chosen]}
-            yield {"img": self._pipeline.per_batch(default_collate(rows)), **labels}
+    def _cameras(self, camids, count: int | None) -> Iterator[int] | int:
+        if camids is None and self.cfg.model.name in names(METHODS) and sees_cameras(self.cfg) and count != 0:
+            raise ConfigError("this model has a camera embedding (backbone.sie_camera); give camids, from 0")
+        if camids is None or isinstance(camids, int):
+            return camids or 0
+        if count is not None and len(camids) != count:
+            raise ConfigError(f"{len(camids)} camids for {count} pictures; give one each")
+        return iter(camids)
+
+    def _batches(
+        self,
+        sources: Iterator[Source],
+        cameras: Iterator[int] | int,
+        size: int,
+        workers: int,
+        skipped: dict[str, str] | None,
+    ) -> Iterator[dict]:
+        rows: list[tuple[str, Tensor, int]] = []
+        for name, image in prefetched(sources, self._pipeline.per_image, workers, ahead=size + 2 * workers):
+            camera = cameras if isinstance(cameras, int) else next(cameras, None)
+            if camera is None:
+                raise ConfigError("there are more pictures than camids; give one each")
+            if not isinstance(image, DataError):
+                rows.append((name, image, camera))
+            elif skipped is None:
+                raise image
+            else:
+                skipped[name] = str(image)
+            if len(rows) == size:
+                yield self._batch(rows)
+                rows = []
+        if rows:
+            yield self._batch(rows)
+
+    def _batch(self, rows: list[tuple[str, Tensor, int]]) -> dict:
+        camids = torch.tensor([camera for *_, camera in rows])
+        images = self._pipeline.per_batch(torch.stack([image for _, image, _ in rows]))
+        return {
+            "img": images,
+            "pid": torch.zeros_like(camids),
+            "camid": camids,
+            "impath": [name for name, *_ in rows],
+        }
+
+    def _embed_batches(
+        self, batches: Iterator[dict], flip: bool, amp: bool, bar: tqdm, count: int | None
+    ) -> tuple[Embedding, list[str]]:
+        """Embeddings of all batches in arrays that are made once where `count` is known, so no two copies are held."""
+        fields: dict[str, Tensor] = {}
+        pieces: list[Embedding] = []
+        paths: list[str] = []
+        for batch in batches:
+            with torch.autocast(self.device.type, enabled=amp):
+                part = extract(self.method.embed, [batch], self.device, flip=flip, progress=False)[0]
+            if count is None:
+                pieces.append(part)
+            for name, shape in part.layout() if count is not None else ():
+                if name not in fields:
+                    fields[name] = torch.empty(count, *shape)
+                fields[name][len(paths) : len(paths) + len(part)] = getattr(part, name)
+            paths += batch["impath"]
+            bar.update(len(part))
+        if not paths:
+            return self._empty(), paths
+        if pieces:
+            return Embedding.cat(pieces), paths
+        return Embedding(**{name: value[: len(paths)] for name, value in fields.items()}), paths
+
+    @torch.no_grad()
+    def _empty(self) -> Embedding:
+        """An embedding of no image, with the widths of any other."""
+        data = self.cfg.data
+        blank = torch.zeros(1, 3, data.height, data.width, device=self.device)
+        nobody = torch.zeros(1, dtype=torch.long, device=self.device)
+        return self.method.embed(blank, nobody)[:0].to("cpu")
+
+    # ------------------------------------------------------------------ comparing
 
     @torch.no_grad()
     def distances(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """[Q, G] by the method's own distance; smaller is closer."""
+        """[Q, G] by the method's own distance; smaller is closer.
+
+        Raises:
+            DataError: they are known to be of different models.
+        """
+        query.check_same_model(gallery, "the queries", "the gallery")
+        for side, name in ((query, "the queries"), (gallery, "the gallery")):
+            self.check(side, name)
         return self.method.matcher(query.to(self.device), gallery.to(self.device)).cpu()
+
+    def check(self, embedding: Embedding, name: str = "these embeddings") -> None:
+        """Raise DataError if `embedding` is known to be of another model than this one."""
+        if embedding.origin is not None and embedding.origin.model:
+            own = Embedding(embedding.vector[:0], origin=Origin(model=self.fingerprint))
+            embedding.check_same_model(own, name, "this model")
+
+
+def _hidden(progress: bool | None) -> bool:
+    return not (sys.stderr.isatty() if progress is None else progress)
+
+
+def _lines(cfg) -> list[str]:
+    """The config as `section.key: value` lines."""
+    lines, section = [], ""
+    for line in resolved_yaml(cfg).splitlines():
+        if not line.startswith(" "):
+            section = line.split(":")[0]
+        lines.append(f"{section}.{line.strip()}" if line.startswith(" ") else line)
+    return lines
 
 
 def load(
@@ -79,8 +262,9 @@ def load(
     """The trained model behind `weights`.
 
     Args:
-        weights: `zoo://NAME`, or a file: a checkpoint of `tools/train.py`, `tools/zoo.py export` or `tools/convert.py`.
-        config_file: its config; not needed for the zoo, and for files that hold their own (all but converted ones).
+        weights: a run's folder, a file (a checkpoint of `occplug train`, `zoo export` or `convert`, an exported file),
+            a folder of `save_pretrained`, `zoo://NAME`, or `hf://user/repo`.
+        config_file: its config; needed only for files that do not hold their own (converted ones).
         options: config keys over it, as for `load_config`.
         device: a torch device.
 
@@ -88,7 +272,12 @@ def load(
         ConfigError: no such entry, or no config.
         CheckpointError: weights that cannot be fetched or read, or do not fit the config.
     """
-    found = _candidate(str(weights), config_file, list(options or []))
+    found = candidates([] if config_file is None else [config_file], [os.fspath(weights)], list(options or []))[0]
+    return Extractor(model_of(found), found.cfg, torch.device(device), found.weights)
+
+
+def model_of(found: Candidate) -> Method:
+    """The model of `found` with its weights, in eval mode on the CPU. Raises CheckpointError if they do not fit."""
     cfg, given = found.cfg, found.weights
     if cfg.model.name in names(METHODS):
         model = method = build_method(cfg, given.num_classes, given.num_cameras, pretrained=False).eval()
@@ -96,13 +285,4 @@ def load(
         model = build_stock_model(cfg.model.name, given.num_classes, cfg.loss.name, pretrained=False, use_gpu=False)
         method = StockModel(model, given.num_classes).eval()
     fit(model, found, method, torch.device("cpu"))
-    return Extractor(method, cfg, torch.device(device))
-
-
-def _candidate(address: str, config_file: str | None, options: list) -> Candidate:
-    if config_file is not None or address.startswith(ZOO):
-        return candidates([] if config_file is None else [config_file], [address], options)[0]
-    weights = read_test_weights(address)
-    if not weights.config:
-        raise ConfigError(f"{address} does not hold its config; name it with config_file")
-    return Candidate(config_of(weights.config, options), address, weights)
+    return method

@@ -74,8 +74,6 @@ def test_a_checkpoint_of_ones_own_brings_its_config(tmp_path, pictures):
 
 def test_mistakes_are_named(tmp_path, pictures):
     model = occplug.load("zoo://clip_reid/vit_tiny/synthocc")
-    with pytest.raises(DataError, match="there is no picture to embed"):
-        model.embed([])
     with pytest.raises(DataError, match="nobody.jpg: the image file is missing"):
         model.embed([*pictures, tmp_path / "nobody.jpg"])
     with pytest.raises(ConfigError, match="the model zoo has no entry 'clip_reid/vit/synthocc'"):
@@ -94,3 +92,120 @@ def test_embeddings_travel_in_files(tmp_path):
     (tmp_path / "b").write_bytes(b"abc")
     with pytest.raises(DataError, match="b: not a file that Embedding.save wrote"):
         Embedding.load(tmp_path / "b")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return occplug.load("zoo://profd/vit_tiny/synthocc")
+
+
+def test_every_form_of_a_picture_gives_the_same_embedding(model, pictures):
+    folder, wanted = pictures[0].parent, model.embed(pictures)
+    opened = [Image.open(path) for path in pictures]
+    arrays = np.stack([np.array(each) for each in opened])
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    frame = np.concatenate(list(arrays), axis=1)  # side by side
+    boxes = [[40 * n, 0, 40 * n + 40, 90] for n in range(5)]
+    forms = {
+        "folder": model.embed(folder),
+        "str": model.embed([str(path) for path in pictures]),
+        "generator": model.embed((path for path in pictures), batch_size=2),
+        "pil": model.embed(opened, workers=0),
+        "rgb": model.embed(arrays),
+        "bgr": model.embed(list(arrays[..., ::-1]), color="bgr"),
+        "tensor": model.embed(tensors),
+        "tensor bgr": model.embed(tensors.flip(1), color="bgr"),
+        "boxes": model.embed(frame, boxes=boxes),
+        "one by one": Embedding.cat([model.embed(path) for path in pictures]),
+        "mixed": model.embed([pictures[0], opened[1], arrays[2], tensors[3], str(pictures[4])]),
+    }
+    for name, found in forms.items():
+        torch.testing.assert_close(found.pack(), wanted.pack(), atol=1e-5, rtol=1e-5, msg=name)
+    assert wanted.paths == tuple(map(str, pictures)) == forms["folder"].paths == forms["generator"].paths
+    assert forms["boxes"].paths == tuple(f"frame[{n}]" for n in range(5))
+    assert wanted[[3, 0]].paths == (str(pictures[3]), str(pictures[0])) and wanted[-1:].paths == (str(pictures[4]),)
+    clipped = model.embed(frame, boxes=torch.tensor([[-7.5, -3.0, 40.0, 95.2]]))
+    torch.testing.assert_close(clipped.vector, wanted.vector[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_gives_no_rows(model, pictures):
+    width = model.embed(pictures[0]).vector.shape[1]
+    for found in (model.embed([]), model.embed(iter(())), model.embed(pictures[0], boxes=[])):
+        assert found.vector.shape == (0, width) and found.parts.shape[0] == 0
+    assert model.distances(model.embed([]), model.embed(pictures)).shape == (0, 5)
+
+
+def test_damaged_pictures_are_skipped_and_listed(model, pictures, tmp_path):
+    (tmp_path / "crop 2.png").write_bytes(pictures[2].read_bytes()[:200])
+    with pytest.raises(DataError, match="crop 2.png"):
+        model.embed(pictures)
+    for given in (pictures, (path for path in pictures), tmp_path):
+        found = model.embed(given, on_error="skip", batch_size=2)
+        assert len(found) == 4 and len(found.paths) == 4
+        assert list(found.skipped) == [str(pictures[2])] and "crop 2.png" in found.skipped[str(pictures[2])]
+
+
+def test_files_say_whose_embeddings_they_hold(model, pictures, tmp_path):
+    found = model.embed(pictures)
+    found.save(tmp_path / "g.safetensors")
+    read = Embedding.load(tmp_path / "g.safetensors")
+    assert read.origin == found.origin and read.origin.model == model.fingerprint and len(model.fingerprint) == 16
+    assert read.origin.preprocessing["height"] == model.cfg.data.height and read.origin.metric["name"] == "parts"
+    other = occplug.load("zoo://clip_reid/vit_tiny/synthocc")
+    assert other.fingerprint != model.fingerprint and other.config_hash != model.config_hash
+    assert occplug.load("zoo://profd/vit_tiny/synthocc").fingerprint == model.fingerprint
+    with pytest.raises(DataError, match="embeddings of different weights mean nothing to each other"):
+        other.distances(other.embed(pictures[:1]), read)
+    with pytest.raises(DataError, match="different weights"):
+        other.distances(read, read)
+    with pytest.raises(DataError, match="different weights"):
+        Embedding.cat([read, other.embed(pictures[:1])])
+
+
+def test_flip_and_batches(model, pictures):
+    plain, both = model.embed(pictures, flip=False), model.embed(pictures, flip=True, batch_size=1)
+    mirrored = model.embed([Image.open(p).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for p in pictures], flip=False)
+    torch.testing.assert_close(both.pack(), (plain.pack() + mirrored.pack()) / 2, atol=1e-4, rtol=1e-4)
+    assert both.origin.preprocessing["flip"] and not plain.origin.preprocessing["flip"]
+    half = model.embed(pictures, flip=False, amp=True)
+    assert half.vector.dtype == torch.float32
+    assert not torch.equal(half.vector, plain.vector) and (half.vector - plain.vector).abs().max() < 0.05
+
+
+def test_pictures_are_not_kept(model, tmp_path):
+    """Of a long stream at most a batch and what is read ahead is alive."""
+    import weakref
+
+    alive = weakref.WeakSet()
+    most = 0
+
+    class Counted(np.ndarray):
+        __hash__ = object.__hash__
+
+    def stream():
+        nonlocal most
+        for _ in range(200):
+            picture = np.zeros((64, 32, 3), np.uint8).view(Counted)
+            alive.add(picture)
+            most = max(most, len(alive))
+            yield picture
+
+    assert len(model.embed(stream(), batch_size=8, workers=2)) == 200
+    assert most < 30
+
+
+def test_weights_are_found_by_folder(model, pictures, tmp_path):
+    run, cfg = tmp_path / "run", model.cfg
+    with pytest.raises(CheckpointError, match="this folder holds no weights"):
+        occplug.load(tmp_path)
+    method = model.method
+    state = {"state_dict": method.state_dict(), "pids": list(range(method.num_classes)), "cameras": [1]}
+    content = {**state, "bound_to": method.bound_to(), "config": resolved_yaml(cfg)}
+    for name in ("one", "last"):
+        save_checkpoint(content, run / "checkpoints" / f"{name}.pth")
+    (run / "metrics.json").write_text('{"stages": [{"name": "zero"}, {"name": "one"}]}')
+    found = occplug.load(run)
+    assert found.weights.where.endswith("one.pth") and found.fingerprint == model.fingerprint
+    (run / "metrics.json").unlink()
+    assert occplug.load(str(run)).weights.where.endswith("last.pth")
+    torch.testing.assert_close(found.embed(pictures).pack(), model.embed(pictures).pack())
