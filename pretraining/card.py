@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from occplug.backbones.tiny import describe
-from occplug.datasets.synthocc import ATTRIBUTES
+from occplug.backbones.tiny import describe, load
 from pretraining.scoring import Scores
-from pretraining.texts import PHRASES
+from pretraining.texts import PHRASES, VALUES
 
 __all__ = ["write_card"]
 
@@ -35,6 +34,11 @@ SynthOcc's test people under its own cameras (severity .6), without and with an 
 
 {attributes}
 
+What stands in front, by prompts "occluded by a car", ..., and "not occluded": share that is right, per cent (chance
+{occluder_chance}). *Nothing*: images without an occluder.
+
+{occluders}
+
 Retrieval among 600 (held out), one full caption per image; chance is 0.2 at 1 and 1.7 at 10:
 
 {retrieval}
@@ -47,6 +51,10 @@ Goals set before training, at a million samples: {goals}
 
 ## What is in the file
 {contents}
+
+Methods use raw products of image and text features. They are at the learnt temperature: the projections are scaled
+so that image features have a mean norm of {image_norm} (OpenAI's have about 10, and margins of triplet losses act on
+it) and text features one of {text_norm}, together the logit scale {logit_scale}.
 """
 
 
@@ -67,6 +75,16 @@ def _goals(held_out: Scores) -> str:
     return "; ".join(words) + "."
 
 
+def _occluders(scores: dict[str, Scores]) -> str:
+    sets = ["held out, occluded", "benchmark, occluded"]
+    kinds = [name for name in VALUES["occluder"] if name != "none"]
+    found = [scores[s].occluders for s in sets]
+    rows = [[kind, *(_percent(recall[kind]) if kind in recall else "-" for recall in found)] for kind in kinds]
+    rows.append(["mean of kinds", *(_percent(sum(recall.values()) / len(recall)) for recall in found)])
+    rows.append(["nothing", *(_percent(scores[s.removesuffix(", occluded")].occluders["none"]) for s in sets)])
+    return _table(["occluder", *(s.removesuffix(", occluded") for s in sets)], rows)
+
+
 def write_card(path, weights, facts: dict[str, str], extra: str, scores: dict[str, Scores]) -> None:
     """Write the card.
 
@@ -75,14 +93,15 @@ def write_card(path, weights, facts: dict[str, str], extra: str, scores: dict[st
         weights: the weight file it describes.
         facts: what made it (samples, time, command, versions), one line each.
         extra: one or two sentences on losses and schedule.
-        scores: by set; "held out", "benchmark", "benchmark, occluded", "no person".
+        scores: by set; "held out", "held out, occluded", "benchmark", "benchmark, occluded", "no person".
     """
     held_out, leak = scores["held out"], scores["no person"]
-    chance = {name: 1 / len(ATTRIBUTES[name]) for name in PHRASES}
+    names = [name for name in PHRASES if name != "occluder"]
+    chance = {name: 1 / len(VALUES[name]) for name in names}
     shown = ["held out", "benchmark", "benchmark, occluded", "no person"]
-    rows = [[n, _percent(chance[n]), *(_percent(scores[s].attributes[n]) for s in shown)] for n in PHRASES]
-    failed = [name for name in PHRASES if held_out.attributes[name] < LEARNT * chance[name]]
-    about = describe(weights)
+    rows = [[n, _percent(chance[n]), *(_percent(scores[s].attributes[n]) for s in shown)] for n in names]
+    failed = [name for name in names if held_out.attributes[name] < LEARNT * chance[name]]
+    about, logit_scale = describe(weights), load(weights)["logit_scale"].exp().item()
     contents = (
         f"{weights.stat().st_size / 1e6:.2f} MB, fp16. Token rows: {len(about['trained'])} trained, "
         f"{len(about['stored_untrained'])} stored but untrained (common words, at their initial noise), "
@@ -92,6 +111,11 @@ def write_card(path, weights, facts: dict[str, str], extra: str, scores: dict[st
         facts="\n".join(f"* {name}: {value}" for name, value in facts.items()),
         extra=extra,
         attributes=_table(["attribute", "chance", *shown], rows),
+        occluders=_occluders(scores),
+        occluder_chance=_percent(1 / len(VALUES["occluder"])),
+        image_norm=about["metadata"]["image_norm"],
+        text_norm=f"{logit_scale / float(about['metadata']['image_norm']):.2f}",
+        logit_scale=f"{logit_scale:.1f}",
         retrieval=_table(list(held_out.retrieval), [[_percent(v) for v in held_out.retrieval.values()]]),
         leak=", ".join(f"{name} {_percent(value)}" for name, value in leak.retrieval.items()) + ".",
         goals=_goals(held_out),

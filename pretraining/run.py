@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from occplug.backbones import tiny
 from pretraining import parallel
-from pretraining.pool import CHUNK, IMAGES_PER_PERSONA, Pool, labels_of, render_chunks, shares_of
+from pretraining.pool import CHUNK, IMAGES_PER_PERSONA, Pool, render_chunks, shares_of
 from pretraining.render import Scene, caption_of, draw_persona
+from pretraining.temperature import fold_logit_scale, mean_norms
 from pretraining.texts import vocabulary
 from pretraining.trainer import Trainer, TrainingPlan
 
@@ -25,11 +26,14 @@ __all__ = ["pretrain", "pretraining_scene"]
 log = logging.getLogger(__name__)
 SAVE_SECONDS = 120
 CHECKPOINT = "checkpoint.pt"
+COUNTED_CHUNKS = 4  # of the images, among which the values of the attributes are counted
+NORM_SAMPLE = 256  # images and captions whose norms the temperature is folded by
+OCCLUDED = 0.4  # share of the images; enough for every kind of occluder to be learnt
 
 
 def pretraining_scene(args: argparse.Namespace) -> Scene:
     """World 500: other people and other cameras than the benchmark's, at full severity."""
-    return Scene(seed=500, cameras=args.cameras, severity=1.0, occluded=0.15)
+    return Scene(seed=500, cameras=args.cameras, severity=1.0, occluded=OCCLUDED)
 
 
 def pretrain(args: argparse.Namespace, cache: Path) -> Trainer:
@@ -65,16 +69,20 @@ def _train(args: argparse.Namespace, cache: Path, rank: int) -> Trainer:
     stop = _StopOnInterrupt()
     parallel.join(rank, args.threads, cache / "meeting")
     scene = pretraining_scene(args)
-    people = [draw_persona(scene.seed, scene.group_size, pid) for pid in range(2000)]
-    ids = vocabulary(map(caption_of, people))
+    ids = vocabulary(caption_of(draw_persona(scene.seed, scene.group_size, pid)) for pid in range(2000))
     plan = TrainingPlan(samples=args.samples, minutes=args.minutes, batch=args.batch)
-    trainer = Trainer(ids, plan, shares_of(labels_of(people)), rank, args.threads)
-    if args.resume and (cache / CHECKPOINT).is_file():
-        trainer.load_state_dict(torch.load(cache / CHECKPOINT, weights_only=True))
     chunks = -(-args.personas * IMAGES_PER_PERSONA // CHUNK)
     pool = Pool(cache, chunks, scene, rank, args.threads)
-    while pool.refresh() < max(1, args.start * len(pool.wanted)) and not stop.asked:
+    counted = range(min(COUNTED_CHUNKS, chunks))
+    while pool.refresh() < max(1, args.start * len(pool.wanted)) or not all(pool.exists(i) for i in counted):
         time.sleep(1)
+        if stop.asked:
+            raise KeyboardInterrupt
+    trainer = Trainer(ids, plan, shares_of(pool.labels(counted)), rank, args.threads)
+    if args.init is not None:
+        trainer.start_from(tiny.load(args.init))
+    if args.resume and (cache / CHECKPOINT).is_file():
+        trainer.load_state_dict(torch.load(cache / CHECKPOINT, weights_only=True))
     _loop(trainer, pool, args, cache, stop)
     parallel.leave()
     return trainer
@@ -104,17 +112,21 @@ def _loop(trainer: Trainer, pool: Pool, args: argparse.Namespace, cache: Path, s
             pool.refresh()
             bar.set_postfix({k: f"{v:.3f}" for k, v in mean.items()}, images=len(pool.images) * CHUNK)
         if trainer.rank == 0 and time.monotonic() - saved > SAVE_SECONDS:
-            _save(trainer, args, cache)
+            _save(trainer, pool, args, cache)
             saved = time.monotonic()
     bar.close()
     if trainer.rank == 0:
-        _save(trainer, args, cache)
+        _save(trainer, pool, args, cache)
 
 
-def _save(trainer: Trainer, args: argparse.Namespace, cache: Path) -> None:
-    """Checkpoint for --resume in the cache, weights at --out."""
+def _save(trainer: Trainer, pool: Pool, args: argparse.Namespace, cache: Path) -> None:
+    """Checkpoint for --resume in the cache; at --out the weights, whose raw products are at the learnt temperature."""
     temporary = cache / f"{CHECKPOINT}.part"
     torch.save(trainer.state_dict(), temporary)
     temporary.replace(cache / CHECKPOINT)
-    metadata = {"world": "500", "samples": str(trainer.samples), "personas": str(args.personas)}
-    tiny.save(args.out, trainer.model.state_dict(), trainer.token_ids, metadata)
+    before = 0 if args.init is None else int(tiny.read_metadata(args.init)["samples"])
+    metadata = {"world": "500", "samples": str(before + trainer.samples), "personas": str(args.personas)}
+    images, captions, _ = pool.batch(min(NORM_SAMPLE, CHUNK // 4), np.random.default_rng(0))
+    norms = mean_norms(trainer.model, images, *trainer.tokenize(captions))
+    state = fold_logit_scale(trainer.model.state_dict(), *norms, args.image_norm)
+    tiny.save(args.out, state, trainer.token_ids, metadata | {"image_norm": f"{args.image_norm:g}"})

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occplug.datasets.synthocc import ATTRIBUTES
+from occplug.datasets.synthocc import ATTRIBUTES, CATEGORIES
 
-__all__ = ["OPENINGS", "PHRASES", "RowTokenizer", "prompts", "vocabulary"]
+__all__ = ["CLAUSES", "OPENINGS", "PHRASES", "VALUES", "RowTokenizer", "prompts", "vocabulary"]
 
 OPENINGS = ("a photo of a person", "a person", "a pedestrian", "an image of a person walking")
 COMMON_WORDS = 2000
@@ -65,14 +65,20 @@ PHRASES = {
     "bag": lambda v, w: "without a bag" if v == "none" else "carrying " + article(f"{w['bag_color']} {v}"),
     "shoe_color": lambda v, w: f"wearing {v} shoes",
     "build": lambda v, w: f"of {v} build",
+    "occluder": lambda v, w: "not occluded" if v == "none" else "occluded by " + article(v),
 }
+VALUES = ATTRIBUTES | {"occluder": ("none", *CATEGORIES)}
+
+# attribute -> the clause of a caption that tells it, and that an occluder may hide
+CLAUSES = {name: name.split("_")[0] for name in PHRASES if name.startswith(("top", "bottom"))}
+CLAUSES |= {"hair": "head", "hair_color": "head", "hat": "head", "bag": "bag", "shoe_color": "shoes", "build": "build"}
 
 
 def prompts(attribute: str, draw: np.random.Generator) -> list[str]:
     """One short caption per value of `attribute`; opening and undecided words are drawn once for all values."""
     words = {name: values[draw.integers(len(values))] for name, values in ATTRIBUTES.items()}
     opening = OPENINGS[draw.integers(len(OPENINGS))]
-    return [f"{opening} {PHRASES[attribute](value, words)}" for value in ATTRIBUTES[attribute]]
+    return [f"{opening} {PHRASES[attribute](value, words)}" for value in VALUES[attribute]]
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +104,7 @@ def vocabulary(captions) -> Tensor:
     """Ascending token ids whose rows the file stores: captions, attribute prompts, method templates, common words."""
     draw = np.random.default_rng(0)
     texts = list(captions) + [p for name in PHRASES for _ in range(60) for p in prompts(name, draw)]
-    texts += [EXTRA_WORDS, *(word for values in ATTRIBUTES.values() for word in values)]
+    texts += [EXTRA_WORDS, *(word for values in VALUES.values() for word in values)]
     ids = {token for text in texts for token in encode(text)}
     # CLIP's merges are ordered by frequency, so its first whole words are the common ones
     common = sorted(i for piece, i in _bpe().encoder.items() if re.fullmatch("[a-z]{2,}</w>", piece))

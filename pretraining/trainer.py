@@ -14,13 +14,12 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from occplug.backbones.quick_gelu import use_quick_gelu
-from occplug.backbones.tiny import ARCHITECTURE, initial_table
-from occplug.datasets.synthocc import ATTRIBUTES
+from occplug.backbones.tiny import ARCHITECTURE, TABLE, initial_table
 from occplug.errors import CheckpointError
 from pretraining import parallel
-from pretraining.texts import PHRASES, RowTokenizer, prompts
+from pretraining.texts import PHRASES, VALUES, RowTokenizer, prompts
 
-__all__ = ["Trainer", "TrainingPlan"]
+__all__ = ["Trainer", "TrainingPlan", "encode_text", "to_pixels"]
 
 log = logging.getLogger(__name__)
 COUNTERS = ("samples", "steps", "seconds", "cpu_seconds")
@@ -76,10 +75,11 @@ def build_model(token_ids: Tensor) -> CLIP:
     return model
 
 
-def encode_text(model: CLIP, rows: Tensor, ends: Tensor, chunks: int = 1) -> Tensor:
-    """[n, E] unit text features; open_clip's tower at the texts' own length (exact, since attention is causal).
+def encode_text(model: CLIP, rows: Tensor, ends: Tensor, chunks: int = 1, normalize: bool = True) -> Tensor:
+    """[n, E] text features, of unit norm unless `normalize` is False.
 
-    Texts are sorted by length and run in `chunks` parts, so that short ones are not padded to the longest.
+    open_clip's tower runs at the texts' own length (exact, since attention is causal). Texts are sorted by length and
+    run in `chunks` parts, so that short ones are not padded to the longest.
     """
     order = ends.argsort()
     features = []
@@ -88,12 +88,18 @@ def encode_text(model: CLIP, rows: Tensor, ends: Tensor, chunks: int = 1) -> Ten
         x = model.token_embedding(rows[part, :length]) + model.positional_embedding[:length]
         x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
         features.append(x[torch.arange(len(part)), ends[part]] @ model.text_projection)
-    return F.normalize(torch.cat(features)[order.argsort()], dim=1)
+    features = torch.cat(features)[order.argsort()]
+    return F.normalize(features, dim=1) if normalize else features
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in [-1, 1], mean and std .5 as CLIP-ReID."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def augment(images: Tensor, draw: torch.Generator) -> Tensor:
-    """uint8 [B, H, W, 3] -> float [B, 3, H, W], mean and std .5 as CLIP-ReID: flips, gain U(.8, 1.2), a shift."""
-    x = images.permute(0, 3, 1, 2).float() / 127.5
+    """`to_pixels` with flips, a gain U(.8, 1.2) and a shift."""
+    x = to_pixels(images) + 1.0
     flip = torch.rand(len(x), generator=draw) < 0.5
     x[flip] = x[flip].flip(3)
     shift = torch.randint(-4, 5, (2,), generator=draw).tolist()
@@ -117,7 +123,7 @@ class Trainer:
         self.tokenize = RowTokenizer(token_ids)
         self.log_shares = {name: value.clamp_min(1e-3).log() for name, value in shares.items()}
         self.model = build_model(token_ids)
-        self.heads = nn.ModuleDict({n: nn.Linear(ARCHITECTURE["embed_dim"], len(ATTRIBUTES[n])) for n in PHRASES})
+        self.heads = nn.ModuleDict({n: nn.Linear(ARCHITECTURE["embed_dim"], len(VALUES[n])) for n in PHRASES})
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of the attribute prompts' cosines
         named = [*self.model.named_parameters(), *self.heads.named_parameters(prefix="heads"), ("scale", self.scale)]
         decay = [p for n, p in named if p.ndim >= 2 and "embedding" not in n]
@@ -138,7 +144,7 @@ class Trainer:
         lr = self.plan.lr * min(1.0, (self.steps + 1) / self.plan.warmup) * max(1 - p, 0.01)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.model.visual.patch_dropout.keep = 1 if p < 0.75 else 2 if p < 0.94 else 4
+        self.model.visual.patch_dropout.keep = 1 if p < 0.6 else 2 if p < 0.9 else 4
 
     def step(self, images: Tensor, captions: list[str], labels: dict[str, Tensor]) -> dict[str, float]:
         """One update from this process's share of the batch.
@@ -187,6 +193,11 @@ class Trainer:
         heads = [F.cross_entropy(self.heads[n](features) + self.log_shares[n], labels[n]) for n in names]
         by_text = [F.cross_entropy(self.scale.exp() * unit @ text[n].T + self.log_shares[n], labels[n]) for n in names]
         return {"heads": torch.stack(heads).mean(), "prompts": torch.stack(by_text).mean()}
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Take over the weights of an earlier file (`tiny.load`) as initial ones; the optimiser starts afresh."""
+        table = state[TABLE][self.token_ids]
+        self.model.load_state_dict({**state, TABLE: table})
 
     def state_dict(self) -> dict:
         """Everything a resumed run needs."""

@@ -6,6 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,11 @@ from occplug.errors import CheckpointError
 from occplug.utils.keys import check_fit
 from occplug.utils.tensors import read_tensors
 
-__all__ = ["fit_lsnet", "load_lsnet", "recognise_lsnet"]
+__all__ = ["EMBEDDED", "fit_lsnet", "load_lsnet", "recognise_lsnet"]
 
 _log = logging.getLogger(__name__)
+# lsnet_mini trained on rendered people; tools/pretrain_lsnet.py makes it
+EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "lsnet_mini.safetensors"
 _HEADS = re.compile(r"head(_dist)?\.(bn|l)\.\w+")  # the second one is a distilled file's
 _FUSED = re.compile(r"(patch_embed\.\d|blocks\d\.[\w.]*\.(pw[12]|qkv|dw|proj\.1|cv[123]))\.(weight|bias)")
 _POINT = re.compile(r".*\.mixer\.conv1\.(c|bn)\.\w+")

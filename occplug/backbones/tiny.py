@@ -20,7 +20,7 @@ from torch import Tensor
 
 from occplug.errors import CheckpointError
 
-__all__ = ["ARCHITECTURE", "ASSET", "describe", "initial_table", "load", "read_metadata", "save"]
+__all__ = ["ARCHITECTURE", "ASSET", "TABLE", "describe", "initial_table", "load", "read_metadata", "save"]
 
 # An ordinary open_clip model config. Width and embedding differ on purpose: code that mixes them up fails on the CPU.
 ARCHITECTURE = {

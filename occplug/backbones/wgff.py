@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.lsnet import SIZES, FixedBatchNorm2d, LSNet
-from occplug.backbones.lsnet_weights import load_lsnet
+from occplug.backbones.lsnet_weights import EMBEDDED, load_lsnet
 from occplug.backbones.resampling import to_grid
 from occplug.backbones.tower import CLIPTower, Tower
 from occplug.errors import ConfigError
@@ -76,7 +76,8 @@ class WGFF(Tower):
     Args:
         clip: name of the CLIP tower in BACKBONES.
         lsnet: one of :data:`occplug.backbones.lsnet.SIZES`.
-        weights: file of a released LSNet that :meth:`load_beside_clip` reads, or "none".
+        weights: what :meth:`load_beside_clip` reads: file of a released LSNet, "embedded" (the lsnet_mini in the
+            package), or "none".
         points: pairs (layer of the CLIP tower, stage 1 to 4 of LSNet or "fused"); "fused" is all four stages side by
             side. Empty: for a ViT (1, "fused") and (2, "fused"), for a ResNet (n, n) with n from 1 to 4.
         mode: "gate" or "add", see :class:`Gate`.
@@ -141,7 +142,8 @@ class WGFF(Tower):
                 "LSNet starts from random weights; set backbone.wgff.weights to a released checkpoint of %s", self.name
             )
         else:
-            load_lsnet(self.weights_source, self.lsnet, self.name, "backbone.wgff.lsnet")
+            source = EMBEDDED if self.weights_source == "embedded" else self.weights_source
+            load_lsnet(source, self.lsnet, self.name, "backbone.wgff.lsnet")
 
     def own_groups(self, weight_decay: float, prefix: str = r"backbone\.") -> list[Group]:
         """Gates at `lr`, LSNet at `lsnet_lr`; to be put before a method's own groups, as the first match wins.

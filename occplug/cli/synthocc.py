@@ -19,7 +19,10 @@ def main(argv: list[str]) -> None:
         "--root", required=True, type=Path, metavar="DIR", help="data root; files go to DIR/synthocc/SIZE"
     )
     parser.add_argument(
-        "--size", default="small", choices=sorted(SIZES), help="tiny (CI), small (default), medium (GPU)"
+        "--size",
+        default="small",
+        choices=sorted(SIZES),
+        help="tiny (CI), small (default), tune (to choose recipes), medium (GPU)",
     )
     parser.add_argument("--seed", default=1, type=int, help="world seed; 1 is the benchmark")
     parser.add_argument("--workers", default=None, type=int, help="processes; default: one per core")

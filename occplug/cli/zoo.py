@@ -71,13 +71,9 @@ def _list(args, index: Index) -> None:
 def _place(index: Index, entry: Entry) -> str:
     if entry.checkpoint is None:
         return "none"
-    own = index.path_of(entry)
-    if own is not None and own.is_file():
+    if index.path_of(entry) is not None:
         return "in the package"
-    if cached_file(entry).is_file():
-        return "downloaded"
-    fetchable = entry.checkpoint.url or entry.checkpoint.drive
-    return "to be downloaded" if fetchable else "in a checkout"
+    return "downloaded" if cached_file(entry).is_file() else "to be downloaded"
 
 
 def _show(args, index: Index) -> None:

@@ -56,7 +56,7 @@ CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "masks.source": ["files", "synthocc", "stripes", "none"],
     "sampler.train_sampler": _samplers,
     "sampler.train_sampler_t": _samplers,
-    "synthocc.size": ["tiny", "small", "medium"],
+    "synthocc.size": ["tiny", "small", "tune", "medium"],
     "test.dist_metric": ["euclidean", "cosine"],
     "train.lr_scheduler": ["single_step", "multi_step", "cosine"],
     "train.optim": ["adam", "amsgrad", "sgd", "rmsprop", "radam"],

@@ -27,7 +27,7 @@ class SynthOcc(ReidDataset):
         query_holistic: the queries without their occluders, items as in `query`, in the same order.
         masks_dir: folder of the part and occluder masks.
     Args:
-        size: tiny, small or medium.
+        size: tiny, small, tune or medium.
         seed: of the world.
         options: other knobs of the world (`severity`, `group_size`, `ratio`, ...), and torchreid's options.
     Raises:

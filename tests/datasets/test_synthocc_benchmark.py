@@ -56,7 +56,10 @@ def _rank1(query, q_ids, gallery, g_ids) -> float:
 
 # ---- the plan ----------------------------------------------------------------------------------------------------
 
-COUNTS = {"tiny": (128, 24, 96, 34), "small": (1_800, 600, 1_600, 400), "medium": (15_618, 2_210, 17_661, 1_812)}
+COUNTS = {
+    "tiny": (128, 24, 96, 34), "small": (1_800, 600, 1_600, 400), "tune": (1_200, 200, 400, 150),
+    "medium": (15_618, 2_210, 17_661, 1_812),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -79,6 +82,13 @@ def test_plans_of_all_sizes(name):
     assert sum(s.is_occluded for s in by_split[TRAIN]) == round(0.1 * train)
     assert sum(s.is_occluded for s in by_split[GALLERY]) == round(0.1 * gallery)
     assert all(s.is_occluded for s in by_split[QUERY]) and not any(s.is_occluded for s in by_split[TWINS])
+
+
+def test_recipes_are_chosen_by_training_identities_of_small_alone():
+    trained = {shot.pid for shot in plan(SIZES["small"], Knobs()) if shot.split == TRAIN}
+    shots = plan(SIZES["tune"], Knobs())
+    assert {shot.pid for shot in shots} == trained
+    assert not {s.pid for s in shots if s.split == TRAIN} & {s.pid for s in shots if s.split != TRAIN}
 
 
 def test_remainders_go_to_the_first_identities():
@@ -197,7 +207,7 @@ def test_other_settings_are_refused(tiny):
 def test_unknown_size(tmp_path):
     with pytest.raises(DataError) as caught:
         build(tmp_path, "huge")
-    assert str(caught.value) == "synthocc: unknown size 'huge'; sizes are tiny, small, medium"
+    assert str(caught.value) == "synthocc: unknown size 'huge'; sizes are tiny, small, tune, medium"
 
 
 def test_impossible_ratio_leaves_nothing(tmp_path):

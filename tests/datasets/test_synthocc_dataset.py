@@ -86,7 +86,7 @@ def test_the_fingerprint_is_that_of_the_content_not_of_the_jpeg_bytes(root, data
 def test_unknown_and_impossible_options(root):
     with pytest.raises(ConfigError, match="^the data set synthocc has no option severiti$"):
         SynthOcc(root, size="tiny", severiti=1)
-    with pytest.raises(DataError, match="unknown size 'huge'; sizes are tiny, small, medium"):
+    with pytest.raises(DataError, match="unknown size 'huge'; sizes are tiny, small, tune, medium"):
         SynthOcc(root, size="huge")
     with pytest.raises(DataError, match=r"severity is 0\.6, not 0\.5"):
         SynthOcc(root, size="tiny", severity=0.5)

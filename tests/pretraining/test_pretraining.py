@@ -11,18 +11,18 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 
 from occplug.backbones import tiny
-from occplug.datasets.synthocc import ATTRIBUTES
 from pretraining import parallel
-from pretraining.scoring import macro_accuracy
-from pretraining.texts import PHRASES, RowTokenizer, encode, prompts, vocabulary
-from pretraining.trainer import BlockDropout, Trainer, TrainingPlan, build_model, encode_text
+from pretraining.scoring import macro_accuracy, recalls
+from pretraining.temperature import fold_logit_scale, mean_norms
+from pretraining.texts import PHRASES, VALUES, RowTokenizer, encode, prompts, vocabulary
+from pretraining.trainer import BlockDropout, Trainer, TrainingPlan, build_model, encode_text, to_pixels
 
 CAPTIONS = [
     "a photo of a slim person with brown hair, wearing a red t-shirt with an orange logo, navy trousers, black shoes",
     "a pedestrian wearing a yellow vertical striped coat with grey, of heavy build",
     "a person",
 ]
-EVEN = {name: torch.ones(len(ATTRIBUTES[name])) / len(ATTRIBUTES[name]) for name in PHRASES}
+EVEN = {name: torch.ones(len(VALUES[name])) / len(VALUES[name]) for name in PHRASES}
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,8 @@ def test_block_dropout_keeps_as_many_tokens_of_every_block(keep):
 def test_prompts_of_one_attribute_differ_only_in_it_and_name_every_value():
     for name in PHRASES:
         lines = prompts(name, np.random.default_rng(5))
-        assert len(set(lines)) == len(ATTRIBUTES[name])
-        for value, line in zip(ATTRIBUTES[name], lines, strict=True):
+        assert len(set(lines)) == len(VALUES[name])
+        for value, line in zip(VALUES[name], lines, strict=True):
             assert value in line or value in ("none", "plain")
 
 
@@ -94,10 +94,42 @@ def test_macro_accuracy_counts_classes_not_images():
     assert macro_accuracy(torch.tensor([0, 1, 1, 1, 2]), label) == pytest.approx((1 / 3 + 1) / 2)
 
 
+def test_recalls_are_of_the_classes_that_occur():
+    label = torch.tensor([0, 0, 2, 2, 2, -100])
+    assert recalls(torch.tensor([0, 1, 2, 2, 0, 1]), label) == pytest.approx({0: 1 / 2, 2: 2 / 3})
+
+
+def test_folded_projections_give_the_wanted_norms_the_same_cosines_and_products_at_the_learnt_scale(compact, ids):
+    images, texts = torch.randint(0, 256, (6, 128, 64, 3), dtype=torch.uint8), RowTokenizer(ids)(CAPTIONS)
+    norms = mean_norms(compact, images, *texts)
+    model = copy.deepcopy(compact)
+    model.load_state_dict(fold_logit_scale(compact.state_dict(), *norms, image_target=10.0))
+    scale = compact.logit_scale.exp().item()
+    assert mean_norms(model, images, *texts) == pytest.approx((10.0, scale / 10), rel=1e-5)
+    with torch.no_grad():
+        raw = [encode_text(m, *texts, normalize=False) for m in (compact, model)]
+        pixels = to_pixels(images)
+        seen = [m.visual(pixels) for m in (compact, model)]
+    torch.testing.assert_close(F.normalize(raw[0], dim=1), F.normalize(raw[1], dim=1))
+    torch.testing.assert_close(F.normalize(seen[0], dim=1), F.normalize(seen[1], dim=1))
+    # a product is the training's logit but for how far the two norms are from their means
+    spread = seen[1].norm(dim=1)[:, None] / 10 * raw[1].norm(dim=1) * 10 / scale
+    expected = scale * F.normalize(seen[0], dim=1) @ F.normalize(raw[0], dim=1).T
+    torch.testing.assert_close(seen[1] @ raw[1].T / spread, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_may_start_from_an_earlier_file(ids):
+    trainer = Trainer(ids, TrainingPlan(samples=1000, batch=8), EVEN)
+    state = tiny.load()
+    trainer.start_from(state)
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, state[name][ids] if name == tiny.TABLE else state[name]), name
+
+
 def _batch(seed, size=8):
     draw = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (size, 128, 64, 3), generator=draw, dtype=torch.uint8)
-    labels = {n: torch.randint(0, len(ATTRIBUTES[n]), (size,), generator=draw) for n in PHRASES}
+    labels = {n: torch.randint(0, len(VALUES[n]), (size,), generator=draw) for n in PHRASES}
     return images, [CAPTIONS[i % 3] for i in range(size)], labels
 
 
@@ -127,7 +159,7 @@ def test_training_moves_only_rows_that_were_shown(ids):
     trainer.step(*_batch(0))
     moved = set(ids[(trainer.model.token_embedding.weight.data != before).any(dim=1)].tolist())
     assert moved >= set(encode(CAPTIONS[0])) and len(moved) < 150
-    assert "umbrella" in SimpleTokenizer().decode([t for t in ids.tolist() if t not in moved])
+    assert "wheelchair" in SimpleTokenizer().decode([t for t in ids.tolist() if t not in moved])
 
 
 def test_schedule_ends_with_whole_images_and_a_small_step(ids):

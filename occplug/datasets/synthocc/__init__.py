@@ -5,7 +5,7 @@ ratios. Nobody shown is real, and no figure measured here says anything about re
 """
 
 from occplug.datasets.synthocc.benchmark import build
-from occplug.datasets.synthocc.captions import caption, parse_caption, training_caption
+from occplug.datasets.synthocc.captions import caption, parse_caption, training_caption, visible_clauses
 from occplug.datasets.synthocc.image import Rendered, render
 from occplug.datasets.synthocc.integrity import check
 from occplug.datasets.synthocc.knobs import CATEGORIES, Knobs
@@ -31,4 +31,5 @@ __all__ = [
     "persona",
     "render",
     "training_caption",
+    "visible_clauses",
 ]

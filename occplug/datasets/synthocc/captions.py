@@ -9,10 +9,11 @@ import numpy as np
 
 from occplug.datasets.synthocc.persona import ATTRIBUTES, Persona
 
-__all__ = ["OPENINGS", "caption", "parse_caption", "training_caption"]
+__all__ = ["OPENINGS", "caption", "parse_caption", "training_caption", "visible_clauses"]
 
 OPENINGS = ("a photo of a person", "a person", "a pedestrian", "an image of a person walking")
 _DROP = 0.25  # probability of leaving a clause out
+_DROP_OCCLUDER = 0.1  # the same for what stands in front
 _SEEN = 0.3  # a part that shows less of itself than this is not described
 
 # Clause -> the groups of parts (`parts.GROUPS`) that show it.
@@ -53,21 +54,41 @@ def _bottom(person: Persona) -> str:
     return _article(words) if person.bottom_type == "skirt" else words
 
 
-def caption(person: Persona) -> str:
-    """The full description, lower case; `parse_caption` reads it back."""
+def _occlusion(occluder: str) -> str:
+    return f"occluded by {_article(occluder)}"
+
+
+def caption(person: Persona, occluder: str = "none") -> str:
+    """The full description, lower case; `parse_caption` reads it back where nothing stands in front.
+
+    Args:
+        occluder: what hides a part of the person; "none" is not mentioned.
+    """
     carried = "" if person.bag == "none" else f", carrying {_article(f'{person.bag_color} {person.bag}')}"
+    hidden = "" if occluder == "none" else f", {_occlusion(occluder)}"
     return (
         f"a photo of {_article(person.build)} person with {_head(person)}, wearing {_top(person)}, {_bottom(person)}, "
-        f"and {person.shoe_color} shoes{carried}"
+        f"and {person.shoe_color} shoes{carried}{hidden}"
     )
 
 
-def training_caption(person: Persona, draw: np.random.Generator, visibility: Mapping[str, float] | None = None) -> str:
+def visible_clauses(visibility: Mapping[str, float]) -> set[str]:
+    """Clauses (build, head, top, bottom, shoes, bag) whose parts show, from the share of each group that does."""
+    return {name for name, groups in _SHOWN_BY.items() if max(visibility[group] for group in groups) >= _SEEN}
+
+
+def training_caption(
+    person: Persona,
+    draw: np.random.Generator,
+    visibility: Mapping[str, float] | None = None,
+    occluder: str = "none",
+) -> str:
     """A shuffled, incomplete description: one of four openings, clauses in random order, each dropped with p = .25.
 
     Args:
         visibility: share of each of the eight groups of parts that shows (`Rendered.visibility`); with it, what the
             occluder hides is left out too.
+        occluder: what stands in front, dropped with p = .1; "none" is not mentioned.
     """
     clauses = {
         "build": f"of {person.build} build",
@@ -81,7 +102,11 @@ def training_caption(person: Persona, draw: np.random.Generator, visibility: Map
     opening = OPENINGS[draw.integers(len(OPENINGS))]
     names = [name for name in clauses if draw.random() >= _DROP]
     if visibility is not None:
-        names = [name for name in names if max(visibility[group] for group in _SHOWN_BY[name]) >= _SEEN]
+        shown = visible_clauses(visibility)
+        names = [name for name in names if name in shown]
+    if occluder != "none" and draw.random() >= _DROP_OCCLUDER:
+        clauses["occluder"] = _occlusion(occluder)
+        names.append("occluder")
     told = [clauses[names[i]] for i in draw.permutation(len(names))]
     return f"{opening} {', '.join(told)}" if told else opening
 
