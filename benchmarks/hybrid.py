@@ -44,8 +44,8 @@ def _image_step(name: str, trains: bool, batch: int) -> Callable:
 
     def step() -> float:
         optimizer.zero_grad()
-        seen = tower(images)
-        loss = sum(feature.square().mean() for feature in (seen.last, seen.feature, seen.projected))
+        features = tower(images)
+        loss = sum(feature.square().mean() for feature in (features.last, features.feature, features.projected))
         loss.backward()
         optimizer.step()
         return float(loss.detach())

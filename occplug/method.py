@@ -137,6 +137,15 @@ class Method(nn.Module):
     in_one_stage: dict[str, object] = {}
     squared_distance: bool = False
 
+    def __init_subclass__(cls, **kwargs):
+        """`matcher` is the public name of `distance`: a class that defines one of them has both."""
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "distance" in own and "matcher" not in own:
+            cls.matcher = cls.distance
+        elif "matcher" in own and "distance" not in own:
+            cls.distance = cls.matcher
+
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for a combination of keys this method cannot train; called before anything is built."""
@@ -178,9 +187,11 @@ class Method(nn.Module):
             for module, mode in modes.items():
                 module.training = mode
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """[Q, G] float32 distances, smaller is closer."""
         raise TypeError(f"{type(self).__name__} does not state its distance")
+
+    matcher = distance
 
     def named_distance(self) -> object | None:
         """The distance as data (`occplug.evaluation.Metric`), for files, galleries and exports; None if it has no name.

@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from occplug import _moved
-from occplug.method import ExtraOptimizer, Group, Stage
+from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.stages import optimiser
 
 
@@ -48,3 +48,30 @@ def test_stages_know_their_extra_optimizers_under_the_older_name():
         assert stage.companions == []
         stage.companions = [extra]
     assert stage.extra_optimizers == [extra] == stage.companions
+
+
+class Base(Method):
+    def distance(self, query, gallery):
+        return "base"
+
+
+class Older(Base):
+    def matcher(self, query, gallery):
+        return "older"
+
+
+class Newer(Older):
+    def distance(self, query, gallery):
+        return "newer than " + super().matcher(query, gallery)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(Base, "base"), (Older, "older"), (Newer, "newer than older")])
+def test_a_distance_has_two_names_whichever_a_class_defines(kind, expected):
+    method = kind()
+    assert method.distance(None, None) == method.matcher(None, None) == expected
+
+
+def test_a_method_without_a_distance_says_so_under_both_names():
+    for call in (Method().distance, Method().matcher):
+        with pytest.raises(TypeError, match="Method does not state its distance"):
+            call(None, None)

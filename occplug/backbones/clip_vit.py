@@ -127,10 +127,10 @@ class CLIPViT(CLIPTower, TransformerTower):
         visual = self.visual
         y = visual.ln_post(x if tokens else x[:, :1])
         z = y @ visual.proj
-        seen = VisionFeatures(last=previous[:, 0], feature=y[:, 0], projected=z[:, 0], grid=self.grid)
+        features = VisionFeatures(last=previous[:, 0], feature=y[:, 0], projected=z[:, 0], grid=self.grid)
         if tokens:
-            seen.tokens, seen.projected_tokens = y[:, 1:], z[:, 1:]
-        return seen
+            features.tokens, features.projected_tokens = y[:, 1:], z[:, 1:]
+        return features
 
     def run_block(self, block: ResidualAttentionBlock, x: Tensor) -> Tensor:
         """One block: [B, 1 + N, C] -> the same shape."""

@@ -161,11 +161,11 @@ class TransformerTower(Tower):
             x = self._edited(x, edits.get(number))
             if number in blocks:
                 streams[number] = x
-        seen = self.finish(previous, x, tokens=tokens)
-        seen.blocks, seen.attention = streams, maps
+        features = self.finish(previous, x, tokens=tokens)
+        features.blocks, features.attention = streams, maps
         if class_scores:
-            seen.class_scores = self._class_scores(self.layers[-1], previous)
-        return seen
+            features.class_scores = self._class_scores(self.layers[-1], previous)
+        return features
 
     def _check_numbers(self, wanted: Collection[int], edits: Edits) -> None:
         if set(wanted) - set(range(1, self.depth + 1)):

@@ -118,10 +118,10 @@ class ViT(TransformerTower):
             x: [B, 1 + N, C], or [B, 1, C] without `tokens`.
         """
         y = self.visual.norm(x if tokens else x[:, :1])
-        seen = VisionFeatures(last=previous[:, 0], feature=y[:, 0], projected=y[:, 0], grid=self.grid)
+        features = VisionFeatures(last=previous[:, 0], feature=y[:, 0], projected=y[:, 0], grid=self.grid)
         if tokens:
-            seen.tokens = seen.projected_tokens = y[:, 1:]
-        return seen
+            features.tokens = features.projected_tokens = y[:, 1:]
+        return features
 
     def run_block(self, block: Block, x: Tensor) -> Tensor:
         """One block: [B, 1 + N, C] -> the same shape."""

@@ -109,8 +109,8 @@ def _histogram_row(cfg) -> Row:
             extract(lambda images, camids: _histogram(images, cfg), loaders[side], torch.device("cpu"))
             for side in ("query", "gallery")
         )
-        matcher = lambda q, g: squared_euclidean(q.vector, g.vector)  # noqa: E731
-        result = evaluate_embeddings(matcher, query, gallery, q_pids, g_pids, q_camids, g_camids)
+        distance = lambda q, g: squared_euclidean(q.vector, g.vector)  # noqa: E731
+        result = evaluate_embeddings(distance, query, gallery, q_pids, g_pids, q_camids, g_camids)
         figures[target], queries[target] = result.summary(), PerQuery.of(result, paths)
     data.close()
     seconds, about = time.perf_counter() - start, "HSV histogram, 6 stripes"

@@ -54,7 +54,7 @@ class RunMixin:
 
     An engine that mixes this in sets, before `run`: `cfg`, `folder` (of the run), `device`, `stage_name`,
     `stage_index`, `trained_epochs` (of earlier stages) and `limit` (batches per epoch in dry runs, or None), and
-    states `embed`, `matcher` and `protocol`.
+    states `embed`, `distance` and `protocol`.
     """
 
     def setup_run(self, cfg, folder: Path, device: torch.device, limit: int | None = None) -> None:
@@ -73,13 +73,17 @@ class RunMixin:
         """Test-time embedding of `images` [B, 3, H, W], cameras `camids` [B] where known."""
         raise TypeError(f"{type(self).__name__} does not state its embedding")
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Distances [Q, G], smaller is closer."""
         raise TypeError(f"{type(self).__name__} does not state its distance")
 
+    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """The older name of `distance`; it goes in the next version."""
+        return self.distance(query, gallery)
+
     @property
     def squared_distance(self) -> bool:
-        """As `Method.squared_distance`, of `matcher`."""
+        """As `Method.squared_distance`, of `distance`."""
         return False
 
     def run_stage(self, epochs: int, start_epoch: int = 0) -> None:
@@ -231,7 +235,7 @@ class RunMixin:
         ids = (q_pids, g_pids, q_camids, g_camids)
         whole = visrank or use_metric_cuhk03
         if whole:
-            blocks = self._reranked(query, gallery) if rerank else [self.matcher(query, gallery).numpy()]
+            blocks = self._reranked(query, gallery) if rerank else [self.distance(query, gallery).numpy()]
             distances = np.concatenate(list(blocks))
             result = evaluate_cuhk03(distances, *ids) if use_metric_cuhk03 else rank_distances(distances, *ids)
             if visrank:
@@ -242,7 +246,7 @@ class RunMixin:
                 ranker.add(block)
             result = ranker.result()
         else:
-            result = evaluate_embeddings(self.matcher, query, gallery, *ids)
+            result = evaluate_embeddings(self.distance, query, gallery, *ids)
         self.results[dataset_name], self.query_paths[dataset_name] = result, paths
         log.info("%s: %s", dataset_name, result)
         return float(result.cmc[0]), float(result.mAP)
@@ -251,7 +255,7 @@ class RunMixin:
         """Blocks [b, G] of re-ranked distances, as `eval.rerank_*` says."""
         k = self.cfg.eval
         return rerank_embeddings(
-            self.matcher, query, gallery, self.squared_distance, k.rerank_k1, k.rerank_k2, k.rerank_lambda
+            self.distance, query, gallery, self.squared_distance, k.rerank_k1, k.rerank_k2, k.rerank_lambda
         )
 
     def _draw_ranks(self, name: str, distances, save_dir: str, topk: int) -> None:

@@ -25,7 +25,7 @@ AMP_TYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class MethodEngine(RunMixin, Engine):
-    """Trains a method stage by stage through torchreid's `Engine`, and evaluates it with its own matcher.
+    """Trains a method stage by stage through torchreid's `Engine`, and evaluates it by the method's own distance.
 
     Args:
         cfg: resolved config; reads `amp`, `run`, `test`, `train`, `eval`.
@@ -48,9 +48,9 @@ class MethodEngine(RunMixin, Engine):
         """The method's own; see `Method.embed`."""
         return self.model.embed(images, camids)
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """The method's own; see `Method.matcher`."""
-        return self.model.matcher(query, gallery)
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """The method's own; see `Method.distance`."""
+        return self.model.distance(query, gallery)
 
     @property
     def squared_distance(self) -> bool:

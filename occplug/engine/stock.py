@@ -23,7 +23,7 @@ class _StockMixin(RunMixin):
         features = self.model(images).float()
         return Embedding(F.normalize(features) if self.cfg.test.normalize_feature else features)
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         distance = cosine_distance if self.cfg.test.dist_metric == "cosine" else squared_euclidean
         return distance(query.vector, gallery.vector)
 

@@ -216,7 +216,7 @@ def evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank: int = 5
 
 
 def evaluate_embeddings(
-    matcher: Callable[[Embedding, Embedding], Tensor],
+    distance: Callable[[Embedding, Embedding], Tensor],
     query: Embedding,
     gallery: Embedding,
     q_pids,
@@ -229,16 +229,16 @@ def evaluate_embeddings(
     """As :func:`rank_distances`, from embeddings; the distance matrix exists only `block` rows at a time.
 
     Args:
-        matcher: distances [b, G] of a block of queries to the gallery, on any device; smaller is closer.
+        distance: distances [b, G] of a block of queries to the gallery, on any device; smaller is closer.
         query, gallery: of Q and G images.
-        block: queries per call of `matcher`.
+        block: queries per call of `distance`.
     Raises: as :class:`Ranker`; ValueError if embeddings and pids differ in number.
     """
     if (len(query), len(gallery)) != (len(q_pids), len(g_pids)):
         raise ValueError(f"{len(query)} and {len(gallery)} embeddings for {len(q_pids)} and {len(g_pids)} pids")
     ranker = Ranker(q_pids, g_pids, q_camids, g_camids, max_rank)
     for start in range(0, len(query), block):
-        ranker.add(matcher(query[start : start + block], gallery).detach().cpu())
+        ranker.add(distance(query[start : start + block], gallery).detach().cpu())
     return ranker.result()
 
 

@@ -58,7 +58,7 @@ def re_ranking(q_g, q_q, g_g, k1: int = 20, k2: int = 6, lambda_value: float = 0
 
 
 def rerank_embeddings(
-    matcher: Callable[[Embedding, Embedding], Tensor],
+    distance: Callable[[Embedding, Embedding], Tensor],
     query: Embedding,
     gallery: Embedding,
     squared: bool,
@@ -72,15 +72,15 @@ def rerank_embeddings(
     beside the embeddings is logged before it starts.
 
     Args:
-        matcher: distances [q, g] of two sets of embeddings, smaller is closer.
+        distance: distances [q, g] of two sets of embeddings, smaller is closer.
         query, gallery: of Q and G images.
-        squared: whether `matcher` gives squared distances (or the cosine distance, which is half of one). Plain ones
+        squared: whether `distance` gives squared distances (or the cosine distance, which is half of one). Plain ones
             are squared first, as torchreid's function does.
         k1, k2, lambda_value: as in :func:`re_ranking`.
     Yields: [b, G] float32, the queries in order.
     Raises: as :func:`re_ranking`.
     """
-    pairs = _Computed(matcher, query, gallery, squared)
+    pairs = _Computed(distance, query, gallery, squared)
     rows = pairs.block * pairs.total * 4 * 4  # the block, its partition, its sorted part, one side before the join
     listed = pairs.total * (k1 + 1) * 4 * 16  # neighbours, and about 16 weights for each of them
     log.info(
@@ -200,8 +200,8 @@ class _Matrices(_Pairs):
 class _Computed(_Pairs):
     """Of embeddings, computed again at every call."""
 
-    def __init__(self, matcher: Callable, query: Embedding, gallery: Embedding, squared: bool):
-        self.matcher, self.query, self.images, self.squared = matcher, query, gallery, squared
+    def __init__(self, distance: Callable, query: Embedding, gallery: Embedding, squared: bool):
+        self.distance, self.query, self.images, self.squared = distance, query, gallery, squared
         total = len(query) + len(gallery)
         super().__init__(len(query), len(gallery), max(1, min(COMPUTED, COMPUTED_NUMBERS // max(total, 1))))
 
@@ -223,7 +223,7 @@ class _Computed(_Pairs):
         return self._between(self.query[start:stop], self.images)
 
     def _between(self, one: Embedding, other: Embedding) -> np.ndarray:
-        distances = self.matcher(one, other).detach().cpu().numpy()
+        distances = self.distance(one, other).detach().cpu().numpy()
         return np.maximum(distances, 0) if self.squared else np.square(distances)
 
 

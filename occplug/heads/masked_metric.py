@@ -77,7 +77,7 @@ class MaskedMetric(nn.Module):
     def losses(
         self,
         feature: Tensor,
-        seen: VisionFeatures,
+        features: VisionFeatures,
         labels: Tensor,
         transfer: Transfer | None = None,
         triplet_on: tuple[Tensor, ...] = (),
@@ -101,16 +101,16 @@ class MaskedMetric(nn.Module):
         }
         if self.generator is not None:
             vectors, prototypes = matched or (normalised, self.neck.classifier.weight)
-            cosine = masked_cosine(vectors, self.generator(seen.blocks), prototypes, self.place)
+            cosine = masked_cosine(vectors, self.generator(features.blocks), prototypes, self.place)
             found["loss_mask"] = self.margin(cosine, labels, ignored)
         if self.hem:
-            found["loss_hem"] = self.diversity(seen.class_scores)
+            found["loss_hem"] = self.diversity(features.class_scores)
         return found
 
-    def embedding(self, vector: Tensor, seen: VisionFeatures) -> Embedding:
+    def embedding(self, vector: Tensor, features: VisionFeatures) -> Embedding:
         """`vector` [B, e], through the neck's norm if so asked, with its mask."""
         masked = self.generator is not None and self.test_mask
-        mask = self.generator(seen.blocks).float() if masked else None
+        mask = self.generator(features.blocks).float() if masked else None
         return Embedding((self.neck.norm(vector) if self.tested == "after" else vector).float(), mask=mask)
 
     @property

@@ -87,10 +87,10 @@ class SaliencyNet(nn.Module):
         Returns: feature of the plain image [B, C]; its logits [B, num_classes]; saliency [B, N]; logits of the image
             with patch embeddings times s, and times 1 - s.
         """
-        seen = self.backbone(images, blocks=self.levels)
-        saliency = self.decide(seen.blocks)
+        features = self.backbone(images, blocks=self.levels)
+        saliency = self.decide(features.blocks)
         scales = saliency[:, :, None]
         kept = self.backbone(images, change=lambda patches: patches * scales.to(patches.dtype)).feature
         dropped = self.backbone(images, change=lambda patches: patches * (1 - scales).to(patches.dtype)).feature
-        logits = [self.neck(feature)[1] for feature in (seen.feature, kept, dropped)]
-        return seen.feature, logits[0], saliency, logits[1], logits[2]
+        logits = [self.neck(feature)[1] for feature in (features.feature, kept, dropped)]
+        return features.feature, logits[0], saliency, logits[1], logits[2]

@@ -38,7 +38,7 @@ class ImageTower(Method):
         """The projected feature [B, E], not normalised."""
         return Embedding(self.backbone(images).projected.float())  # [B, E]
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Squared Euclidean distance of the L2-normalised vectors, [Q, G] in [0, 4]."""
         return squared_euclidean(F.normalize(query.vector), F.normalize(gallery.vector))
 

@@ -29,7 +29,7 @@ class StockModel(Method):
         """The model's eval-mode output [B, D], not normalised."""
         return Embedding(self.net(images).float())  # [B, D]
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Squared Euclidean distance, [Q, G]."""
         return self.named_distance()(query, gallery)
 

@@ -63,7 +63,7 @@ class SaliencyModel(Method):
         """The class token after the norm, [B, C]."""
         return Embedding(self.net.backbone(images).feature.float())
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Cosine distance, [Q, G]."""
         return cosine_distance(query.vector, gallery.vector)
 
@@ -76,7 +76,7 @@ def _in_stage(name: str) -> str:
 def load_dpm(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
     """DPM's model, with its masks; see :func:`occplug.importers.load_official`.
 
-    `embed` gives the class token on the asked side of the batch norm (officially before it) and the mask; `matcher` is
+    `embed` gives the class token on the asked side of the batch norm (officially before it) and the mask; `distance` is
     the official masked distance.
     """
     return _load(checkpoint, image_size, num_cameras, neck, "DPM", masked=True)

@@ -249,21 +249,22 @@ class CLIPMethod(Method):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Two logits [B, C] and three features [B, *]: last-but-one level, last level, projected."""
         change = {} if transfer is None else {"change": transfer.change(self.backbone.grid)}
-        seen = self.backbone(images, camids, **change)
-        _, score = self.neck(seen.feature)
-        _, score_proj = self.neck_proj(seen.projected)
-        return [score, score_proj], [seen.last, seen.feature, seen.projected]
+        features = self.backbone(images, camids, **change)
+        _, score = self.neck(features.feature)
+        _, score_proj = self.neck_proj(features.projected)
+        return [score, score_proj], [features.last, features.feature, features.projected]
 
     # ------------------------------------------------------------------ testing
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """Last-level and projected feature side by side, [B, C + E]; not normalised."""
-        seen = self.backbone(images, camids)
-        if self.options.neck == "before":
-            return Embedding(torch.cat([seen.feature, seen.projected], dim=1).float())
-        return Embedding(torch.cat([self.neck.norm(seen.feature), self.neck_proj.norm(seen.projected)], dim=1).float())
+        features = self.backbone(images, camids)
+        levels = [features.feature, features.projected]
+        if self.options.neck == "after":
+            levels = [neck.norm(level) for neck, level in zip((self.neck, self.neck_proj), levels)]
+        return Embedding(torch.cat(levels, dim=1).float())
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Squared Euclidean distance of the L2-normalised vectors, [Q, G] in [0, 4]: twice the cosine distance."""
         return self.named_distance()(query, gallery)
 

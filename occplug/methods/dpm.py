@@ -206,14 +206,14 @@ class DPM(Method):
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         transfer = transfer_once(batch, self.transfer.plan if self.options.spt else None)
-        seen = self.backbone(
+        features = self.backbone(
             batch["img"],
             batch["camid"],
             blocks=self.metric.levels,
             class_scores=self.metric.hem,
             change=transfer and transfer.change(self.backbone.grid),
         )
-        return self.metric.losses(seen.feature, seen, batch["pid"], transfer)
+        return self.metric.losses(features.feature, features, batch["pid"], transfer)
 
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Logits of the prototypes [B, C] and the feature [B, d]."""
@@ -224,15 +224,15 @@ class DPM(Method):
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """The feature [B, d], before or after the neck, and its mask [B, d]."""
-        seen = self.backbone(images, camids, blocks=self.metric.levels)
-        return self.metric.embedding(seen.feature, seen)
+        features = self.backbone(images, camids, blocks=self.metric.levels)
+        return self.metric.embedding(features.feature, features)
 
     @property
     def squared_distance(self) -> bool:
         """Angles under masks are plain distances; cosine distances, without masks, are not."""
         return self.metric.squared_distance
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)
 

@@ -269,7 +269,7 @@ class DPMpp(Method):
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         o, labels = self.options, batch["pid"]
         transfer = transfer_once(batch, self.transfer.plan if o.spt else None)
-        seen = self.backbone(
+        features = self.backbone(
             batch["img"],
             batch["camid"],
             blocks=self.metric.levels,
@@ -277,25 +277,25 @@ class DPMpp(Method):
             change=transfer and transfer.change(self.backbone.grid),
         )
         found = self.metric.losses(
-            self._feature(seen),
-            seen,
+            self._feature(features),
+            features,
             labels,
             transfer,
-            triplet_on=(seen.last, seen.feature, seen.projected) if o.triplet_on == "all" else (),
-            matched=(seen.projected, self.text_features) if o.prototypes == "text" else None,
+            triplet_on=(features.last, features.feature, features.projected) if o.triplet_on == "all" else (),
+            matched=(features.projected, self.text_features) if o.prototypes == "text" else None,
         )
         if o.prompts:
             acts = o.train.coarse_epochs is None or batch["epoch"] <= o.train.coarse_epochs
-            logits = seen.projected @ self.text_features.T  # [B, C], raw dot products
+            logits = features.projected @ self.text_features.T  # [B, C], raw dot products
             ignored = None if transfer is None else transfer.ignored(labels)
             found["loss_coarse"] = self.coarse(logits, labels, ignored) * float(acts)
         return found
 
-    def _feature(self, seen: VisionFeatures) -> Tensor:
+    def _feature(self, features: VisionFeatures) -> Tensor:
         """The feature of `method.space`, [B, d]."""
         if self.options.space == "both":
-            return torch.cat([seen.feature, seen.projected], dim=1)
-        return seen.feature if self.options.space == "feature" else seen.projected
+            return torch.cat([features.feature, features.projected], dim=1)
+        return features.feature if self.options.space == "feature" else features.projected
 
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Logits of the prototypes [B, C] and the feature [B, d]."""
@@ -306,16 +306,16 @@ class DPMpp(Method):
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """The feature [B, d], before or after the neck, and its mask [B, d]."""
-        seen = self.backbone(images, camids, blocks=self.metric.levels)
-        vector = seen.projected if self.options.prototypes == "text" else self._feature(seen)
-        return self.metric.embedding(vector, seen)
+        features = self.backbone(images, camids, blocks=self.metric.levels)
+        vector = features.projected if self.options.prototypes == "text" else self._feature(features)
+        return self.metric.embedding(vector, features)
 
     @property
     def squared_distance(self) -> bool:
         """Angles under masks are plain distances; cosine distances, without masks, are not."""
         return self.metric.squared_distance
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
         return self.metric.distances(query, gallery)
 

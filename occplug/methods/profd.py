@@ -77,7 +77,7 @@ CHOICES = {
 
 
 @dataclass
-class Seen:
+class Features:
     """What the model makes of B images before the necks.
 
     Args:
@@ -257,23 +257,26 @@ class ProFD(Method):
         texts = self.prompts.encode(self.text) if self.options.prompt == "text" else self.queries
         return torch.cat([self.background, texts])
 
-    def see(self, images: Tensor, camids: Tensor | None = None, masks: Tensor | None = None) -> Seen:
+    def forward_features(self, images: Tensor, camids: Tensor | None = None, masks: Tensor | None = None) -> Features:
         """Everything before the necks; `masks` [B, K + 1, H/4, W/4] where they are known."""
-        seen = self.backbone(images, camids, tokens=True)
+        image = self.backbone(images, camids, tokens=True)
         queries, labels = self.part_queries(), self._patch_labels(masks)
-        decoded = self.decoder(queries, seen.projected_tokens, labels)
-        return Seen(seen.projected, seen.projected_tokens, queries, decoded.rows[:, 2:], decoded.attention, labels)
+        decoded = self.decoder(queries, image.projected_tokens, labels)
+        parts = decoded.rows[:, 2:]
+        return Features(image.projected, image.projected_tokens, queries, parts, decoded.attention, labels)
+
+    see = forward_features  # the older name; it goes in the next version
 
     def _patch_labels(self, masks: Tensor | None) -> Tensor | None:
         patch = self.backbone.visual.conv1.kernel_size[0]
         return None if masks is None else patch_labels(masks, patch // CELL, self.backbone.stride // CELL)
 
-    def _necks(self, seen: Seen) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _necks(self, features: Features) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Normalised feature and logits [B, C], of F_g and of F_c."""
         if self.training:
             with torch.no_grad():
-                self.part_norm(seen.parts)  # no loss reads it, but the test features do: its statistics must follow
-        return self.neck(seen.whole), self.neck_parts(seen.joint)
+                self.part_norm(features.parts)  # no loss reads it, but the test features do: its statistics must follow
+        return self.neck(features.whole), self.neck_parts(features.joint)
 
     # ------------------------------------------------------------------ training
 
@@ -316,21 +319,21 @@ class ProFD(Method):
         """The terms of eq. 19; loss_id and loss_tri are sums over F_g and F_c."""
         label, smoothing = batch["pid"], self.options.train.label_smoothing
         masks = self._masks(batch) if self.needs_masks else None
-        seen = self.see(batch["img"], batch["camid"], masks)
-        (whole, whole_score), (joint, joint_score) = self._necks(seen)
-        remembered = self._remembered(seen.whole, whole, seen.joint, joint)
+        features = self.forward_features(batch["img"], batch["camid"], masks)
+        (whole, whole_score), (joint, joint_score) = self._necks(features)
+        remembered = self._remembered(features.whole, whole, features.joint, joint)
         batch["remembered"] = {name: feature.detach() for name, feature in remembered.items()}  # for _update_banks
         terms = {
             "loss_id": lambda: sum(
                 F.cross_entropy(score, label, label_smoothing=smoothing) for score in (whole_score, joint_score)
             ),
-            "loss_tri": lambda: self.triplet(seen.whole, label) + self.triplet(seen.joint, label),
-            "loss_align": lambda: self.align(self._part_cosines(seen), seen.labels, masks.shape[-2:]),
-            "loss_attn": lambda: self.attend.of_attention(seen.attention, seen.labels),
+            "loss_tri": lambda: self.triplet(features.whole, label) + self.triplet(features.joint, label),
+            "loss_align": lambda: self.align(self._part_cosines(features), features.labels, masks.shape[-2:]),
+            "loss_attn": lambda: self.attend.of_attention(features.attention, features.labels),
             "loss_pcl_g": lambda: self.banks["loss_pcl_g"](remembered["loss_pcl_g"], label),
             "loss_pcl_p": lambda: self.banks["loss_pcl_p"](remembered["loss_pcl_p"], label),
-            "loss_div": lambda: self.diversity(seen.parts),
-            "loss_vis": lambda: self.focal(self.visibility(seen.parts), visible_parts(masks)),
+            "loss_div": lambda: self.diversity(features.parts),
+            "loss_vis": lambda: self.focal(self.visibility(features.parts), visible_parts(masks)),
         }
         return {name: terms[name]() for name in self.active}
 
@@ -350,16 +353,16 @@ class ProFD(Method):
             )
         return masks
 
-    def _part_cosines(self, seen: Seen) -> Tensor:
+    def _part_cosines(self, features: Features) -> Tensor:
         """[B, K + 1, h, w]: cosines of the patches with background and parts, without the whole person (eq. 5)."""
-        without_person = torch.cat([seen.queries[:1], seen.queries[2:]])
-        return cosine_maps(seen.tokens, without_person).unflatten(2, self.backbone.grid)
+        without_person = torch.cat([features.queries[:1], features.queries[2:]])
+        return cosine_maps(features.tokens, without_person).unflatten(2, self.backbone.grid)
 
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Two logits [B, C] and the two features before the necks, F_g [B, E] and F_c [B, K E]."""
-        seen = self.see(images, camids)
-        (_, whole_score), (_, joint_score) = self._necks(seen)
-        return [whole_score, joint_score], [seen.whole, seen.joint]
+        features = self.forward_features(images, camids)
+        (_, whole_score), (_, joint_score) = self._necks(features)
+        return [whole_score, joint_score], [features.whole, features.joint]
 
     # ------------------------------------------------------------------ memory banks (section 4.3)
 
@@ -386,14 +389,14 @@ class ProFD(Method):
             bank.fill(torch.cat(features[name]), torch.cat(labels))
 
     def _initial_features(self, batch: dict, device: torch.device) -> dict[str, Tensor]:
-        seen = self.backbone(batch["img"].to(device), batch["camid"].to(device), tokens=True)
+        features = self.backbone(batch["img"].to(device), batch["camid"].to(device), tokens=True)
         found = {}
         if "loss_pcl_g" in self.banks:
-            whole = self.neck.norm(seen.projected) if self.options.pcl_on == "bn" else seen.projected
+            whole = self.neck.norm(features.projected) if self.options.pcl_on == "bn" else features.projected
             found["loss_pcl_g"] = F.normalize(whole.float())
         if "loss_pcl_p" in self.banks:
             labels = self._patch_labels(self._masks(batch).to(device)).flatten(2)
-            joint = weighted_average_pool(seen.projected_tokens, labels[:, 1:]).flatten(1)  # [B, K E]
+            joint = weighted_average_pool(features.projected_tokens, labels[:, 1:]).flatten(1)  # [B, K E]
             # unlike the class token not brought to unit length: a person hardly seen counts little
             found["loss_pcl_p"] = self.neck_parts.norm(joint) if self.options.pcl_on == "bn" else joint
         return found
@@ -407,11 +410,11 @@ class ProFD(Method):
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """`vector` F_g [B, E] and `parts` [B, K, E] of unit length, `visibility` [B, K]. Needs no masks."""
-        seen = self.see(images, camids)
-        whole, parts = (x.to(self.neck.norm.weight.dtype) for x in (seen.whole, seen.parts))
+        features = self.forward_features(images, camids)
+        whole, parts = (x.to(self.neck.norm.weight.dtype) for x in (features.whole, features.parts))
         if self.options.test_embeddings == "bn":
             whole, parts = self.neck.norm(whole), self.part_norm(parts)
-        visibility = self._visibility(self.visibility(seen.parts.float()))
+        visibility = self._visibility(self.visibility(features.parts.float()))
         return Embedding(F.normalize(whole.float()), F.normalize(parts.float(), dim=2), visibility)
 
     @torch.no_grad()
@@ -421,23 +424,23 @@ class ProFD(Method):
         Raises:
             ConfigError: `method.decoder` has no spatial maps.
         """
-        attention = self.see(images, camids).attention
+        attention = self.forward_features(images, camids).attention
         if attention is None:
             raise ConfigError(f"method.decoder {self.options.decoder!r} has no attention maps; hybrid, spa and wap do")
         return ["background", *PART_SCHEMES[self.options.parts]], attention.unflatten(2, self.backbone.grid)
 
     def _visibility(self, logits: Tensor) -> Tensor:
         """[B, K] in [0, 1] as `test_visibility` says, from the heads' logits."""
-        seen = logits.sigmoid()
+        visible = logits.sigmoid()
         return {
-            "softmax": lambda: (seen / 0.1).softmax(dim=1),
-            "sigmoid": lambda: seen,
-            "binary": lambda: (seen >= 0.5).float(),
-            "none": lambda: torch.ones_like(seen),
-            "even": lambda: torch.full_like(seen, 1 / self.num_parts),
+            "softmax": lambda: (visible / 0.1).softmax(dim=1),
+            "sigmoid": lambda: visible,
+            "binary": lambda: (visible >= 0.5).float(),
+            "none": lambda: torch.ones_like(visible),
+            "even": lambda: torch.full_like(visible, 1 / self.num_parts),
         }[self.options.test_visibility]()
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Visibility-weighted part distance (eq. 14), [Q, G]."""
         return self.named_distance()(query, gallery)
 

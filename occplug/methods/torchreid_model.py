@@ -88,7 +88,7 @@ class TorchreidModel(Method):
         """The model's eval-mode output [B, D], L2-normalised."""
         return Embedding(F.normalize(self.net(images).float()))
 
-    def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Squared Euclidean distance of the unit vectors, [Q, G]."""
         return self.named_distance()(query, gallery)
 

@@ -174,7 +174,7 @@ def packed_distances(one: Tensor, other: Tensor, metric: str, stock: Callable) -
     if is_stock:
         return stock(one, other, metric)
     if packed:
-        return one.method.matcher(one.unpack(), other.unpack())
+        return one.method.distance(one.unpack(), other.unpack())
     if metric == "dpm" and one.shape[1] % 2 == 0:
         (query, mask), (gallery, _) = one.chunk(2, dim=1), other.chunk(2, dim=1)
         return masked_distance(query, mask, gallery)

@@ -33,7 +33,7 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
     managers = [DataManager(candidate.cfg, trains=False, sources=True) for candidate in found]
     _check_same_images(managers)
     engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
-    matchers = [engine.matcher for engine in engines]
+    matchers = [engine.distance for engine in engines]
     persons, seen = _persons(found, managers[0])
     if seen:
         log.warning(

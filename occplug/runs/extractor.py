@@ -233,7 +233,7 @@ class Extractor:
         query.check_same_model(gallery, "the queries", "the gallery")
         for side, name in ((query, "the queries"), (gallery, "the gallery")):
             self.check(side, name)
-        return self.method.matcher(query.to(self.device), gallery.to(self.device)).cpu()
+        return self.method.distance(query.to(self.device), gallery.to(self.device)).cpu()
 
     def check(self, embedding: Embedding, name: str = "these embeddings") -> None:
         """Raise DataError if `embedding` is known to be of another model than this one."""

@@ -319,7 +319,7 @@ def test_reranking_squares_plain_distances_and_no_others(tmp_path, squared):
         sides.append(method.eval().embed(images))
     query, gallery = sides
     pairs = ((query, gallery), (query, query), (gallery, gallery))
-    given = [method.matcher(a, b).numpy() for a, b in pairs]
+    given = [method.distance(a, b).numpy() for a, b in pairs]
     expected = re_ranking(*(reranking_inputs(*given) if squared else given))
     np.testing.assert_allclose(np.concatenate(list(engine._reranked(query, gallery))), expected, atol=1e-5)
     other = re_ranking(*(given if squared else reranking_inputs(*given)))

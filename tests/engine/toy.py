@@ -78,5 +78,5 @@ class ToyMethod(Method):
     def features(self, images, camids=None):
         return Embedding(self.backbone(images))
 
-    def matcher(self, query, gallery):
+    def distance(self, query, gallery):
         return torch.cdist(query.vector, gallery.vector)

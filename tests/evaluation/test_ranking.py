@@ -217,11 +217,11 @@ def test_blocks_give_what_the_whole_matrix_gives(block):
     query, gallery = Embedding(torch.randn(20, 8)), Embedding(torch.randn(90, 8))
     rows = []
 
-    def matcher(some, all_of_gallery):
+    def distance(some, all_of_gallery):
         rows.append(len(some))
         return squared_euclidean(some.vector, all_of_gallery.vector)
 
-    result = evaluate_embeddings(matcher, query, gallery, *ids, block=block)
+    result = evaluate_embeddings(distance, query, gallery, *ids, block=block)
     whole = rank_distances(squared_euclidean(query.vector, gallery.vector), *ids)
     assert sum(rows) == 20 and max(rows) <= block
     assert result.mAP == whole.mAP and np.array_equal(result.cmc, whole.cmc)

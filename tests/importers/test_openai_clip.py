@@ -90,7 +90,7 @@ def test_the_distance_is_between_unit_vectors():
     embedding = found.embed(torch.randn(3, 3, 80, 80))
     unit = embedding.vector / embedding.vector.norm(dim=1, keepdim=True)
     expected = ((unit[:, None] - unit[None]) ** 2).sum(2)
-    torch.testing.assert_close(found.matcher(embedding, embedding), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.distance(embedding, embedding), expected, atol=1e-5, rtol=0)
 
 
 def test_a_clip_has_no_neck():

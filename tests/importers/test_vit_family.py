@@ -86,7 +86,7 @@ def test_dpms_masks_and_distances_are_official():
     mask = official_mask(state, streams, [2, 4], (6, 4))
     embedding = method.embed(images)
     torch.testing.assert_close(embedding.mask, mask, atol=1e-5, rtol=1e-4)
-    found = method.matcher(embedding, embedding)
+    found = method.distance(embedding, embedding)
     for q in range(3):
         for g in range(3):
             cosine = float(F.normalize(f[q], dim=0) @ F.normalize(mask[q] * f[g], dim=0))

@@ -147,13 +147,13 @@ def test_embedding_is_feature_and_projection_side_by_side(neck):
     assert not embedding.vector.requires_grad and embedding.vector.dtype == torch.float32
 
 
-def test_matcher_is_two_minus_two_cosines():
+def test_distance_is_two_minus_two_cosines():
     method = tiny()
     from occplug import Embedding
 
     q, g = torch.randn(3, 7), torch.randn(4, 7)
     expected = 2 - 2 * F.cosine_similarity(q[:, None], g[None], dim=-1)
-    assert torch.allclose(method.matcher(Embedding(q), Embedding(g)), expected, atol=1e-5)
+    assert torch.allclose(method.distance(Embedding(q), Embedding(g)), expected, atol=1e-5)
 
 
 def test_cameras_reach_the_embedding_only_with_sie():

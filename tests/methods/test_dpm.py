@@ -54,13 +54,13 @@ def test_masks_are_one_half_at_the_start_and_then_ranks_are_the_plain_cosines():
     b = batch()
     embedding = method.embed(b["img"])
     assert torch.equal(embedding.mask, torch.full((8, 128), 0.5))
-    found = method.matcher(embedding[:3], embedding)
+    found = method.distance(embedding[:3], embedding)
     cosine = F.normalize(embedding.vector[:3]) @ F.normalize(embedding.vector).T
     torch.testing.assert_close(found.cos(), cosine.clamp(-1 + 1e-5, 1 - 1e-5), atol=1e-5, rtol=0)
     wake_mask(method)
     embedding = method.embed(b["img"])
     expected = masked_distance(embedding.vector[:3], embedding.mask[:3], embedding.vector)
-    assert torch.equal(method.matcher(embedding[:3], embedding), expected)
+    assert torch.equal(method.distance(embedding[:3], embedding), expected)
     feature = method.eval().backbone(b["img"]).feature  # before the neck
     torch.testing.assert_close(embedding.vector, feature, atol=1e-5, rtol=0)
 
@@ -75,7 +75,7 @@ def test_the_test_after_the_neck_and_without_masks():
         other = tiny(model, "method.neck", "after", "method.test_mask", model == "dpm")
         other.load_state_dict(method.state_dict(), strict=False)
         found = other.embed(b["img"])
-        distances = other.matcher(found[:3], found)
+        distances = other.distance(found[:3], found)
         torch.testing.assert_close(found.vector, n, atol=1e-4, rtol=1e-4)
         if model == "dpm":
             assert torch.equal(found.mask, plain.mask)
@@ -93,7 +93,7 @@ def test_the_baseline_has_no_mask_and_the_cosine_distance():
     embedding = method.embed(batch()["img"])
     assert embedding.mask is None
     expected = 1 - F.normalize(embedding.vector) @ F.normalize(embedding.vector).T
-    torch.testing.assert_close(method.matcher(embedding, embedding), expected.clamp(min=0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(method.distance(embedding, embedding), expected.clamp(min=0), atol=1e-5, rtol=0)
 
 
 def test_rates_and_schedules_of_the_alternating_optimisers():
@@ -303,7 +303,7 @@ def test_the_place_of_the_mask_is_that_of_loss_and_test(place):
     assert found.item() == pytest.approx(AngularMargin(30.0, 0.5)(cosine, b["pid"]).item(), rel=1e-4)
     embedding = method.embed(b["img"])
     expected = masked_distance(embedding.vector[:3], embedding.mask[:3], embedding.vector, place)
-    assert torch.equal(method.matcher(embedding[:3], embedding), expected)
+    assert torch.equal(method.distance(embedding[:3], embedding), expected)
 
 
 def test_options_reach_the_parts():

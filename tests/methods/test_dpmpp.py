@@ -73,7 +73,7 @@ def test_text_prototypes_are_masked_in_their_own_space():
     embedding = method.embed(b["img"], b["camid"])
     torch.testing.assert_close(embedding.vector, seen.projected, atol=1e-5, rtol=1e-4)
     expected = masked_distance(embedding.vector, embedding.mask, embedding.vector)
-    assert torch.equal(method.matcher(embedding, embedding), expected)
+    assert torch.equal(method.distance(embedding, embedding), expected)
 
 
 def test_the_triplet_loss_on_all_levels_is_a_sum():

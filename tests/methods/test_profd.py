@@ -208,7 +208,7 @@ def test_the_statistics_of_the_part_norms_follow_the_training_batches():
     stage = prepared(method.eval())
     method.train()
     with torch.no_grad():
-        parts = method.see(b["img"]).parts.flatten(1)
+        parts = method.forward_features(b["img"]).parts.flatten(1)
     stage.losses(b)
     torch.testing.assert_close(method.part_norm.norm.running_mean, 0.1 * parts.mean(0), rtol=1e-4, atol=1e-6)
     assert method.neck_parts.norm.num_batches_tracked == 1, "the concat norm sees each batch once"
@@ -287,7 +287,7 @@ def test_after_the_step_the_banks_move_by_the_features_of_the_step():
 def embedded(method, images):
     with torch.no_grad():
         method.eval()
-        seen = method.see(images)
+        seen = method.forward_features(images)
         return seen, method.embed(images)
 
 
@@ -330,7 +330,7 @@ def test_visibility_at_test():
 
 
 @pytest.mark.parametrize("metric, floor", [("euclidean", 0.1), ("cosine", 0.0)])
-def test_the_matcher_is_the_part_distance(metric, floor):
+def test_the_distance_is_the_part_distance(metric, floor):
     method = tiny(f"method.dist_metric={metric}", f"method.vis_floor={floor}")
 
     def side(n):
@@ -338,9 +338,9 @@ def test_the_matcher_is_the_part_distance(metric, floor):
 
     q, g = side(3), side(4)
     expected = part_distance(q.vector, q.parts, q.visibility, g.vector, g.parts, g.visibility, metric, floor)
-    torch.testing.assert_close(method.matcher(q, g), expected)
+    torch.testing.assert_close(method.distance(q, g), expected)
     shorter = Embedding(0.7 * q.vector, 0.5 * q.parts, q.visibility)
-    torch.testing.assert_close(method.matcher(shorter, g), expected)
+    torch.testing.assert_close(method.distance(shorter, g), expected)
 
 
 def test_texts_are_encoded_once_at_test_and_again_after_training():
@@ -489,7 +489,7 @@ def test_training_learns_what_the_masks_teach(tmp_path):
         assert after[name] < before[name], name
     assert engine.results["stripes"].mAP > 0.5
     with torch.no_grad():
-        visibility = method.visibility(method.see(images).parts)[:, 2]
+        visibility = method.visibility(method.forward_features(images).parts)[:, 2]
     hidden = torch.arange(16) % 4 == 3
     assert visibility[hidden].mean() < visibility[~hidden].mean(), "hidden legs are seen less"
 

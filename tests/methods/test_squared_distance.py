@@ -34,7 +34,7 @@ def distance_at(method, angle):
         given |= {name: torch.ones_like(getattr(image, name)) for name in fields & {"visibility", "mask"}}
         return Embedding(**given)
 
-    return float(method.matcher(side(0.0), side(angle)))
+    return float(method.distance(side(0.0), side(angle)))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class ToyMethod(Method):
         feature = self.text(self.body(images))
         return Embedding(feature.double(), parts=torch.stack([feature, -feature], dim=1))
 
-    def matcher(self, query, gallery):
+    def distance(self, query, gallery):
         return torch.cdist(query.vector, gallery.vector) + torch.cdist(query.parts[:, 1], gallery.parts[:, 1])
 
 
@@ -751,7 +751,7 @@ def test_a_methods_name_is_its_distance_in_torchreids_test(toys, toy_root):
     for items in (whole.query, whole.gallery):
         pixels = [manager.transform_te(Image.open(path).convert("RGB")) for path, *_ in items]
         seen.append(model.method.embed(torch.stack(pixels)))
-    expected = model.method.matcher(*seen)
+    expected = model.method.distance(*seen)
     ids = [np.array([item[place] for item in part]) for place in (1, 2) for part in (whole.query, whole.gallery)]
     cmc, _ = host.stock_evaluate_rank(expected.numpy(), *ids, max_rank=20, use_cython=False)
     assert engine.test(dist_metric="toy") == pytest.approx(cmc[0])

@@ -63,7 +63,7 @@ def test_a_small_file_gives_the_same_embedding_in_half_the_precision(name, optio
     images = torch.randn(2, 3, 128, 64)
     expected, found = method.embed(images), other.embed(images)
     assert torch.equal(found.pack(), expected.pack())
-    assert torch.equal(other.matcher(found, found), method.matcher(expected, expected))
+    assert torch.equal(other.distance(found, found), method.distance(expected, expected))
     whole = sum(value.numel() * value.element_size() for value in method.state_dict().values())
     assert (tmp_path / "a.safetensors").stat().st_size < 0.51 * whole
     assert (weights.num_classes, weights.num_cameras, weights.is_whole) == (5, 3, False)
