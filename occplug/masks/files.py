@@ -34,9 +34,9 @@ def find_mask_files(folder: str, images: Iterable[str]) -> dict[str, MaskFile | 
 
     Args:
         images: paths below the data set's folder, e.g. `bounding_box_train/0001_c1_f0000001.jpg`. Masks lie in folders
-            of the same name, of that name with `_resize` (ProFD's resized images), or, as the published masks of
-            Occluded-REID and P-DukeMTMC do, in these without the folder per person. File names are tried in this
-            order: `NAME.npy`, `NAME.jpg.npy`, `NAME.jpg.confidence_fields.npy`.
+            of the same name, of that name with `_resize` behind it or behind a folder above (ProFD's resized images:
+            `train_resize/whole_body_images`), or, as the published masks of Occluded-REID and P-DukeMTMC do, in these
+            without the folder per person. File names are tried in this order: `NAME.npy`, `NAME.jpg.npy`, `NAME.jpg.confidence_fields.npy`.
     """
     listings: dict[str, dict[str, MaskFile]] = {}
     found = {}
@@ -59,8 +59,13 @@ def mask_names(image: str) -> list[str]:
 
 
 def _folders(image: str) -> list[str]:
-    parents = [parent.as_posix() for parent in PurePath(image).parents][:2]
-    return [folder + suffix for folder in parents for suffix in ("", "_resize")]
+    return [form for parent in list(PurePath(image).parents)[:2] for form in _forms(parent.parts)]
+
+
+def _forms(parts: tuple[str, ...]) -> list[str]:
+    """The folder `parts`, and the same with `_resize` behind one of its names, the last first."""
+    resized = [(*parts[:i], f"{parts[i]}_resize", *parts[i + 1 :]) for i in reversed(range(len(parts)))]
+    return ["/".join(form) for form in (parts, *resized)]
 
 
 def _listing(folder: str) -> dict[str, MaskFile]:

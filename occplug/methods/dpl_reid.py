@@ -16,6 +16,7 @@ The test needs images alone: texts belong to training identities.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from occplug.errors import ConfigError
@@ -27,6 +28,7 @@ from occplug.stages import CLEAN, OCCLUDED, OccludedViews, Pair, prompt_alignmen
 
 __all__ = ["DPLReID"]
 
+BY_IMAGE = ("by_image", "occluded_both")  # modes of `method.stage2.i2t` in which an image's occlusion decides
 SETS = {"dual": ("full", "occ"), "full": ("full",), "occ": ("occ",), "none": ()}  # of texts, by `method.prompts`
 
 
@@ -52,7 +54,9 @@ class DPLReID(CLIPMethod):
         },
         "stage2": {
             **FINETUNING,
-            "i2t": "dual",  # dual: both sets; fused: their mean; by_image: occluded images the occ set, others the full
+            # dual: both sets; fused: their mean; by_image: occluded images the occ set, others the full; occluded_both:
+            # occluded images both sets, others the full
+            "i2t": "dual",
             "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t_full": 1.0, "loss_i2t_occ": 1.0},
         },
         **SPT,
@@ -63,7 +67,7 @@ class DPLReID(CLIPMethod):
         "occ_tokens": ("per_id", "shared"),
         "stage1.pairing": ("both", "split"),
         "stage1.full_images": ("clean", "occluded"),
-        "stage2.i2t": ("dual", "fused", "by_image"),
+        "stage2.i2t": ("dual", "fused", *BY_IMAGE),
     }
 
     @staticmethod
@@ -85,8 +89,8 @@ class DPLReID(CLIPMethod):
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
-        """The occluder's mask, which says whether an image is occluded, for `by_image`; patch transfer's entries."""
-        by_image = cfg.method.prompts == "dual" and cfg.method.stage2.i2t == "by_image"
+        """The occluder's mask, where it decides which texts an image has; patch transfer's entries."""
+        by_image = cfg.method.prompts == "dual" and cfg.method.stage2.i2t in BY_IMAGE
         return (("occlusion",) if by_image else ()) + CLIPMethod.extras(cfg)
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
@@ -128,7 +132,7 @@ class DPLReID(CLIPMethod):
         return ["loss_i2t_full"] if fused else [f"loss_i2t_{kind}" for kind in self.sets]
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
-        """L_id, L_tri and the image-to-text terms; in the mode by_image each image has one of the two terms."""
+        """L_id, L_tri and the image-to-text terms, each over the images that the mode gives it."""
         labels, transfer = batch["pid"], self.mixed_into(batch)
         scores, features = self.outputs(batch["img"], batch["camid"], transfer)
         losses = self.identity_losses(scores, features, labels, transfer)
@@ -139,15 +143,22 @@ class DPLReID(CLIPMethod):
             return losses | {"loss_i2t_full": self.classification(image @ mean.T, labels, transfer)}
         for kind in self.sets:
             logits = image @ getattr(self, f"text_features_{kind}").T  # [B, C]
-            if mode == "by_image":
-                occluded = batch["occlusion"].flatten(1).amax(dim=1) > 0
-                occluded = occluded if transfer is None else occluded | transfer.mixed
-                chosen = occluded if kind == "occ" else ~occluded
+            if mode in BY_IMAGE:
+                chosen = self._has_text(kind, mode, batch, transfer)
                 term = self.classification(logits, labels, transfer, reduction="none")
                 losses[f"loss_i2t_{kind}"] = (term * chosen).mean()
             else:
                 losses[f"loss_i2t_{kind}"] = self.classification(logits, labels, transfer)
         return losses
+
+    @staticmethod
+    def _has_text(kind: str, mode: str, batch: dict, transfer) -> Tensor:
+        """[B] bool: whether an image is compared with the texts `kind`, by its occlusion."""
+        occluded = batch["occlusion"].flatten(1).amax(dim=1) > 0
+        occluded = occluded if transfer is None else occluded | transfer.mixed
+        if kind == "occ":
+            return occluded
+        return torch.ones_like(occluded) if mode == "occluded_both" else ~occluded
 
 
 def _check_sets(options) -> None:

@@ -60,6 +60,8 @@ NAMES = [f"bounding_box_train/{n:04d}_c1s1_000151_01.jpg" for n in range(5)]
         ("occluded_body_images/001/001_01.tif", "occluded_body_images/001/001_01.npy"),
         ("train/whole_body_images/0003/0003_c1.jpg", "train/whole_body_images/0003_c1.npy"),
         ("train/whole_body_images/0003/0003_c1.jpg", "train/whole_body_images_resize/0003_c1.jpg.npy"),
+        ("train/whole_body_images/0003/0003_c1.jpg", "train_resize/whole_body_images/0003_c1.npy"),
+        ("train/occluded_body_images/0003/0003_c1.jpg", "train_resize/occluded_body_images/0003/0003_c1.npy"),
     ],
 )
 def test_every_published_layout_is_found(tmp_path, image, mask):

@@ -166,8 +166,9 @@ def test_fused_texts_are_one_term_against_their_mean():
     assert set(losses) == set(stage.weights) == {"loss_id", "loss_tri", "loss_i2t_full"}
 
 
-def test_by_image_each_image_has_the_term_of_its_kind():
-    method = tiny("method.stage2.i2t", "by_image", "data.transforms", ["rwoa"]).eval()
+@pytest.mark.parametrize("mode", ["by_image", "occluded_both"])
+def test_each_image_has_the_terms_of_its_kind(mode):
+    method = tiny("method.stage2.i2t", mode, "data.transforms", ["rwoa"]).eval()
     stage, batch = method.stages()[1], images()
     batch["occlusion"] = torch.zeros(8, 1, 32, 16, dtype=torch.uint8)
     batch["occlusion"][[1, 5], 0, 3, 4] = 255
@@ -175,7 +176,8 @@ def test_by_image_each_image_has_the_term_of_its_kind():
     losses = stage.losses(batch)
     image, banks = expected_terms(method, batch)
     occluded = torch.zeros(8).index_fill(0, torch.tensor([1, 5]), 1.0)
-    for kind, rows in (("full", 1 - occluded), ("occ", occluded)):
+    full = 1 - occluded if mode == "by_image" else torch.ones(8)
+    for kind, rows in (("full", full), ("occ", occluded)):
         expected = (smoothed(image @ banks[kind].T, batch["pid"]) * rows).sum().item() / 8
         assert losses[f"loss_i2t_{kind}"].item() == pytest.approx(expected, rel=1e-5)
 
@@ -213,7 +215,7 @@ def test_stage2_trains_neither_texts_nor_tokens():
     "options, message",
     [
         (["method.prompts", "both"], "method.prompts is 'both'; there are: dual, full, occ, none"),
-        (["method.stage2.i2t", "sum"], "method.stage2.i2t is 'sum'; there are: dual, fused, by_image"),
+        (["method.stage2.i2t", "sum"], "method.stage2.i2t is 'sum'; there are: dual, fused, by_image, occluded_both"),
         (["method.stage1.occ_views", 0], "method.stage1.occ_views is 0; it must be at least 1"),
         (["method.stage1.occ_prob", 1.5], "method.stage1.occ_prob is 1.5; it must be from 0 to 1"),
         (
@@ -242,9 +244,10 @@ def test_what_cannot_be_trained_is_said(options, message):
         tiny(*options)
 
 
+@pytest.mark.parametrize("mode", ["by_image", "occluded_both"])
 @pytest.mark.parametrize("transforms", [["random_flip"], ["random_erase_pixel"]])
-def test_by_image_needs_to_know_which_images_are_occluded(transforms):
-    options = [*OPTIONS, "method.stage2.i2t", "by_image", "data.transforms"]
+def test_a_mode_by_image_needs_to_know_which_images_are_occluded(mode, transforms):
+    options = [*OPTIONS, "method.stage2.i2t", mode, "data.transforms"]
     cfg = default_config("dpl_reid", "clip_vit_tiny", [*options, transforms])
     with pytest.raises(ConfigError, match="needs the batch entry 'occlusion', .* add .*rwoa to data.transforms"):
         wanted_extras(cfg)
