@@ -36,7 +36,8 @@ def find_mask_files(folder: str, images: Iterable[str]) -> dict[str, MaskFile | 
         images: paths below the data set's folder, e.g. `bounding_box_train/0001_c1_f0000001.jpg`. Masks lie in folders
             of the same name, of that name with `_resize` behind it or behind a folder above (ProFD's resized images:
             `train_resize/whole_body_images`), or, as the published masks of Occluded-REID and P-DukeMTMC do, in these
-            without the folder per person. File names are tried in this order: `NAME.npy`, `NAME.jpg.npy`, `NAME.jpg.confidence_fields.npy`.
+            without the folder per person. File names are tried in this order: `NAME.npy`, `NAME.jpg.npy`,
+            `NAME.jpg.confidence_fields.npy`.
     """
     listings: dict[str, dict[str, MaskFile]] = {}
     found = {}
