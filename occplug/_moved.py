@@ -66,6 +66,7 @@ RENAMED: dict[str, str] = {
     "occplug.engine.checkpoint.demand_same_run": "occplug.engine.checkpoint.check_same_run",
     "occplug.stages.MaskedMetric": "occplug.heads.MaskedMetric",
     "occplug.stages.check_mask": "occplug.heads.check_mask",
+    "occplug.engine.write_atomically": "occplug.utils.files.write_atomically",
     "occplug.utils.keys.demand_fit": "occplug.utils.keys.check_fit",
     "occplug.experiments.markdown.demand_marks": "occplug.experiments.markdown.check_marks",
     "occplug.cli.show_mixing.demand_masks": "occplug.cli.show_mixing.check_masks",

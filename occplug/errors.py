@@ -21,5 +21,9 @@ class CheckpointError(OccplugError):
     """A weight file that is missing, damaged, of another model, or unsafe to read."""
 
 
+class OutputError(OccplugError):
+    """A file or folder that cannot be written: no space left, no permission, something in its place."""
+
+
 class TrainingError(OccplugError):
-    """Training cannot go on: not-a-number losses, no space left, parameters without a gradient."""
+    """Training cannot go on: not-a-number losses, parameters without a gradient."""

@@ -13,12 +13,13 @@ import occplug
 from occplug.backbones import tiny
 from occplug.backbones.weights import TOKEN_TABLE, read_clip
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.engine import check_same_run, load_checkpoint, write_atomically
+from occplug.engine import check_same_run, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
 from occplug.evaluation import linear_probe, slot_accuracies
 from occplug.prompts import Template, nearest_words, parse_template, vocabulary
 from occplug.registry import DATASETS, build
 from occplug.runs.session import start_logging
+from occplug.utils.files import write_atomically
 
 __all__ = ["attribute_report", "main"]
 

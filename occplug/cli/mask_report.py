@@ -14,7 +14,6 @@ from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.sheets import resized
 from occplug.cli.show_mixing import check_masks
 from occplug.data.manager import DataManager
-from occplug.engine import write_atomically
 from occplug.errors import ConfigError
 from occplug.evaluation import (
     channel_correlations,
@@ -24,6 +23,7 @@ from occplug.evaluation import (
     rank_correlation,
 )
 from occplug.runs.session import load_trained, start_logging
+from occplug.utils.files import write_atomically
 from occplug.utils.imagefile import open_picture
 
 __all__ = ["main", "mask_figures", "saliency_figures", "twin_figures"]

@@ -10,10 +10,10 @@ from torch import Tensor
 from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.sheets import draw_sheet, overlaid, pixels, resized, to_unit_range
 from occplug.data.manager import DataManager
-from occplug.engine import write_atomically
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, get, names
 from occplug.runs.session import load_trained
+from occplug.utils.files import write_atomically
 
 __all__ = ["main"]
 

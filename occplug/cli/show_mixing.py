@@ -11,12 +11,13 @@ from occplug import _moved
 from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.sheets import draw_sheet, heat, overlaid, pixels, resized
 from occplug.data.manager import DataManager
-from occplug.engine import seed_everything, write_atomically
+from occplug.engine import seed_everything
 from occplug.errors import ConfigError
 from occplug.evaluation import mask_statistics
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, get, names
 from occplug.runs.session import load_trained, start_logging
+from occplug.utils.files import write_atomically
 
 __all__ = ["check_masks", "main"]
 

@@ -13,12 +13,12 @@ from tabulate import tabulate
 from occplug.cli.arguments import parse_options
 from occplug.config import load_config, resolved_yaml
 from occplug.config.files import Setting
-from occplug.engine import write_atomically
 from occplug.errors import ConfigError, OccplugError
 from occplug.runs.candidates import Candidate, config_of, config_path, entry_settings, save_small_file
 from occplug.runs.evaluate import evaluate_candidate
 from occplug.runs.session import start_logging
 from occplug.runs.train import train
+from occplug.utils.files import write_atomically
 from occplug.zoo import INDEX, Entry, Index, read_index
 from occplug.zoo.adding import entry_of_config
 from occplug.zoo.exporting import measured, read_runs, with_file

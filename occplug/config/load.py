@@ -25,6 +25,7 @@ from occplug.config.files import COMMAND_LINE, Setting, flatten, parse_options, 
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, TRANSFORMS, get, names
+from occplug.utils.files import write_atomically
 
 __all__ = ["default_config", "load_config", "resolved_yaml", "save_config"]
 
@@ -260,14 +261,5 @@ def _plain(node) -> dict:
 
 
 def save_config(cfg: CfgNode, path) -> None:
-    """Write `resolved_yaml(cfg)` to `path`, whole or not at all. Raises ConfigError if it cannot be written."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(resolved_yaml(cfg), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"{path} could not be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `resolved_yaml(cfg)` to `path`, whole or not at all. Raises OutputError if it cannot be written."""
+    write_atomically(Path(path), lambda temporary: temporary.write_text(resolved_yaml(cfg), encoding="utf-8"))

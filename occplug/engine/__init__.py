@@ -8,7 +8,6 @@ from occplug.engine.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
-    write_atomically,
 )
 from occplug.engine.earlier import EarlierStages, check_start
 from occplug.engine.method_engine import MethodEngine
@@ -29,7 +28,6 @@ __all__ = [
     "save_checkpoint",
     "seed_everything",
     "stock_engine",
-    "write_atomically",
 ]
 
 __getattr__ = _moved.older_names(__name__)

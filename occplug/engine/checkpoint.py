@@ -22,7 +22,6 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",
-    "write_atomically",
 ]
 
 __getattr__ = _moved.older_names(__name__)
@@ -32,7 +31,7 @@ LISTED = 20  # differences an error names one by one
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
-    """Write `state` to `path` under our format mark. Raises TrainingError as `write_atomically` does."""
+    """Write `state` to `path` under our format mark. Raises OutputError as `write_atomically` does."""
     write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 

@@ -18,10 +18,10 @@ from yacs.config import CfgNode
 
 from occplug.config import load_config, resolved_yaml
 from occplug.config.files import flatten
-from occplug.engine import write_atomically
 from occplug.errors import ConfigError, DataError
 from occplug.experiments.keptfile import as_folder
 from occplug.experiments.trainings import KEPT, RUN, Row, Training, run_rows
+from occplug.utils.files import write_atomically
 from occplug.zoo.exporting import public, read_metrics
 
 __all__ = ["KeptRuns", "add_keep_option", "run_and_keep"]

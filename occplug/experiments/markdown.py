@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from occplug import _moved
-from occplug.engine import write_atomically
 from occplug.errors import ConfigError
+from occplug.utils.files import write_atomically
 
 __all__ = ["check_marks", "replace_marked"]
 

@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader
 from tabulate import tabulate
 
 import occplug
-from occplug.engine import write_atomically
 from occplug.errors import DataError
 from occplug.evaluation import PairedDifference, paired_bootstrap
 from occplug.experiments.markdown import replace_marked
 from occplug.experiments.trainings import Row
+from occplug.utils.files import write_atomically
 
 __all__ = ["DASH", "Published", "Report", "differences", "machines", "spread"]
 

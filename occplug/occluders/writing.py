@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import collections
-import errno
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from PIL import Image
 
 from occplug.errors import ConfigError, DataError
 from occplug.occluders.library import INDEX
+from occplug.utils.files import write_atomically
 
 __all__ = ["LARGEST_SIDE", "Piece", "trimmed", "write_library"]
 
@@ -60,27 +59,23 @@ def write_library(folder: str | os.PathLike, pieces: Iterable[Piece], split: str
     """Write `pieces` as a library to `folder`, whole or not at all; returns category -> how many.
 
     Raises:
-        ConfigError: `folder` exists already, or cannot be written.
+        ConfigError: `folder` exists already.
+        OutputError: it cannot be written.
         DataError: there are no pieces.
     """
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} exists already; remove it, or name another folder")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        temporary.mkdir(parents=True)
-        entries = _write_pictures(temporary, pieces, split)
+    entries: list[dict] = []
+
+    def write(temporary: Path) -> None:
+        temporary.mkdir()
+        entries.extend(_write_pictures(temporary, pieces, split))
         if not entries:
             raise DataError(f"{folder} is not written: no cut-out was left")
         (temporary / INDEX).write_text(_index(entries), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    except OSError as error:
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise ConfigError(f"{folder} could not be written: {reason}; nothing was left behind") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    write_atomically(folder, write)
     return dict(collections.Counter(entry["category"] for entry in entries))
 
 

@@ -20,13 +20,13 @@ from occplug.engine import (
     load_weights,
     seed_everything,
     stock_engine,
-    write_atomically,
 )
 from occplug.evaluation import PerQuery, protocol_line
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
 from occplug.runs.record import run_record, start_record
 from occplug.torchreid_host import build_stock_model, load_stock_weights
+from occplug.utils.files import write_atomically
 
 __all__ = [
     "build_engine",

@@ -1,40 +1,62 @@
-"""Writing files whole or not at all."""
+"""Writing files and folders whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from occplug.errors import TrainingError
+from safetensors import SafetensorError
+
+from occplug.errors import OutputError
 
 __all__ = ["write_atomically"]
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)` and move the result to `path`; on any failure `path` is as it was.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(temporary path)` and move the file or folder it makes to `path`; on any failure `path` is as it was.
+
+    Args:
+        path: a folder must be absent or empty, or it cannot be replaced.
 
     Raises:
-        TrainingError: the disk is full or the folder cannot be written; names the file.
+        OutputError: no space is left, no permission, or something is in the way; names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer reports a failed write as a RuntimeError without errno, so ask the disk itself
-        reason = "no space left on the disk" if _disk_is_full(error, path.parent) else str(error)
-        kept = "the previous file is untouched" if path.exists() else "nothing was left behind"
-        raise TrainingError(f"{path} could not be written: {reason}; {kept}") from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors report a failed write without its errno, so `_disk_is_full` asks the disk itself
+        raise OutputError(f"{path} could not be written: {_reason(error, path.parent)}; {_kept(path)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        elif temporary.exists():
+            temporary.unlink()
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    if _disk_is_full(error, folder):
+        return "no space left on the disk"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _kept(path: Path) -> str:
+    if path.is_file():
+        return "the previous file is untouched"
+    return "nothing was left behind"
 
 
 def _disk_is_full(error: BaseException, folder: Path) -> bool:
     chain = [error, error.__cause__, error.__context__]
     if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain):
         return True
+    if not folder.is_dir():
+        return False
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize < 1 << 20

@@ -9,8 +9,9 @@ import yaml
 from occplug.config import default_config, load, load_config, resolved_yaml, save_config
 from occplug.config.defaults import TORCHREID
 from occplug.config.files import flatten
-from occplug.errors import ConfigError
+from occplug.errors import ConfigError, OutputError
 from occplug.registry import BACKBONES, METHODS, SAMPLERS, TRANSFORMS
+from occplug.utils import files
 
 
 class Prompted:
@@ -280,10 +281,12 @@ def test_saving_leaves_the_old_file_when_it_fails(write, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(load.os, "replace", full)
-    with pytest.raises(ConfigError) as error:
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OutputError) as error:
         save_config(load_config(write(CLIP), ["train.seed", 5]), target)
-    assert str(error.value) == f"{target} could not be written: No space left on device"
+    assert (
+        str(error.value) == f"{target} could not be written: no space left on the disk; the previous file is untouched"
+    )
     assert target.read_text() == before and [f.name for f in target.parent.iterdir()] == ["config.yaml"]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from occplug.datasets.synthocc import SIZES, Knobs, benchmark, build, caption, check, files, persona, render
 from occplug.datasets.synthocc.plan import GALLERY, QUERY, TRAIN, TWINS, plan
-from occplug.errors import DataError
+from occplug.errors import DataError, OutputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -272,7 +272,7 @@ def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch, failure):
         return original(*args)
 
     monkeypatch.setattr(benchmark, "write_shots", fails_later)
-    with pytest.raises((KeyboardInterrupt, DataError)) as caught:
+    with pytest.raises((KeyboardInterrupt, OutputError)) as caught:
         build(tmp_path, "tiny", workers=1, progress=False)
     assert _left(tmp_path) == []
     if isinstance(failure, OSError):

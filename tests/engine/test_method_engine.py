@@ -8,7 +8,7 @@ import torch
 
 from occplug.config import default_config
 from occplug.engine import MethodEngine, load_checkpoint, seed_everything
-from occplug.errors import ConfigError, TrainingError
+from occplug.errors import ConfigError, OutputError, TrainingError
 from occplug.evaluation import re_ranking, reranking_inputs
 from occplug.method import ExtraOptimizer, Group
 from occplug.stages import optimiser
@@ -197,7 +197,7 @@ def test_disk_full_keeps_the_previous_state(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(OutputError) as caught:
         engine.save_state(3)
     assert (
         str(caught.value) == f"{last} could not be written: no space left on the disk; the previous file is untouched"

@@ -11,7 +11,7 @@ from torchvision.models import detection
 
 from occplug.cli import main as run
 from occplug.cli import make_masks as command
-from occplug.errors import CheckpointError, ConfigError, DataError, TrainingError
+from occplug.errors import CheckpointError, ConfigError, DataError, OutputError
 from occplug.masks import KEYPOINTS, LIMBS, NUM_CHANNELS, detectors, making
 from occplug.masks.confidences import Person, confidence_maps
 from occplug.masks.files import read_mask_file
@@ -112,7 +112,7 @@ def test_a_mask_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(making.np, "save", full)
-    with pytest.raises(TrainingError, match="0.npy could not be written: no space left on the disk"):
+    with pytest.raises(OutputError, match="0.npy could not be written: no space left on the disk"):
         make_masks(jobs, StandIn())
     assert list((tmp_path / "out").iterdir()) == []
 

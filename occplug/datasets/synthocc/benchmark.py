@@ -28,7 +28,7 @@ from occplug.datasets.synthocc.files import (
 from occplug.datasets.synthocc.integrity import check, rebuild_command
 from occplug.datasets.synthocc.knobs import Knobs
 from occplug.datasets.synthocc.plan import SIZES, Shot, plan
-from occplug.errors import DataError
+from occplug.errors import DataError, OutputError
 
 __all__ = ["build"]
 
@@ -54,8 +54,8 @@ def build(
     Returns:
         The folder.
     Raises:
-        DataError: unknown size, impossible knob, a folder that is damaged or was made with other settings, or a disk
-            that cannot be written.
+        DataError: unknown size, impossible knob, or a folder that is damaged or was made with other settings.
+        OutputError: a disk that cannot be written.
     """
     if size not in SIZES:
         raise DataError(f"synthocc: unknown size {size!r}; sizes are {', '.join(SIZES)}")
@@ -70,7 +70,7 @@ def build(
                     _render(folder, size, knobs, workers or _cores(), progress)
         except OSError as error:
             problem = error.strerror or error
-            raise DataError(f"{folder} could not be written: {problem}; nothing was left behind") from error
+            raise OutputError(f"{folder} could not be written: {problem}; nothing was left behind") from error
     return _existing(folder, size, knobs)
 
 
