@@ -8,6 +8,13 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "occplug" / "__init__.py").read_text()).group(1)
 
+EXTRAS = {
+    "faiss": ["faiss-cpu>=1.11"],  # the first with RaBitQ
+    "milvus": ["pymilvus>=3.0", "milvus-lite>=3.0"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
+}
+DEV = ["pytest>=8.0", "pytest-timeout", "pytest-xdist>=3.5", "hypothesis", "ruff>=0.6"]
+
 setup(
     name="occplug",
     version=VERSION,
@@ -35,6 +42,7 @@ setup(
         "requests>=2.28",  # what gdown's failures are
         "filelock>=3.12",
         "jinja2>=3.0",
+        "scikit-learn>=1.3",  # calibration and clustering
         "matplotlib>=3.7",
         # torchreid 0.2.5 declares no dependencies; these are what it imports
         "scipy>=1.10",
@@ -44,6 +52,6 @@ setup(
         "six",
         "h5py",
     ],
-    extras_require={"dev": ["pytest>=8.0", "pytest-timeout", "pytest-xdist>=3.5", "hypothesis", "ruff>=0.6"]},
+    extras_require={**EXTRAS, "dev": [*DEV, *(package for extra in EXTRAS.values() for package in extra)]},
     entry_points={"console_scripts": ["occplug = occplug.cli:entry_point"]},
 )

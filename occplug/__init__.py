@@ -3,15 +3,37 @@
 Importing this package changes nothing in torchreid; :func:`register` does, and :func:`unregister` undoes it.
 """
 
+from __future__ import annotations
+
+import importlib
+
 from occplug import _moved
-from occplug.config import load_config
-from occplug.embedding import Embedding
-from occplug.method import build_method
 
 _moved.install()
 
+# imported when they are first asked for, so that `import occplug` and `occplug --help` take no seconds
+_LAZY = {
+    "Embedding": "occplug.embedding",
+    "Gallery": "occplug.serving.gallery",
+    "build_method": "occplug.method",
+    "load_config": "occplug.config",
+}
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'occplug' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
 __version__ = "0.1.0"
-__all__ = ["Embedding", "build_method", "evaluate", "load", "load_config", "register", "train", "unregister"]
+__all__ = ["Embedding", "Gallery", "build_method", "evaluate", "load", "load_config", "register", "train", "unregister"]
 
 
 def train(cfg, resume=False, after=None, config_file="") -> dict:

@@ -223,6 +223,17 @@ def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
         raise DataError(f"{path}: not a file that Embedding.save wrote ({error})") from error
 
 
+def read_header(path) -> dict:
+    """The header that `save_rows` wrote, without the tensors. Raises DataError as `load_rows`."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return json.loads((file.metadata() or {}).get("header", "{}"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file of embeddings") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a file that Embedding.save wrote ({error})") from error
+
+
 def to_bytes(value) -> Tensor:
     """A plain value as a tensor of the bytes of its JSON text."""
     return torch.from_numpy(np.frombuffer(json.dumps(value).encode(), np.uint8).copy())

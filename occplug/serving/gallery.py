@@ -1,0 +1,466 @@
+"""A gallery of embeddings to search: one interface, three engines, and the method's own distance in all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occplug.embedding import Embedding, Origin
+from occplug.errors import ConfigError, DataError
+from occplug.evaluation import Metric
+from occplug.serving.engines import Engine, build_engine
+from occplug.serving.quality import measure, tune
+from occplug.serving.store import FileStore, Rows, Store, checksum, open_store
+from occplug.serving.where import matching
+from occplug.utils.files import write_atomically
+
+__all__ = ["Gallery", "Hits"]
+
+_log = logging.getLogger(__name__)
+Distance = Callable[[Embedding, Embedding], Tensor]
+BLOCK = 16384  # gallery rows of a block of distances
+FEW = 4096  # so few rows are compared one by one rather than searched with an engine
+
+
+class Hits(NamedTuple):
+    """What a search found, nearest first.
+
+    Args:
+        ids: [Q, K] int64.
+        distances: [Q, K] float32, the method's own.
+    """
+
+    ids: np.ndarray
+    distances: np.ndarray
+
+
+class Gallery:
+    """Embeddings with ids and metadata; made by :meth:`build` or :meth:`load`.
+
+    A gallery that has been saved or loaded belongs to its path: `add` and `remove` are on the disk when they return.
+
+    Attributes:
+        ids: [N] int64.   columns: metadata, name -> N values.   embedding: of the N images.
+        quality: what the engine costs in identity Rank-1, where labels were known (:mod:`occplug.serving.quality`).
+    """
+
+    def __init__(self, rows: Rows, engine: Engine, name: str, distance: Distance | None, metric: Metric | None):
+        self._rows, self._engine, self.engine = rows, engine, name
+        self._metric = metric or (_metric_of(rows.embedding) if distance is None else None)
+        self._distance = distance or self._metric
+        self._next = int(rows.ids.max()) + 1 if len(rows) else 0
+        self._store: Store | None = None
+        self._version, self.quality = 0, {}
+        self._index: dict | None = None  # file and checksum of what the engine wrote
+        self._order: np.ndarray | None = None
+
+    # ------------------------------------------------------------------ making
+
+    @classmethod
+    def build(
+        cls,
+        embedding: Embedding,
+        engine: str = "exact",
+        *,
+        ids: Sequence[int] | None = None,
+        metadata: Mapping[str, Sequence] | None = None,
+        distance: Distance | None = None,
+        queries: Embedding | None = None,
+        query_metadata: Mapping[str, Sequence] | None = None,
+        half: bool = False,
+        **options,
+    ) -> Gallery:
+        """A gallery of `embedding`, in memory until :meth:`save`.
+
+        Args:
+            embedding: of N images.
+            engine: "exact", "faiss" or "milvus".
+            ids: [N] whole numbers, each once; counted from 0 if not given.
+            metadata: name -> N values (numbers, texts or None), for `where`; the images' paths are there as `path`.
+                The names `pid` and `camera` are those that quality is measured with.
+            distance: [Q, G] from two embeddings; by default the method's own, as the embedding says.
+            queries: images like those that will be searched for, e.g. occluded ones; with `query_metadata` (`pid`, and
+                `camera` where the camera rule counts) and `pid` in `metadata` the engine's Rank-1 is measured beside
+                that of exact search, and its effort chosen. Without `queries` gallery images stand in for them.
+            half: keep embeddings in float16, half the size; saved and loaded, they are mapped from their file.
+            options: the engine's own.
+
+        Raises:
+            ConfigError: no such engine or option, or its package is not installed.
+            DataError: other numbers of ids or metadata than images, or ids that are there twice.
+        """
+        metric, rows = _metric_of(embedding) if distance is None else None, _rows(embedding, ids, metadata, 0)
+        if half:
+            rows.embedding = rows.embedding.to(torch.float16)
+        made = cls(rows, build_engine(engine, _by_angle(metric), options), engine, distance, metric)
+        made._rebuild()
+        if "pid" in made.columns:
+            labelled = _rows(queries, None, query_metadata, 0) if queries is not None else None
+            chosen_by_hand = options.get(made._engine.tuned) is not None
+            made.quality = measure(made, labelled) if chosen_by_hand else tune(made, labelled)
+        return made
+
+    def _rebuild(self) -> None:
+        if not self._engine.is_exact:
+            self._engine.build(self.embedding.vector, self.ids)
+
+    # ------------------------------------------------------------------ what is in it
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """[N] int64."""
+        return self._rows.ids.numpy()
+
+    @property
+    def columns(self) -> dict[str, list]:
+        """Metadata, name -> N values."""
+        return self._rows.columns
+
+    @property
+    def embedding(self) -> Embedding:
+        """Of the N images, in the order of `ids`."""
+        return self._rows.embedding
+
+    def describe(self, ids: Sequence[int]) -> list[dict]:
+        """Metadata of the images `ids`, one dict each."""
+        return [{name: values[place] for name, values in self.columns.items()} for place in self._places(ids)]
+
+    def info(self) -> dict:
+        """Number of images, engine, distance, model, metadata names and measured quality, as plain values."""
+        origin = self.embedding.origin or Origin()
+        return {
+            "images": len(self),
+            "engine": self.engine,
+            "options": self._engine.options(),
+            "distance": self._metric.as_dict() if self._metric is not None else "a function",
+            "model": origin.model,
+            "preprocessing": origin.preprocessing,
+            "metadata": list(self.columns),
+            "quality": self.quality,
+            "path": "" if self._store is None else str(self._store.path),
+            "version": self._version,
+        }
+
+    def _places(self, ids) -> np.ndarray:
+        """Where the images `ids` stand. Raises DataError for an id that is not there."""
+        ids = np.asarray(ids, np.int64)
+        if self._order is None:
+            self._order = np.argsort(self.ids, kind="stable")
+        at = np.searchsorted(self.ids, ids, sorter=self._order).clip(max=max(len(self) - 1, 0))
+        found = self._order[at] if len(self) else np.zeros(0, np.int64)
+        if len(found) < len(ids) or (self.ids[found] != ids).any():
+            missing = sorted(set(ids.tolist()) - set(self.ids.tolist()))
+            raise DataError(f"the gallery has no image with id {', '.join(map(str, missing[:5]))}")
+        return found
+
+    # ------------------------------------------------------------------ changing
+
+    def add(
+        self, embedding: Embedding, metadata: Mapping[str, Sequence] | None = None, ids: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Add images; returns their ids [n]. On the disk when it returns, if the gallery has been saved or loaded.
+
+        Raises:
+            DataError: embeddings of another model, ids that are there already, or wrong numbers of metadata.
+        """
+        self.embedding.check_same_model(embedding, "the gallery's embeddings", "those to be added")
+        if self.embedding.layout() != embedding.layout():
+            told = f"{_told(embedding)}, and the gallery {_told(self.embedding)}"
+            raise DataError(f"the embeddings to be added hold {told}; embed them with the gallery's model")
+        with _writing(self._store):
+            self.refresh()
+            rows = _rows(embedding.to(self.embedding.vector.dtype), ids, metadata, self._next)
+            twice = np.intersect1d(rows.ids.numpy(), self.ids)
+            if len(twice):
+                raise DataError(f"the gallery already has an image with id {twice[0]}; leave ids out to have new ones")
+            if self._store is not None:
+                self._next = max(self._next, int(rows.ids.max()) + 1 if len(rows) else 0)
+                self._version = self._store.append(rows, self._header())
+            self._take(Rows.cat([self._rows, rows]))
+            if not self._engine.is_exact and len(rows):
+                self._engine.add(rows.embedding.vector, rows.ids.numpy())
+                self._renew_index()
+        return rows.ids.numpy()
+
+    def remove(self, ids: Sequence[int] | None = None, where: str | None = None) -> int:
+        """Remove images by id or by a condition on their metadata; returns how many went. On the disk as for `add`.
+
+        Raises:
+            DataError: an id that is not there.   ConfigError: neither or both given, or a wrong condition.
+        """
+        if (ids is None) == (where is None):
+            raise ConfigError("say which images to remove, by ids or by where")
+        with _writing(self._store):
+            self.refresh()
+            gone = np.zeros(len(self), bool)
+            if where is not None:
+                gone = matching(where, self.columns, len(self))
+            else:
+                gone[self._places(ids)] = True
+            chosen = self.ids[gone]
+            if self._store is not None and len(chosen):
+                self._version = self._store.remove(chosen.tolist(), self._header())
+            self._take(self._rows.chosen(torch.from_numpy(~gone)))
+            if not self._engine.is_exact and len(chosen):
+                self._engine.remove(chosen)
+                self._renew_index()
+        return len(chosen)
+
+    def _take(self, rows: Rows) -> None:
+        self._rows, self._order = rows, None
+        self._next = max(self._next, int(rows.ids.max()) + 1 if len(rows) else 0)
+
+    def _renew_index(self) -> None:
+        """Build the index again if it has changed so much that its codes no longer fit."""
+        if self._engine.wants_rebuild:
+            self._rebuild()
+            if self._store is not None:
+                self._write_index()
+
+    def refresh(self) -> bool:
+        """Read what other processes have changed since; whether there was anything."""
+        if self._store is None or self._store.version() == self._version:
+            return False
+        before = self.ids
+        rows, header = self._store.read()
+        self._take(rows)
+        self._version, self.quality = header["version"], header.get("quality", {})
+        self._next = max(self._next, header.get("next", 0))
+        if not self._engine.is_exact:
+            self._catch_up(before)
+        return True
+
+    # ------------------------------------------------------------------ searching
+
+    @torch.no_grad()
+    def search(
+        self, embedding: Embedding, top: int = 10, where: str | None = None, candidates: int | None = None
+    ) -> Hits:
+        """The `top` images nearest to each of the Q `embedding`s; fewer if the gallery has fewer.
+
+        Args:
+            where: condition on the metadata, e.g. `camera != 3 and time >= 100`.
+            candidates: how many images an engine proposes for the method's own distance to rank; by default ten times
+                `top`, at least 100 and at most 1000.
+
+        Raises:
+            DataError: embeddings of another model than the gallery's.
+            ConfigError: a condition that is wrong, or `top` below 1.
+        """
+        if top < 1:
+            raise ConfigError(f"top is {top}; it must be at least 1")
+        embedding.check_same_model(self.embedding, "the queries", "the gallery")
+        if embedding.vector.shape[1] != self.embedding.vector.shape[1]:
+            widths = embedding.vector.shape[1], self.embedding.vector.shape[1]
+            raise DataError("the queries are {} wide, the gallery {}; embed both with the same model".format(*widths))
+        allowed = None if where is None else np.flatnonzero(matching(where, self.columns, len(self)))
+        count = len(self) if allowed is None else len(allowed)
+        wanted = min(1000, max(100, 10 * top)) if candidates is None else candidates
+        wanted = max(wanted, top)
+        if self._engine.is_exact or count <= max(wanted, FEW if allowed is not None else 0):
+            return self._compare_all(embedding, min(top, count), allowed)
+        ids = None if allowed is None else self.ids[allowed]
+        found = self._engine.candidates(embedding.vector, wanted, ids)
+        return self._ranked(embedding, found, min(top, count))
+
+    def _compare_all(self, queries: Embedding, top: int, allowed: np.ndarray | None) -> Hits:
+        """Distances of every query to every image (that is `allowed`), a block at a time, the best kept."""
+        rows = self._rows.embedding
+        count = len(self) if allowed is None else len(allowed)
+        best = torch.full((len(queries), top), torch.inf)
+        places = torch.full((len(queries), top), -1, dtype=torch.long)
+        for start in range(0, count if top and len(queries) else 0, BLOCK):
+            block = np.arange(start, min(start + BLOCK, count)) if allowed is None else allowed[start : start + BLOCK]
+            piece = rows[start : start + BLOCK] if allowed is None else rows[torch.from_numpy(block)]
+            distances = self._distance(queries, _full(piece)).float().cpu()
+            near, at = distances.topk(min(top, len(block)), dim=1, largest=False)
+            both = torch.cat([best, near], dim=1), torch.cat([places, torch.from_numpy(block)[at]], dim=1)
+            best, order = both[0].topk(top, dim=1, largest=False)
+            places = both[1].gather(1, order)
+        return _in_order(best.numpy(), self.ids[places.numpy()] if count else np.zeros(best.shape, np.int64))
+
+    def _ranked(self, queries: Embedding, found: np.ndarray, top: int) -> Hits:
+        """The method's own distance over each query's candidates `found` [Q, C]."""
+        ids, distances = np.full((len(queries), top), -1, np.int64), np.full((len(queries), top), np.inf, np.float32)
+        for place, row in enumerate(found):
+            chosen = row[row >= 0]
+            near = _full(self._rows.embedding[torch.from_numpy(self._places(chosen))])
+            own = self._distance(queries[place : place + 1], near)[0].float().cpu().numpy()
+            order = np.lexsort((chosen, own))[:top]
+            ids[place, : len(order)], distances[place, : len(order)] = chosen[order], own[order]
+        return Hits(ids, distances)
+
+    # ------------------------------------------------------------------ files
+
+    def _header(self) -> dict:
+        return {
+            "engine": {"name": self.engine, **self._engine.options()},
+            "metric": None if self._metric is None else self._metric.as_dict(),
+            "quality": self.quality,
+            "next": self._next,
+            "index": self._index,
+        }
+
+    def save(self, path) -> None:
+        """Write the gallery to `path`: one file if that ends in .safetensors, else a folder, which is faster to add to.
+
+        It belongs to `path` from then on. The index of an engine lies beside the embeddings.
+        """
+        store = open_store(path)
+        with store.writing():
+            self._index = None
+            self._version = store.rewrite(self._rows, self._header())
+            moved = self._store is None or self._store.path != store.path
+            self._store = store
+            if not self._engine.is_exact:
+                self._engine.attach(_folder(store))
+                if moved and not self._engine.ending:
+                    self._rebuild()
+                self._write_index()
+
+    def _write_index(self) -> None:
+        """Write the engine's file and note it in the header; an older one goes."""
+        if not self._engine.ending:
+            return
+        before = self._index
+        path = self._store.index_path(self._version + 1, self._engine.ending)
+        write_atomically(path, self._engine.write)
+        self._index = {"file": path.name, "checksum": checksum(path)}
+        self._version = self._store.set_header(self._header())
+        if before and before["file"] != path.name:
+            path.with_name(before["file"]).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path, distance: Distance | None = None, token: str = "") -> Gallery:
+        """The gallery at `path`, or a file of `Embedding.save` as one of the exact engine.
+
+        An index that is missing or damaged is named in the log and built again from the embeddings.
+
+        Args:
+            distance: as for `build`; needed if the gallery was built with one.
+            token: of a Milvus cluster.
+
+        Raises:
+            DataError: missing, or its embeddings are damaged (the file is named).
+            ConfigError: the engine's package is not installed.
+        """
+        store = open_store(path)
+        if not store.path.exists():
+            raise DataError(f"{path}: there is no such gallery; make one with Gallery.build(...).save or occplug embed")
+        rows, header = store.read()
+        metric = Metric.of_dict(header["metric"]) if header.get("metric") else None
+        own = {"name": "exact", **(header.get("engine") or {})}
+        name = own.pop("name")
+        if token:
+            own["token"] = token
+        made = cls(rows, build_engine(name, _by_angle(metric), own), name, distance, metric)
+        made._store, made._version = store, header["version"]
+        made._index, made.quality = header.get("index"), header.get("quality", {})
+        made._next = max(made._next, header.get("next", 0))
+        made._open_index()
+        return made
+
+    def _open_index(self) -> None:
+        """Read the engine's file, or build it again if it is missing or damaged."""
+        engine = self._engine
+        if engine.is_exact:
+            return
+        engine.attach(_folder(self._store))
+        path = self._store.path.parent
+        try:
+            if engine.ending:
+                path = self._store.index_path(0, engine.ending).with_name(
+                    self._index["file"] if self._index else "none"
+                )
+                if checksum(path) != self._index["checksum"]:
+                    raise ValueError("its checksum is wrong")
+            self._catch_up(engine.read(path, self.ids))
+        except (OSError, RuntimeError, ValueError) as error:
+            _log.warning("%s: the index is damaged or missing (%s); it is built again from the embeddings", path, error)
+            self._rebuild()
+
+    def _catch_up(self, held: np.ndarray) -> None:
+        """Bring an index that holds the ids `held` to those of the gallery."""
+        self._engine.remove(np.setdiff1d(held, self.ids))
+        new = np.setdiff1d(self.ids, held)
+        if len(new):
+            self._engine.add(self.embedding.vector[torch.from_numpy(self._places(new))], new)
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _metric_of(embedding: Embedding) -> Metric:
+    known = embedding.origin.metric if embedding.origin is not None else {}
+    return Metric.of_dict(known) if known else Metric.for_fields(embedding)
+
+
+def _by_angle(metric: Metric | None) -> bool:
+    """Whether engines compare unit vectors; a distance without a name is most likely of that kind."""
+    return metric is None or metric.name != "squared_euclidean"
+
+
+def _rows(embedding: Embedding, ids, metadata: Mapping[str, Sequence] | None, first: int) -> Rows:
+    """`embedding` with ids (from `first` on, if not given) and metadata, checked."""
+    count = len(embedding)
+    numbers = np.arange(first, first + count) if ids is None else np.asarray(ids)
+    if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
+        raise DataError(
+            f"ids are {count} whole numbers, one an image; got {numbers.dtype} of shape {list(numbers.shape)}"
+        )
+    if len(np.unique(numbers)) < count or (count and numbers.min() < 0):
+        raise DataError("ids are from 0 on, and each is there once")
+    columns = {name: [_plain(value) for value in values] for name, values in (metadata or {}).items()}
+    for name, values in columns.items():
+        if not name.isidentifier():
+            raise DataError(f"metadata {name!r}: names are letters, digits and _, so that conditions can use them")
+        if len(values) != count:
+            raise DataError(f"metadata {name!r} has {len(values)} values for {count} images")
+    if "path" not in columns and embedding.paths:
+        columns["path"] = list(embedding.paths)
+    if embedding.origin is not None:
+        embedding = replace(embedding, origin=replace(embedding.origin, paths=(), skipped={}))
+    return Rows(embedding.to("cpu"), torch.from_numpy(numbers.astype(np.int64)), columns)
+
+
+def _plain(value):
+    """A number or text without numpy or torch around it. Raises DataError for anything else."""
+    value = value.item() if hasattr(value, "item") else value
+    value = str(value) if isinstance(value, Path) else value
+    if value is not None and not isinstance(value, (int, float, str, bool)):
+        raise DataError(f"metadata are numbers, texts or None, not {type(value).__name__}")
+    return value
+
+
+def _told(embedding: Embedding) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in embedding.layout())
+
+
+def _full(embedding: Embedding) -> Embedding:
+    """float32, also of rows that are kept in half precision."""
+    return embedding if embedding.vector.dtype == torch.float32 else embedding.to(torch.float32)
+
+
+def _in_order(distances: np.ndarray, ids: np.ndarray) -> Hits:
+    """Nearest first; of equals the lower id."""
+    order = np.lexsort((ids, distances), axis=1) if distances.size else np.zeros(distances.shape, np.int64)
+    return Hits(np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32))
+
+
+def _folder(store: Store) -> Path:
+    return store.path if not isinstance(store, FileStore) else store.path.with_name(f"{store.path.name}.index")
+
+
+def _writing(store: Store | None):
+    return contextlib.nullcontext() if store is None else store.writing()

@@ -1,0 +1,91 @@
+"""What a search engine costs: identity Rank-1 against exact search, on queries like those that will come.
+
+Recall of the nearest vectors says little here. Queries are occluded, so their vectors lie off their identity's; an
+engine that looks at little of its index still finds what clean queries are near to, and loses identities of noisy ones.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from occplug.serving.store import Rows
+
+__all__ = ["measure", "rank1", "tune"]
+
+_log = logging.getLogger(__name__)
+QUERIES, TOP = 500, 50  # queries measured with, and how many hits are looked through for one that counts
+SLACK = 0.002  # Rank-1 that an engine may lose before more effort is tried
+MOST = 4096  # effort
+
+
+def measure(gallery, queries: Rows | None = None) -> dict:
+    """Rank-1 of the gallery's engine and of exact search, as plain values kept in the gallery.
+
+    A hit counts as evaluation counts it: images of the query's own identity and camera are passed over, where cameras
+    are known.
+
+    Args:
+        gallery: a :class:`occplug.serving.gallery.Gallery` with `pid` among its metadata.
+        queries: with `pid`, and `camera` where known; None: images of the gallery, each without itself.
+    """
+    chosen, own = _queries(gallery, queries)
+    if not len(chosen) or len(gallery) < 2:
+        return {}
+    hits = {"engine": gallery.search(chosen.embedding, min(TOP, len(gallery)))}
+    hits["exact"] = gallery._compare_all(chosen.embedding, min(TOP, len(gallery)), None)
+    found = {f"rank1_{name}": round(rank1(gallery, chosen, answer.ids, own), 4) for name, answer in hits.items()}
+    same = float((hits["engine"].ids[:, 0] == hits["exact"].ids[:, 0]).mean())
+    kind = "given" if queries is not None else "gallery images, each without itself (not occluded: optimistic)"
+    return {**found, "same_first": round(same, 4), "queries": len(chosen), "kind": kind, **_effort(gallery)}
+
+
+def _effort(gallery) -> dict:
+    engine = gallery._engine
+    return {engine.tuned: getattr(engine, engine.tuned)} if engine.tuned else {}
+
+
+def _queries(gallery, queries: Rows | None) -> tuple[Rows, np.ndarray | None]:
+    """At most QUERIES of them, spread evenly, and the ids of the gallery that they are themselves, if any."""
+    rows = queries if queries is not None else gallery._rows
+    known = [place for place, pid in enumerate(rows.columns.get("pid", [])) if pid is not None]
+    spread = np.linspace(0, len(known) - 1, min(QUERIES, len(known))).round().astype(int) if known else []
+    chosen = rows.chosen([known[place] for place in spread])
+    return chosen, None if queries is not None else chosen.ids.numpy()
+
+
+def rank1(gallery, queries: Rows, ids: np.ndarray, own: np.ndarray | None) -> float:
+    """Share of `queries` whose first hit that counts, among `ids` [Q, K], is of their identity."""
+    pid = dict(zip(gallery.ids.tolist(), gallery.columns["pid"]))
+    cameras = gallery.columns.get("camera")
+    camera = dict(zip(gallery.ids.tolist(), cameras)) if cameras and "camera" in queries.columns else {}
+    right = 0
+    for place, row in enumerate(ids.tolist()):
+        person = queries.columns["pid"][place]
+        place_of = queries.columns["camera"][place] if camera else None
+        for hit in row:
+            itself = own is not None and hit == own[place]
+            if hit < 0 or itself or (pid[hit] == person and camera and camera[hit] == place_of):
+                continue
+            right += pid[hit] == person
+            break
+    return right / max(len(ids), 1)
+
+
+def tune(gallery, queries: Rows | None = None) -> dict:
+    """As `measure`, with the least effort, doubling from 16 on, that loses at most SLACK of exact search's Rank-1."""
+    engine = gallery._engine
+    if not engine.tuned:
+        return measure(gallery, queries)
+    effort, found = 16, {}
+    while effort <= MOST:
+        setattr(engine, engine.tuned, effort)
+        found = measure(gallery, queries)
+        if not found or found["rank1_engine"] >= found["rank1_exact"] - SLACK:
+            break
+        effort *= 2
+    if found:
+        told = (engine.tuned, getattr(engine, engine.tuned), 100 * found["rank1_engine"], 100 * found["rank1_exact"])
+        _log.info("%s %d: Rank-1 %.1f %% through the engine, %.1f %% by exact search", *told)
+    return found

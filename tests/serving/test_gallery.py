@@ -1,0 +1,315 @@
+"""Galleries: what is found, what is kept, what survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from occplug import Embedding, Gallery
+from occplug.embedding import Origin
+from occplug.errors import ConfigError, DataError
+from occplug.evaluation import Metric
+
+ENGINES = ["exact", "faiss", "milvus"]
+PACKAGES = {"faiss": "faiss", "milvus": "milvus_lite"}
+
+
+def needs(engine):
+    if engine in PACKAGES:
+        pytest.importorskip(PACKAGES[engine])
+
+
+def vectors(n=300, seed=0, width=16, model="m"):
+    g = torch.Generator().manual_seed(seed)
+    return Embedding(
+        torch.randn(n, width, generator=g), origin=Origin(tuple(f"{seed}/{i}.jpg" for i in range(n)), model)
+    )
+
+
+def parted(n=300, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    normal = torch.nn.functional.normalize
+    parts = normal(torch.randn(n, 4, 8, generator=g), dim=2)
+    return Embedding(normal(torch.randn(n, 16, generator=g)), parts, torch.rand(n, 4, generator=g))
+
+
+def masked(n=300, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return Embedding(torch.randn(n, 16, generator=g), mask=torch.rand(n, 16, generator=g))
+
+
+def brute(metric, query, gallery, top):
+    distances = metric(query, gallery)
+    best = distances.sort(dim=1, stable=True)
+    return best.indices[:, :top].numpy(), best.values[:, :top].numpy()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("make, metric", [(vectors, "normalised_euclidean"), (parted, "parts"), (masked, "masked")])
+def test_search_ranks_by_the_methods_own_distance(engine, make, metric):
+    needs(engine)
+    gallery, query = make(300), make(7, seed=1)
+    built = Gallery.build(gallery, engine=engine)
+    hits = built.search(query, top=5, candidates=300)  # all of them: then every engine has to agree with brute force
+    ids, distances = brute(Metric(metric), query, gallery, 5)
+    np.testing.assert_array_equal(hits.ids, ids)
+    np.testing.assert_allclose(hits.distances, distances, atol=1e-4)
+    assert hits.ids.shape == (7, 5) and hits.distances.dtype == np.float32
+
+
+def test_blocks_do_not_show(monkeypatch):
+    from occplug.serving import gallery as module
+
+    whole = Gallery.build(parted()).search(parted(9, 1), 12)
+    monkeypatch.setattr(module, "BLOCK", 37)
+    for a, b in zip(whole, Gallery.build(parted()).search(parted(9, 1), 12)):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_equal_distances_are_in_the_order_of_ids():
+    same = Embedding(torch.ones(6, 4))
+    assert Gallery.build(same, ids=[5, 3, 9, 1, 7, 2]).search(same[:1], 6).ids.tolist() == [[1, 2, 3, 5, 7, 9]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_adding_removing_and_conditions(engine, tmp_path):
+    needs(engine)
+    built = Gallery.build(vectors(200), engine=engine, metadata={"camera": [i % 4 for i in range(200)]})
+    new = built.add(vectors(50, seed=2), {"camera": [7] * 50, "who": ["x"] * 50})
+    assert new.tolist() == list(range(200, 250)) and len(built) == 250
+    everything = Embedding.cat([vectors(200), vectors(50, seed=2)])
+    assert built.search(everything[[3, 220]], 1).ids.tolist() == [[3], [220]]
+    hits = built.search(everything[[3]], 100, where="camera == 7")
+    assert set(hits.ids[0].tolist()) == set(range(200, 250)) and hits.ids.shape == (1, 50)
+    assert built.search(everything[[3]], 1, where="camera != 3 and who is None").ids[0, 0] != 3
+    assert built.remove([3, 220]) == 2 and len(built) == 248
+    assert not np.isin([3, 220], built.search(everything[[3, 220]], 100).ids).any()
+    assert built.remove(where="camera == 7") == 49 and len(built) == 199
+    assert built.describe([4, 198]) == [
+        {"camera": 0, "path": "0/4.jpg", "who": None},
+        {"camera": 2, "path": "0/198.jpg", "who": None},
+    ]
+    built.save(tmp_path / "g")
+    read = Gallery.load(tmp_path / "g")
+    for a, b in zip(read.search(everything, 5), built.search(everything, 5)):
+        np.testing.assert_array_equal(a, b)
+    assert read.add(vectors(1, seed=3)).tolist() == [250]  # ids never come back
+
+
+@pytest.mark.parametrize("engine", ["exact", "faiss"])
+@pytest.mark.parametrize("name", ["folder", "one.safetensors"])
+def test_what_is_added_is_on_the_disk(engine, name, tmp_path):
+    needs(engine)
+    built = Gallery.build(parted(), engine=engine)
+    built.save(tmp_path / name)
+    reader = Gallery.load(tmp_path / name)
+    built.add(parted(40, seed=1))
+    built.remove([0])
+    assert len(reader) == 300  # it keeps what it has read
+    assert reader.refresh() and not reader.refresh() and len(reader) == 339
+    query = parted(40, seed=1)[:20]
+    for other in (reader, Gallery.load(tmp_path / name)):
+        assert other.search(query, 1).ids[:, 0].tolist() == list(range(300, 320))
+        assert 0 not in other.search(parted(1), 100).ids
+    half = Gallery.build(parted(), engine=engine, half=True)
+    half.save(tmp_path / f"half-{name}")
+    read = Gallery.load(tmp_path / f"half-{name}")
+    assert read.embedding.vector.dtype == torch.float16
+    np.testing.assert_allclose(
+        read.search(query, 5).distances, Gallery.build(parted()).search(query, 5).distances, atol=0.01
+    )
+
+
+def test_many_small_additions_are_put_together(tmp_path, monkeypatch):
+    from occplug.serving import store
+
+    monkeypatch.setattr(store, "SEGMENTS", 4)
+    built = Gallery.build(vectors(20))
+    built.save(tmp_path / "g")
+    for seed in range(1, 12):
+        built.add(vectors(2, seed=seed))
+    built.remove([1, 25])
+    assert len(list((tmp_path / "g").glob("segment-*"))) <= 5
+    read = Gallery.load(tmp_path / "g")
+    assert sorted(read.ids) == sorted(built.ids) and len(read) == 40
+    assert read.search(vectors(2, seed=11), 1).ids[:, 0].tolist() == [40, 41]
+
+
+def test_a_file_of_embeddings_is_a_gallery_and_back(tmp_path):
+    vectors(5).save(tmp_path / "g.safetensors")
+    gallery = Gallery.load(tmp_path / "g.safetensors")
+    assert gallery.columns == {"path": [f"0/{i}.jpg" for i in range(5)]}
+    gallery.add(vectors(2, seed=1), {"time": [1.5, 2]})
+    read = Embedding.load(tmp_path / "g.safetensors")
+    assert len(read) == 7 and read.paths[-1] == "1/1.jpg" and read.origin.model == "m"
+    assert Gallery.load(tmp_path / "g.safetensors").columns["time"] == [None] * 5 + [1.5, 2]
+
+
+WRITER = """
+import sys, torch
+from occplug import Embedding, Gallery
+gallery = Gallery.load(sys.argv[1])
+for number in range(10_000):
+    ids = gallery.add(Embedding(torch.full((1, 16), float(number))))
+    print(int(ids[0]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["folder", "one.safetensors"])
+def test_killing_a_writer_loses_nothing_it_has_acknowledged(name, tmp_path):
+    Gallery.build(Embedding(vectors(10).vector)).save(tmp_path / name)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
+    said = [int(writer.stdout.readline()) for _ in range(12)]
+    counts = [len(Gallery.load(tmp_path / name)) for _ in range(3)]  # readers meanwhile
+    time.sleep(0.05)
+    os.kill(writer.pid, signal.SIGKILL)
+    said += [int(line) for line in writer.stdout.read().split()]
+    writer.wait()
+    left = Gallery.load(tmp_path / name)
+    assert set(said) <= set(left.ids.tolist()) and len(left) >= 10 + len(said) and counts == sorted(counts)
+    assert left.add(Embedding(vectors(1).vector)).tolist() == [int(left.ids.max())]  # the lock went with the process
+
+
+def test_two_writers_take_turns(tmp_path, monkeypatch):
+    from occplug.serving import store
+
+    Gallery.build(vectors(5)).save(tmp_path / "g")
+    one, two = Gallery.load(tmp_path / "g"), Gallery.load(tmp_path / "g")
+    assert one.add(vectors(1, 1)).tolist() == [5] and two.add(vectors(1, 2)).tolist() == [6]
+    assert one.remove([6]) == 1 and len(Gallery.load(tmp_path / "g")) == 6
+    monkeypatch.setattr(store, "WAIT", 0.05)
+    with one._store.writing(), pytest.raises(DataError, match="another process has been writing"):
+        two.add(vectors(1, 3))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "another"])
+def test_a_damaged_index_is_named_and_built_again(damage, tmp_path, caplog):
+    needs("faiss")
+    built = Gallery.build(vectors(), engine="faiss")
+    built.save(tmp_path / "g")
+    (file,) = (tmp_path / "g").glob("*.faiss")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    replaced = {"cut": bytes(content[:100]), "changed": bytes(content), "another": b"abc"}
+    file.unlink() if damage == "gone" else file.write_bytes(replaced[damage])
+    with caplog.at_level("WARNING", "occplug"):
+        read = Gallery.load(tmp_path / "g")
+    assert file.name in caplog.text and "built again from the embeddings" in caplog.text
+    np.testing.assert_array_equal(read.search(vectors(), 1).ids[:, 0], np.arange(300))
+
+
+def test_damaged_embeddings_are_named(tmp_path):
+    built = Gallery.build(vectors())
+    built.save(tmp_path / "g")
+    (segment,) = (tmp_path / "g").glob("segment-*")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-50])
+    with pytest.raises(DataError, match=rf"{segment.name}: damaged \(cut off\)"):
+        Gallery.load(tmp_path / "g")
+    segment.unlink()
+    with pytest.raises(DataError, match=f"{segment.name} is missing"):
+        Gallery.load(tmp_path / "g")
+    (tmp_path / "g" / "gallery.json").write_text("{")
+    with pytest.raises(DataError, match="gallery.json: damaged"):
+        Gallery.load(tmp_path / "g")
+
+
+def identities(people=60, each=4, noise=0.0, seed=0):
+    """Vectors of `people`, whose images lie close together; `noise` is what occlusion adds."""
+    g = torch.Generator().manual_seed(7)
+    centres = torch.randn(people, 32, generator=g)
+    g.manual_seed(seed + 1)
+    pid = torch.arange(people).repeat_interleave(each)
+    spread = 0.3 * torch.randn(len(pid), 32, generator=g) + noise * torch.randn(len(pid), 32, generator=g)
+    return Embedding(centres[pid] + spread), pid.tolist()
+
+
+def test_what_an_engine_costs_is_measured_with_queries_and_kept(tmp_path):
+    needs("faiss")
+    (gallery, pids), (queries, q_pids) = identities(), identities(each=2, noise=1.2, seed=5)
+    labels = {"queries": queries, "query_metadata": {"pid": q_pids}}
+    built = Gallery.build(gallery, engine="faiss", metadata={"pid": pids}, **labels)
+    distances = Metric("normalised_euclidean")(queries, gallery)
+    by_hand = float(np.mean(np.array(pids)[distances.argmin(dim=1)] == np.array(q_pids)))
+    assert built.quality["rank1_exact"] == pytest.approx(by_hand, abs=1e-4) and 0.3 < by_hand < 1
+    assert built.quality["rank1_engine"] >= by_hand - 0.002 and built.quality["kind"] == "given"
+    built.save(tmp_path / "g")
+    assert Gallery.load(tmp_path / "g").info()["quality"] == built.quality
+    alone = Gallery.build(gallery, engine="faiss", metadata={"pid": pids})
+    assert "not occluded" in alone.quality["kind"] and alone.quality["rank1_exact"] > by_hand
+
+
+def test_images_of_the_querys_camera_do_not_count():
+    gallery = Embedding(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]))
+    metadata = {"pid": [1, 2, 1, 3], "camera": [1, 1, 2, 1]}
+    query = {"queries": gallery[:1], "query_metadata": {"pid": [1], "camera": [1]}}
+    built = Gallery.build(gallery, metadata=metadata, **query)
+    assert built.quality["rank1_exact"] == 0  # the nearest that counts is of identity 2
+    query["query_metadata"] = {"pid": [1]}
+    assert Gallery.build(gallery, metadata=metadata, **query).quality["rank1_exact"] == 1
+
+
+def test_mistakes_are_named(tmp_path):
+    gallery = vectors(5)
+    built = Gallery.build(gallery, metadata={"camera": [1, 2, 3, 4, 5], "who": list("abcde")})
+    cases = [
+        (DataError, "ids are 5 whole numbers", lambda: Gallery.build(gallery, ids=[1])),
+        (DataError, "each is there once", lambda: Gallery.build(gallery, ids=[1, 1, 2, 3, 4])),
+        (DataError, "'camera' has 2 values for 5 images", lambda: Gallery.build(gallery, metadata={"camera": [1, 2]})),
+        (DataError, "'a b': names are letters", lambda: Gallery.build(gallery, metadata={"a b": [1] * 5})),
+        (ConfigError, "engine is 'fais'; there are: exact, faiss", lambda: Gallery.build(gallery, engine="fais")),
+        (ConfigError, "has no option 'probes'", lambda: Gallery.build(gallery, engine="faiss", probes=3)),
+        (
+            ConfigError,
+            "no metadata 'cam'; this gallery has: camera, who, path",
+            lambda: built.search(gallery, where="cam == 1"),
+        ),
+        (ConfigError, "is no condition", lambda: built.search(gallery, where="camera ==")),
+        (ConfigError, "neither true nor false", lambda: built.search(gallery, where="camera")),
+        (ConfigError, "is not understood", lambda: built.search(gallery, where="who == open('x')")),
+        (ConfigError, "text stands in quotes", lambda: built.search(gallery, where="who > 3")),
+        (ConfigError, "top is 0", lambda: built.search(gallery, top=0)),
+        (ConfigError, "by ids or by where", lambda: built.remove()),
+        (DataError, "no image with id 77", lambda: built.remove([77])),
+        (DataError, "already has an image with id 2", lambda: built.add(gallery[:1], ids=[2])),
+        (DataError, "different weights", lambda: built.search(vectors(1, model="other"))),
+        (DataError, "different weights", lambda: built.add(vectors(1, model="other"))),
+        (DataError, "to be added hold vector", lambda: built.add(Embedding(torch.ones(1, 3)))),
+        (DataError, "there is no such gallery", lambda: Gallery.load(tmp_path / "nothing")),
+        (DataError, "holds no gallery", lambda: Gallery.load(tmp_path)),
+    ]
+    for kind, message, act in cases:
+        with pytest.raises(kind, match=message):
+            act()
+
+
+def test_conditions():
+    from occplug.serving.where import matching
+
+    columns = {"n": [1, 2, 3, None], "x": [0.5, 1.5, 2.5, 3.5], "s": ["a", "b", None, "d"]}
+    for condition, expected in {
+        "n != 2": "1011",
+        "n == None": "0001",
+        "n is not None": "1110",
+        "1 < n <= 3": "0110",
+        "not (x > 1 and x < 3)": "1001",
+        "s in ['a', 'd'] or x == 1.5": "1101",
+        "s not in ('a',)": "0111",
+        "n > x": "1110",
+        "-1 < n": "1110",
+    }.items():
+        assert "".join(str(int(v)) for v in matching(condition, columns, 4)) == expected, condition
+
+
+def test_information_is_plain(tmp_path):
+    built = Gallery.build(parted(), metadata={"camera": [1] * 300})
+    built.save(tmp_path / "g.safetensors")
+    told = json.loads(json.dumps(Gallery.load(tmp_path / "g.safetensors").info()))
+    assert told["images"] == 300 and told["engine"] == "exact" and told["distance"]["name"] == "parts"
+    assert told["metadata"] == ["camera"]
