@@ -65,7 +65,6 @@ RENAMED: dict[str, str] = {
     "occplug.engine.checkpoint.demand_same_meaning": "occplug.engine.checkpoint.check_same_meaning",
     "occplug.engine.checkpoint.demand_same_run": "occplug.engine.checkpoint.check_same_run",
     "occplug.stages.MaskedMetric": "occplug.heads.MaskedMetric",
-    "occplug.stages.check_mask": "occplug.heads.check_mask",
     "occplug.engine.write_atomically": "occplug.utils.files.write_atomically",
     "occplug.utils.keys.demand_fit": "occplug.utils.keys.check_fit",
     "occplug.experiments.markdown.demand_marks": "occplug.experiments.markdown.check_marks",

@@ -125,6 +125,8 @@ class Method(nn.Module):
     Class attributes:
         defaults: nested dict, the method's keys under `cfg.method`.
         nullable: keys of `defaults` (dotted) that may be null.
+        choices: key of `defaults` (dotted) -> its allowed values, or a function that lists them.
+        ranges: key or section of `defaults` -> (lowest, highest) number or a `config.ranges.Range`; None: no end.
         backbones: torchreid name suffix -> name of a backbone the method works with.
         in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
         squared_distance: whether the method's distance is a squared one, or the cosine distance, which is half of one
@@ -133,6 +135,8 @@ class Method(nn.Module):
 
     defaults: dict = {}
     nullable: tuple[str, ...] = ()
+    choices: dict = {}
+    ranges: dict = {}
     backbones: dict[str, str] = {}
     in_one_stage: dict[str, object] = {}
     squared_distance: bool = False

@@ -1,87 +1,22 @@
 """What values a config may have beyond their types: choices, ranges, and combinations that cannot work.
 
-Each check yields `(key, complaint)`; :func:`check` turns the first one into an error that names where the key was set.
-What only one method knows is checked by the method itself (`Method.check`).
+Choices and ranges are declared beside the defaults (:mod:`occplug.config.ranges`) and enforced here. Each check yields
+`(key, complaint)`; :func:`check` turns the first one into an error that names where the key was set. Combinations that
+only one method knows are checked by the method itself (`Method.check`).
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatch
 
-from occplug.config.defaults import CORE, MADE_FOR
+from occplug.config.defaults import BACKBONE_FACTS, CHOICES, CORE, IDENTITY_SAMPLERS, MADE_FOR, RANGES
 from occplug.config.files import flatten
+from occplug.config.ranges import Range, under
 from occplug.errors import ConfigError
-from occplug.registry import BACKBONES, SAMPLERS, TRANSFORMS, names
+from occplug.registry import TRANSFORMS, get, names
 
 __all__ = ["check", "unused_reason"]
-
-STOCK_TRANSFORMS = ["random_flip", "random_crop", "random_patch", "color_jitter", "random_erase"]
-IDENTITY_SAMPLERS = ["identity", "RandomIdentitySampler"]
-STOCK_SAMPLERS = [
-    "RandomSampler",
-    "SequentialSampler",
-    IDENTITY_SAMPLERS[1],
-    "RandomDomainSampler",
-    "RandomDatasetSampler",
-]
-
-
-def _transforms() -> list[str]:
-    return sorted({*names(TRANSFORMS), *STOCK_TRANSFORMS})
-
-
-def _samplers() -> list[str]:
-    return [*names(SAMPLERS), *STOCK_SAMPLERS]
-
-
-CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
-    "amp.dtype": ["fp32", "fp16", "bf16"],
-    "backbone.name": lambda: names(BACKBONES),
-    "backbone.wgff.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_")],
-    "backbone.wgff.lsnet": ["lsnet_t", "lsnet_s", "lsnet_b", "lsnet_mini"],
-    "backbone.wgff.lsnet_bn": ["train", "eval"],
-    "backbone.wgff.mode": ["gate", "add"],
-    "data.transforms": _transforms,
-    "data.type": ["image", "video"],
-    "input.test_interpolation": ["nearest", "bilinear", "bicubic"],
-    "input.train_interpolation": ["nearest", "bilinear", "bicubic"],
-    "loss.name": ["softmax", "triplet"],
-    "masks.interp": ["nearest", "bilinear", "bicubic"],
-    "masks.missing": ["error", "background"],
-    "masks.noise": ["none", "eroded", "shifted", "swapped"],
-    "masks.scheme": ["five_v", "eight", "four_v", "three_v", "two_v"],
-    "masks.source": ["files", "synthocc", "stripes", "none"],
-    "sampler.train_sampler": _samplers,
-    "sampler.train_sampler_t": _samplers,
-    "synthocc.size": ["tiny", "small", "tune", "medium"],
-    "test.dist_metric": ["euclidean", "cosine"],
-    "train.lr_scheduler": ["single_step", "multi_step", "cosine"],
-    "train.optim": ["adam", "amsgrad", "sgd", "rmsprop", "radam"],
-    "video.pooling_method": ["avg", "max"],
-    "video.sample_method": ["evenly", "random", "all"],
-}
-
-AT_LEAST_0 = ("at least 0", lambda v: v >= 0)
-AT_LEAST_1 = ("at least 1", lambda v: v >= 1)
-ABOVE_0 = ("above 0", lambda v: v > 0)
-SHARE = ("from 0 to 1", lambda v: 0 <= v <= 1)
-# Pattern of dotted keys -> what each number under them must be; the first pattern that matches decides.
-RANGES = {
-    r"test\.ranks": ("from 1 to 50", lambda v: 1 <= v <= 50),
-    r"train\.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
-    r"data\.norm_std|.*\.(lr|min_aspect|scale|\w+_temperature)": ABOVE_0,
-    r"synthocc\.ratio|.*\.(p|prob|gamma|momentum|alpha|beta[12]|warmup_factor|label_smoothing|\w+_area)": SHARE,
-    r".*\.saliency\.ratio": SHARE,
-    r".*\.angular_margin": ("from 0 to pi / 2 (radians)", lambda v: 0 <= v <= math.pi / 2),
-    r"eval\.rerank_lambda|masks\.noise_strength|.*\.(occ_prob|vis_alpha|vis_floor|drop_path)": SHARE,
-    r"data\.(height|width|k_tfm)|sampler\.num_\w+|video\.seq_len|synthocc\.group_size|run\.save_every": AT_LEAST_1,
-    r".*\.(batch_size|attempts|occ_views|decoder_\w+s)|eval\.rerank_k[12]|test\.visrank_topk": AT_LEAST_1,
-    r".*(epochs?|weight_decay|workers|threads|seed|margin|padding|severity|clip_grad_norm|start_eval)": AT_LEAST_0,
-    r".*(vis_gamma|_lr|_factor|_mult|\.steps|stepsize|\.weights\..*|\.weight_[tx])": AT_LEAST_0,
-}
 
 # torchreid keys that no command of ours reads, whatever the model.
 UNUSED_BY_ALL = {
@@ -92,33 +27,35 @@ UNUSED_BY_ALL = {
     "data.k_tfm": "an image is augmented once each time it is drawn",
 }
 NO_COUNTERPART = "the method states itself what trains and how"
-# Keys of torchreid's engines that our engine does not read, and what counts in their place: `.name.` of method keys or
-# sections, or a sentence.
+# Keys of torchreid's engines that our engine does not read, and why.
 UNUSED_BY_METHODS = UNUSED_BY_ALL | {
-    "train.max_epoch": ".epochs.",
-    "train.lr": ".lr.",
-    "train.weight_decay": ".weight_decay.",
-    "train.optim": ".optimizer.",
-    "train.lr_scheduler": ".steps.",
-    "train.stepsize": ".steps.",
-    "train.gamma": ".gamma.",
     "train.start_epoch": "--resume goes on where a run stopped",
     "train.fixbase_epoch": NO_COUNTERPART,
     "train.open_layers": NO_COUNTERPART,
     "train.staged_lr": NO_COUNTERPART,
     "train.new_layers": NO_COUNTERPART,
     "train.base_lr_mult": NO_COUNTERPART,
-    "sgd.*": ".optimizer.",
-    "rmsprop.*": ".optimizer.",
-    "adam.*": ".optimizer.",
-    "loss.name": ".weights.",
-    "loss.softmax.label_smooth": ".label_smoothing.",
-    "loss.triplet.margin": ".margin.",
-    "loss.triplet.weight_*": ".weights.",
     "model.load_weights": "set backbone.weights for initial weights; tools/test.py --weights evaluates a checkpoint",
     "test.dist_metric": "the distance is the method's own",
     "test.normalize_feature": "the distance is the method's own",
     "video.*": "methods take images",
+}
+# ... and those with keys of the method in their place, by the name those keys or their section usually have.
+COUNTERPARTS = {
+    "train.max_epoch": "epochs",
+    "train.lr": "lr",
+    "train.weight_decay": "weight_decay",
+    "train.optim": "optimizer",
+    "train.lr_scheduler": "steps",
+    "train.stepsize": "steps",
+    "train.gamma": "gamma",
+    "sgd.*": "optimizer",
+    "rmsprop.*": "optimizer",
+    "adam.*": "optimizer",
+    "loss.name": "weights",
+    "loss.softmax.label_smooth": "label_smoothing",
+    "loss.triplet.margin": "margin",
+    "loss.triplet.weight_*": "weights",
 }
 # The other way round: our sections that torchreid's engines and models do not read.
 UNUSED_BY_STOCK = UNUSED_BY_ALL | {
@@ -128,14 +65,6 @@ UNUSED_BY_STOCK = UNUSED_BY_ALL | {
 }
 UNUSED_WITH_BACKBONE = {"model.pretrained": "set backbone.weights to none for random initial weights"}
 UNUSED_WITHOUT_BACKBONE = {"backbone.*": "it does not build on one of our backbones"}
-
-# backbone -> (patch size in pixels: smallest image and largest stride, the named initial weights it has)
-BACKBONE_FACTS = {
-    "clip_vit_b16": (16, "openai"),
-    "clip_rn50": (16, "openai"),
-    "clip_vit_tiny": (8, "embedded"),
-    "vit_b16": (16, "timm"),
-}
 
 
 def check(cfg, method, origin: dict[str, str], source: str) -> None:
@@ -157,26 +86,50 @@ def unused_reason(key: str, method) -> str | None:
         table = UNUSED_BY_STOCK
     else:
         table = UNUSED_BY_METHODS | (UNUSED_WITH_BACKBONE if method.backbones else UNUSED_WITHOUT_BACKBONE)
+        word = next((word for pattern, word in COUNTERPARTS.items() if fnmatch(key, pattern)), None)
+        if word is not None:
+            own = [f"method.{own}" for own, _ in flatten(method.defaults) if word in own.split(".")]
+            return f"set {' or '.join(own)}" if own else NO_COUNTERPART
     return next((reason for pattern, reason in table.items() if fnmatch(key, pattern)), None)
+
+
+def _declared(method, what: str) -> dict:
+    """Dotted key or section -> what the classes that have it in their `what` declare; the core's comes first."""
+    tables = {} if method is None else {"method": method}
+    tables |= {f"augment.{name}": get(TRANSFORMS, name) for name in names(TRANSFORMS)}
+    declared = dict({"choices": CHOICES, "ranges": RANGES}[what])
+    for section, entry in tables.items():
+        declared |= under(section, getattr(entry, what, {}))
+    return declared
+
+
+def _below(values: dict[str, object], key: str) -> dict[str, object]:
+    """The values of `key` itself, or of the keys in the section of that name."""
+    return {name: value for name, value in values.items() if name == key or name.startswith(f"{key}.")}
+
+
+def _items(value) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def _choices(cfg, method) -> Iterator[tuple[str, str]]:
     values = dict(flatten(cfg))
-    for key, allowed in CHOICES.items():
+    for section, allowed in _declared(method, "choices").items():
         allowed = allowed() if callable(allowed) else allowed
-        value = values[key]
-        for item in value if isinstance(value, list) else [value]:
-            if item not in allowed:
-                what = "names" if isinstance(value, list) else "is"
-                yield key, f"{key} {what} {item!r}; there are: {', '.join(allowed)}"
+        for key, value in _below(values, section).items():
+            for item in _items(value):
+                if item not in allowed and item is not None:
+                    what = "names" if isinstance(value, list) else "is"
+                    yield key, f"{key} {what} {item!r}; there are: {', '.join(allowed)}"
 
 
 def _ranges(cfg, method) -> Iterator[tuple[str, str]]:
-    for key, value in flatten(cfg):
-        text, holds = next((rule for pattern, rule in RANGES.items() if re.fullmatch(pattern, key)), ("", bool))
-        numbers = [n for n in (value if isinstance(value, list) else [value]) if type(n) in (int, float)]
-        if text and not all(holds(number) for number in numbers):
-            yield key, f"{key} is {value}; it must be {text}"
+    values = dict(flatten(cfg))
+    for section, declared in _declared(method, "ranges").items():
+        allowed = Range.of(declared)
+        for key, value in _below(values, section).items():
+            if not all(number in allowed for number in _items(value) if type(number) in (int, float)):
+                yield key, f"{key} is {value}; it must be {allowed}"
 
 
 def _weights(cfg, method) -> Iterator[tuple[str, str]]:
@@ -206,13 +159,9 @@ def _data(cfg, method) -> Iterator[tuple[str, str]]:
 
 def _unused(cfg, method) -> Iterator[tuple[str, str]]:
     defaults = dict(flatten(CORE))
-    method_keys = [f"method.{key}" for key, _ in flatten(cfg.method)]
     for key, value in flatten(cfg):
         reason = unused_reason(key, method)
         if reason and value != defaults[key]:
-            if reason.startswith("."):
-                counterparts = [other for other in method_keys if reason in f"{other}."]
-                reason = f"set {' or '.join(counterparts)}" if counterparts else NO_COUNTERPART
             yield key, f"{key} is {value!r}, but {cfg.model.name} does not use it: {reason}"
 
 

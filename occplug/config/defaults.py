@@ -2,10 +2,25 @@
 
 torchreid keeps its default config in a script that its package does not contain, so its 68 keys are stated here; a
 yaml file written for torchreid's `scripts/main.py` loads unchanged. `method` and `augment` are filled from the
-`defaults` of the chosen method and of the registered transforms.
+`defaults` of the chosen method and of the registered transforms. `CHOICES` and `RANGES` say what values may be, as
+methods and transforms do for their own keys (:mod:`occplug.config.ranges`).
 """
 
-__all__ = ["CORE", "DEFAULT_MODEL", "MADE_FOR", "OBSOLETE"]
+from collections.abc import Callable
+
+from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE
+from occplug.registry import BACKBONES, SAMPLERS, TRANSFORMS, names
+
+__all__ = [
+    "BACKBONE_FACTS",
+    "CHOICES",
+    "CORE",
+    "DEFAULT_MODEL",
+    "IDENTITY_SAMPLERS",
+    "MADE_FOR",
+    "OBSOLETE",
+    "RANGES",
+]
 
 DEFAULT_MODEL = "resnet50"
 
@@ -135,6 +150,103 @@ OURS = {
 }
 
 CORE = {**TORCHREID, **OURS}
+
+# backbone -> (patch size in pixels: smallest image and largest stride, the named initial weights it has)
+BACKBONE_FACTS = {
+    "clip_vit_b16": (16, "openai"),
+    "clip_rn50": (16, "openai"),
+    "clip_vit_tiny": (8, "embedded"),
+    "vit_b16": (16, "timm"),
+}
+
+STOCK_TRANSFORMS = ["random_flip", "random_crop", "random_patch", "color_jitter", "random_erase"]
+IDENTITY_SAMPLERS = ["identity", "RandomIdentitySampler"]
+STOCK_SAMPLERS = [
+    "RandomSampler",
+    "SequentialSampler",
+    IDENTITY_SAMPLERS[1],
+    "RandomDomainSampler",
+    "RandomDatasetSampler",
+]
+
+
+def _transforms() -> list[str]:
+    return sorted({*names(TRANSFORMS), *STOCK_TRANSFORMS})
+
+
+def _samplers() -> list[str]:
+    return [*names(SAMPLERS), *STOCK_SAMPLERS]
+
+
+CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
+    "amp.dtype": ["fp32", "fp16", "bf16"],
+    "backbone.name": lambda: names(BACKBONES),
+    "backbone.wgff.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_")],
+    "backbone.wgff.lsnet": ["lsnet_t", "lsnet_s", "lsnet_b", "lsnet_mini"],
+    "backbone.wgff.lsnet_bn": ["train", "eval"],
+    "backbone.wgff.mode": ["gate", "add"],
+    "data.transforms": _transforms,
+    "data.type": ["image", "video"],
+    "input.test_interpolation": ["nearest", "bilinear", "bicubic"],
+    "input.train_interpolation": ["nearest", "bilinear", "bicubic"],
+    "loss.name": ["softmax", "triplet"],
+    "masks.interp": ["nearest", "bilinear", "bicubic"],
+    "masks.missing": ["error", "background"],
+    "masks.noise": ["none", "eroded", "shifted", "swapped"],
+    "masks.scheme": ["five_v", "eight", "four_v", "three_v", "two_v"],
+    "masks.source": ["files", "synthocc", "stripes", "none"],
+    "sampler.train_sampler": _samplers,
+    "sampler.train_sampler_t": _samplers,
+    "synthocc.size": ["tiny", "small", "tune", "medium"],
+    "test.dist_metric": ["euclidean", "cosine"],
+    "train.lr_scheduler": ["single_step", "multi_step", "cosine"],
+    "train.optim": ["adam", "amsgrad", "sgd", "rmsprop", "radam"],
+    "video.pooling_method": ["avg", "max"],
+    "video.sample_method": ["evenly", "random", "all"],
+}
+
+RANGES = {
+    "data.workers": AT_LEAST_0,
+    "data.height": AT_LEAST_1,
+    "data.width": AT_LEAST_1,
+    "data.k_tfm": AT_LEAST_1,
+    "data.norm_std": ABOVE_0,
+    "sampler.num_instances": AT_LEAST_1,
+    "sampler.num_cams": AT_LEAST_1,
+    "sampler.num_datasets": AT_LEAST_1,
+    "video.seq_len": AT_LEAST_1,
+    "train.lr": ABOVE_0,
+    "train.weight_decay": AT_LEAST_0,
+    "train.max_epoch": AT_LEAST_0,
+    "train.start_epoch": AT_LEAST_0,
+    "train.batch_size": AT_LEAST_1,
+    "train.fixbase_epoch": AT_LEAST_0,
+    "train.base_lr_mult": AT_LEAST_0,
+    "train.stepsize": AT_LEAST_0,
+    "train.gamma": SHARE,
+    "train.seed": (0, 2**32 - 1),
+    "sgd.momentum": SHARE,
+    "rmsprop.alpha": SHARE,
+    "adam": SHARE,
+    "loss.triplet": AT_LEAST_0,
+    "test.batch_size": AT_LEAST_1,
+    "test.ranks": (1, 50),
+    "test.start_eval": AT_LEAST_0,
+    "test.visrank_topk": AT_LEAST_1,
+    "backbone.wgff.lr": ABOVE_0,
+    "backbone.wgff.lsnet_lr": AT_LEAST_0,
+    "synthocc.seed": AT_LEAST_0,
+    "synthocc.severity": AT_LEAST_0,
+    "synthocc.group_size": AT_LEAST_1,
+    "synthocc.ratio": SHARE,
+    "masks.noise_strength": SHARE,
+    "eval.rerank_k1": AT_LEAST_1,
+    "eval.rerank_k2": AT_LEAST_1,
+    "eval.rerank_lambda": SHARE,
+    "run.threads": AT_LEAST_0,
+    "run.clip_grad_norm": AT_LEAST_0,
+    "run.save_every": AT_LEAST_1,
+}
 
 # Keys that torchreid's published yaml files still carry and its code no longer reads.
 OBSOLETE = frozenset({"test.visactmap"})

@@ -2,16 +2,9 @@
 
 from torch import Tensor, nn
 
-from occplug.errors import ConfigError
 from occplug.registry import HEADS
 
-__all__ = ["BNNeck", "check_neck"]
-
-
-def check_neck(options) -> None:
-    """Raise ConfigError if `method.neck`, the side of the neck whose feature is tested, is none of its two."""
-    if options.neck not in ("before", "after"):
-        raise ConfigError(f"method.neck is 'before' or 'after', not {options.neck!r}")
+__all__ = ["BNNeck"]
 
 
 @HEADS.register_module("bnneck")

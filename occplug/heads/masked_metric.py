@@ -8,23 +8,19 @@ from torch import Tensor, nn
 
 from occplug.backbones import VisionFeatures
 from occplug.embedding import Embedding
-from occplug.errors import ConfigError
 from occplug.evaluation import MASK_PLACES, Metric, masked_cosine
-from occplug.heads.bnneck import BNNeck, check_neck
-from occplug.heads.mask_generator import MaskGenerator
+from occplug.heads.bnneck import BNNeck
+from occplug.heads.mask_generator import POOLS, MaskGenerator
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity, IgnoringCrossEntropy
 
 if TYPE_CHECKING:
     from occplug.stages.patch_transfer import Transfer
 
-__all__ = ["MaskedMetric", "check_mask"]
+__all__ = ["MASK_CHOICES", "MaskedMetric"]
 
 
-def check_mask(options) -> None:
-    """Raise ConfigError if `method.mask` is neither none nor a place of the mask, or for `method.neck`."""
-    if options.mask not in ("none", *MASK_PLACES):
-        raise ConfigError(f"method.mask is {options.mask!r}; there are: none, {', '.join(MASK_PLACES)}")
-    check_neck(options)
+# Of the keys of a method that has such a metric
+MASK_CHOICES = {"mask": ("none", *MASK_PLACES), "mask_pool": tuple(POOLS), "neck": ("before", "after")}
 
 
 class MaskedMetric(nn.Module):

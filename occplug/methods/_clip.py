@@ -15,25 +15,28 @@ from torch import Tensor
 
 from occplug.backbones import bound_grid, build_backbone, build_text_tower, load_initial
 from occplug.backbones.weights import load_clip
+from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, under
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import Metric
-from occplug.heads import BNNeck, check_neck
+from occplug.heads import BNNeck
 from occplug.losses import BatchHardTriplet, IgnoringCrossEntropy
 from occplug.method import Group, Method, Stage
 from occplug.prompts import IdentityPrompts
 from occplug.stages import (
     Transfer,
     build_patch_transfer,
-    check_transfer,
     clip_saliency_stage,
     optimiser,
     transfer_extras,
     transfer_once,
     warmup_multistep,
 )
+from occplug.stages.patch_transfer import CHOICES as TRANSFER_CHOICES
 from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
-from occplug.stages.saliency import SALIENCY
+from occplug.stages.patch_transfer import NULLABLE as TRANSFER_NULLABLE
+from occplug.stages.patch_transfer import RANGES as TRANSFER_RANGES
+from occplug.stages.saliency import SALIENCY, SALIENCY_NULLABLE, SALIENCY_RANGES
 
 __all__ = ["ALIGNMENT", "FINETUNING", "SPT", "CLIPMethod"]
 
@@ -46,6 +49,12 @@ ALIGNMENT = {
     "warmup_epochs": 5,
     "warmup_lr": 1e-5,  # rate at epoch 0 of the linear warm-up
     "min_lr": 1e-6,  # end of the cosine
+}
+
+ALIGNMENT_RANGES = {
+    **dict.fromkeys(("epochs", "weight_decay", "warmup_epochs", "warmup_lr", "min_lr", "weights"), AT_LEAST_0),
+    "batch_size": AT_LEAST_1,
+    "lr": ABOVE_0,
 }
 
 # Defaults of the stage that trains the image tower.
@@ -63,7 +72,12 @@ FINETUNING = {
     "label_smoothing": 0.1,
     "margin": 0.3,  # of the triplet loss; None: soft margin
 }
-
+FINETUNING_RANGES = {
+    **dict.fromkeys(("epochs", "bias_lr_factor", "classifier_lr_factor", "weight_decay"), AT_LEAST_0),
+    **dict.fromkeys(("warmup_epochs", "steps", "margin", "weights"), AT_LEAST_0),
+    "lr": ABOVE_0,
+    **dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE),
+}
 
 # Defaults of patch transfer (SPT), which any of these methods can switch on.
 SPT = {
@@ -71,6 +85,10 @@ SPT = {
     "transfer": dict(TRANSFER),
     "saliency": dict(SALIENCY),
 }
+SPT_NULLABLE = (
+    *under("transfer", dict.fromkeys(TRANSFER_NULLABLE)),
+    *under("saliency", dict.fromkeys(SALIENCY_NULLABLE)),
+)
 MIXING = ("clip_vit_b16", "clip_vit_tiny")  # backbones whose patches can be mixed
 
 
@@ -86,17 +104,24 @@ class CLIPMethod(Method):
         num_cameras: training cameras; used with `backbone.sie_camera`.
     """
 
-    nullable = ("stage2.margin", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs")
+    nullable = ("stage2.margin", *SPT_NULLABLE)
+    choices = {
+        "neck": ("before", "after"),
+        "stage2.optimizer": ("adam", "adamw"),
+        **under("transfer", TRANSFER_CHOICES),
+    }
+    ranges = {
+        **under("stage1", ALIGNMENT_RANGES),
+        **under("stage2", FINETUNING_RANGES),
+        **under("transfer", TRANSFER_RANGES),
+        **under("saliency", SALIENCY_RANGES),
+    }
     backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
     squared_distance = True
 
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values no stage can use."""
-        check_neck(cfg.method)
-        if cfg.method.stage2.optimizer not in ("adam", "adamw"):
-            raise ConfigError(f"method.stage2.optimizer is 'adam' or 'adamw', not {cfg.method.stage2.optimizer!r}")
-        check_transfer(cfg.method.transfer, "method.transfer")
         if cfg.method.spt and cfg.backbone.name not in MIXING:
             raise ConfigError(
                 f"method.spt mixes patches, which {cfg.backbone.name} does not have for it; it works on "

@@ -74,6 +74,11 @@ class AGReID(CLIPMethod):
     }
 
     in_one_stage = {"attributes.enabled": False}
+    choices = {
+        **CLIPMethod.choices,
+        "noise_mask.scope": ("batch", "epoch"),
+        "attributes.reduction": ("sum", "mean"),
+    }
 
     @staticmethod
     def check(cfg) -> None:
@@ -81,11 +86,7 @@ class AGReID(CLIPMethod):
         CLIPMethod.check(cfg)
         parse_template(cfg.method.template)
         noise_threshold(cfg.method.noise_mask.method, "method.noise_mask.method")
-        if cfg.method.noise_mask.scope not in ("batch", "epoch"):
-            raise ConfigError(f"method.noise_mask.scope is 'batch' or 'epoch', not {cfg.method.noise_mask.scope!r}")
         a = cfg.method.attributes
-        if a.reduction not in ("sum", "mean"):
-            raise ConfigError(f"method.attributes.reduction is 'sum' or 'mean', not {a.reduction!r}")
         if min(a.width, a.heads, a.layers) < 1 or a.width % a.heads:
             raise ConfigError(
                 f"method.attributes has width {a.width}, {a.heads} heads and {a.layers} layers; each must be at least "

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from occplug.config.ranges import AT_LEAST_1, SHARE
 from occplug.errors import ConfigError
 from occplug.method import Stage
 from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, CLIPMethod
@@ -30,6 +31,11 @@ __all__ = ["DPLReID"]
 
 BY_IMAGE = ("by_image", "occluded_both")  # modes of `method.stage2.i2t` in which an image's occlusion decides
 SETS = {"dual": ("full", "occ"), "full": ("full",), "occ": ("occ",), "none": ()}  # of texts, by `method.prompts`
+
+
+def _occluders() -> list[str]:
+    """Names of the transforms that put something before the person."""
+    return [name for name in names(TRANSFORMS) if getattr(get(TRANSFORMS, name), "occludes", False)]
 
 
 @METHODS.register_module("dpl_reid")
@@ -62,30 +68,22 @@ class DPLReID(CLIPMethod):
         **SPT,
     }
     in_one_stage = {"prompts": "none"}
-    CHOICES = {
+    choices = {
+        **CLIPMethod.choices,
         "prompts": tuple(SETS),
         "occ_tokens": ("per_id", "shared"),
         "stage1.pairing": ("both", "split"),
         "stage1.full_images": ("clean", "occluded"),
         "stage2.i2t": ("dual", "fused", *BY_IMAGE),
+        "stage1.occluder": _occluders,
     }
+    ranges = {**CLIPMethod.ranges, "stage1.occ_prob": SHARE, "stage1.occ_views": AT_LEAST_1}
 
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values and combinations that cannot be trained."""
         CLIPMethod.check(cfg)
-        options = cfg.method
-        for key, allowed in DPLReID.CHOICES.items():
-            value = options
-            for part in key.split("."):
-                value = value[part]
-            if value not in allowed:
-                raise ConfigError(f"method.{key} is {value!r}; there are: {', '.join(allowed)}")
-        occluders = [name for name in names(TRANSFORMS) if getattr(get(TRANSFORMS, name), "occludes", False)]
-        if options.stage1.occluder not in occluders:
-            known = ", ".join(occluders)
-            raise ConfigError(f"method.stage1.occluder is {options.stage1.occluder!r}; there are: {known}")
-        _check_sets(options)
+        _check_sets(cfg.method)
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:

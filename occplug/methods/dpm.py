@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from occplug.backbones import bound_grid, build_backbone, load_initial
+from occplug.config.ranges import ABOVE_0, ANGLE, AT_LEAST_0, SHARE, under
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
 from occplug.evaluation import Metric
-from occplug.heads import MaskedMetric, MaskGenerator, check_mask
+from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
 from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.registry import METHODS
 from occplug.stages import (
     build_patch_transfer,
-    check_transfer,
     module_rate,
     optimiser,
     saliency_stage,
@@ -36,9 +36,18 @@ from occplug.stages import (
     warmup_cosine,
     with_biases,
 )
+from occplug.stages.patch_transfer import CHOICES as TRANSFER_CHOICES
 from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
+from occplug.stages.patch_transfer import RANGES as TRANSFER_RANGES
 
 __all__ = ["DPM"]
+
+# Of both stages
+RATES = {
+    **dict.fromkeys(("epochs", "module_lr", "bias_lr_factor", "weight_decay"), AT_LEAST_0),
+    **dict.fromkeys(("warmup_epochs", "warmup_lr", "min_lr", "weights"), AT_LEAST_0),
+    "lr": ABOVE_0,
+}
 
 
 @METHODS.register_module("dpm")
@@ -100,6 +109,14 @@ class DPM(Method):
     nullable = (
         "drop_path", "train.margin", "train.module_lr", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs"
     )  # fmt: skip
+    choices = {**MASK_CHOICES, **under("transfer", TRANSFER_CHOICES)}
+    ranges = {
+        "drop_path": SHARE,
+        **under("transfer", TRANSFER_RANGES),
+        **under("saliency", {**RATES, "ratio": SHARE}),
+        **under("train", {**RATES, "margin": AT_LEAST_0, "scale": ABOVE_0, "angular_margin": ANGLE}),
+        "train.label_smoothing": SHARE,
+    }
     backbones = {"vit_b16": "vit_b16", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
@@ -111,8 +128,6 @@ class DPM(Method):
         o = cfg.method
         if o.drop_path is not None and cfg.backbone.name != "vit_b16":
             raise ConfigError(f"method.drop_path is {o.drop_path}, and {cfg.backbone.name} has none; set it to null")
-        check_mask(o)
-        check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
 
     @staticmethod

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from occplug.backbones import VisionFeatures, bound_grid, build_backbone, build_text_tower, load_initial
 from occplug.backbones.weights import load_clip
+from occplug.config.ranges import ABOVE_0, ANGLE, AT_LEAST_0, AT_LEAST_1, SHARE, under
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
 from occplug.evaluation import Metric
-from occplug.heads import MaskedMetric, MaskGenerator, check_mask
+from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.prompts import IdentityPrompts, parse_template
@@ -31,7 +32,6 @@ from occplug.registry import METHODS
 from occplug.stages import (
     Pair,
     build_patch_transfer,
-    check_transfer,
     clip_saliency_stage,
     optimiser,
     prompt_alignment,
@@ -40,17 +40,12 @@ from occplug.stages import (
     warmup_multistep,
     with_biases,
 )
+from occplug.stages.patch_transfer import CHOICES as TRANSFER_CHOICES
 from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
-from occplug.stages.saliency import SALIENCY
+from occplug.stages.patch_transfer import RANGES as TRANSFER_RANGES
+from occplug.stages.saliency import SALIENCY, SALIENCY_RANGES
 
 __all__ = ["DPMpp"]
-
-CHOICES = {
-    "space": ("feature", "projected", "both"),
-    "prototypes": ("visual", "text"),
-    "triplet_on": ("space", "all"),
-    "sie_scope": ("cls", "all"),
-}
 
 
 @METHODS.register_module("dpmpp")
@@ -112,7 +107,27 @@ class DPMpp(Method):
             "weights": {"loss_coarse": 1.0, "loss_id": 1.0, "loss_mask": 1.0, "loss_tri": 1.0, "loss_hem": 0.1},
         },
     }
-    nullable = ("train.margin", "train.coarse_epochs", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs")
+    nullable = (
+        "train.margin", "train.coarse_epochs", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs"
+    )  # fmt: skip
+    choices = {
+        **MASK_CHOICES,
+        "space": ("feature", "projected", "both"),
+        "prototypes": ("visual", "text"),
+        "triplet_on": ("space", "all"),
+        "sie_scope": ("cls", "all"),
+        **under("transfer", TRANSFER_CHOICES),
+    }
+    ranges = {
+        **under("transfer", TRANSFER_RANGES),
+        **under("saliency", SALIENCY_RANGES),
+        **under("semantic", dict.fromkeys(("epochs", "weight_decay", "warmup_epochs", "warmup_lr"), AT_LEAST_0)),
+        **under("semantic", {"min_lr": AT_LEAST_0, "weights": AT_LEAST_0, "batch_size": AT_LEAST_1, "lr": ABOVE_0}),
+        **under("train", dict.fromkeys(("epochs", "module_lr", "bias_lr_factor", "weight_decay"), AT_LEAST_0)),
+        **under("train", dict.fromkeys(("warmup_epochs", "steps", "margin", "coarse_epochs", "weights"), AT_LEAST_0)),
+        **under("train", {"lr": ABOVE_0, "scale": ABOVE_0, "angular_margin": ANGLE}),
+        **under("train", dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE)),
+    }
     backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
     in_one_stage = {"prompts": False, "spt": False}
 
@@ -128,9 +143,6 @@ class DPMpp(Method):
             known = ", ".join(DPMpp.backbones.values())
             raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, and dpmpp works on {known}")
         o = cfg.method
-        for key, allowed in CHOICES.items():
-            if o[key] not in allowed:
-                raise ConfigError(f"method.{key} is {o[key]!r}; there are: {', '.join(allowed)}")
         if o.prototypes == "text" and not o.prompts:
             raise ConfigError("method.prototypes is 'text', which needs method.prompts True to learn them")
         if o.prototypes == "text" and o.mask == "none":
@@ -141,8 +153,6 @@ class DPMpp(Method):
             )
         if o.prompts:
             parse_template(o.template, "XY")
-        check_mask(o)
-        check_transfer(o.transfer, "method.transfer")
         check_start(o.start, o.earlier, DPMpp.stage_names(o))
 
     @staticmethod

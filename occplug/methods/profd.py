@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from occplug.backbones import bound_grid, build_text_tower
 from occplug.backbones.weights import load_clip
+from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE, under
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
@@ -167,19 +168,23 @@ class ProFD(Method):
         },
     }
     nullable = ("train.margin",)
+    choices = CHOICES
+    ranges = {
+        **dict.fromkeys(("decoder_layers", "decoder_heads"), AT_LEAST_1),
+        **dict.fromkeys(("m_g", "m_p", "align_smooth", "dropout"), BELOW_1),
+        **dict.fromkeys(("vis_alpha", "vis_floor"), SHARE),
+        "vis_gamma": AT_LEAST_0,
+        "pcl_temperature": ABOVE_0,
+        "train.lr": ABOVE_0,
+        **under("train", dict.fromkeys(("epochs", "image_encoder_lr_mult", "text_encoder_lr_mult"), AT_LEAST_0)),
+        **under("train", dict.fromkeys(("weight_decay", "warmup_epochs", "steps", "margin", "weights"), AT_LEAST_0)),
+        **under("train", dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE)),
+    }
     backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values ProFD cannot train with."""
-        for key, allowed in CHOICES.items():
-            node = cfg.method.train if key.startswith("train.") else cfg.method
-            value = node[key.removeprefix("train.")]
-            if value not in allowed:
-                raise ConfigError(f"method.{key} is {value!r}; there are: {', '.join(allowed)}")
-        for key in ("m_g", "m_p", "align_smooth", "dropout"):
-            if not 0 <= cfg.method[key] < 1:
-                raise ConfigError(f"method.{key} is {cfg.method[key]}; it must be at least 0 and below 1")
         if cfg.backbone.name not in ProFD.backbones.values():
             known = ", ".join(ProFD.backbones.values())
             raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, but profd needs patch tokens; use {known}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from occplug.config.ranges import ABOVE_0, AT_LEAST_0, SHARE, under
 from occplug.embedding import Embedding
 from occplug.evaluation import Metric
 from occplug.losses import BatchHardTriplet
@@ -48,6 +49,11 @@ class TorchreidModel(Method):
     }
 
     nullable = ("train.margin",)
+    ranges = {
+        **under("train", dict.fromkeys(("epochs", "weight_decay", "warmup_epochs", "steps"), AT_LEAST_0)),
+        **under("train", {"lr": ABOVE_0, "margin": AT_LEAST_0, "weights": AT_LEAST_0}),
+        **under("train", dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE)),
+    }
     squared_distance = True
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):

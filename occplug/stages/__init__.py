@@ -3,7 +3,7 @@
 from occplug import _moved
 from occplug.stages.groups import module_rate, with_biases
 from occplug.stages.optimisers import optimiser
-from occplug.stages.patch_transfer import PatchTransfer, Transfer, check_transfer, transfer_extras, transfer_once
+from occplug.stages.patch_transfer import PatchTransfer, Transfer, transfer_extras, transfer_once
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
 from occplug.stages.saliency import build_patch_transfer, clip_saliency_stage, saliency_losses, saliency_stage
 from occplug.stages.schedules import warmup_cosine, warmup_multistep
@@ -17,7 +17,6 @@ __all__ = [
     "PatchTransfer",
     "Transfer",
     "build_patch_transfer",
-    "check_transfer",
     "clip_saliency_stage",
     "module_rate",
     "optimiser",

@@ -16,15 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occplug.errors import ConfigError
+from occplug.config.ranges import AT_LEAST_0, SHARE
 
 __all__ = [
+    "CHOICES",
     "DEFAULTS",
     "NULLABLE",
+    "RANGES",
     "PatchTransfer",
     "Transfer",
     "body_of",
-    "check_transfer",
     "choose_candidates",
     "foreign_share",
     "grown",
@@ -51,6 +52,7 @@ DEFAULTS = {
     "ignore_pairs": "anchor",  # triplets: mixed sample as anchor (official matrix), or symmetric
 }
 NULLABLE = ("alpha2_abs",)
+RANGES = {**dict.fromkeys(("p_mix", "alpha1", "alpha2", "alpha2_abs", "threshold"), SHARE), "grow": AT_LEAST_0}
 CHOICES = {
     "select": ("oiou", "random"),
     "rank": ("flat", "per_candidate"),
@@ -59,19 +61,6 @@ CHOICES = {
 }
 COUNTED = ("seen", "drawn", "no_candidate")
 PERSON = 0.5  # of a cell's part labels, from which it shows the person
-SHARES = ("p_mix", "alpha1", "alpha2", "alpha2_abs", "threshold")
-
-
-def check_transfer(options, section: str) -> None:
-    """Raise ConfigError for values of the node `section` that mean nothing."""
-    for key, allowed in CHOICES.items():
-        if options[key] not in allowed:
-            raise ConfigError(f"{section}.{key} is {options[key]!r}; there are: {', '.join(allowed)}")
-    for key in SHARES:
-        if options[key] is not None and not 0 <= options[key] <= 1:
-            raise ConfigError(f"{section}.{key} is {options[key]}; it must be from 0 to 1")
-    if options.grow < 0:
-        raise ConfigError(f"{section}.grow is {options.grow}; it counts patches, from 0")
 
 
 def transfer_extras(cfg) -> tuple[str, ...]:

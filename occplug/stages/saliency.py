@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occplug.backbones import build_backbone
+from occplug.config.ranges import ABOVE_0, AT_LEAST_0, SHARE
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
 from occplug.method import ExtraOptimizer, Group, Stage
@@ -16,7 +17,15 @@ from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer
 from occplug.stages.schedules import warmup_multistep
 
-__all__ = ["SALIENCY", "build_patch_transfer", "clip_saliency_stage", "saliency_losses", "saliency_stage"]
+__all__ = [
+    "SALIENCY",
+    "SALIENCY_NULLABLE",
+    "SALIENCY_RANGES",
+    "build_patch_transfer",
+    "clip_saliency_stage",
+    "saliency_losses",
+    "saliency_stage",
+]
 
 # Keys of a method on CLIP that trains a saliency net
 SALIENCY = {
@@ -35,6 +44,13 @@ SALIENCY = {
     "gamma": 0.1,
     "ratio": 0.3,  # budget: wanted share of salient patches
     "weights": {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1},
+}
+SALIENCY_NULLABLE = ("module_lr", "stride")
+SALIENCY_RANGES = {
+    **dict.fromkeys(("epochs", "module_lr", "decision_lr", "bias_lr_factor", "weight_decay"), AT_LEAST_0),
+    **dict.fromkeys(("warmup_epochs", "steps", "weights"), AT_LEAST_0),
+    "lr": ABOVE_0,
+    **dict.fromkeys(("warmup_factor", "gamma", "ratio"), SHARE),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS
 from occplug.transforms.occlusion import CLEAN, Occluded, Occlusion
@@ -35,6 +36,7 @@ class OAMN(Occlusion):
     """
 
     defaults = {"prob": 0.5, "jitter": 0.5}
+    ranges = {"prob": SHARE, "jitter": SHARE}
 
     def __init__(self, prob: float = 0.5, jitter: float = 0.5):
         super().__init__("oamn", prob)

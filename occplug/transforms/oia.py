@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 
+from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS
@@ -39,6 +40,8 @@ class OIA(Occlusion):
     """
 
     defaults = {"prob": 0.5, "library": "", "categories": "", "area": "class"}
+    choices = {"area": AREAS}
+    ranges = {"prob": SHARE}
 
     def __init__(self, prob: float = 0.5, library: str = "", categories: str = "", area: str = "class"):
         super().__init__("oia", prob)

@@ -8,6 +8,7 @@ from bisect import bisect_right
 import numpy as np
 import torch
 
+from occplug.config.ranges import ABOVE_0, AT_LEAST_1, SHARE
 from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS
@@ -63,6 +64,13 @@ class RWOA(Occlusion):
         "anchors": True,
         "attempts": 10,
         "misfit": "leave",
+    }
+    choices = {"align": MODES, "misfit": MISFIT}
+    ranges = {
+        **dict.fromkeys(("prob", "min_cover", "max_cover", "feather"), SHARE),
+        **dict.fromkeys(("brightness", "contrast", "min_contrast"), SHARE),
+        "area_scale": ABOVE_0,
+        "attempts": AT_LEAST_1,
     }
 
     def __init__(

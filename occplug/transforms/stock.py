@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
+from occplug.config.ranges import SHARE
 from occplug.registry import TRANSFORMS
 
 __all__ = ["ColorJitter", "RandomCrop", "RandomErase", "RandomFlip", "RandomPatch"]
@@ -24,6 +25,7 @@ class RandomFlip(v2.Transform):
 
     level = "pil"
     defaults = {"prob": 0.5}
+    ranges = {"prob": SHARE}
 
     def __init__(self, prob: float = 0.5):
         super().__init__()
@@ -107,6 +109,7 @@ class ColorJitter(v2.ColorJitter):
 
     level = "pil"
     defaults = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.0, "hue": 0.0, "prob": 1.0}
+    ranges = {"prob": SHARE}
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import yaml
 from occplug.config import default_config, load, load_config, resolved_yaml, save_config
 from occplug.config.defaults import TORCHREID
 from occplug.config.files import flatten
+from occplug.config.ranges import ABOVE_0, SHARE, Range, under
 from occplug.errors import ConfigError, OutputError
 from occplug.registry import BACKBONES, METHODS, SAMPLERS, TRANSFORMS
 from occplug.utils import files
@@ -22,16 +23,23 @@ class Prompted:
         "stage2": {"epochs": 60, "optimizer": "adam", "steps": [30, 50], "margin": 0.3, "warmup_factor": 0.1},
     }
     nullable = ("stage2.margin",)
+    choices = {"neck": ("before", "after")}
+    ranges = {
+        "stage1.epochs": (0, None),
+        "stage1.lr": ABOVE_0,
+        "stage1.weights": (0, None),
+        "stage2.steps": (0, None),
+        "stage2.margin": (0, 2),
+    }
     backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
     def check(cfg):
-        if cfg.method.neck not in ("before", "after"):
-            raise ConfigError(f"method.neck is 'before' or 'after', not {cfg.method.neck!r}")
+        """The declarations say everything."""
 
 
 class Wrapped:
-    defaults = {"arch": "resnet50", "train": {"epochs": 10}}
+    defaults = {"arch": "resnet50", "train": {"epochs": 10}, "alpha": 0.5, "gamma": 0.5, "loss_factor": 1.0}
     backbones: dict = {}
 
     @staticmethod
@@ -45,6 +53,7 @@ class PadCrop:
 
 class Erase:
     defaults = {"prob": 0.5, "scale": [0.02, 0.33], "bank": None}
+    ranges = {"prob": SHARE}
 
 
 class Flip:
@@ -328,10 +337,11 @@ def complaint(file, options=()) -> str:
         ("input: {train_interpolation: lanczos}", "F: input.train_interpolation is 'lanczos'; there are: nearest, bilinear, bicubic"),
         ("data: {transforms: [random_flip, rand_erase]}", "F: data.transforms names 'rand_erase'; there are: color_jitter, pad_crop, random_crop, random_erase, random_erase_pixel, random_flip, random_patch"),
         ("sampler: {train_sampler: pk}", "F: sampler.train_sampler is 'pk'; there are: identity, RandomSampler, SequentialSampler, RandomIdentitySampler, RandomDomainSampler, RandomDatasetSampler"),
-        (CLIP + "method: {neck: none}", "method.neck is 'before' or 'after', not 'none'"),
+        (CLIP + "method: {neck: none}", "F: method.neck is 'none'; there are: before, after"),
         (CLIP + "method: {stage1: {epochs: -1}}", "F: method.stage1.epochs is -1; it must be at least 0"),
         (CLIP + "method: {stage1: {lr: 0}}", "F: method.stage1.lr is 0.0; it must be above 0"),
         (CLIP + "method: {stage1: {weights: {loss_i2t: -1}}}", "F: method.stage1.weights.loss_i2t is -1.0; it must be at least 0"),
+        (CLIP + "method: {stage2: {margin: 2.5}}", "F: method.stage2.margin is 2.5; it must be from 0 to 2"),
         (CLIP + "method: {stage2: {steps: [30, -50]}}", "F: method.stage2.steps is [30, -50]; it must be at least 0"),
         ("augment: {random_erase_pixel: {prob: 1.5}}", "F: augment.random_erase_pixel.prob is 1.5; it must be from 0 to 1"),
         ("data: {height: 0}", "F: data.height is 0; it must be at least 1"),
@@ -399,6 +409,32 @@ def test_a_mistake_on_the_command_line(write, options, message):
     got = complaint(write(""), options)
     assert got.split("; the nearest")[0] == message.split("; the nearest")[0]
     assert "_base_" in message or got == message
+
+
+def test_a_key_is_refused_for_what_its_method_declares_not_for_its_name(write):
+    file = write("model: {name: wrapped}\nmethod: {alpha: 2.0, gamma: -3.0, loss_factor: -1}")
+    assert dict(flatten(load_config(file).method)) == {
+        "arch": "resnet50", "train.epochs": 10, "alpha": 2.0, "gamma": -3.0, "loss_factor": -1.0
+    }  # fmt: skip
+    assert load_config(write(CLIP), ["method.stage2.margin", "null"]).method.stage2.margin is None
+
+
+@pytest.mark.parametrize(
+    ("declared", "inside", "outside", "text"),
+    [
+        ((0, None), [0, 5.5], [-1e-9], "at least 0"),
+        ((None, 3), [-9, 3], [3.1], "at most 3"),
+        ((0, 1), [0, 1], [-0.1, 1.1], "from 0 to 1"),
+        (ABOVE_0, [1e-9], [0, -1], "above 0"),
+        (Range(0, 1, below=True), [0, 0.99], [1], "at least 0 and below 1"),
+        (Range(0, 1, above=True, below=True), [0.5], [0, 1], "above 0 and below 1"),
+        (Range(1, 2, text="one or two"), [1, 2], [3], "one or two"),
+    ],
+)
+def test_ranges(declared, inside, outside, text):
+    allowed = Range.of(declared)
+    assert all(x in allowed for x in inside) and not any(x in allowed for x in outside) and str(allowed) == text
+    assert under("a.b", {"c": declared}) == {"a.b.c": declared}
 
 
 def test_a_mistake_in_a_base_names_the_base(write, tmp_path):

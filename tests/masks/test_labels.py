@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
-from occplug.config.checks import CHOICES
+from occplug.config.defaults import CHOICES
 from occplug.datasets.synthocc import GROUPS
 from occplug.masks import NUM_CHANNELS, SCHEMES, group_channels, part_labels, places, sample_maps
 from occplug.transforms import PadCrop, RandomErasePixel

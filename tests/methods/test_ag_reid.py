@@ -264,8 +264,8 @@ def test_the_default_is_attribute_d_at_full_size():
         (["method.template", "a X {hair}"], "has {hair}; {n} needs a number of learnable tokens"),
         (["method.template", "a X Y"], "has the placeholder 'Y'; learnable tokens here are X"),
         (["method.noise_mask.method", "otsi"], "method.noise_mask.method is 'otsi'; there are: otsu, a percentile"),
-        (["method.noise_mask.scope", "run"], "method.noise_mask.scope is 'batch' or 'epoch', not 'run'"),
-        (["method.attributes.reduction", "max"], "method.attributes.reduction is 'sum' or 'mean', not 'max'"),
+        (["method.noise_mask.scope", "run"], "method.noise_mask.scope is 'run'; there are: batch, epoch"),
+        (["method.attributes.reduction", "max"], "method.attributes.reduction is 'max'; there are: sum, mean"),
         (["method.attributes.heads", 5], "has width 24, 5 heads and 4 layers; each must be at least 1, and width a"),
     ],
 )

@@ -228,7 +228,7 @@ def test_the_last_stage_runs_on_the_results_of_an_earlier_run(tmp_path):
         (["method.prototypes", "text", "method.prompts", False], "needs method.prompts True"),
         (["method.prototypes", "text", "method.mask", "none"], "needs a method.mask"),
         (["method.prototypes", "text", "method.neck", "after"], "the feature f_p is tested, as it is"),
-        (["method.neck", "both"], "method.neck is 'before' or 'after', not 'both'"),
+        (["method.neck", "both"], "method.neck is 'both'; there are: before, after"),
         (["method.triplet_on", "f"], "method.triplet_on is 'f'"),
         (["method.mask", "pre"], "method.mask is 'pre'"),
         (["method.transfer.p_mix", 2], "method.transfer.p_mix is 2"),

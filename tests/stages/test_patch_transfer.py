@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from occplug.config import default_config
 from occplug.errors import ConfigError
 from occplug.stages import PatchTransfer, Transfer
 from occplug.stages.patch_transfer import (
     DEFAULTS,
-    check_transfer,
     choose_candidates,
     foreign_share,
     grown,
@@ -231,13 +231,14 @@ def test_plans_repeat_with_the_seed():
         ({"rank": "best"}, "method.transfer.rank is 'best'; there are: flat, per_candidate"),
         ({"p_mix": 1.5}, "method.transfer.p_mix is 1.5; it must be from 0 to 1"),
         ({"person": "body"}, "method.transfer.person is 'body'; there are: saliency, masks"),
-        ({"grow": -1}, "method.transfer.grow is -1; it counts patches, from 0"),
+        ({"grow": -1}, "method.transfer.grow is -1; it must be at least 0"),
         ({"alpha2_abs": -0.1}, "method.transfer.alpha2_abs is -0.1; it must be from 0 to 1"),
     ],
 )
 def test_wrong_options_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
-        check_transfer(options(**change), "method.transfer")
+        (item,) = change.items()
+        default_config("clip_reid", "clip_vit_tiny", [f"method.transfer.{item[0]}", item[1]])
 
 
 # ---- what of a candidate is its person
