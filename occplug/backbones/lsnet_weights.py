@@ -8,23 +8,50 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import huggingface_hub
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from occplug.backbones.lsnet import SIZES, TABLE_SIDE
-from occplug.errors import CheckpointError
+from occplug.errors import CheckpointError, ConfigError
 from occplug.utils.keys import check_fit
 from occplug.utils.tensors import read_tensors
 
-__all__ = ["EMBEDDED", "fit_lsnet", "load_lsnet", "recognise_lsnet"]
+__all__ = ["EMBEDDED", "RELEASED", "fit_lsnet", "load_lsnet", "recognise_lsnet", "released_file"]
 
 _log = logging.getLogger(__name__)
 # lsnet_mini trained on rendered people; tools/pretrain_lsnet.py makes it
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "lsnet_mini.safetensors"
+# ImageNet weights of the authors (Wang et al., CVPR 2025, arXiv 2503.23135), a file for each size
+RELEASED = "jameslahm/lsnet"
+_FILES = {name: f"{name}.pth" for name in ("lsnet_t", "lsnet_s", "lsnet_b")}
 _HEADS = re.compile(r"head(_dist)?\.(bn|l)\.\w+")  # the second one is a distilled file's
 _FUSED = re.compile(r"(patch_embed\.\d|blocks\d\.[\w.]*\.(pw[12]|qkv|dw|proj\.1|cv[123]))\.(weight|bias)")
 _POINT = re.compile(r".*\.mixer\.conv1\.(c|bn)\.\w+")
 _INDEX = "attention_bias_idxs"
+
+
+def released_file(name: str) -> Path:
+    """The authors' ImageNet checkpoint of the LSNet `name`: from the Hugging Face cache, or else downloaded there.
+
+    Raises:
+        ConfigError: nothing of that size is released.
+        CheckpointError: not on this machine and the hub does not give it; says where to fetch it.
+    """
+    if name not in _FILES:
+        raise ConfigError(
+            f"backbone.wgff.weights is 'released', but there is no released {name}; there are {', '.join(_FILES)}"
+        )
+    try:
+        return Path(huggingface_hub.hf_hub_download(RELEASED, _FILES[name]))
+    except (OSError, HfHubHTTPError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"the released weights of {name} are not on this machine and cannot be downloaded ({reason}).\n"
+            f"  Fetch https://huggingface.co/{RELEASED}/blob/main/{_FILES[name]} elsewhere, and set "
+            "backbone.wgff.weights to its path; none starts LSNet from noise."
+        ) from error
 
 
 def load_lsnet(source, net: nn.Module, name: str, key: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.lsnet import SIZES, FixedBatchNorm2d, LSNet
-from occplug.backbones.lsnet_weights import EMBEDDED, load_lsnet
+from occplug.backbones.lsnet_weights import EMBEDDED, load_lsnet, released_file
 from occplug.backbones.resampling import to_grid
 from occplug.backbones.tower import CLIPTower, Tower
 from occplug.errors import ConfigError
@@ -76,8 +76,8 @@ class WGFF(Tower):
     Args:
         clip: name of the CLIP tower in BACKBONES.
         lsnet: one of :data:`occplug.backbones.lsnet.SIZES`.
-        weights: what :meth:`load_beside_clip` reads: file of a released LSNet, "embedded" (the lsnet_mini in the
-            package), or "none".
+        weights: what :meth:`load_beside_clip` reads: "released" (the authors' ImageNet weights, downloaded once), the
+            path of such a file, "embedded" (the lsnet_mini in the package), or "none": LSNet starts from noise.
         points: pairs (layer of the CLIP tower, stage 1 to 4 of LSNet or "fused"); "fused" is all four stages side by
             side. Empty: for a ViT (1, "fused") and (2, "fused"), for a ResNet (n, n) with n from 1 to 4.
         mode: "gate" or "add", see :class:`Gate`.
@@ -138,12 +138,11 @@ class WGFF(Tower):
             CheckpointError: the file cannot be used.
         """
         if self.weights_source == "none":
-            _log.warning(
-                "LSNet starts from random weights; set backbone.wgff.weights to a released checkpoint of %s", self.name
-            )
-        else:
-            source = EMBEDDED if self.weights_source == "embedded" else self.weights_source
-            load_lsnet(source, self.lsnet, self.name, "backbone.wgff.lsnet")
+            _log.warning("LSNet starts from random weights, as backbone.wgff.weights none asks for")
+            return
+        named = {"embedded": lambda: EMBEDDED, "released": lambda: released_file(self.name)}
+        source = named.get(self.weights_source, lambda: self.weights_source)()
+        load_lsnet(source, self.lsnet, self.name, "backbone.wgff.lsnet")
 
     def own_groups(self, weight_decay: float, prefix: str = r"backbone\.") -> list[Group]:
         """Gates at `lr`, LSNet at `lsnet_lr`; to be put before a method's own groups, as the first match wins.

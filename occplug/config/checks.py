@@ -208,5 +208,6 @@ def _hybrid(cfg, clip: str) -> Iterator[tuple[str, str]]:
         if given != wanted:
             yield f"data.{key}", f"data.{key} is {given}; {cfg.backbone.name} with {clip} reads images in {wanted}"
     beside = f"backbone.{cfg.backbone.name}.weights"
-    if cfg.backbone.weights == "none" and cfg.backbone[cfg.backbone.name].weights != "none":
+    is_file = cfg.backbone[cfg.backbone.name].weights not in ("none", "embedded", "released")
+    if cfg.backbone.weights == "none" and is_file:
         yield beside, f"{beside} is a file, but backbone.weights is 'none': all weights stay random; set it too"

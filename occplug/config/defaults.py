@@ -108,7 +108,7 @@ OURS = {
         "wgff": {
             "clip": "clip_vit_b16",
             "lsnet": "lsnet_t",
-            "weights": "none",  # file of a released LSNet; embedded (lsnet_mini); none: random, with a warning
+            "weights": "none",  # released (downloaded), embedded (lsnet_mini), a file; none: random, with a warning
             # [layer, source]: gate after that layer of the CLIP tower, guided by stage 1 to 4 of LSNet or `fused`, all
             # four; empty: a ViT's layers 1 and 2 by `fused`, a ResNet's layers 1 to 4 by the stage of that number
             "points": [],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from occplug.utils.imagefile import open_picture
 
 __all__ = ["EMBEDDED_LIBRARY", "INDEX", "Cutout", "Library", "premultiplied", "read_library"]
 
+log = logging.getLogger(__name__)
 EMBEDDED_LIBRARY = Path(__file__).parents[1] / "assets" / "occluders"
 INDEX = "index.json"
 FIELDS = ("file", "category", "width", "height", "alpha_mean", "source", "licence", "split")
@@ -112,6 +114,10 @@ def _read(folder: str, split: str, categories: str) -> Library:
         splits = ", ".join(sorted({str(entry["split"]) for entry in entries})) or "none"
         raise DataError(f"{path / INDEX}: no cut-out has split {split!r}; the splits there are: {splits}")
     cutouts = [_cutout(path / entry["file"], table[entry["category"]]) for entry in wanted]
+    if path == Path(EMBEDDED_LIBRARY).absolute():
+        log.info("occluders: the %d drawn cut-outs of the package; %s of real ones", len(cutouts), _MAKE)
+    else:
+        log.info("occluders: %d cut-outs of %s", len(cutouts), folder)
     return Library(folder, split, categories, cutouts)
 
 

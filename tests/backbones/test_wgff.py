@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from occplug import build_method
-from occplug.backbones import CLIPViT
+from occplug.backbones import CLIPViT, lsnet_weights
 from occplug.backbones.architectures import ARCHITECTURES
 from occplug.backbones.lsnet import FixedBatchNorm2d
 from occplug.backbones.tower import map_to_tokens, tokens_to_map
@@ -313,7 +313,33 @@ def test_clip_weights_go_into_the_tower(towers, tmp_path, caplog):
     images = torch.randn(2, 3, *SIZE)
     same(net.eval()(images), plain.eval()(images))
     assert torch.equal(net.lsnet.patch_embed[0].c.weight, before)
-    assert "LSNet starts from random weights; set backbone.wgff.weights" in caplog.text
+    assert "LSNet starts from random weights, as backbone.wgff.weights none asks for" in caplog.text
+
+
+def test_released_weights_come_from_the_hub(towers, tmp_path, monkeypatch):
+    state = reference.random_state(reference.shapes(*reference.SIZES["lsnet_t"]))
+    torch.save({"model": state}, tmp_path / "lsnet_t.pth")
+    torch.save(small.vit_state() | small.text_state(), tmp_path / "clip.pt")
+    asked = []
+
+    def download(repository, file):
+        asked.append((repository, file))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(lsnet_weights.huggingface_hub, "hf_hub_download", download)
+    net = hybrid(lsnet="lsnet_t", weights="released")
+    load_clip(tmp_path / "clip.pt", net)
+    assert asked == [("jameslahm/lsnet", "lsnet_t.pth")]
+    assert torch.equal(net.lsnet.patch_embed[0].c.weight, state["patch_embed.0.c.weight"])
+
+
+def test_without_a_network_released_weights_are_an_error_with_the_cure(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(lsnet_weights.huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"released weights of lsnet_s .*\n  Fetch .*lsnet_s\.pth elsewhere"):
+        lsnet_weights.released_file("lsnet_s")
+    with pytest.raises(ConfigError, match="there is no released lsnet_mini; there are lsnet_t, lsnet_s, lsnet_b"):
+        lsnet_weights.released_file("lsnet_mini")
 
 
 def test_lsnet_weights_go_into_lsnet(towers, tmp_path, caplog):

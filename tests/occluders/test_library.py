@@ -1,6 +1,7 @@
 """Occluder libraries: what is written is what is read, and every mistake has its message."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -39,6 +40,16 @@ def test_what_is_written_is_read(tmp_path):
     (entry,) = [e for e in json.load(open(f"{folder}/index.json"))["cutouts"] if e["file"] == "fire_hydrant_000.png"]
     assert entry == {"file": "fire_hydrant_000.png", "category": "fire hydrant", "width": 20, "height": 30,
                      "alpha_mean": 1.0, "source": {}, "licence": "unknown", "split": "train"}  # fmt: skip
+
+
+def test_the_log_says_which_cut_outs_are_used(tmp_path, caplog):
+    folder = library(tmp_path / "l", bicycle=[solid(), solid(30, 20)])
+    with caplog.at_level(logging.INFO):
+        read_library(folder)
+        read_library.__globals__["_read"].cache_clear()
+        read_library()
+    assert f"occluders: 2 cut-outs of {folder}" in caplog.text
+    assert "occluders: the 144 drawn cut-outs of the package; `occplug build-occluders` makes a library" in caplog.text
 
 
 def test_it_is_decoded_once(tmp_path):
