@@ -71,9 +71,13 @@ def _list(args, index: Index) -> None:
 def _place(index: Index, entry: Entry) -> str:
     if entry.checkpoint is None:
         return "none"
-    if index.path_of(entry) is not None:
+    own = index.path_of(entry)
+    if own is not None and own.is_file():
         return "in the package"
-    return "downloaded" if cached_file(entry).is_file() else "to be downloaded"
+    if cached_file(entry).is_file():
+        return "downloaded"
+    fetchable = entry.checkpoint.url or entry.checkpoint.drive
+    return "to be downloaded" if fetchable else "in a checkout"
 
 
 def _show(args, index: Index) -> None:

@@ -30,7 +30,7 @@ def cached_file(entry: Entry) -> Path:
     """Where the download of `entry` lies, or would lie; another file has another name, whichever index it is of."""
     point = entry.checkpoint
     key = point.sha256 or hashlib.sha256((point.url or point.drive).encode()).hexdigest()
-    suffix = PurePosixPath(urllib.parse.urlsplit(point.url or "").path).suffix or ".pth"
+    suffix = PurePosixPath(point.file or urllib.parse.urlsplit(point.url or "").path).suffix or ".pth"
     return cache_folder() / f"{entry.name}-{key[:12]}{suffix}"
 
 
@@ -44,7 +44,8 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
 
     Raises:
         ConfigError: the entry has no weights.
-        CheckpointError: not on this machine and not to be had, or not the file the index means.
+        CheckpointError: not on this machine and not to be had, or not the file the index means. An installed package
+            carries few of the repository's own files; the message says where the others are.
     """
     point = entry.checkpoint
     if point is None:
@@ -52,11 +53,14 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
             f"the zoo's {entry.name} has no weights: train it with tools/train.py --config-file {entry.config}, or "
             "give --weights a file"
         )
-    own = index.path_of(entry)
-    if own is not None:
-        _demand(own, point.sha256, "the index and the file do not belong together; restore both from git")
-        return own
     path = cached_file(entry)
+    if point.file is not None:
+        own = _in_a_checkout(index, point)
+        if own is not None:
+            _demand(own, point.sha256, "the index and the file do not belong together; restore both from git")
+            return own
+        if not path.is_file() and point.url is None and point.drive is None:
+            raise CheckpointError(_not_here(index, entry, path))
     try:
         return _cached(path, point, options)
     except OSError as error:
@@ -64,6 +68,24 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
             f"{error.filename or path} cannot be read or written ({error.strerror or error}); put that right, or set "
             f"${CACHE_VARIABLE} to another folder for the zoo's downloads"
         ) from error
+
+
+def _in_a_checkout(index: Index, point: Checkpoint) -> Path | None:
+    """The file of `point` beside the index, or in the checkout that is the working folder; None if in neither."""
+    places = (index.file.parent / point.file, Path("occplug/zoo") / point.file)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _not_here(index: Index, entry: Entry, path: Path) -> str:
+    """Why the weights of `entry` are missing from an installed package, and three ways to them."""
+    point, folder = entry.checkpoint, index.file.parent
+    files = [other for other in index.entries.values() if other.checkpoint is not None and other.checkpoint.file]
+    here = [f"zoo://{other.name}" for other in files if (folder / other.checkpoint.file).is_file()]
+    return (
+        f"the weights of zoo://{entry.name} ({(point.size or 0) / 1e6:.1f} MB) are not part of the installed package, "
+        f"which brings those of {', '.join(here) or 'no entry'}. Give the command in a checkout of occplug, or copy "
+        f"occplug/zoo/{point.file} of a checkout to {path}, or train them: occplug train --config-file {entry.config}"
+    )
 
 
 def _cached(path: Path, point: Checkpoint, options: dict) -> Path:

@@ -120,7 +120,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A weight file: one of `file` (beside the index), `url`, `drive` (a Google Drive id).
+    """A weight file: one of `file` (beside the index in a checkout), `url`, `drive` (a Google Drive id).
+
+    A `file` may have one of the others beside it, from where installed packages without the file fetch it.
 
     Args:
         format: "occplug", or a source of `occplug.importers.load_official`.
@@ -189,7 +191,7 @@ class Index:
         self.entries[entry.name] = entry
 
     def path_of(self, entry: Entry) -> Path | None:
-        """Where the checkpoint lies in this repository, None if it does not."""
+        """Where the checkpoint lies in a checkout, None if it is a download; a wheel carries only some of these."""
         point = entry.checkpoint
         return self.file.parent / point.file if point is not None and point.file else None
 
@@ -210,8 +212,8 @@ def read_index(file: Path = INDEX) -> Index:
     """The index in `file`.
 
     Raises:
-        ConfigError: not yaml; an unknown, missing or wrongly typed key; a licence or file that is not there. Names the
-            entry and the key.
+        ConfigError: not yaml; an unknown, missing or wrongly typed key; a licence that is not listed. Names the entry
+            and the key.
     """
     file = Path(file)
     if not file.is_file():
@@ -223,9 +225,6 @@ def read_index(file: Path = INDEX) -> Index:
     for name, node in tree["entries"].items():
         entry = _entry(str(name), node, f"{file}: {name}")
         index.put(entry)
-        path = index.path_of(entry)
-        if path is not None and not path.is_file():
-            raise ConfigError(f"{file}: {name}: checkpoint.file: {path} does not exist")
     return index
 
 
@@ -297,8 +296,9 @@ def _run(node, where: str) -> Run:
 def _checkpoint(node, where: str) -> Checkpoint:
     needed = {"format": str, "sha256": str, "bytes": (int, str)}
     values = checked(node, where, needed, {**dict.fromkeys(PLACES, str), "seed": int})
-    if sum(place in values for place in PLACES) != 1:
-        raise ConfigError(f"{where}: needs exactly one of {', '.join(PLACES)}")
+    remote = sum(place in values for place in PLACES[1:])
+    if remote > 1 or remote == 0 and "file" not in values:
+        raise ConfigError(f"{where}: needs exactly one of {', '.join(PLACES)}; only a file may have one of the others too")
     inside = Path(values.get("file", "."))
     if inside.is_absolute() or ".." in inside.parts:
         raise ConfigError(f"{where}: file is {values['file']}, expected a path inside the folder of the index")
