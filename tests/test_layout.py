@@ -45,6 +45,12 @@ def test_imports_point_down(path):
             assert LEVELS[other] <= LEVELS[own], f"{path.name} ({own}) imports {module}"
 
 
+def test_every_folder_of_modules_is_a_package():
+    """Else it is missing from the wheel; in a checkout nobody notices."""
+    folders = {path.parent for path in FILES}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
 def test_only_the_host_imports_torchreid():
     users = [p.name for p in FILES if re.search(r"^\s*(import|from) torchreid", p.read_text(), re.M)]
     assert users == ["torchreid_host.py"]

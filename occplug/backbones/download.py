@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import urllib.error
@@ -15,6 +14,7 @@ from huggingface_hub import constants
 from open_clip.pretrained import get_pretrained_cfg
 
 from occplug.errors import CheckpointError, ConfigError
+from occplug.utils.files import file_sha256
 
 __all__ = ["check_sum", "openai_file"]
 
@@ -61,8 +61,7 @@ def check_sum(path: Path, is_openais: bool = True) -> None:
     expected = {source.name: source.sha256 for source in _sources().values()}.get(path.name)
     if expected is None or not path.is_file():
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found == expected:
         _log.info("%s: sha256 as published", path)
         return

@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from occplug.errors import ConfigError, DataError
 from occplug.data.extras import Extras, wanted_extras
-from occplug.utils.imagefile import read_image
+from occplug.errors import ConfigError, DataError
 from occplug.masks import MaskSource, PartMasks, Stripes, build_source
 from occplug.registry import DATASETS, SAMPLERS, get, names
 from occplug.samplers import check_identity_batches
 from occplug.torchreid_host import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
+from occplug.utils.imagefile import read_image
 
 __all__ = ["DataManager", "GeneratedDataManager", "held_out_labels"]
 

@@ -31,7 +31,7 @@ from occplug.runs.candidates import Candidate
 from occplug.runs.evaluate import evaluate_candidate
 from occplug.runs.session import start_logging
 from occplug.runs.train import train
-from occplug.utils.download import file_sha256
+from occplug.utils.files import file_sha256
 from occplug.zoo.exporting import FinishedRun, public, read_metrics
 from occplug.zoo.weights import read_test_weights
 

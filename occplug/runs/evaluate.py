@@ -8,7 +8,7 @@ from occplug.config import save_config
 from occplug.data.manager import DataManager
 from occplug.runs.candidates import Candidate, candidate_of, engine_of
 from occplug.runs.session import describe_protocol, prepare, write_metrics
-from occplug.utils.download import file_sha256
+from occplug.utils.files import file_sha256
 
 __all__ = ["evaluate", "evaluate_candidate"]
 

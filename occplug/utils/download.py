@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import http.client
 import logging
 import os
@@ -29,8 +28,9 @@ from gdown.exceptions import DownloadError, FileURLRetrievalError
 from tqdm import tqdm
 
 from occplug.errors import CheckpointError
+from occplug.utils.files import file_sha256
 
-__all__ = ["download", "file_sha256"]
+__all__ = ["download"]
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 18
@@ -134,12 +134,6 @@ def download(
 def _of_disk(error: Exception) -> bool:
     """Whether it is this machine's disk that failed; the network's failures are OSErrors too, but name no file."""
     return isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL)
-
-
-def file_sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---------------------------------------------------------------------- a web server

@@ -1,8 +1,9 @@
-"""Writing files and folders whole or not at all."""
+"""Writing files and folders whole or not at all, and checksums."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,18 @@ from safetensors import SafetensorError
 
 from occplug.errors import OutputError
 
-__all__ = ["write_atomically"]
+__all__ = ["file_sha256", "write_atomically"]
+
+_BLOCK = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits; reads it in blocks."""
+    digest = hashlib.sha256()  # hashlib.file_digest is of Python 3.11
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

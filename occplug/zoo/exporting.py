@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from occplug.config import load_config
 from occplug.config.files import flatten
 from occplug.errors import ConfigError, DataError
-from occplug.utils.download import file_sha256
+from occplug.utils.files import file_sha256
 from occplug.zoo.index import FIGURES, NOT_RECORDED, Checkpoint, Entry, Index, Made, Measured, Run
 
 __all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_metrics", "read_runs", "with_file"]

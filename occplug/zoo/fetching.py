@@ -9,8 +9,8 @@ import urllib.parse
 from pathlib import Path, PurePosixPath
 
 from occplug.errors import CheckpointError, ConfigError
-from occplug.utils.download import download, file_sha256
-from occplug.utils.files import write_atomically
+from occplug.utils.download import download
+from occplug.utils.files import file_sha256, write_atomically
 from occplug.zoo.index import Checkpoint, Entry, Index
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "cached_file", "fetch"]

@@ -298,7 +298,9 @@ def _checkpoint(node, where: str) -> Checkpoint:
     values = checked(node, where, needed, {**dict.fromkeys(PLACES, str), "seed": int})
     remote = sum(place in values for place in PLACES[1:])
     if remote > 1 or remote == 0 and "file" not in values:
-        raise ConfigError(f"{where}: needs exactly one of {', '.join(PLACES)}; only a file may have one of the others too")
+        raise ConfigError(
+            f"{where}: needs exactly one of {', '.join(PLACES)}; only a file may have one of the others too"
+        )
     inside = Path(values.get("file", "."))
     if inside.is_absolute() or ".." in inside.parts:
         raise ConfigError(f"{where}: file is {values['file']}, expected a path inside the folder of the index")

@@ -10,7 +10,7 @@ import numpy as np
 from occplug.config import save_config
 from occplug.errors import TrainingError
 from occplug.evaluation import PerQuery
-from occplug.utils.download import file_sha256
+from occplug.utils.files import file_sha256
 
 QUERIES = 120
 

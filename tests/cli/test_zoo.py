@@ -15,7 +15,7 @@ from occplug.runs import record
 from occplug.runs.candidates import Candidate, config_of, config_path, engine_of, probe
 from occplug.runs.record import run_record
 from occplug.runs.session import describe_protocol
-from occplug.utils.download import file_sha256
+from occplug.utils.files import file_sha256
 from occplug.zoo import INDEX, Checkpoint, adding, read_index
 from occplug.zoo.exporting import LIMIT, LIMIT_TOGETHER
 from occplug.zoo.table import markdown

@@ -14,7 +14,7 @@ from occplug.config import load_config
 from occplug.data.manager import DataManager, held_out_labels
 from occplug.errors import CheckpointError, ConfigError
 from occplug.runs.candidates import config_path
-from occplug.utils.download import file_sha256
+from occplug.utils.files import file_sha256
 from occplug.zoo import Checkpoint, Index, read_index
 from occplug.zoo.fetching import CACHE_VARIABLE, cache_folder, cached_file, fetch
 from tests.importers.official import FULL_VIT, clip_reid_state

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from occplug.errors import CheckpointError
-from occplug.utils.download import file_sha256
+from occplug.utils.files import file_sha256
 from occplug.zoo import Checkpoint, Index, read_index
 from occplug.zoo.fetching import CACHE_VARIABLE, cached_file, fetch
 

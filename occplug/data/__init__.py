@@ -1,0 +1,1 @@
+"""What a run reads: torchreid's data manager over our pipelines, and batch entries beyond images."""
