@@ -15,7 +15,7 @@ from torch import Tensor
 
 from occplug.config import resolved_yaml
 from occplug.embedding import Embedding
-from occplug.engine.checkpoint import save_checkpoint
+from occplug.engine.checkpoint import not_finite, save_checkpoint
 from occplug.engine.progress import Progress
 from occplug.engine.randomness import random_states
 from occplug.errors import TrainingError
@@ -26,6 +26,7 @@ from occplug.torchreid_host import visualize_ranked_results
 __all__ = ["RunMixin", "StageRecord"]
 
 log = logging.getLogger(__name__)
+_CURE = "Lower the learning rate, switch amp.dtype to fp32 or bf16, or set run.clip_grad_norm"
 
 
 @dataclass
@@ -63,6 +64,7 @@ class RunMixin:
         self.stage_name, self.stage_index, self.trained_epochs = "train", 0, 0
         self.evaluates = True
         self.records: list[StageRecord] = []
+        self.changes: list[dict] = []  # of the config, at each resume: stage, epoch and the keys with both values
         self.results: dict = {}  # target -> RankResult
         self.query_paths: dict[str, list[str]] = {}  # target -> files, in the order of the result's queries
         self.seconds = 0.0  # spent in the current stage, over all sessions of the run
@@ -103,6 +105,10 @@ class RunMixin:
                 **self.test_options(),
             )
         self.records.append(StageRecord(self.stage_name, epochs, round(self.seconds, 3)))
+
+    def planned(self) -> dict[str, int]:
+        """Stage name -> epochs, in the order in which stages run."""
+        raise TypeError(f"{type(self).__name__} does not state its stages")
 
     def test_options(self) -> dict:
         """How the config wants to be tested, as torchreid's `run` and `test` take it."""
@@ -149,9 +155,7 @@ class RunMixin:
             named = f" Images of the batch: {', '.join(files)}" if files else ""
             raise TrainingError(
                 f"{self.stage_name}, epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
-                f"{', '.join(f'{n} is {v}' for n, v in bad.items())}. Lower the learning rate, switch amp.dtype to "
-                "fp32 or bf16, or set run.clip_grad_norm; the last good state is "
-                f"{self.folder / 'checkpoints/last.pth'}.{named}"
+                f"{', '.join(f'{n} is {v}' for n, v in bad.items())}. {_CURE}; {self._last_good()}.{named}"
             )
 
     def note_losses(self, values: dict[str, float], batch: dict) -> None:
@@ -177,20 +181,40 @@ class RunMixin:
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else {},
             "random": random_states(),
             "config": resolved_yaml(self.cfg),
+            "changes": self.changes,
             "pids": list(self.datamanager.pids),
             "cameras": list(self.datamanager.cameras),
             "data": self.datamanager.summary(),
         }
 
     def save_state(self, epoch: int, rank1: float = float("nan")) -> None:
-        """Write the newest resumable state, `checkpoints/last.pth`."""
-        save_checkpoint(self.state(epoch, rank1), self.folder / "checkpoints" / "last.pth")
+        """Write the newest resumable state, `checkpoints/last.pth`. Raises TrainingError if it is not finite."""
+        self._save_resumable(self.state(epoch, rank1))
+
+    def _save_resumable(self, state: dict) -> None:
+        """Write `state` over the last good one, unless it is not finite."""
+        path = self.folder / "checkpoints" / "last.pth"
+        trained = {name for name, _ in self.model.named_parameters()}
+        bad = not_finite(state, trained)
+        if bad:
+            listed = f"{', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}"
+            raise TrainingError(
+                f"{self.stage_name}, after {state['epoch']} epochs: {len(bad)} tensors are not finite ({listed}), so "
+                f"nothing is saved; {_CURE}; {self._last_good()}"
+            )
+        save_checkpoint(state, path)
+
+    def _last_good(self) -> str:
+        path = self.folder / "checkpoints" / "last.pth"
+        if not path.exists():
+            return "no state is saved yet"
+        return f"the last good state is {path}, and --resume goes on from it with the changed config"
 
     def save_model(self, epoch: int, rank1: float, save_dir: str = "", is_best: bool = False) -> None:
         """At the end of a stage, write `checkpoints/<stage>.pth` beside the resumable state (which holds more)."""
         state = self.state(epoch + 1, rank1)
         checkpoints = self.folder / "checkpoints"
-        save_checkpoint(state, checkpoints / "last.pth")
+        self._save_resumable(state)
         if epoch + 1 == self.max_epoch:
             training_only = {"optimizer", "scheduler", "random", "scaler"}
             save_checkpoint(

@@ -6,12 +6,14 @@ A checkpoint is a dict of tensors, numbers and strings. Its keys `state_dict`, `
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from occplug import _moved
+from occplug.engine.contents import check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.utils.files import write_atomically
 
@@ -21,6 +23,7 @@ __all__ = [
     "check_same_run",
     "load_checkpoint",
     "load_weights",
+    "not_finite",
     "save_checkpoint",
 ]
 
@@ -35,11 +38,33 @@ def save_checkpoint(state: dict, path: Path) -> None:
     write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 
+def not_finite(state: dict, parameters: Collection[str]) -> list[str]:
+    """Names of the tensors of a run's `state` that training has spoilt.
+
+    Args:
+        parameters: names of the model's parameters. Buffers may be infinite, where a method means "not yet" by it.
+    """
+    bad = []
+    for name, value in state["state_dict"].items():
+        if value.is_floating_point():
+            spoilt = ~torch.isfinite(value) if name in parameters else torch.isnan(value)
+            bad += [name] if bool(spoilt.any()) else []
+    optimizers = [state["optimizer"], *(extra["optimizer"] for extra in state.get("extra_optimizers", []))]
+    for moments in (each for optimizer in optimizers for each in optimizer["state"].values()):
+        bad += [
+            f"the optimiser's {key}"
+            for key, value in moments.items()
+            if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all())
+        ]
+    return bad
+
+
 def load_checkpoint(path) -> dict:
     """Read one of our checkpoints onto the CPU, without unpickling anything but tensors and plain values.
 
     Raises:
-        CheckpointError: missing, not a checkpoint, unsafe, or written by something else.
+        CheckpointError: missing, not a checkpoint, unsafe, written by something else, or a part of it is not what it
+            must be.
     """
     whole = "give a checkpoint of occplug train (SAVE_DIR/checkpoints/STAGE.pth)"
     if str(path).startswith("zoo://"):
@@ -57,6 +82,8 @@ def load_checkpoint(path) -> dict:
         raise CheckpointError(
             f"{path}: not a checkpoint of occplug; official files are read by occplug.importers.load_official"
         )
+    check_kinds(state, path)
+    check_parts(state, ("state_dict",), path)
     return state
 
 

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin, StageRecord
 from occplug.engine.checkpoint import check_same_run, load_weights
+from occplug.engine.contents import check_parts
 from occplug.engine.freezing import close_layers
 from occplug.engine.randomness import restore_random_states
+from occplug.engine.resuming import check_epochs, restore_moments, restore_scaler, wind_forward
 from occplug.errors import CheckpointError, TrainingError
 from occplug.method import ExtraOptimizer, Method, Stage, parameter_groups
 from occplug.torchreid_host import Engine
@@ -74,6 +76,7 @@ class MethodEngine(RunMixin, Engine):
         if resumed is not None:
             is_of_this_run = path is None  # then only the test may be left
             path = path or self.folder / "checkpoints" / "last.pth"
+            check_parts(resumed, ("stage", "epoch", "seconds", "records"), path)
             within = resumed if "optimizer" in resumed else None
             first = self._place(resumed["stage"], path) + (within is None)
             if first == len(self.stages) and not is_of_this_run:
@@ -110,16 +113,31 @@ class MethodEngine(RunMixin, Engine):
         start = 0
         if resumed is not None:
             start, self.seconds = resumed["epoch"], resumed["seconds"]
-            self.optimizer.load_state_dict(resumed["optimizer"])
-            self.scheduler.load_state_dict(resumed["scheduler"])
-            saved_extra = resumed.get("extra_optimizers", resumed.get("companions", []))  # the older key
-            for stepper, saved in zip(self.steppers[1:], saved_extra):
-                stepper.load_state_dict(saved)
-            self.scaler.load_state_dict(resumed["scaler"])
-            restore_random_states(resumed["random"])
+            self._restore(resumed, self.folder / "checkpoints" / "last.pth")
         else:
             self.save_state(0)  # so that an interruption in the first epoch can be resumed
         self.run_stage(stage.epochs, start)
+
+    def _restore(self, resumed: dict, path: Path) -> None:
+        """Moments, draws and the loss scale of `resumed`; rates and schedules are the config's."""
+        check_parts(resumed, ("scaler", "random"), path)
+        check_epochs(self.stage_name, resumed["epoch"], self.stage.epochs, path)
+        saved_extra = resumed.get("extra_optimizers", resumed.get("companions", []))  # the older key
+        if len(saved_extra) != len(self.steppers) - 1:
+            raise CheckpointError(
+                f"{path} holds the states of {1 + len(saved_extra)} optimisers, and {self.stage_name} has "
+                f"{len(self.steppers)} with this config; set its options as in the file, or start a new run"
+            )
+        states = [resumed["optimizer"], *(extra["optimizer"] for extra in saved_extra)]
+        for stepper, saved in zip(self.steppers, states):
+            wind_forward(stepper.scheduler, resumed["epoch"])
+            restore_moments(stepper.optimizer, saved, path)
+        restore_scaler(self.scaler, resumed["scaler"])
+        restore_random_states(resumed["random"], path)
+
+    def planned(self) -> dict[str, int]:
+        """Epochs of each stage."""
+        return {stage.name: stage.epochs for stage in self.stages}
 
     def after_epoch(self) -> None:
         """What the stage does between epochs, without gradient."""
@@ -228,10 +246,6 @@ class _Stepper:
 
     def state_dict(self) -> dict:
         return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
 
 
 @contextlib.contextmanager

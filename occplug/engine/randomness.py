@@ -5,6 +5,8 @@ import random
 import numpy as np
 import torch
 
+from occplug.errors import CheckpointError
+
 __all__ = ["random_states", "restore_random_states", "seed_everything"]
 
 
@@ -26,12 +28,21 @@ def random_states() -> dict:
     }
 
 
-def restore_random_states(states: dict) -> None:
-    """Undo everything drawn since `random_states` returned `states`."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+def restore_random_states(states: dict, path="the checkpoint") -> None:
+    """Undo everything drawn since `random_states` returned `states`, which the file `path` holds.
+
+    Raises:
+        CheckpointError: `states` are not what `random_states` returns.
+    """
+    try:
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+        kind, keys, position, has_gauss, cached = states["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.set_rng_state(states["torch"])
+        if torch.cuda.is_available() and states["cuda"]:
+            torch.cuda.set_rng_state_all(states["cuda"])
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path}: its states of the random generators are damaged ({error}); resume from another file"
+        ) from error

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin
 from occplug.engine.checkpoint import load_weights
+from occplug.engine.contents import check_parts
 from occplug.engine.randomness import restore_random_states
+from occplug.engine.resuming import check_epochs, restore_moments, wind_forward
 from occplug.evaluation import cosine_distance, squared_euclidean
 from occplug.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
 
@@ -37,15 +39,22 @@ class _StockMixin(RunMixin):
         self.note_losses(values, data)
         return values
 
+    def planned(self) -> dict[str, int]:
+        """Epochs of the one stage."""
+        return {self.stage_name: self.cfg.train.max_epoch}
+
     def run_stages(self, resumed: dict | None = None) -> None:
         """The one stage a stock model has, then the test."""
         start = 0
         if resumed is not None:
-            load_weights(self.model, resumed["state_dict"], self.folder / "checkpoints" / "last.pth")
+            path = self.folder / "checkpoints" / "last.pth"
+            check_parts(resumed, ("optimizer", "random", "epoch", "seconds"), path)
             start, self.seconds = resumed["epoch"], resumed["seconds"]
-            self.optimizer.load_state_dict(resumed["optimizer"])
-            self.scheduler.load_state_dict(resumed["scheduler"])
-            restore_random_states(resumed["random"])
+            check_epochs(self.stage_name, start, self.cfg.train.max_epoch, path)
+            load_weights(self.model, resumed["state_dict"], path)
+            wind_forward(self.scheduler, start)
+            restore_moments(self.optimizer, resumed["optimizer"], path)
+            restore_random_states(resumed["random"], path)
         else:
             self.save_state(0)
         if self.cfg.train.max_epoch:

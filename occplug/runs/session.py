@@ -21,6 +21,7 @@ from occplug.engine import (
     seed_everything,
     stock_engine,
 )
+from occplug.engine.contents import OF_A_RUN, check_parts
 from occplug.evaluation import PerQuery, protocol_line
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
@@ -108,6 +109,7 @@ def load_trained(cfg, weights: str) -> Method:
     """
     state = load_checkpoint(weights)
     check_run(state, weights)
+    check_parts(state, OF_A_RUN, weights)
     method = build_method(cfg, len(state["pids"]), len(state["cameras"]), pretrained=False)
     check_same_meaning(state, method.bound_to(), weights)
     load_weights(method, state["state_dict"], weights)
@@ -151,6 +153,8 @@ def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **mo
         "record": run_record(),
         **more,
     }
+    if getattr(engine, "changes", None):  # the config was another one in the epochs before
+        metrics["resumed"] = engine.changes
     for name, result in engine.results.items():
         queries = PerQuery.of(result, engine.query_paths[name])
         write_atomically(file.parent / "per_query" / f"{name}.npz", queries.write)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from occplug.config import resolved_yaml, save_config
+from occplug.config import save_config
+from occplug.config.changes import changed_keys, check_changes
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.engine import check_run, check_same_run, load_checkpoint
+from occplug.engine.contents import TO_RESUME, check_parts
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 from occplug.registry import METHODS, names
@@ -68,6 +70,8 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
         is_method = isinstance(engine.model, Method)
         check_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
         _check_same_data(state, data, source)
+        if not is_after:
+            _note_changes(cfg, engine, state, source)
         save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
     try:
         engine.run_stages(state, source) if is_after else engine.run_stages(state)
@@ -83,19 +87,32 @@ def _state_to_resume(path: Path, cfg) -> dict:
     if not path.exists():
         raise CheckpointError(f"{path}: nothing to resume from; run without --resume first, or check data.save_dir")
     state = load_checkpoint(path)
-    before, now = state["config"].splitlines(), resolved_yaml(cfg).splitlines()
-    changed = sorted(set(now) - set(before))
-    if changed:
-        log.warning(
-            "the config has changed since %s was written: %s", path, "; ".join(line.strip() for line in changed)
-        )
+    check_run(state, path)
+    check_parts(state, TO_RESUME, path)
     return state
+
+
+def _note_changes(cfg, engine, state: dict, path: Path) -> None:
+    """Say and record which keys the config has changed since `state` was saved, or refuse one. Raises ConfigError."""
+    changes = changed_keys(state["config"], cfg)
+    planned = engine.planned()
+    stages = list(planned)
+    at = stages.index(state["stage"]) if state["stage"] in stages else 0
+    is_last = at == len(stages) - 1 and state["epoch"] >= planned[stages[at]]
+    check_changes(changes, stages[:at], is_last, str(path))
+    engine.changes = list(state.get("changes", []))
+    if changes:
+        told = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changes.items())
+        log.warning("from %s after %d epochs on with another config: %s", state["stage"], state["epoch"], told)
+        keys = {key: list(values) for key, values in changes.items()}
+        engine.changes.append({"stage": state["stage"], "epoch": state["epoch"], "changed": keys})
 
 
 def _finished_stage(path: Path, cfg) -> dict:
     """The state of a stage's closing checkpoint that `cfg` has stages behind."""
     state = load_checkpoint(path)
     check_run(state, path)
+    check_parts(state, TO_RESUME, path)
     if "optimizer" in state:
         raise CheckpointError(f"{path} is a state to --resume from; --after takes the file of a finished stage")
     if cfg.model.name not in names(METHODS):

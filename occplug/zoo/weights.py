@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from occplug.embedding import Embedding
 from occplug.engine.checkpoint import check_run, load_checkpoint, load_weights
+from occplug.engine.contents import OF_A_RUN, check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.importers.torchreid_stock import StockModel
@@ -78,27 +79,16 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     if _is_safetensors(path):
         return _small(path)
     content = load_checkpoint(path)
-    _check_kinds(content, {"state_dict": dict}, path)
-    if not all(isinstance(value, Tensor) for value in content["state_dict"].values()):
-        raise CheckpointError(f"{path}: its state_dict holds something else than tensors; fetch or make it again")
     state = content["state_dict"]
     if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
-        _check_kinds(content, {"num_classes": int, "num_cameras": int}, path)
+        check_parts(content, ("num_classes", "num_cameras"), path)
         return TestWeights(state, content["num_classes"], content["num_cameras"], str(path), False)
     check_run(content, path)
-    _check_kinds(content, {"pids": (list, tuple), "cameras": (list, tuple)}, path)
+    check_parts(content, OF_A_RUN, path)
     pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
     return TestWeights(
         state, len(pids), len(content["cameras"]), str(path), True, content.get("config"), pids, bound_to
     )
-
-
-def _check_kinds(content: dict, kinds: dict[str, type | tuple[type, ...]], path: Path) -> None:
-    """Raise CheckpointError unless `content` has all these keys, with values of these kinds."""
-    for key, kind in kinds.items():
-        if not isinstance(content.get(key), kind):
-            found = type(content[key]).__name__ if key in content else "missing"
-            raise CheckpointError(f"{path}: {key} is {found}, so it is damaged; fetch or make it again")
 
 
 def _is_safetensors(path) -> bool:
@@ -135,7 +125,7 @@ def _small(path: Path) -> TestWeights:
         config = header["config"] or None
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
-    _check_kinds({"pids": pids, "bound_to": bound_to}, {"pids": list, "bound_to": dict}, path)
+    check_kinds({"pids": pids, "bound_to": bound_to}, path)
     return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to)
 
 

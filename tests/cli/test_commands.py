@@ -223,7 +223,7 @@ def test_a_dry_run_needs_no_data(tmp_path, monkeypatch, capsys):
 def test_cameras_the_embedding_does_not_know_are_named_before_training(options, sees):
     from types import SimpleNamespace
 
-    from occplug.cli.train import _check_cameras
+    from occplug.runs.train import _check_cameras
 
     cfg = load_config(ROOT / "configs/clip_reid_sie_olp_market.yaml", options)
     sides = {"query": [("a.jpg", 1, 0)], "gallery": [("b.jpg", 1, 7)]}

@@ -134,10 +134,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "state_dict is missing, so it is damaged"),
-        ({"state_dict": {"a": [1]}}, "its state_dict holds something else than tensors"),
-        ({"state_dict": {}, "source": "dpm", "num_cameras": 1}, "num_classes is missing"),
-        ({"state_dict": {}, "pids": 5, "cameras": []}, "pids is int, so it is damaged"),
+        ({}, "it lacks state_dict; the file is damaged"),
+        ({"state_dict": {"a": [1]}}, "its part 'state_dict' is not tensors of real numbers by name"),
+        ({"state_dict": {}, "source": "dpm", "num_cameras": 1}, "it lacks num_classes"),
+        ({"state_dict": {}, "pids": 5, "cameras": []}, r"its part 'pids' is not a list \(it is of type int\)"),
     ],
 )
 def test_a_checkpoint_of_ours_that_lacks_something_is_refused(content, message, tmp_path):
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_ours_that_lacks_something_is_refused(content, message, 
     with pytest.raises(CheckpointError, match=f"a.pth: {message}"):
         read_test_weights(path)
     save_small(tmp_path / "a.safetensors", {"x": torch.zeros(2)}, 1, 1, pids="5")
-    with pytest.raises(CheckpointError, match="a.safetensors: pids is int, so it is damaged"):
+    with pytest.raises(CheckpointError, match="a.safetensors: its part 'pids' is not a list"):
         read_test_weights(tmp_path / "a.safetensors")
 
 

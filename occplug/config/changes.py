@@ -1,0 +1,74 @@
+"""What has changed between the config that a checkpoint was written with and the one a run goes on with."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+import yaml
+from yacs.config import CfgNode
+
+from occplug.config.files import flatten
+from occplug.errors import ConfigError
+
+__all__ = ["changed_keys", "check_changes"]
+
+# Keys that say where files are and how the work is done; no figure depends on them.
+WITHOUT_EFFECT = (
+    "data.root", "data.save_dir", "data.workers", "masks.root", "masks.cache", "run.resume", "run.save_every",
+    "run.threads", "run.deterministic", "test.batch_size", "test.visrank*", "train.print_freq", "use_gpu",
+)  # fmt: skip
+# Keys that only the test reads, so that they may change when nothing is left to train.
+OF_THE_TEST = (
+    "eval.*", "test.*", "data.targets", "cuhk03.use_metric_cuhk03", "input.test_interpolation",
+    "market1501.use_500k_distractors",
+)  # fmt: skip
+# Keys that say what is trained on which images in which order: two values in one run are neither run.
+FIXED = (
+    "model.name", "backbone.name", "data.sources", "data.combineall", "data.split_id", "mixing.held_out", "train.seed",
+    "cuhk03.labeled_images", "cuhk03.classic_split", "synthocc.*",
+)  # fmt: skip
+
+
+def changed_keys(before: str, cfg: CfgNode) -> dict[str, tuple]:
+    """Key -> (value before, value in `cfg`) of the keys that have another value now.
+
+    Args:
+        before: the earlier config as `resolved_yaml` writes it.
+
+    Keys that only one of the two has, since they came or went with another version, are left out, as are keys on
+    which no figure depends.
+    """
+    then, now = dict(flatten(yaml.safe_load(before) or {})), dict(flatten(cfg))
+    return {
+        key: (then[key], value)
+        for key, value in now.items()
+        if key in then and then[key] != value and not _is_of(key, WITHOUT_EFFECT)
+    }
+
+
+def check_changes(changes: dict[str, tuple], finished: list[str], is_over: bool, where: str) -> None:
+    """Raise ConfigError for a change that cannot be made in the middle of a run; names the key and both values.
+
+    Args:
+        changes: of :func:`changed_keys`.
+        finished: names of the stages that are trained; their keys under `method.` have had their effect.
+        is_over: nothing is left to train.
+        where: the checkpoint, for the message.
+    """
+    for key, (then, now) in changes.items():
+        reason = None
+        if _is_of(key, FIXED):
+            reason = "images and their order would be of neither run"
+        elif any(key.startswith(f"method.{stage}.") for stage in finished):
+            reason = f"the stage {key.split('.')[1]} is trained already"
+        elif is_over and not _is_of(key, OF_THE_TEST):
+            reason = "nothing is left to train"
+        if reason:
+            raise ConfigError(
+                f"{key} is {now!r}, and {where} was trained with {then!r}: {reason}. Set it back to go on, or start a "
+                "run of its own in another data.save_dir"
+            )
+
+
+def _is_of(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(key, pattern) for pattern in patterns)
