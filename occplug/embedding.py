@@ -32,6 +32,7 @@ class Origin:
         config: hash of the settings of that model that have a part in embeddings.
         preprocessing: size, mean, std, interpolation and flip, as plain values.
         metric: `occplug.evaluation.Metric.as_dict` of the method's distance, or empty.
+        weights: where those weights were read from, as `occplug.load` takes it.
         skipped: image -> why it could not be read, with `on_error="skip"`.
     """
 
@@ -40,6 +41,7 @@ class Origin:
     config: str = ""
     preprocessing: dict = field(default_factory=dict)
     metric: dict = field(default_factory=dict)
+    weights: str = ""
     skipped: dict[str, str] = field(default_factory=dict)
 
     def _rows(self, index, count: int) -> Origin:
@@ -52,7 +54,8 @@ class Origin:
 
     def header(self) -> dict:
         """All but the paths, as plain values."""
-        return {name: getattr(self, name) for name in ("model", "config", "preprocessing", "metric", "skipped")}
+        names = ("model", "config", "preprocessing", "metric", "weights", "skipped")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass

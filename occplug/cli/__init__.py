@@ -17,6 +17,9 @@ __all__ = ["COMMANDS", "main", "run"]
 COMMANDS = {
     "train": ("train", "train and evaluate the model of a config file"),
     "test": ("test", "evaluate a checkpoint"),
+    "embed": ("embed", "embeddings of your own images, in a file"),
+    "search": ("search", "the images of a gallery nearest to yours"),
+    "gallery": ("gallery", "build, extend, shrink and describe a gallery"),
     "attribute-report": ("attribute_report", "what the learnt prompt tokens of each identity say"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),

@@ -38,10 +38,12 @@ class Extractor:
 
     Attributes:
         method: the model in eval mode.   cfg: its resolved config.   device: where it is.
+        weights: what was read of the weight file.   address: what `load` finds it by.
     """
 
-    def __init__(self, method: Method, cfg, device: torch.device, weights=None):
+    def __init__(self, method: Method, cfg, device: torch.device, weights=None, address: str = ""):
         self.method, self.cfg, self.device, self.weights = method.to(device).eval(), cfg, device, weights
+        self.address = address
         data = cfg.data
         norm = (data.norm_mean, data.norm_std)
         self._pipeline = build_pipeline([], data.height, data.width, *norm, {}, cfg.input.test_interpolation)
@@ -141,6 +143,7 @@ class Extractor:
             self.config_hash,
             preprocessing,
             {} if metric is None else metric.as_dict(),
+            self.address,
             skipped,
         )
         return found
@@ -272,8 +275,10 @@ def load(
         ConfigError: no such entry, or no config.
         CheckpointError: weights that cannot be fetched or read, or do not fit the config.
     """
-    found = candidates([] if config_file is None else [config_file], [os.fspath(weights)], list(options or []))[0]
-    return Extractor(model_of(found), found.cfg, torch.device(device), found.weights)
+    address = os.fspath(weights)
+    found = candidates([] if config_file is None else [config_file], [address], list(options or []))[0]
+    place = address if "://" in address else os.path.abspath(os.path.expanduser(address))
+    return Extractor(model_of(found), found.cfg, torch.device(device), found.weights, place)
 
 
 def model_of(found: Candidate) -> Method:

@@ -184,13 +184,13 @@ def test_pictures_are_not_kept(model, tmp_path):
 
     def stream():
         nonlocal most
-        for _ in range(200):
+        for _ in range(60):
             picture = np.zeros((64, 32, 3), np.uint8).view(Counted)
             alive.add(picture)
             most = max(most, len(alive))
             yield picture
 
-    assert len(model.embed(stream(), batch_size=8, workers=2)) == 200
+    assert len(model.embed(stream(), batch_size=8, workers=2)) == 60
     assert most < 30
 
 

@@ -1,0 +1,42 @@
+"""`occplug embed`: embeddings of a user's own images, in one file that `search`, `gallery` and Python read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from occplug.cli.own_images import add_embedding, add_model, embed_with, parse
+from occplug.errors import ConfigError
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv`, embed, write the file."""
+    parser = argparse.ArgumentParser(
+        "occplug embed", description="Embed images of one person each; the file is a gallery for occplug search."
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, and folders whose images are all taken")
+    add_model(parser, required=True)
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the .safetensors to write")
+    add_embedding(parser)
+    text = "CSV with a column path and any others, kept with the images for --where"
+    parser.add_argument("--metadata", metavar="CSV", help=text)
+    args = parse(parser, argv)
+    if args.output.suffix != ".safetensors":
+        raise ConfigError(f"-o is {args.output}; files of embeddings end in .safetensors")
+
+    import occplug
+    from occplug.serving.metadata import read_metadata
+
+    model = occplug.load(args.weights, args.config_file, device=args.device)
+    found = embed_with(model, args.inputs, args)
+    if args.metadata:
+        occplug.Gallery.build(found, metadata=read_metadata(args.metadata, found.paths)).save(args.output)
+    else:
+        found.save(args.output)
+    for path, reason in found.skipped.items():
+        print(f"skipped {path}: {reason}")
+    left_out = f", {len(found.skipped)} skipped" if found.skipped else ""
+    flip = "averaged with their mirror images" if found.origin.preprocessing["flip"] else "as they are (no flip)"
+    print(f"{args.output}: {len(found)} images{left_out}, {flip}; model {model.fingerprint}")

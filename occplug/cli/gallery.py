@@ -1,0 +1,125 @@
+"""`occplug gallery build|add|remove|info`: galleries on disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from occplug.cli.own_images import add_embedding, add_model, embed_with, model_behind, parse
+from occplug.errors import ConfigError
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv` and do it."""
+    parser = argparse.ArgumentParser("occplug gallery", description="Build, extend, shrink and describe a gallery.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for add in (_build_parser, _add_parser, _remove_parser, _info_parser):
+        add(actions)
+    args = parse(parser, argv)
+    {"build": _build, "add": _add, "remove": _remove, "info": _info}[args.action](args)
+
+
+def _build_parser(actions) -> None:
+    parser = actions.add_parser("build", help="a gallery with a search engine, from files of occplug embed")
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help="files of occplug embed, all of one model")
+    parser.add_argument("-o", "--output", required=True, metavar="G", help="a folder to make (or a .safetensors file)")
+    parser.add_argument("--engine", default="exact", metavar="NAME", help="exact, faiss or milvus (exact)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="options of the engine")
+    text = "CSV with a column path, and e.g. pid and camera; with pid, Rank-1 through the engine is measured"
+    parser.add_argument("--metadata", metavar="CSV", help=text)
+    parser.add_argument(
+        "--queries", metavar="FILE", help="a file of occplug embed: queries to measure with, occluded ones"
+    )
+    parser.add_argument("--query-metadata", metavar="CSV", help="their pid and camera")
+    parser.add_argument("--half", action="store_true", help="keep embeddings in half precision: half the size")
+
+
+def _add_parser(actions) -> None:
+    parser = actions.add_parser("add", help="embed images and add them")
+    parser.add_argument("gallery", metavar="G")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images and folders")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="metadata of all of them, e.g. camera=3"
+    )
+    parser.add_argument("--metadata", metavar="CSV", help="metadata of each: a column path and any others")
+    add_model(parser, required=False)
+    add_embedding(parser)
+
+
+def _remove_parser(actions) -> None:
+    parser = actions.add_parser("remove", help="remove images, by id or by a condition")
+    parser.add_argument("gallery", metavar="G")
+    parser.add_argument("--ids", nargs="+", type=int, metavar="ID")
+    parser.add_argument("--where", metavar="CONDITION", help="e.g. 'time < 100'")
+
+
+def _info_parser(actions) -> None:
+    parser = actions.add_parser("info", help="what is in it")
+    parser.add_argument("gallery", metavar="G")
+    parser.add_argument("--json", action="store_true")
+
+
+def _pairs(words: list[str]) -> dict:
+    from occplug.serving.metadata import number_or_text
+
+    wrong = [word for word in words if "=" not in word]
+    if wrong:
+        raise ConfigError(f"--set takes KEY=VALUE, got {wrong[0]!r}")
+    return {key: number_or_text(value) for key, value in (word.split("=", 1) for word in words)}
+
+
+def _build(args) -> None:
+    from occplug.embedding import Embedding
+    from occplug.serving.gallery import Gallery
+    from occplug.serving.metadata import read_metadata
+
+    found = Embedding.cat([Embedding.load(file) for file in args.inputs])
+    metadata = read_metadata(args.metadata, found.paths) if args.metadata else None
+    queries = Embedding.load(args.queries) if args.queries else None
+    asked = read_metadata(args.query_metadata, queries.paths) if queries is not None and args.query_metadata else None
+    options = {"metadata": metadata, "queries": queries, "query_metadata": asked, "half": args.half, **_pairs(args.set)}
+    made = Gallery.build(found, engine=args.engine, **options)
+    made.save(args.output)
+    _print_info(made)
+
+
+def _add(args) -> None:
+    from occplug.serving.gallery import Gallery
+    from occplug.serving.metadata import read_metadata
+
+    gallery = Gallery.load(args.gallery)
+    found = embed_with(model_behind(args, gallery), args.inputs, args)
+    metadata = {name: [value] * len(found) for name, value in _pairs(args.set).items()}
+    if args.metadata:
+        metadata |= read_metadata(args.metadata, found.paths)
+    gallery.add(found, metadata)
+    for path, reason in found.skipped.items():
+        print(f"skipped {path}: {reason}")
+    print(f"{args.gallery}: {len(found)} images added, {len(gallery)} in all")
+
+
+def _remove(args) -> None:
+    from occplug.serving.gallery import Gallery
+
+    gallery = Gallery.load(args.gallery)
+    count = gallery.remove(args.ids, args.where)
+    print(f"{args.gallery}: {count} images removed, {len(gallery)} left")
+
+
+def _info(args) -> None:
+    from occplug.serving.gallery import Gallery
+
+    gallery = Gallery.load(args.gallery)
+    if args.json:
+        print(json.dumps(gallery.info(), indent=2))
+    else:
+        _print_info(gallery)
+
+
+def _print_info(gallery) -> None:
+    for key, value in gallery.info().items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        shown = ", ".join(shown) if isinstance(shown, list) else shown
+        print(f"{key:14s} {shown if shown not in ('', None) else '-'}")

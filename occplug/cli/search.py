@@ -1,0 +1,57 @@
+"""`occplug search`: the images of a gallery nearest to a user's own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from occplug.cli.own_images import add_embedding, add_model, embed_with, model_behind, parse
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv`, search, print."""
+    parser = argparse.ArgumentParser(
+        "occplug search", description="Rank the images of a gallery by the model's own distance to each of yours."
+    )
+    parser.add_argument("inputs", nargs="+", metavar="IMAGE", help="images, and folders whose images are all taken")
+    parser.add_argument("--gallery", required=True, metavar="G", help="a file of occplug embed, or a gallery's folder")
+    parser.add_argument("--top", type=int, default=10, metavar="K", help="how many (10)")
+    text = "only images for which this holds, e.g. 'camera != 3 and time >= 100'"
+    parser.add_argument("--where", metavar="CONDITION", help=text)
+    parser.add_argument("--json", action="store_true", help="print a list for each query, nearest first")
+    parser.add_argument("--sheet", metavar="PNG", help="also draw the queries and what was found")
+    add_model(parser, required=False)
+    add_embedding(parser)
+    args = parse(parser, argv)
+
+    from occplug.serving.gallery import Gallery
+    from occplug.serving.sheet import draw_ranked
+
+    gallery = Gallery.load(args.gallery)
+    model = model_behind(args, gallery)
+    found = embed_with(model, args.inputs, args)
+    hits = gallery.search(found, args.top, args.where)
+    answers = [
+        [{"path": "", **row, "id": int(i), "distance": round(float(d), 6)} for row, i, d in zip(told, ids, distances)]
+        for told, ids, distances in zip((gallery.describe(ids[ids >= 0]) for ids in hits.ids), *hits)
+    ]
+    if args.sheet:
+        rows = [
+            [(path, "query"), *((hit["path"], f"{hit['distance']:.3f}") for hit in answer)]
+            for path, answer in zip(found.paths, answers)
+        ]
+        draw_ranked(rows, args.sheet)
+    if args.json:
+        print(json.dumps(answers, indent=2))
+        return
+    for path, answer in zip(found.paths, answers):
+        print(f"{path}")
+        for rank, hit in enumerate(answer, start=1):
+            more = " ".join(f"{k}={v}" for k, v in hit.items() if k not in ("path", "distance", "id") and v is not None)
+            print(f"{rank:5d}  {hit['distance']:.4f}  {hit['path'] or hit['id']}  {more}".rstrip())
+    for path, reason in found.skipped.items():
+        print(f"skipped {path}: {reason}")
+    if args.sheet:
+        print(f"{args.sheet}: {len(answers)} queries")

@@ -1,0 +1,53 @@
+"""Metadata of images from a CSV file: a column `path`, and any others."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from occplug.errors import DataError
+
+__all__ = ["read_metadata"]
+
+
+def read_metadata(file, paths: Sequence[str]) -> dict[str, list]:
+    """Columns of the CSV `file` for the images `paths`, in their order; numbers become numbers, empty cells None.
+
+    A row belongs to an image if its `path` is the same, as it stands or from the file's folder.
+
+    Raises:
+        DataError: no such file, no column `path`, an image that no row is about, or one that several are about.
+    """
+    file = Path(file)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            rows, header = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as CSV ({error})") from error
+    if "path" not in header:
+        raise DataError(f"{file}: there is no column 'path'; its header is: {', '.join(map(str, header)) or 'empty'}")
+    by_path: dict[Path, dict] = {}
+    for row in rows:
+        for place in {Path(row["path"]).absolute(), (file.parent / row["path"]).absolute()}:
+            if by_path.get(place, row) is not row:
+                raise DataError(f"{file}: {row['path']} is there twice")
+            by_path[place] = row
+    missing = [path for path in paths if Path(path).absolute() not in by_path]
+    if missing:
+        raise DataError(f"{file}: no row is about {missing[0]} ({len(missing)} of {len(paths)} images have none)")
+    chosen = [by_path[Path(path).absolute()] for path in paths]
+    return {name: [number_or_text(row[name]) for row in chosen] for name in header if name and name != "path"}
+
+
+def number_or_text(text: str | None) -> int | float | str | None:
+    """A cell of a CSV file as what it most likely is; empty is None."""
+    if text is None or not text.strip():
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

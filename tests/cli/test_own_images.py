@@ -1,0 +1,85 @@
+"""From a folder of images to ranked lists, by commands alone."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from occplug import Embedding, Gallery
+from occplug.cli import main
+
+MODEL = "zoo://clip_reid/vit_tiny/synthocc"
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crops")
+    rng = np.random.default_rng(0)
+    for person in range(3):
+        (folder / f"p{person}").mkdir()
+        coarse = rng.integers(0, 256, (8, 4, 3), dtype=np.uint8)
+        for number in range(3):
+            noisy = np.clip(coarse.astype(int) + rng.integers(-12, 12, coarse.shape), 0, 255).astype(np.uint8)
+            picture = Image.fromarray(noisy).resize((40, 90), Image.Resampling.BICUBIC)
+            picture.save(folder / f"p{person}" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedded(crops, tmp_path_factory):
+    file = tmp_path_factory.mktemp("galleries") / "g.safetensors"
+    assert main(["embed", str(crops), "--weights", MODEL, "-o", str(file)]) == 0
+    return file
+
+
+def test_a_folder_becomes_a_ranked_list(crops, embedded, tmp_path, capsys):
+    found = Embedding.load(embedded)
+    assert len(found) == 9 and found.paths == tuple(str(p) for p in sorted(crops.rglob("*.png")))
+    queries = [str(crops / "p1" / "0.png"), str(crops / "p2" / "1.png")]
+    sheet = tmp_path / "sheet.png"
+    assert main(["search", *queries, "--gallery", str(embedded), "--top", "4", "--json", "--sheet", str(sheet)]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [len(answer) for answer in answers] == [4, 4]
+    for query, answer in zip(queries, answers):
+        assert answer[0]["path"] == query and answer[0]["distance"] == pytest.approx(0, abs=1e-5)
+        assert [hit["distance"] for hit in answer] == sorted(hit["distance"] for hit in answer)
+    assert Image.open(sheet).size[0] > 5 * 96
+    assert main(["search", queries[0], "--gallery", str(embedded), "--top", "2"]) == 0
+    assert "    1  0.0000  " + queries[0] in capsys.readouterr().out
+
+
+def test_galleries_grow_and_shrink(crops, embedded, tmp_path, capsys):
+    table = tmp_path / "who.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "pid", "camera", "place"])
+        rows.writerows([path, path.parent.name[1:], path.stem, "hall"] for path in sorted(crops.rglob("*.png")))
+    folder = tmp_path / "g"
+    assert main(["gallery", "build", str(embedded), "-o", str(folder), "--metadata", str(table)]) == 0
+    gallery = Gallery.load(folder)
+    assert gallery.columns["pid"] == [0] * 3 + [1] * 3 + [2] * 3 and gallery.columns["place"] == ["hall"] * 9
+    assert "rank1_exact" in gallery.quality
+    new = str(crops / "p0" / "0.png")
+    assert main(["gallery", "add", str(folder), new, "--set", "camera=7", "place=yard"]) == 0
+    capsys.readouterr()
+    assert main(["search", new, "--gallery", str(folder), "--where", 'place == "yard"', "--json"]) == 0
+    ((hit,),) = json.loads(capsys.readouterr().out)
+    assert hit["camera"] == 7 and hit["id"] == 9 and hit["pid"] is None
+    assert main(["gallery", "remove", str(folder), "--where", "camera == 7"]) == 0
+    assert "1 images removed, 9 left" in capsys.readouterr().out
+    assert main(["gallery", "info", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 9
+    assert main(["gallery", "info", str(folder)]) == 0
+
+
+def test_skipped_images_are_listed(crops, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    file = tmp_path / "g.safetensors"
+    words = ["embed", str(crops / "p0"), str(tmp_path / "bad.jpg"), "--weights", MODEL, "-o", str(file)]
+    assert main(words) == 2 and "bad.jpg" in capsys.readouterr().err and not file.exists()
+    assert main([*words, "--on-error", "skip", "--no-flip"]) == 0
+    out = capsys.readouterr().out
+    assert "skipped " + str(tmp_path / "bad.jpg") in out and "3 images, 1 skipped, as they are (no flip)" in out
+    assert list(Embedding.load(file).skipped) == [str(tmp_path / "bad.jpg")]
