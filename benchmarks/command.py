@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from pathlib import Path
 
 from benchmarks import BENCHMARKS, machine, table
 from occplug.errors import ConfigError
 from occplug.experiments.markdown import replace_marked
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -17,7 +17,9 @@ def main(argv: list[str]) -> None:
     """Parse `argv`, measure and print one table per benchmark."""
     parser = argparse.ArgumentParser("occplug benchmark", description="Speed and memory, as ratios to the alternative.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--readme", metavar="FILE", type=Path, help="also put the tables between the marks in FILE")
+    parser.add_argument(
+        "--readme", metavar="FILE", type=user_path, help="also put the tables between the marks in FILE"
+    )
     parser.add_argument("--quick", action="store_true", help="smaller inputs: all in about a minute")
     args = parser.parse_args(argv)
     for name in args.names:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import operator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from occplug.errors import DataError
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["Embedding", "Origin"]
 
@@ -201,7 +200,7 @@ def save_rows(path, embedding: Embedding, tensors: dict[str, Tensor] | None = No
     if origin.paths:  # a tensor, because a safetensors header is limited to 100 MB
         content["paths"] = to_bytes(list(origin.paths))
     texts = {"format": FORMAT, "origin": json.dumps(origin.header()), "header": json.dumps(header or {})}
-    write_atomically(Path(path), lambda temporary: save_file({**content, **(tensors or {})}, temporary, texts))
+    write_atomically(path, lambda temporary: save_file({**content, **(tensors or {})}, temporary, texts))
 
 
 def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
@@ -211,7 +210,7 @@ def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
         DataError: `path` is missing, damaged or of another kind.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(user_path(path), framework="pt") as file:
             texts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         paths = from_bytes(tensors.pop("paths")) if "paths" in tensors else []

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from occplug.errors import CheckpointError, ConfigError, OccplugError
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import read_image
 
 try:
@@ -209,7 +210,7 @@ def load_stock_checkpoint(path) -> dict:
     Raises:
         CheckpointError: no such file, damaged, holding more than tensors and numbers, or not a dict.
     """
-    path = os.path.expanduser(path)
+    path = str(user_path(path))
     if not os.path.isfile(path):
         raise CheckpointError(f"there is no checkpoint at {path}; torchreid writes SAVE_DIR/model/model.pth.tar-EPOCH")
     try:
@@ -233,7 +234,7 @@ def load_stock_weights(model: nn.Module, path) -> None:
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise CheckpointError(f"{path}: holds something else than tensors by name, bare or under state_dict")
     with safe_globals():
-        sub("utils.torchtools").load_pretrained_weights(model, os.path.expanduser(path))
+        sub("utils.torchtools").load_pretrained_weights(model, str(user_path(path)))
 
 
 # ---- ranked galleries

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -29,7 +30,7 @@ decay .05 except on tables, linear decay; flips, gain, shifts."""
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     p = argparse.ArgumentParser("occplug pretrain-clip", description="Train the embedded tiny CLIP from nothing.")
-    p.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .safetensors; its card goes beside it")
+    p.add_argument("--out", required=True, type=user_path, metavar="FILE", help="a .safetensors; its card lies beside")
     p.add_argument("--samples", default=1_000_000, type=int, help="image-caption pairs to see")
     p.add_argument("--minutes", default=float("inf"), type=float, help="train no longer; the schedule fits in")
     p.add_argument("--batch", default=128, type=int, help="image-caption pairs a step, over all processes")
@@ -38,9 +39,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", default=2, type=int, help="single-thread training processes")
     p.add_argument("--workers", default=1, type=int, help="rendering processes, at low priority")
     p.add_argument("--start", default=0.25, type=float, help="share of the images to render before training starts")
-    p.add_argument("--cache", type=Path, metavar="DIR", help="images and checkpoint; default: under the temp folder")
+    p.add_argument("--cache", type=user_path, metavar="DIR", help="images and checkpoint; default: a temporary folder")
     p.add_argument("--image-norm", default=10.0, type=float, help="mean norm of the written image features")
-    p.add_argument("--init", type=Path, metavar="FILE", help="start from the weights of an earlier file")
+    p.add_argument("--init", type=user_path, metavar="FILE", help="start from the weights of an earlier file")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in the cache")
     p.add_argument("--note", metavar="TEXT", help="a sentence on this run for the card")
     return p

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 from pretraining import lsnet
 from pretraining.command import revision
 from pretraining.pool import CHUNK, IMAGES_PER_PERSONA, Pool, render_chunks
@@ -45,12 +46,12 @@ Macro accuracy of the heads, per cent; *held out*: people of the training world,
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     p = argparse.ArgumentParser("pretrain_lsnet.py", description="Train the small LSNet that goes with the tiny CLIP.")
-    p.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .safetensors; its card goes beside it")
+    p.add_argument("--out", required=True, type=user_path, metavar="FILE", help="a .safetensors; its card lies beside")
     p.add_argument("--minutes", default=8.0, type=float, help="CPU time of the training")
     p.add_argument("--batch", default=128, type=int)
     p.add_argument("--personas", default=24_000, type=int, help="people of world 500, two images each")
     p.add_argument("--cameras", default=200, type=int)
-    p.add_argument("--cache", type=Path, metavar="DIR", help="images, shared with tools/pretrain_clip.py")
+    p.add_argument("--cache", type=user_path, metavar="DIR", help="images, shared with tools/pretrain_clip.py")
     return p
 
 

@@ -13,14 +13,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from occplug.utils.processes import end_with_parent
+
 __all__ = ["all_gather", "broadcast", "join", "leave", "spawn", "sum_gradients"]
 
 
 def spawn(target, *args) -> multiprocessing.Process:
-    """Start `target(*args)` in a fresh process that ends with this one."""
-    process = multiprocessing.get_context("spawn").Process(target=target, args=args, daemon=True)
+    """Start `target(*args)` in a fresh process that ends with this one, however that ends."""
+    process = multiprocessing.get_context("spawn").Process(target=_call, args=(target, *args), daemon=True)
     process.start()
     return process
+
+
+def _call(target, *args) -> None:
+    end_with_parent()  # a daemon is ended only by a parent that ends in good order
+    target(*args)
 
 
 def join(rank: int, world: int, meeting: Path) -> None:

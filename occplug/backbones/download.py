@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from open_clip.pretrained import get_pretrained_cfg
 
 from occplug.errors import CheckpointError, ConfigError
-from occplug.utils.files import file_sha256
+from occplug.utils.files import file_sha256, user_path
 
 __all__ = ["check_sum", "openai_file"]
 
@@ -40,7 +40,7 @@ class _Source:
     @property
     def local(self) -> Path:
         """Where OpenAI's and open_clip's own downloads put the file."""
-        return Path("~/.cache/clip").expanduser() / self.name
+        return user_path("~/.cache/clip") / self.name
 
 
 def _sources() -> dict[str, _Source]:

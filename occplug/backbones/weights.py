@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from occplug.backbones import tiny
 from occplug.backbones.download import check_sum, openai_file
 from occplug.backbones.position import resize_positions, stored_grid
 from occplug.errors import CheckpointError, ConfigError
+from occplug.utils.files import user_path
 from occplug.utils.keys import check_fit, note_renamed
 from occplug.utils.tensors import read_tensors
 
@@ -57,7 +57,7 @@ def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
                 f"backbone.weights is 'embedded', but only clip_vit_tiny has weights in the package, not {name}"
             )
         return tiny.load(), "the embedded CLIP"
-    path = openai_file(name) if source == "openai" else Path(source).expanduser()
+    path = openai_file(name) if source == "openai" else user_path(source)
     if not path.is_file():
         raise CheckpointError(
             f"backbone.weights is {str(source)!r}: there is no such file; give a path, or one of openai, embedded, none"

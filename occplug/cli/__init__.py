@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(name: str, command: Callable[[list[str]], None], argv: list[str]) -> int:
     """Call `command(argv)`; returns the exit status, with one message for a user's mistake."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names need not be text that the terminal can show
+            stream.reconfigure(errors="backslashreplace")
     try:
         command(argv)
     except OccplugError as error:

@@ -20,6 +20,7 @@ from occplug.experiments.markdown import check_marks
 from occplug.experiments.tables import Report
 from occplug.experiments.trainings import Training, known_runs, plan, share
 from occplug.runs.session import start_logging
+from occplug.utils.files import user_path
 
 __all__ = ["ablate", "choose_table", "main", "plan_rows"]
 
@@ -33,11 +34,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rows", nargs="+", metavar="R", help="only these rows")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1..N of each row (3)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
-    parser.add_argument("--save-dir", type=Path, default=Path("log/ablate"), metavar="DIR", help="log/ablate")
-    parser.add_argument("--tables", type=Path, metavar="FILE", help="another file of tables")
+    parser.add_argument("--save-dir", type=user_path, default=Path("log/ablate"), metavar="DIR", help="log/ablate")
+    parser.add_argument("--tables", type=user_path, metavar="FILE", help="another file of tables")
     add_keep_option(parser)
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="put the table between this command's marks in FILE"
+        "--readme", type=user_path, metavar="FILE", help="put the table between this command's marks in FILE"
     )
     args, options = parse_options(parser, argv)
     page = ablate(args, options, "python tools/ablate.py " + " ".join(argv))

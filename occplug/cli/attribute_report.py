@@ -19,7 +19,7 @@ from occplug.evaluation import linear_probe, slot_accuracies
 from occplug.prompts import Template, nearest_words, parse_template, vocabulary
 from occplug.registry import DATASETS, build
 from occplug.runs.session import start_logging
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["attribute_report", "main"]
 
@@ -49,7 +49,7 @@ def attribute_report(cfg, weights: str, output: str) -> Path:
         ConfigError: a page of another kind, or a config without prompts or token table.
         CheckpointError: missing, unsafe, without prompts, or of another template.
     """
-    page = Path(output)
+    page = user_path(output)
     if page.suffix not in PAGES:
         raise ConfigError(f"--output is {output!r}; the page is a {' or '.join(PAGES)} file")
     if "template" not in cfg.method:

@@ -26,6 +26,7 @@ from occplug.experiments.tables import DASH, Report
 from occplug.experiments.trainings import Row, Run, known_runs, plan, share
 from occplug.registry import DATASETS, build
 from occplug.runs.session import start_logging
+from occplug.utils.files import user_path
 
 __all__ = ["compare", "main"]
 
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--histogram", action="store_true", help="add a colour histogram, which learns nothing")
     add_keep_option(parser)
     parser.add_argument(
-        "--readme", metavar="FILE", type=Path, help="replace the table between this command's marks in FILE"
+        "--readme", metavar="FILE", type=user_path, help="replace the table between this command's marks in FILE"
     )
     args, options = parse_options(parser, argv)
     page = compare(args, options, "python tools/compare.py " + " ".join(argv))

@@ -14,6 +14,7 @@ from occplug.importers import SOURCES, load_official
 from occplug.importers.torchreid_stock import StockModel
 from occplug.importers.vit_family import SaliencyModel
 from occplug.runs.session import start_logging
+from occplug.utils.files import user_path
 from occplug.utils.keys import KeyReport, key_report
 
 __all__ = ["Outcome", "convert", "main"]
@@ -29,8 +30,8 @@ def main(argv: list[str]) -> None:
     )
     known = ", ".join([*SOURCES, "torchreid:MODEL"])
     parser.add_argument("--source", required=True, metavar="NAME", help=f"where IN is from: {known}")
-    parser.add_argument("input", metavar="IN", type=Path, help="the official file")
-    parser.add_argument("output", metavar="OUT", type=Path, help="ours, .pth")
+    parser.add_argument("input", metavar="IN", type=user_path, help="the official file")
+    parser.add_argument("output", metavar="OUT", type=user_path, help="ours, .pth")
     parser.add_argument("--height", type=int, default=256, metavar="PIXELS", help="of the images (256)")
     parser.add_argument("--width", type=int, default=128, metavar="PIXELS", help="of the images (128)")
     args, options = parse_options(parser, argv)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from occplug.errors import ConfigError
 from occplug.experiments.keptfile import SUFFIX, add_runs, as_folder, is_file_of_runs
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -16,8 +16,8 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "occplug keep", description="Add kept runs of folders and files to one file.", allow_abbrev=False
     )
-    parser.add_argument("sources", nargs="+", type=Path, metavar="DIR|FILE", help="what --keep wrote elsewhere")
-    parser.add_argument("--to", required=True, type=Path, metavar="FILE", help=f"its name ends in {SUFFIX}")
+    parser.add_argument("sources", nargs="+", type=user_path, metavar="DIR|FILE", help="what --keep wrote elsewhere")
+    parser.add_argument("--to", required=True, type=user_path, metavar="FILE", help=f"its name ends in {SUFFIX}")
     args = parser.parse_args(argv)
     if not is_file_of_runs(args.to):
         raise ConfigError(f"--to is {args.to}, expected a file whose name ends in {SUFFIX}")

@@ -16,6 +16,7 @@ from occplug.masks.files import find_mask_files, mask_names
 from occplug.masks.making import Job, Predictor, make_masks, write_sheet
 from occplug.masks.schemes import SCHEMES
 from occplug.runs.session import start_logging
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -60,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="query and gallery too; training does not need them")
     parser.add_argument("--directory", default=DIRECTORY, help="below the data set's masks/; set masks.directory to it")
     parser.add_argument(
-        "--images", metavar="DIR", type=Path, help="a folder of images, with subfolders, in place of --set"
+        "--images", metavar="DIR", type=user_path, help="a folder of images, with subfolders, in place of --set"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where masks go; needed with --images")
+    parser.add_argument("--out", metavar="DIR", type=user_path, help="where masks go; needed with --images")
     parser.add_argument("--size", nargs=2, type=int, default=[32, 16], metavar=("H", "W"), help="of the maps")
     parser.add_argument("--batch-size", type=int, default=4, help="images at once")
     parser.add_argument("--keypoint-weights", default="", metavar="FILE", help="default: torchvision's download")
     parser.add_argument("--mask-weights", default="", metavar="FILE", help="default: torchvision's download")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="a picture of 24 images with their parts")
+    parser.add_argument("--sheet", type=user_path, metavar="FILE.png", help="a picture of 24 images with their parts")
     parser.add_argument("--scheme", default="five_v", choices=list(SCHEMES), help="grouping the sheet shows")
     return parser
 

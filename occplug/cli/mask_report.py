@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from occplug.evaluation import (
     rank_correlation,
 )
 from occplug.runs.session import load_trained, start_logging
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 from occplug.utils.imagefile import open_picture
 
 __all__ = ["main", "mask_figures", "saliency_figures", "twin_figures"]
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> None:
         "person and of the occluder is salient, for the occluded queries and the same queries without occluders.",
     )
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint written by occplug train")
-    parser.add_argument("--output", required=True, metavar="JSON", type=Path, help="the file to write")
+    parser.add_argument("--output", required=True, metavar="JSON", type=user_path, help="the file to write")
     args, cfg = parse_config(parser, argv)
     check_masks(cfg, args.config_file)
     others = [name for name in cfg.data.targets if name != "synthocc"]

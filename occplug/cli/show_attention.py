@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -13,7 +11,7 @@ from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, get, names
 from occplug.runs.session import load_trained
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["main"]
 
@@ -22,7 +20,7 @@ def main(argv: list[str]) -> None:
     """Parse `argv` and write the sheet."""
     parser = config_parser("show-attention", "Draw the attention maps of the parts over the first target's queries.")
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint written by occplug train")
-    parser.add_argument("--output", required=True, metavar="PNG", type=Path, help="the picture to write")
+    parser.add_argument("--output", required=True, metavar="PNG", type=user_path, help="the picture to write")
     parser.add_argument("--images", type=int, default=8, metavar="N", help="how many queries, spread evenly (8)")
     args, cfg = parse_config(parser, argv)
     if args.images < 1:

@@ -16,6 +16,7 @@ from occplug.errors import ConfigError, DataError
 from occplug.registry import TRANSFORMS, get
 from occplug.runs.session import start_logging
 from occplug.transforms import build_pipeline
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import read_image
 
 __all__ = ["main", "sheet"]
@@ -35,10 +36,12 @@ def main(argv: list[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--config-file", metavar="F", help="training images, size and options of this config")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images of this folder, at 256x128, default options")
+    parser.add_argument(
+        "--images", type=user_path, metavar="DIR", help="images of this folder, at 256x128, default options"
+    )
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
     parser.add_argument("--names", nargs="+", metavar="T", help=f"transforms; default: {' '.join(NAMES)}")
-    parser.add_argument("--output", type=Path, default=Path("augment.png"), metavar="PNG")
+    parser.add_argument("--output", type=user_path, default=Path("augment.png"), metavar="PNG")
     parser.add_argument("--count", type=int, default=12, metavar="N", help="images, evenly spaced in the set")
     parser.add_argument("--draws", type=int, default=2, metavar="N", help="results of each augmentation per image")
     parser.add_argument("--seed", type=int, default=1)

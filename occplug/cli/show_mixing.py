@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from occplug.evaluation import mask_statistics
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, get, names
 from occplug.runs.session import load_trained, start_logging
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["check_masks", "main"]
 
@@ -32,7 +30,7 @@ def main(argv: list[str]) -> None:
         "mix as pixels, and the prototype mask of the image: its d values in rows, on one scale for all images.",
     )
     parser.add_argument("--weights", metavar="PATH", help="a checkpoint of occplug train; default: an untrained method")
-    parser.add_argument("--output", required=True, metavar="PNG", type=Path, help="the picture to write")
+    parser.add_argument("--output", required=True, metavar="PNG", type=user_path, help="the picture to write")
     parser.add_argument("--images", type=int, default=8, metavar="N", help="how many images, mixed ones first (8)")
     args, cfg = parse_config(parser, argv)
     if args.images < 1:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from occplug.runs.session import start_logging
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
 
     parser = argparse.ArgumentParser("occplug synthocc", description="Render the embedded benchmark SynthOcc.")
     parser.add_argument(
-        "--root", required=True, type=Path, metavar="DIR", help="data root; files go to DIR/synthocc/SIZE"
+        "--root", required=True, type=user_path, metavar="DIR", help="data root; files go to DIR/synthocc/SIZE"
     )
     parser.add_argument(
         "--size",

@@ -18,7 +18,7 @@ from occplug.runs.candidates import Candidate, config_of, config_path, entry_set
 from occplug.runs.evaluate import evaluate_candidate
 from occplug.runs.session import start_logging
 from occplug.runs.train import train
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 from occplug.zoo import INDEX, Entry, Index, read_index
 from occplug.zoo.adding import entry_of_config
 from occplug.zoo.exporting import measured, read_runs, with_file
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         for words, options in arguments:
             action.add_argument(*words, **options)
-        action.add_argument("--index", type=Path, default=INDEX, metavar="FILE", help="another index.yaml")
+        action.add_argument("--index", type=user_path, default=INDEX, metavar="FILE", help="another index.yaml")
         action.set_defaults(function=function)
     args, options = parse_options(parser, argv)
     if options and args.action not in ("verify", "export"):
@@ -199,7 +199,7 @@ def _replay(args, index: Index, entry: Entry) -> Finding:
     is_ours = entry.checkpoint is not None and entry.checkpoint.seed is not None
     if not is_ours and not args.train:
         raise ConfigError(f"{entry.name} has no weights of our runs to evaluate; --train trains it again")
-    folder = Path(args.save_dir) / entry.name / ("train" if args.train else "test")
+    folder = user_path(args.save_dir) / entry.name / ("train" if args.train else "test")
     own = {"train.seed": run.seed, "data.save_dir": str(folder)}
     taken = [key for key in args.options[::2] if key in own or key == "data.targets"]
     if taken:
@@ -266,7 +266,12 @@ ACTIONS = {
     "table": (
         _table,
         "write model_zoo.md",
-        [(("--output",), {"type": Path, "default": Path("model_zoo.md"), "metavar": "FILE", "help": "model_zoo.md"})],
+        [
+            (
+                ("--output",),
+                {"type": user_path, "default": Path("model_zoo.md"), "metavar": "FILE"},
+            )
+        ],
     ),
     "add": (
         _add,

@@ -14,7 +14,6 @@ import functools
 import logging
 import math
 import os
-from pathlib import Path
 
 import yaml
 from yacs.config import CfgNode
@@ -25,7 +24,7 @@ from occplug.config.files import COMMAND_LINE, Setting, flatten, parse_options, 
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, TRANSFORMS, get, names
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["default_config", "load_config", "resolved_yaml", "save_config"]
 
@@ -219,7 +218,9 @@ def _convert(value, default):
     if kind is float:
         return _finite(value)
     if kind is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
+        value = os.fspath(value)
+    if kind is str and isinstance(value, str) and value.startswith("~"):  # no text of a config begins so but a path
+        return str(user_path(value))
     if type(value) is not kind:
         raise TypeError(EXPECTED[kind])
     return value
@@ -262,4 +263,4 @@ def _plain(node) -> dict:
 
 def save_config(cfg: CfgNode, path) -> None:
     """Write `resolved_yaml(cfg)` to `path`, whole or not at all. Raises OutputError if it cannot be written."""
-    write_atomically(Path(path), lambda temporary: temporary.write_text(resolved_yaml(cfg), encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(resolved_yaml(cfg), encoding="utf-8"))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 
 __all__ = ["find_config", "shipped_configs"]
 
@@ -30,7 +31,7 @@ def find_config(name: str | os.PathLike) -> Path:
     Raises:
         ConfigError: there is no such file; gives occplug's nearest name, if one is near.
     """
-    given = Path(name)
+    given = user_path(name)
     names = [given] if given.suffix in (".yaml", ".yml") else [given, given.with_name(f"{given.name}.yaml")]
     for path in names:
         if path.is_file():

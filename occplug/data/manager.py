@@ -27,6 +27,7 @@ from occplug.samplers import check_identity_batches
 from occplug.torchreid_host import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
 from occplug.utils.imagefile import read_image
+from occplug.utils.processes import end_with_parent
 
 __all__ = ["DataManager", "GeneratedDataManager", "held_out_labels"]
 
@@ -119,6 +120,11 @@ class _Isolated:
             yield batch
             with _isolated():
                 batch = next(batches, None)
+
+
+def _start_worker(number: int) -> None:
+    """In each loading process: none outlives the parent, whose lock on the run's folder it holds, too."""
+    end_with_parent()
 
 
 def _one_thread() -> None:
@@ -282,6 +288,7 @@ class DataManager(ImageDataManager):
                 num_workers=workers,
                 collate_fn=images.collate,
                 pin_memory=self.use_gpu,
+                worker_init_fn=_start_worker,
                 generator=torch.Generator(),  # for torch's own draws, whose number depends on the workers
                 **options,
             )
@@ -390,5 +397,5 @@ class GeneratedDataManager(DataManager):
 
     @staticmethod
     def _read(path: str) -> Image.Image:
-        rng = np.random.default_rng(list(path.encode()))
+        rng = np.random.default_rng(list(os.fsencode(path)))
         return Image.fromarray(rng.integers(0, 256, (160, 80, 3), dtype=np.uint8))

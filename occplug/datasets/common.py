@@ -13,6 +13,7 @@ from occplug.datasets.layouts import Layout, Part, find_layout, inventory
 from occplug.datasets.listing import ImageFile, list_images
 from occplug.errors import ConfigError, DataError
 from occplug.torchreid_host import ImageDataset
+from occplug.utils.files import user_path
 
 __all__ = ["Counts", "FOLDER_CAMERAS", "MARKET_LAYOUT", "MARKET_NAME", "ReidDataset"]
 
@@ -74,7 +75,7 @@ class ReidDataset(ImageDataset):
 
     def __init__(self, root: str = "", **options):
         options = self._known(options)
-        self.root = os.path.abspath(os.path.expanduser(root))
+        self.root = os.path.abspath(user_path(root))
         self.dataset_dir, layout = self._locate()
         splits = self._read(layout)
         self._check(splits)
@@ -172,7 +173,7 @@ class ReidDataset(ImageDataset):
         digest, start = hashlib.sha256(), len(os.path.join(self.dataset_dir, ""))
         for split, images in splits.items():
             lines = sorted(f"{image.file.path[start:]} {image.file.size}\n" for image in images)
-            digest.update(f"{split}\n{''.join(lines)}".replace(os.sep, "/").encode())
+            digest.update(f"{split}\n{''.join(lines)}".replace(os.sep, "/").encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def combine_all(self) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from occplug import _moved
 from occplug.engine.contents import check_kinds, check_parts
 from occplug.errors import CheckpointError
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = [
     "check_run",
@@ -69,7 +69,7 @@ def load_checkpoint(path) -> dict:
     whole = "give a checkpoint of occplug train (SAVE_DIR/checkpoints/STAGE.pth)"
     if str(path).startswith("zoo://"):
         raise CheckpointError(f"{path}: weights of the zoo hold what a test needs and no more; {whole}")
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint file")
     if path.suffix == ".safetensors":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from occplug.engine.checkpoint import check_same_meaning, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
+from occplug.utils.files import user_path
 
 __all__ = ["EarlierStages", "check_start"]
 
@@ -50,7 +50,7 @@ class EarlierStages:
     """
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = user_path(path)
         self.state = load_checkpoint(self.path)
 
     def load(self, module: Method, parts: dict[str, Sequence[str]], bound_to: dict[str, str]) -> None:

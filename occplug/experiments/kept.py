@@ -21,7 +21,7 @@ from occplug.config.files import flatten
 from occplug.errors import ConfigError, DataError
 from occplug.experiments.keptfile import as_folder
 from occplug.experiments.trainings import KEPT, RUN, Row, Training, run_rows
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 from occplug.zoo.exporting import public, read_metrics
 
 __all__ = ["KeptRuns", "add_keep_option", "run_and_keep"]
@@ -35,7 +35,7 @@ def add_keep_option(parser: argparse.ArgumentParser) -> None:
     text = (
         "keep configs and figures of all runs in a folder, or in a file FILE.jsonl, and take those that are there in "
     )
-    parser.add_argument("--keep", type=Path, metavar="DIR|FILE", help=text + "place of a training")
+    parser.add_argument("--keep", type=user_path, metavar="DIR|FILE", help=text + "place of a training")
 
 
 def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, place: Path | None) -> list[Row]:

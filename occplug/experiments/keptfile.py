@@ -16,11 +16,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from occplug.errors import DataError
 from occplug.evaluation import PerQuery, read_per_query
 from occplug.utils.files import write_atomically
+from occplug.utils.processes import held
 
 __all__ = ["SUFFIX", "add_runs", "as_folder", "is_file_of_runs", "read_runs"]
 
@@ -63,7 +63,7 @@ def add_runs(file: Path, folder: Path) -> list[str]:
         DataError: a run in `folder`, or a line of `file`, is damaged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f".{file.name}.lock")):
+    with held(file.with_name(f".{file.name}.lock"), f"the file {file}", wait=True):
         known = read_runs(file)
         paths = {path.parent.relative_to(folder).as_posix(): path.parent for path in folder.rglob(f"seed*/{METRICS}")}
         added = sorted(set(paths) - set(known))

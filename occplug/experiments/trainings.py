@@ -32,6 +32,7 @@ from occplug.runs.evaluate import evaluate_candidate
 from occplug.runs.session import start_logging
 from occplug.runs.train import train
 from occplug.utils.files import file_sha256
+from occplug.utils.processes import end_with_parent
 from occplug.zoo.exporting import FinishedRun, public, read_metrics
 from occplug.zoo.weights import read_test_weights
 
@@ -391,5 +392,6 @@ def _in_parallel(trainings: list[Training], jobs: int, run: Callable) -> Iterato
 
 
 def _prepare_process(threads: int) -> None:
+    end_with_parent()
     torch.set_num_threads(threads)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # the run's own log file has everything  # noqa: SIM115

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from occplug.errors import ConfigError
 from occplug.evaluation import squared_euclidean
 from occplug.importers.report import most_common
 from occplug.method import Method
+from occplug.utils.files import user_path
 from occplug.utils.tensors import read_tensors
 
 __all__ = ["ImageTower", "load"]
@@ -63,7 +63,7 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
     if neck != "before":
         raise ConfigError(f"neck is {neck!r}, but a CLIP has no neck; use 'before'")
     if isinstance(checkpoint, str | os.PathLike):
-        check_sum(Path(checkpoint).expanduser(), is_openais=False)
+        check_sum(user_path(checkpoint), is_openais=False)
     state, where = read_tensors(checkpoint)
     state = {name: value for name, value in state.items() if name not in SIZES}
     arch = read_sizes(state)

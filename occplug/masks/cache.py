@@ -81,7 +81,7 @@ def _fingerprint(masks: Sequence[MaskFile]) -> str:
     digest = hashlib.sha256(VERSION.encode())
     for mask in masks:
         name = "/".join(Path(mask.path).parts[-2:])
-        digest.update(f"{name} {mask.size} {mask.time}\n".encode())
+        digest.update(os.fsencode(f"{name} {mask.size} {mask.time}\n"))
     return digest.hexdigest()
 
 

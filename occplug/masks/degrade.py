@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zlib
 
 import numpy as np
@@ -22,7 +23,7 @@ def degraded(maps: Tensor, noise: str, strength: float, image: str) -> Tensor:
             pairs.
     """
     name = "/".join(image.replace("\\", "/").split("/")[-2:])  # the same wherever the data set lies
-    return NOISE[noise](maps, strength, np.random.default_rng(zlib.crc32(name.encode())))
+    return NOISE[noise](maps, strength, np.random.default_rng(zlib.crc32(os.fsencode(name))))
 
 
 def _eroded(maps: Tensor, strength: float, rng: np.random.Generator) -> Tensor:

@@ -7,7 +7,6 @@ import os
 import shlex
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from occplug.masks.cache import MaskCache
 from occplug.masks.degrade import degraded
 from occplug.masks.files import check_mask_file, find_mask_files, read_mask_file
 from occplug.masks.schemes import NUM_CHANNELS, SCHEMES
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
 
 __all__ = ["FileMasks", "MaskSource", "RenderedMasks", "Stripes", "build_source"]
@@ -160,8 +160,8 @@ class FileMasks:
         self.numbers = {image: number for number, image in enumerate(self.files)}
         self.cache = None
         if options.cache and self.files:
-            place = zlib.crc32(os.path.abspath(self.folder).encode())  # runs with other masks have another file
-            file = Path(options.cache).expanduser() / f"{_name(data)}_{options.directory}_{place:08x}.safetensors"
+            place = zlib.crc32(os.fsencode(os.path.abspath(self.folder)))  # runs with other masks have another file
+            file = user_path(options.cache) / f"{_name(data)}_{options.directory}_{place:08x}.safetensors"
             self.cache = MaskCache(file, list(self.files.values()))
         else:
             for file in self.files.values():
@@ -181,7 +181,7 @@ def _name(data) -> str:
 def _folder(options, data) -> str:
     if not options.root:
         return os.path.join(data.dataset_dir, "masks", options.directory)
-    root = os.path.expanduser(options.root)
+    root = str(user_path(options.root))
     own = os.path.join(root, _name(data), options.directory)
     return own if os.path.isdir(own) else os.path.join(root, options.directory)
 

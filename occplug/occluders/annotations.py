@@ -16,6 +16,7 @@ from occplug.errors import DataError
 from occplug.occluders.categories import Category, read_categories
 from occplug.occluders.filters import PER_CATEGORY, Candidate, cut, largest, reason_against
 from occplug.occluders.writing import Piece, trimmed
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import read_image
 
 __all__ = ["AnnotatedObjects"]
@@ -37,7 +38,7 @@ class AnnotatedObjects:
     """
 
     def __init__(self, annotations, images, categories: str = "", per_category: int = PER_CATEGORY):
-        self.file, self.folder = Path(annotations), Path(images)
+        self.file, self.folder = user_path(annotations), user_path(images)
         table = read_categories(categories)
         content = _read(self.file)
         try:

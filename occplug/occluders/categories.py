@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 
 __all__ = ["ANCHORS", "CORNERS", "EMBEDDED_CATEGORIES", "Category", "read_categories"]
 
@@ -51,7 +52,7 @@ def read_categories(file: str = "") -> Mapping[str, Category]:
     Raises:
         ConfigError: the file is missing, is not yaml, or a row cannot be; names the file, the row and the cure.
     """
-    path = Path(file) if file else EMBEDDED_CATEGORIES
+    path = user_path(file) if file else EMBEDDED_CATEGORIES
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -14,6 +14,7 @@ from occplug.errors import CheckpointError, DataError
 from occplug.occluders.categories import read_categories
 from occplug.occluders.filters import PER_CATEGORY, Candidate, cut, largest, reason_against
 from occplug.occluders.writing import Piece, trimmed
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import read_image
 
 __all__ = ["DetectedObjects", "mask_rcnn"]
@@ -69,7 +70,7 @@ class DetectedObjects:
     def __init__(
         self, images, detector, names, categories="", per_category=PER_CATEGORY, licence="unknown", progress=iter
     ):
-        self.folder = Path(images)
+        self.folder = user_path(images)
         self.files = sorted(file for file in self.folder.rglob("*") if file.suffix.lower() in SUFFIXES)
         if not self.files:
             raise DataError(f"{images}: there is no image in the folder ({', '.join(SUFFIXES)})")

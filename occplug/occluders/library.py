@@ -18,6 +18,7 @@ import numpy as np
 
 from occplug.errors import DataError
 from occplug.occluders.categories import Category, read_categories
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
 
 __all__ = ["EMBEDDED_LIBRARY", "INDEX", "Cutout", "Library", "premultiplied", "read_library"]
@@ -99,7 +100,7 @@ def read_library(folder: str | os.PathLike = "", split: str = "train", categorie
             picture without alpha or with empty alpha, or no cut-out of that split. Names the file and the cure.
         ConfigError: the category table cannot be read.
     """
-    return _read(os.path.abspath(folder or EMBEDDED_LIBRARY), split, categories)
+    return _read(os.path.abspath(user_path(folder or EMBEDDED_LIBRARY)), split, categories)
 
 
 @functools.lru_cache(maxsize=8)

@@ -11,6 +11,7 @@ import numpy as np
 from occplug.errors import DataError
 from occplug.occluders.categories import read_categories
 from occplug.occluders.writing import Piece, trimmed
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
 
 __all__ = ["CutoutPictures"]
@@ -36,7 +37,7 @@ class CutoutPictures:
     """
 
     def __init__(self, folder, categories: str = "", licence: str = "unknown", rename: dict[str, str] | None = None):
-        self.folder, self.licence = Path(folder), licence
+        self.folder, self.licence = user_path(folder), licence
         if not self.folder.is_dir():
             raise DataError(f"{folder}: there is no such folder of cut-outs")
         files = sorted(file for file in self.folder.rglob("*") if file.suffix.lower() in SUFFIXES)

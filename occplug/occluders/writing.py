@@ -14,7 +14,7 @@ from PIL import Image
 
 from occplug.errors import ConfigError, DataError
 from occplug.occluders.library import INDEX
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["LARGEST_SIDE", "Piece", "trimmed", "write_library"]
 
@@ -63,7 +63,7 @@ def write_library(folder: str | os.PathLike, pieces: Iterable[Piece], split: str
         OutputError: it cannot be written.
         DataError: there are no pieces.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} exists already; remove it, or name another folder")
     entries: list[dict] = []

@@ -50,13 +50,15 @@ def start_logging(file: Path | None = None) -> None:
         handler.close()
     root.setLevel(logging.DEBUG)
     root.propagate = False
+    if hasattr(sys.stdout, "reconfigure"):  # names of files need not be text that the terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = logging.StreamHandler(sys.stdout)
     console.setLevel(logging.INFO)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(file)
+        handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
 

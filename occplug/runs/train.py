@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from occplug.config import save_config
 from occplug.config.changes import changed_keys, check_changes
@@ -24,6 +25,8 @@ from occplug.runs.session import (
     start_logging,
     write_metrics,
 )
+from occplug.utils.files import user_path
+from occplug.utils.processes import held, holder_of
 
 __all__ = ["dry_run", "train"]
 
@@ -48,15 +51,15 @@ def train(cfg, resume: bool = False, after: str | None = None, config_file: str 
         raise ConfigError(
             f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir"
         )
-    path = None if resume or after is None else Path(after)
+    path = None if resume or after is None else user_path(after)
     state = _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
-    newest.parents[1].mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(newest.parents[1] / ".lock").acquire(timeout=0)
-    except Timeout:
-        told = f"another process trains in {cfg.data.save_dir}; wait for it, or set data.save_dir"
-        raise ConfigError(told) from None
-    with lock:
+    lock = newest.parents[1] / ".lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock, f"the run in {cfg.data.save_dir}"))
+        except Timeout:
+            told = f"another process trains in {cfg.data.save_dir} ({holder_of(lock)})"
+            raise ConfigError(f"{told}; wait for it, or set data.save_dir") from None
         return _train(cfg, config_file, state, path or newest, bool(path))
 
 

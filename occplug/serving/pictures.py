@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from occplug.errors import ConfigError, DataError
+from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
 
 __all__ = ["ENDINGS", "Source", "crops_of", "is_single", "list_images", "open_source", "prefetched"]
@@ -40,7 +41,7 @@ def list_images(folder: str | os.PathLike) -> list[str]:
         DataError: there is none.
     """
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(user_path(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [os.path.join(place, n) for n in files if not n.startswith(".") and n.lower().endswith(ENDINGS)]
     if not found:
@@ -51,10 +52,14 @@ def list_images(folder: str | os.PathLike) -> list[str]:
 def is_single(given) -> bool:
     """Whether `given` is one image, and not a collection of them."""
     if isinstance(given, (str, os.PathLike)):
-        return not os.path.isdir(given)
+        return not _is_folder(given)
     if isinstance(given, (np.ndarray, Tensor)):
         return given.ndim < 4
     return isinstance(given, Image.Image)
+
+
+def _is_folder(given) -> bool:
+    return isinstance(given, (str, os.PathLike)) and user_path(given).is_dir()
 
 
 def open_source(given, color: str = "rgb") -> tuple[Iterator[Source], int | None]:
@@ -71,14 +76,14 @@ def open_source(given, color: str = "rgb") -> tuple[Iterator[Source], int | None
     """
     if color not in COLORS:
         raise ConfigError(f"color is {color!r}; arrays are 'rgb', or 'bgr' as OpenCV reads them")
-    if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
+    if _is_folder(given):
         given = list_images(given)
     if is_single(given):
         return iter([_source(given, 0, color)]), 1
     if not isinstance(given, Iterable):
         raise DataError(f"a {type(given).__name__} is no image; give {_EXPECTED}")
     count = len(given) if isinstance(given, Sized) else None
-    if count is not None and any(isinstance(item, (str, os.PathLike)) and os.path.isdir(item) for item in given):
+    if count is not None and any(map(_is_folder, given)):
         count = None
     return _sources(given, color), count
 
@@ -86,7 +91,7 @@ def open_source(given, color: str = "rgb") -> tuple[Iterator[Source], int | None
 def _sources(given: Iterable, color: str) -> Iterator[Source]:
     place = 0
     for item in given:
-        nested = list_images(item) if isinstance(item, (str, os.PathLike)) and os.path.isdir(item) else [item]
+        nested = list_images(item) if _is_folder(item) else [item]
         for each in nested:
             yield _source(each, place, color)
             place += 1

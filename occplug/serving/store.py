@@ -23,7 +23,7 @@ import torch
 
 from occplug.embedding import Embedding, Origin, from_bytes, load_rows, read_header, save_rows, to_bytes
 from occplug.errors import DataError
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["FileStore", "FolderStore", "Rows", "Store", "open_store"]
 
@@ -289,5 +289,5 @@ class FileStore(Store):
 
 def open_store(path) -> Store:
     """The store for `path`: one file if it ends in .safetensors or is a file, else a folder."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     return FileStore(path) if path.suffix == ".safetensors" or path.is_file() else FolderStore(path)

@@ -28,7 +28,7 @@ from gdown.exceptions import DownloadError, FileURLRetrievalError
 from tqdm import tqdm
 
 from occplug.errors import CheckpointError
-from occplug.utils.files import file_sha256
+from occplug.utils.files import file_sha256, user_path
 
 __all__ = ["download"]
 
@@ -110,7 +110,7 @@ def download(
             as it was.
     """
     source = url if url is not None else f"Google Drive file {drive}"
-    job = _Job(source, Path(target), sha256, size, attempts, wait, timeout, progress)
+    job = _Job(source, user_path(target), sha256, size, attempts, wait, timeout, progress)
     try:
         if job.target.is_dir():
             raise job.error(f"{job.target} is a folder", "move it out of the way")

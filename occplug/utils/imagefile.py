@@ -22,6 +22,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from occplug.errors import DataError
+from occplug.utils.files import user_path
 
 __all__ = ["FORMATS", "MAX_PIXELS", "open_picture", "original_message", "read_image"]
 
@@ -77,11 +78,11 @@ def open_picture(source, color: str = "RGB", name: str = "") -> Image.Image:
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return _converted(_of_array(source, name or "an array"), color, name or "an array")
     try:
-        path = os.path.expanduser(os.fspath(source))
+        path = str(user_path(source))
     except TypeError:
         kind = type(source).__name__
         raise DataError(f"a {kind} is no picture; give a path, a PIL image, a numpy array or a tensor") from None
-    return _of_file(os.fsdecode(path), color, name or os.fsdecode(path))
+    return _of_file(path, color, name or path)
 
 
 # ---------------------------------------------------------------------- where it comes from

@@ -20,6 +20,7 @@ import numpy
 import torch
 
 from occplug.errors import OccplugError
+from occplug.utils.processes import end_with_parent
 
 __all__ = ["Figures", "free_memory", "machine", "measured", "peak_memory", "processor", "reset_peak"]
 
@@ -54,7 +55,7 @@ def measured(prepare: Callable, *args, repeats: int = 1) -> Figures:
     Raises: OccplugError if the system ended the process; whatever the work raised.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=_start_process) as pool:
         try:
             return pool.submit(_measure, prepare, args, repeats).result()
         except BrokenProcessPool as error:
@@ -62,6 +63,11 @@ def measured(prepare: Callable, *args, repeats: int = 1) -> Figures:
                 f"the system ended {prepare.__name__.strip('_')} while it was measured, probably for lack of memory; "
                 "try --quick"
             ) from error
+
+
+def _start_process() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 def _measure(prepare: Callable, args: tuple, repeats: int) -> Figures:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from occplug.errors import CheckpointError
+from occplug.utils.files import user_path
 from occplug.utils.keys import note_found
 from occplug.utils.torchscript import read_torchscript
 from occplug.utils.unpickling import read_with_settings
@@ -40,7 +41,7 @@ def read_tensors(
     if isinstance(checkpoint, Mapping):
         content = checkpoint
     else:
-        path = Path(checkpoint).expanduser()
+        path = user_path(checkpoint)
         content, where = _read_file(path), str(path)
     state = _tensors(content, where)
     note_found(state)

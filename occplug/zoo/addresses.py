@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from occplug.errors import CheckpointError
+from occplug.utils.files import user_path
 
 __all__ = ["HUB", "MODEL_FILE", "ZOO", "weight_file"]
 
@@ -31,7 +32,7 @@ def weight_file(address: str | os.PathLike) -> str:
         from occplug.zoo.hub import fetch_from_hub
 
         return str(fetch_from_hub(address))
-    path = Path(address).expanduser()
+    path = user_path(address)
     return str(_in_folder(path) if path.is_dir() else path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from occplug.errors import CheckpointError, ConfigError
 from occplug.utils.download import download
-from occplug.utils.files import file_sha256, write_atomically
+from occplug.utils.files import file_sha256, user_path, write_atomically
 from occplug.zoo.index import Checkpoint, Entry, Index
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "cached_file", "fetch"]
@@ -22,8 +22,8 @@ CACHE_VARIABLE = "OCCPLUG_ZOO"
 def cache_folder() -> Path:
     """Where downloads are kept: `$OCCPLUG_ZOO`, else `occplug/zoo` in the user's cache folder."""
     if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "occplug" / "zoo"
+        return user_path(os.environ[CACHE_VARIABLE])
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "occplug" / "zoo"
 
 
 def cached_file(entry: Entry) -> Path:

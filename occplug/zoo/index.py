@@ -30,7 +30,7 @@ import yaml
 
 from occplug.config.files import parse_yaml
 from occplug.errors import ConfigError
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 from occplug.zoo.schema import checked, choice
 
 __all__ = [
@@ -215,7 +215,7 @@ def read_index(file: Path = INDEX) -> Index:
         ConfigError: not yaml; an unknown, missing or wrongly typed key; a licence that is not listed. Names the entry
             and the key.
     """
-    file = Path(file)
+    file = user_path(file)
     if not file.is_file():
         raise ConfigError(f"{file}: there is no such index of the model zoo")
     tree = checked(parse_yaml(file), str(file), {"licences": dict, "entries": dict})

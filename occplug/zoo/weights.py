@@ -24,7 +24,7 @@ from occplug.engine.contents import OF_A_RUN, check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.importers.torchreid_stock import StockModel
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 from occplug.utils.keys import check_fit
 
 __all__ = ["TestWeights", "fill", "needed_tensors", "read_test_weights", "save_small"]
@@ -73,7 +73,7 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     Raises:
         CheckpointError: missing, damaged, unsafe to read, or not of that form.
     """
-    path = Path(path)
+    path = user_path(path)
     if form != "occplug":
         return _official(path, form, cfg)
     if _is_safetensors(path):
@@ -93,7 +93,7 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
 
 def _is_safetensors(path) -> bool:
     """Whether it begins like one: eight bytes of length, then a JSON object. Downloads need not have the suffix."""
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -103,7 +103,8 @@ def test_a_folder_with_a_run_is_not_overwritten(run, data, capsys):
 def test_a_folder_that_another_process_trains_in_is_left_alone(data, tmp_path, capsys):
     with FileLock(tmp_path / ".lock"):
         assert train(data, tmp_path) == 2
-    assert f"another process trains in {tmp_path}; wait for it, or set data.save_dir" in capsys.readouterr().err
+    told = f"another process trains in {tmp_path} (a process that does not say which it is)"
+    assert f"{told}; wait for it, or set data.save_dir" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 

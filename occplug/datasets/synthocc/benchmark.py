@@ -11,7 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
-from filelock import FileLock
 from tqdm import tqdm
 
 from occplug.datasets.synthocc.files import (
@@ -29,6 +28,8 @@ from occplug.datasets.synthocc.integrity import check, rebuild_command
 from occplug.datasets.synthocc.knobs import Knobs
 from occplug.datasets.synthocc.plan import SIZES, Shot, plan
 from occplug.errors import DataError, OutputError
+from occplug.utils.files import user_path
+from occplug.utils.processes import held
 
 __all__ = ["build"]
 
@@ -60,11 +61,12 @@ def build(
     if size not in SIZES:
         raise DataError(f"synthocc: unknown size {size!r}; sizes are {', '.join(SIZES)}")
     knobs = Knobs(**{"seed": seed, "num_cameras": SIZES[size].cameras, "size": SIZES[size].image, **overrides})
-    folder = Path(root) / "synthocc" / size
+    folder = user_path(root) / "synthocc" / size
     if not folder.exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_name(f".{size}.lock")):  # a second run waits for the first one's files
+            # a second run waits for the first one's files
+            with held(folder.with_name(f".{size}.lock"), f"the rendering of {folder}", wait=True):
                 if not folder.exists():
                     _log.info("rendering SynthOcc %s into %s", size, folder.absolute())
                     _render(folder, size, knobs, workers or _cores(), progress)

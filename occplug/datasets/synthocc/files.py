@@ -21,6 +21,7 @@ from occplug.datasets.synthocc.occluder import cutout
 from occplug.datasets.synthocc.persona import persona
 from occplug.datasets.synthocc.plan import TRAIN, Shot
 from occplug.datasets.synthocc.randomness import BANK_WORLD, OCCLUDER, rng
+from occplug.utils.processes import end_with_parent
 
 __all__ = [
     "IDENTITIES", "IMAGES", "MANIFEST", "VERSION", "bank_names", "make_folders", "manifest_of", "settings",
@@ -40,7 +41,8 @@ images and annotations: CC0 1.0 Universal, https://creativecommons.org/publicdom
 
 
 def start_worker() -> None:
-    """In each rendering process: one thread, and Ctrl-C is the parent's business."""
+    """In each rendering process: one thread, Ctrl-C is the parent's business, and none outlives the parent."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
