@@ -1,0 +1,62 @@
+"""`occplug gradients`: what each term of a stage's loss does to the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tabulate import tabulate
+
+from occplug.cli.arguments import config_parser, parse_config
+from occplug.data.manager import DataManager, GeneratedDataManager
+from occplug.errors import ConfigError
+from occplug.method import build_method
+from occplug.registry import METHODS, names
+from occplug.runs.gradients import gradient_report
+from occplug.runs.session import load_trained, start_logging
+from occplug.utils.files import write_atomically
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv`, look at some training batches and print one line a term."""
+    parser = config_parser(
+        "gradients",
+        "Norm of each weighted loss's gradient, scale of its logits, and the share of images it touches: for the "
+        "question why a part does nothing.",
+    )
+    parser.add_argument("--weights", metavar="PATH", help="a checkpoint of occplug train; default: the initial weights")
+    parser.add_argument("--stage", default="", metavar="NAME", help="default: the last")
+    parser.add_argument("--batches", default=2, type=int, metavar="N", help="training batches to look at (default 2)")
+    parser.add_argument("--generated", action="store_true", help="random pictures in place of the data sets")
+    parser.add_argument("--output", metavar="JSON", type=Path, help="also write the figures to a file")
+    args, cfg = parse_config(parser, argv)
+    if cfg.model.name not in names(METHODS):
+        raise ConfigError(f"{cfg.model.name} is torchreid's, with one loss; this is for the methods")
+    start_logging()
+    data = (GeneratedDataManager if args.generated else DataManager)(cfg)
+    if args.weights:
+        method = load_trained(cfg, args.weights)
+    else:
+        method = build_method(cfg, data.num_train_pids, data.num_train_cams, pretrained=not args.generated)
+    report = gradient_report(method, data, args.batches, args.stage)
+    data.close()
+    print(f"{report['stage']}: {report['batches']} batches of {cfg.train.batch_size}")
+    print(_table(report["terms"]))
+    if args.output:
+        text = json.dumps({"config_file": args.config_file, "weights": args.weights, **report}, indent=2) + "\n"
+        write_atomically(args.output, lambda temporary: temporary.write_text(text))
+
+
+def _table(terms: dict[str, dict]) -> str:
+    levels = list(dict.fromkeys(level for term in terms.values() for level in term["levels"]))
+    headers = ["loss", "weight", "value", "grad. tower", "grad. rest", "share, %", *(f"on {level}" for level in levels)]
+    headers += ["images, %", "logits: std", "p(label), %"]
+    rows = []
+    for name, term in terms.items():
+        at = [term["levels"].get(level) for level in levels]
+        label = None if term["label"] is None else 100 * term["label"]
+        numbers = [term["weight"], term["value"], term["tower"], term["rest"], 100 * term["share"], *at]
+        rows.append([name, *numbers, 100 * term["touched"], term["spread"], label])
+    return tabulate(rows, headers=headers, floatfmt=".3g", missingval="")
