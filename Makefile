@@ -9,7 +9,7 @@ THREADS ?= 1
 # processes of `make test`; each takes up to 2 GB
 JOBS ?= 2
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench snapshots clean
 
 install: $(STAMP)
 
@@ -33,6 +33,10 @@ lint: install
 
 bench: install
 	$(BIN)/python tools/benchmark.py
+
+# what each config resolves to, after a base or a default was changed: the diff says which rows moved
+snapshots: install
+	$(BIN)/python -m tests.config.snapshots
 
 clean:
 	rm -rf $(VENV) build *.egg-info
