@@ -12,8 +12,10 @@ from occplug.backbones.features import VisionFeatures
 from occplug.errors import DataError
 from occplug.method import Group
 
-__all__ = ["CLIPTower", "Edits", "Tower", "TransformerTower", "map_to_tokens", "tokens_to_map"]
+__all__ = ["MEAN_CAMERA", "CLIPTower", "Edits", "Tower", "TransformerTower", "map_to_tokens", "tokens_to_map"]
 
+# stands for a camera that training has not seen: the mean of all rows of the camera embedding
+MEAN_CAMERA = -(2**31)
 # number of a layer -> function of the map [B, C, h, w] there, whose result goes on in its place
 Edits = Mapping[int, Callable[[Tensor], Tensor]]
 
@@ -200,15 +202,22 @@ class TransformerTower(Tower):
             return (query @ key.transpose(2, 3))[:, :, 0] * query.shape[-1] ** -0.5
 
     def cameras(self, camids: Tensor) -> Tensor:
-        """Rows [B, C] of the camera embedding. Raises DataError for a camera it has no row for."""
+        """Rows [B, C] of the camera embedding, their mean for MEAN_CAMERA.
+
+        Raises DataError for a camera it has no row for.
+        """
         known = len(self.camera_embedding)
-        unseen = camids[(camids < 0) | (camids >= known)]
+        is_mean = camids == MEAN_CAMERA
+        unseen = camids[((camids < 0) | (camids >= known)) & ~is_mean]
         if len(unseen):
             raise DataError(
                 f"camera {int(unseen[0])} (counted from 0) is none of the {known} cameras the camera embedding was "
                 "trained on; test on the cameras of training, or train with backbone.sie_camera False"
             )
-        return self.camera_embedding[camids]
+        if not bool(is_mean.any()):
+            return self.camera_embedding[camids]
+        rows = self.camera_embedding[camids.masked_fill(is_mean, 0)]
+        return torch.where(is_mean[:, None], self.camera_embedding.mean(0), rows)
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -205,6 +205,7 @@ class DataManager(ImageDataManager):
     def _load_sets(self) -> None:
         self.sets = {name: self._dataset(name) for name in dict.fromkeys(self.sources + self.targets)}
         self.train_items, self.pids, self.cameras = [], [], []
+        self.camera_rows: dict[str, tuple[int, int]] = {}  # source -> first row, number (`occplug.data.cameras`)
         for number, name in enumerate(self.sources):
             source = self.sets[name]
             offset, cameras = len(self.pids), len(self.cameras)
@@ -216,6 +217,7 @@ class DataManager(ImageDataManager):
                     self.train_items.append((path, new[label], camid + cameras, number))
             self.pids += [source.pids[label] for label in kept]
             self.cameras += list(source.cameras)
+            self.camera_rows[name] = (cameras, len(source.cameras))
         self._num_train_pids, self._num_train_cams = len(self.pids), len(self.cameras)
 
     def _dataset(self, name: str):
@@ -313,13 +315,13 @@ class DataManager(ImageDataManager):
 
     def persons_loader(self, labels: Mapping[str, Collection[int]]):
         """Images of the training persons with `labels` of each source, held out or not, as for the test; pids are
-        numbered among themselves.
+        numbered among themselves, cameras as in training.
         """
         items = []
         for name, chosen in labels.items():
-            offset = len({pid for _, pid, _ in items})
+            offset, (cameras, _) = len({pid for _, pid, _ in items}), self.camera_rows[name]
             number = {label: offset + position for position, label in enumerate(sorted(chosen))}
-            items += [(p, number[pid], camid) for p, pid, camid, *_ in self.sets[name].train if pid in chosen]
+            items += [(p, number[pid], camid + cameras) for p, pid, camid, *_ in self.sets[name].train if pid in chosen]
         return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
 
     def cache_loader(self, batch_size: int, transforms: Sequence[str] = (), draw: int = 0, **options):

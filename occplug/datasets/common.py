@@ -52,6 +52,9 @@ class ReidDataset(ImageDataset):
     pids are the person numbers; cameras are 0-based; images numbered -1 (junk) are left out. A set without training
     images works as a target and is refused as a source.
 
+    Class attributes:
+        cameras_of: data set whose cameras these are, or stand for in published recipes; empty: they are its own.
+
     Attributes:
         pids: label -> person number, training split.
         cameras: camid -> camera number, training split.
@@ -70,6 +73,7 @@ class ReidDataset(ImageDataset):
     layouts: ClassVar[tuple[Layout, ...]] = (MARKET_LAYOUT,)
     pattern: ClassVar[str] = MARKET_NAME  # matched at the start of a file name without its ending
     published: dict[str, Counts] = {}
+    cameras_of: ClassVar[str] = ""
     shared_ids: ClassVar[bool] = True  # one numbering of persons for training and test
     _junk_pids = [0, -1]  # torchreid's: no person, in the gallery only
 

@@ -12,6 +12,7 @@ class OccludedDuke(ReidDataset):
 
     name = "occluded_duke"
     folders = ("Occluded_Duke", "Occluded-DukeMTMC-reID", "Occluded-DukeMTMC", "Occluded-DukeMTMC-Dataset", "occ_duke")
+    cameras_of = "dukemtmcreid"
     published = {  # counted from the official lists
         "train": Counts(images=15618, ids=702, cameras=8),
         "query": Counts(images=2210, ids=519, cameras=8),

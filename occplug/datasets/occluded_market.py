@@ -17,6 +17,7 @@ class OccludedMarket(ReidDataset):
         Layout((Part("occluded_train"),), Part("occluded_query"), Part("bounding_box_test")),
         MARKET_LAYOUT,
     )
+    cameras_of = "market1501"
     published = {  # images: lengths of the official lists
         "train": Counts(images=9287, cameras=6),
         "query": Counts(images=2343, cameras=6),

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from occplug.config import resolved_yaml
+from occplug.data.cameras import sees_cameras, to_rows
 from occplug.embedding import Embedding
 from occplug.engine.checkpoint import not_finite, save_checkpoint
 from occplug.engine.progress import Progress
@@ -67,6 +69,7 @@ class RunMixin:
         self.changes: list[dict] = []  # of the config, at each resume: stage, epoch and the keys with both values
         self.results: dict = {}  # target -> RankResult
         self.query_paths: dict[str, list[str]] = {}  # target -> files, in the order of the result's queries
+        self.camera_rows = dict(getattr(self.datamanager, "camera_rows", {}))  # of the sources; a test's are the file's
         self.seconds = 0.0  # spent in the current stage, over all sessions of the run
 
     # ------------------------------------------------------------------ what a run looks like
@@ -78,6 +81,13 @@ class RunMixin:
     def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Distances [Q, G], smaller is closer."""
         raise TypeError(f"{type(self).__name__} does not state its distance")
+
+    def embed_for(self, target: str) -> Callable[[Tensor, Tensor], Embedding]:
+        """`embed` of images of the data set `target`, whose cameras are numbered within it."""
+        if not sees_cameras(self.cfg):
+            return self.embed
+        rows = to_rows(target, self.camera_rows)
+        return lambda images, camids: self.embed(images, rows(camids))
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """The older name of `distance`; it goes in the next version."""
@@ -184,6 +194,7 @@ class RunMixin:
             "changes": self.changes,
             "pids": list(self.datamanager.pids),
             "cameras": list(self.datamanager.cameras),
+            "camera_rows": {name: list(rows) for name, rows in self.camera_rows.items()},
             "data": self.datamanager.summary(),
         }
 
@@ -249,12 +260,12 @@ class RunMixin:
 
         torchreid's signature. Blockwise unless the whole distance matrix is needed (pictures, cuhk03).
         """
-        flip = self.cfg.eval.flip
+        flip, embed = self.cfg.eval.flip, self.embed_for(dataset_name)
         query, q_pids, q_camids, paths = extract(
-            self.embed, query_loader, self.device, flip=flip, title=f"{dataset_name} query"
+            embed, query_loader, self.device, flip=flip, title=f"{dataset_name} query"
         )
         gallery, g_pids, g_camids, _ = extract(
-            self.embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
+            embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
         )
         ids = (q_pids, g_pids, q_camids, g_camids)
         whole = visrank or use_metric_cuhk03

@@ -49,6 +49,12 @@ def _are_data_sets(value) -> bool:
     )
 
 
+def _are_rows(value) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(rows, (list, tuple)) and len(rows) == 2 and all(map(_is_count, rows)) for rows in value.values()
+    )
+
+
 def _are_texts(value) -> bool:
     return isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
 
@@ -86,6 +92,7 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "records": ("a list of stages with name, epochs and seconds", _are_records),
     "pids": ("a list", _of((list, tuple))),
     "cameras": ("a list", _of((list, tuple))),
+    "camera_rows": ("first row and number for each source", _are_rows),
     "data": ("counts and a fingerprint for each data set", _are_data_sets),
     "bound_to": ("texts by key", _are_texts),
     "optimizer": ("an optimiser's state", _is_optimizer),

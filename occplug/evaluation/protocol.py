@@ -11,7 +11,7 @@ def protocol_line(
     method: str,
     neck: str | None = None,
     flip: bool = False,
-    cameras: bool = False,
+    cameras: bool | str = False,
     stride=None,
     metric: str = "euclidean",
     reranked: tuple[int, int, float] | None = None,
@@ -23,7 +23,7 @@ def protocol_line(
         method: registered name of the method or stock model.
         neck: "before" or "after" the BNNeck, None where there is no choice.
         flip: embeddings averaged with those of the mirrored image.
-        cameras: the model is told the camera of each image (SIE).
+        cameras: the model is given the camera of each image (SIE); a text says more than yes or no.
         stride: patch stride of the backbone in pixels (a number or height and width), None where there is none.
         metric: "method" for the method's own distance, or a distance's name.
         reranked: k1, k2 and lambda of k-reciprocal re-ranking, None without.
@@ -33,7 +33,7 @@ def protocol_line(
         method,
         neck and f"feature {neck} neck",
         f"flip test {_yes(flip)}",
-        f"camera input {_yes(cameras)}",
+        f"camera input {cameras if isinstance(cameras, str) else _yes(cameras)}",
         stride is not None and f"stride {_size(stride)}",
         "distance of the method" if metric == "method" else f"{metric} distance",
         "re-ranking {}".format("k1 = {}, k2 = {}, lambda = {}".format(*reranked) if reranked else "no"),

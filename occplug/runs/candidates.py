@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from occplug.config import load_config, resolved_yaml, shipped_configs
 from occplug.config.files import Setting
+from occplug.data.cameras import rows_of_sources
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.embedding import Embedding
 from occplug.engine import check_same_meaning
@@ -134,7 +135,17 @@ def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: tor
     cfg, weights = candidate.cfg, candidate.weights
     engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
     fit(engine.model.eval(), candidate, engine, device)
+    engine.camera_rows = weights.camera_rows or _rows_in(candidate)
     return engine
+
+
+def _rows_in(candidate: Candidate) -> dict[str, tuple[int, int]]:
+    """The rows of each source for a file that does not hold them: of earlier versions, or another code's."""
+    cfg, weights = candidate.cfg, candidate.weights
+    sources = cfg.data.sources if weights.config is None else config_of(weights.config).data.sources
+    if len(sources) == 1:
+        return {sources[0]: (0, weights.num_cameras)}
+    return rows_of_sources(sources, weights.cameras)
 
 
 def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) -> None:
@@ -164,7 +175,7 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
     wanted = needed_tensors(engine.model, lambda: probe(engine, cfg, device))
     kept = {key: state[key] for key in wanted}
     header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
-    header["bound_to"] = weights.bound_to
+    header |= {"bound_to": weights.bound_to, "camera_rows": weights.camera_rows}
     save_small(path, kept, weights.num_classes, weights.num_cameras, **header)
 
 

@@ -41,7 +41,9 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
             "does not say whom it saw; train the models with mixing.held_out 0.1",
             " and ".join(seen),
         )
-    images, pids, camids, _ = _extract(engines, managers, lambda data: data.persons_loader(persons), "training persons")
+    images, pids, camids, _ = _extract(
+        engines, managers, lambda data: data.persons_loader(persons), "training persons", ""
+    )
     mixture = choose_weights(matchers, images, pids, camids, equal=bool(seen))
     log.info("mixed: %s", _describe(mixture, found))
     results, paths = {}, {}
@@ -58,7 +60,9 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
         "method": " + ".join(c.cfg.model.name for c in found),
         "mixing": {**vars(mixture), "persons": len(set(pids.tolist())), "seen_in_training": seen},
     }
-    protocol = f"{_describe(mixture, found)} of: " + " | ".join(describe_protocol(c.cfg) for c in found)
+    protocol = f"{_describe(mixture, found)} of: " + " | ".join(
+        describe_protocol(c.cfg, camera_rows=engine.camera_rows) for c, engine in zip(found, engines)
+    )
     files = ", ".join(c.config_file for c in found)
     return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "mixed" / "metrics.json", **more)
 
@@ -69,15 +73,20 @@ def _describe(mixture: Mixture, found: list[Candidate]) -> str:
 
 
 def _of_target(engines: list, managers: list[DataManager], target: str, side: str):
-    return _extract(engines, managers, lambda data: data.test_loader[target][side], f"{target} {side}")
+    return _extract(engines, managers, lambda data: data.test_loader[target][side], f"{target} {side}", target)
 
 
-def _extract(engines: list, managers: list[DataManager], loader, title: str):
-    """What :func:`extract` returns, with the embeddings of all models."""
+def _extract(engines: list, managers: list[DataManager], loader, title: str, target: str):
+    """What :func:`extract` returns, with the embeddings of all models.
+
+    Args:
+        target: the images' data set; empty for training images, whose cameras are rows already.
+    """
     runs = []
     for engine, data in zip(engines, managers):
         flip = engine.cfg.eval.flip
-        runs.append(extract(engine.embed, loader(data), engine.device, flip=flip, title=title))
+        embed = engine.embed_for(target) if target else engine.embed
+        runs.append(extract(embed, loader(data), engine.device, flip=flip, title=title))
     _, pids, camids, paths = runs[0]
     return MixedEmbedding([run[0] for run in runs]), pids, camids, paths
 

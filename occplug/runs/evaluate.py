@@ -47,5 +47,5 @@ def evaluate_candidate(
     data.close()
     file = file or folder / "test" / "metrics.json"
     save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
-    protocol, weights = describe_protocol(cfg, rerank), candidate.weights
+    protocol, weights = describe_protocol(cfg, rerank, engine.camera_rows), candidate.weights
     return write_metrics(cfg, engine, candidate.config_file, protocol, file, tested=file_sha256(Path(weights.where)))

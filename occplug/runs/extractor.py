@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from occplug.config import resolved_yaml
+from occplug.data.cameras import sees_cameras
 from occplug.embedding import Embedding, Origin
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import extract
@@ -21,7 +22,6 @@ from occplug.importers.torchreid_stock import StockModel
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
 from occplug.runs.candidates import Candidate, candidates, fit
-from occplug.runs.session import sees_cameras
 from occplug.serving.pictures import Source, crops_of, open_source, prefetched
 from occplug.torchreid_host import build_stock_model
 from occplug.transforms import build_pipeline

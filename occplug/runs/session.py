@@ -11,6 +11,7 @@ import torch
 
 import occplug
 from occplug.config import save_config
+from occplug.data.cameras import CameraRows, describe_cameras, sees_cameras
 from occplug.data.manager import DataManager
 from occplug.engine import (
     MethodEngine,
@@ -118,23 +119,22 @@ def load_trained(cfg, weights: str) -> Method:
     return method.eval()
 
 
-def describe_protocol(cfg, reranked: bool = False) -> str:
-    """One line that says how features were made and compared."""
+def describe_protocol(cfg, reranked: bool = False, camera_rows: CameraRows | None = None) -> str:
+    """One line that says how features were made and compared.
+
+    Args:
+        camera_rows: of the model's camera embedding; None where they are not known.
+    """
     is_method = cfg.model.name in names(METHODS)
     return protocol_line(
         method=cfg.model.name,
         neck=cfg.method.neck if is_method and "neck" in cfg.method else None,
         flip=cfg.eval.flip,
-        cameras=is_method and sees_cameras(cfg),
+        cameras=sees_cameras(cfg) and (describe_cameras(cfg.data.targets, camera_rows) if camera_rows else True),
         stride=cfg.backbone.stride if is_method else None,
         metric="method" if is_method else cfg.test.dist_metric,
         reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
     )
-
-
-def sees_cameras(cfg) -> bool:
-    """Whether the method of `cfg` is told the camera of a test image."""
-    return bool(cfg.backbone.sie_camera and cfg.method.get("test_cameras", True))
 
 
 def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **more) -> dict:

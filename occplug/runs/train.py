@@ -11,6 +11,7 @@ from filelock import Timeout
 
 from occplug.config import save_config
 from occplug.config.changes import changed_keys, check_changes
+from occplug.data.cameras import check_cameras
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.engine import check_run, check_same_run, load_checkpoint
 from occplug.engine.contents import TO_RESUME, check_parts
@@ -21,7 +22,6 @@ from occplug.runs.session import (
     build_engine,
     describe_protocol,
     prepare,
-    sees_cameras,
     start_logging,
     write_metrics,
 )
@@ -67,7 +67,7 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     """`train` in a folder of its own, from `state` of the file `source`, which ended a stage of another run or not."""
     folder, device = prepare(cfg, saves=state is None)
     data = DataManager(cfg)
-    _check_cameras(cfg, data)
+    check_cameras(cfg, data)
     engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     if state is not None:
         is_method = isinstance(engine.model, Method)
@@ -83,7 +83,8 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
         raise
     finally:
         data.close()
-    return write_metrics(cfg, engine, config_file, describe_protocol(cfg, cfg.test.rerank), folder / "metrics.json")
+    protocol = describe_protocol(cfg, cfg.test.rerank, engine.camera_rows)
+    return write_metrics(cfg, engine, config_file, protocol, folder / "metrics.json")
 
 
 def _state_to_resume(path: Path, cfg) -> dict:
@@ -121,20 +122,6 @@ def _finished_stage(path: Path, cfg) -> dict:
     if cfg.model.name not in names(METHODS):
         raise ConfigError(f"{cfg.model.name} trains in one stage, so there is none to go on behind; leave out --after")
     return state
-
-
-def _check_cameras(cfg, data: DataManager) -> None:
-    """A camera embedding has a row for each training camera; better to say so now than in the test after training."""
-    if cfg.model.name not in names(METHODS) or not sees_cameras(cfg):
-        return
-    known = data.num_train_cams
-    for target, sides in data.test_dataset.items():
-        highest = max(camid for side in sides.values() for _, _, camid, *_ in side)
-        if highest >= known:
-            raise ConfigError(
-                f"{target} has the camera {highest}, and backbone.sie_camera learns the {known} cameras of "
-                f"{', '.join(data.sources)} alone; set backbone.sie_camera False or test on another data set"
-            )
 
 
 def _check_same_data(state: dict, data: DataManager, path: Path) -> None:

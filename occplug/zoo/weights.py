@@ -45,6 +45,8 @@ class TestWeights:
         is_whole: they are all of a model's; else those that testing does not need may be missing.
         config: the resolved config as yaml text, where the file has it.
         pids: persons it was trained on, where the file has them.
+        cameras: camera numbers of all sources, one after the other, where the file has them.
+        camera_rows: source -> first row and number in the camera embedding, where the file has them.
         bound_to: what its tensors mean something for only (`Method.bound_to`), where the file says it.
     """
 
@@ -58,6 +60,8 @@ class TestWeights:
     config: str | None = None
     pids: tuple[int, ...] | None = None
     bound_to: dict[str, str] = field(default_factory=dict)
+    cameras: tuple[int, ...] = ()
+    camera_rows: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------- reading
@@ -86,9 +90,9 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     check_run(content, path)
     check_parts(content, OF_A_RUN, path)
     pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
-    return TestWeights(
-        state, len(pids), len(content["cameras"]), str(path), True, content.get("config"), pids, bound_to
-    )
+    cameras, rows = tuple(content["cameras"]), content.get("camera_rows", {})
+    config = content.get("config")
+    return TestWeights(state, len(pids), len(cameras), str(path), True, config, pids, bound_to, cameras, rows)
 
 
 def _is_safetensors(path) -> bool:
@@ -120,13 +124,14 @@ def _small(path: Path) -> TestWeights:
         raise CheckpointError(f"{path}: not a small checkpoint of occplug (tools/zoo.py export or tools/convert.py)")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
-        pids, bound_to = json.loads(header["pids"]), json.loads(header.get("bound_to", "{}"))
+        pids = json.loads(header["pids"])
+        bound_to, rows = (json.loads(header.get(key, "{}")) for key in ("bound_to", "camera_rows"))
         sizes = int(header["num_classes"]), int(header["num_cameras"])
         config = header["config"] or None
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
-    check_kinds({"pids": pids, "bound_to": bound_to}, path)
-    return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to)
+    check_kinds({"pids": pids, "bound_to": bound_to, "camera_rows": rows}, path)
+    return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
 
 
 def fill(model: nn.Module, weights: TestWeights, embed: Callable[[], Embedding]) -> None:
