@@ -9,7 +9,7 @@ THREADS ?= 1
 # processes of `make test`; each takes up to 2 GB
 JOBS ?= 2
 
-.PHONY: install demo test lint bench snapshots clean
+.PHONY: install demo test lint types unit wheel snapshots bench clean
 
 install: $(STAMP)
 
@@ -24,8 +24,18 @@ demo: install
 	  --configs configs/clip_reid_synthocc.yaml configs/dpl_reid_synthocc.yaml --seeds 1 --jobs 2 \
 	  method.stage1.epochs 10 method.stage2.epochs 5 method.stage2.steps "[4, 5]"
 
-test: install
+# everything that a change has to pass
+test: lint types unit wheel
+
+unit: install
 	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+types: install
+	$(BIN)/mypy
+
+# the wheel, built from the sdist, installed into an empty environment and used outside the checkout
+wheel: install
+	$(BIN)/python .ci/wheel.py dist
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,4 +49,4 @@ snapshots: install
 	$(BIN)/python -m tests.config.snapshots
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache
