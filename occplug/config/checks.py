@@ -16,7 +16,7 @@ from occplug.config.ranges import Range, under
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, get, names
 
-__all__ = ["check", "unused_reason"]
+__all__ = ["check", "declared_keys", "unused_reason"]
 
 # torchreid keys that no command of ours reads, whatever the model.
 UNUSED_BY_ALL = {
@@ -101,6 +101,11 @@ def _declared(method, what: str) -> dict:
     for section, entry in tables.items():
         declared |= under(section, getattr(entry, what, {}))
     return declared
+
+
+def declared_keys(entry) -> set[str]:
+    """Keys and sections that `choices`, `ranges` and `nullable` of a method or transform speak of."""
+    return {key for what in ("choices", "ranges", "nullable") for key in getattr(entry, what, ())}
 
 
 def _below(values: dict[str, object], key: str) -> dict[str, object]:
