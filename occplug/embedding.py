@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from occplug.errors import DataError
 from occplug.utils.files import user_path, write_atomically
+from occplug.utils.integrity import is_intact, save_checked
 
 __all__ = ["Embedding", "Origin"]
 
@@ -200,7 +200,7 @@ def save_rows(path, embedding: Embedding, tensors: dict[str, Tensor] | None = No
     if origin.paths:  # a tensor, because a safetensors header is limited to 100 MB
         content["paths"] = to_bytes(list(origin.paths))
     texts = {"format": FORMAT, "origin": json.dumps(origin.header()), "header": json.dumps(header or {})}
-    write_atomically(path, lambda temporary: save_file({**content, **(tensors or {})}, temporary, texts))
+    write_atomically(path, lambda temporary: save_checked({**content, **(tensors or {})}, temporary, texts))
 
 
 def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
@@ -213,6 +213,8 @@ def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
         with safe_open(user_path(path), framework="pt") as file:
             texts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if not is_intact(tensors, texts):
+            raise ValueError("it is damaged, its checksum does not hold")
         paths = from_bytes(tensors.pop("paths")) if "paths" in tensors else []
         origin = Origin(tuple(paths), **json.loads(texts["origin"])) if "origin" in texts else None
         chosen = {name: tensors.pop(name) for name in FIELDS if name in tensors}
@@ -228,7 +230,7 @@ def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
 def read_header(path) -> dict:
     """The header that `save_rows` wrote, without the tensors. Raises DataError as `load_rows`."""
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(user_path(path), framework="pt") as file:
             return json.loads((file.metadata() or {}).get("header", "{}"))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file of embeddings") from None

@@ -15,6 +15,7 @@ import inspect
 import logging
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import nn
 from occplug.errors import CheckpointError, ConfigError, OccplugError
 from occplug.utils.files import user_path
 from occplug.utils.imagefile import read_image
+from occplug.utils.integrity import check_archive
 
 try:
     with warnings.catch_warnings():
@@ -213,6 +215,7 @@ def load_stock_checkpoint(path) -> dict:
     path = str(user_path(path))
     if not os.path.isfile(path):
         raise CheckpointError(f"there is no checkpoint at {path}; torchreid writes SAVE_DIR/model/model.pth.tar-EPOCH")
+    check_archive(Path(path))
     try:
         with safe_globals():
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from occplug.backbones import tiny
+from occplug.utils.integrity import check_archive
 from pretraining import parallel
 from pretraining.pool import CHUNK, IMAGES_PER_PERSONA, Pool, render_chunks, shares_of
 from pretraining.render import Scene, caption_of, draw_persona
@@ -82,6 +83,7 @@ def _train(args: argparse.Namespace, cache: Path, rank: int) -> Trainer:
     if args.init is not None:
         trainer.start_from(tiny.load(args.init))
     if args.resume and (cache / CHECKPOINT).is_file():
+        check_archive(cache / CHECKPOINT)
         trainer.load_state_dict(torch.load(cache / CHECKPOINT, weights_only=True))
     _loop(trainer, pool, args, cache, stop)
     parallel.leave()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from occplug.cli.own_images import add_embedding, add_model, embed_with, parse
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, and folders whose images are all taken")
     add_model(parser, required=True)
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the .safetensors to write")
+    parser.add_argument("-o", "--output", required=True, type=user_path, metavar="FILE", help="a .safetensors to write")
     add_embedding(parser)
     text = "CSV with a column path and any others, kept with the images for --where"
     parser.add_argument("--metadata", metavar="CSV", help=text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from tabulate import tabulate
 
@@ -14,7 +13,7 @@ from occplug.method import build_method
 from occplug.registry import METHODS, names
 from occplug.runs.gradients import gradient_report
 from occplug.runs.session import load_trained, start_logging
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["main"]
 
@@ -30,7 +29,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--stage", default="", metavar="NAME", help="default: the last")
     parser.add_argument("--batches", default=2, type=int, metavar="N", help="training batches to look at (default 2)")
     parser.add_argument("--generated", action="store_true", help="random pictures in place of the data sets")
-    parser.add_argument("--output", metavar="JSON", type=Path, help="also write the figures to a file")
+    parser.add_argument("--output", metavar="JSON", type=user_path, help="also write the figures to a file")
     args, cfg = parse_config(parser, argv)
     if cfg.model.name not in names(METHODS):
         raise ConfigError(f"{cfg.model.name} is torchreid's, with one loss; this is for the methods")

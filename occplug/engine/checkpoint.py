@@ -16,6 +16,7 @@ from occplug import _moved
 from occplug.engine.contents import check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.utils.files import user_path, write_atomically
+from occplug.utils.integrity import check_archive, check_tensors
 
 __all__ = [
     "check_run",
@@ -74,6 +75,7 @@ def load_checkpoint(path) -> dict:
         raise CheckpointError(f"{path}: there is no such checkpoint file")
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: a small file holds what a test needs and no more; {whole}")
+    check_archive(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles and archives fail in many ways
@@ -82,6 +84,7 @@ def load_checkpoint(path) -> dict:
         raise CheckpointError(
             f"{path}: not a checkpoint of occplug; official files are read by occplug.importers.load_official"
         )
+    check_tensors(state, path)
     check_kinds(state, path)
     check_parts(state, ("state_dict",), path)
     return state

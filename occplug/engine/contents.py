@@ -10,11 +10,17 @@ from torch import Tensor
 
 from occplug.errors import CheckpointError
 
-__all__ = ["OF_A_RUN", "TO_RESUME", "check_kinds", "check_parts"]
+__all__ = ["LARGEST", "OF_A_RUN", "TO_RESUME", "check_kinds", "check_parts"]
+
+LARGEST = 500_000  # identities or cameras: a model is made for so many before anything of the file is compared
 
 
 def _is_count(value) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_size(value) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _is_seconds(value) -> bool:
@@ -102,8 +108,8 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "extra_optimizers": ("a list of optimisers' states", _are_states),
     "companions": ("a list of optimisers' states", _are_states),
     "changes": ("a list", _of(list)),
-    "num_classes": ("a whole number of at least 0", _is_count),
-    "num_cameras": ("a whole number of at least 0", _is_count),
+    "num_classes": (f"a whole number from 0 to {LARGEST:,}", _is_size),
+    "num_cameras": (f"a whole number from 0 to {LARGEST:,}", _is_size),
 }
 OF_A_RUN = ("state_dict", "pids", "cameras")
 TO_RESUME = (*OF_A_RUN, "stage", "epoch", "seconds", "records", "config", "data")

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from occplug.errors import ConfigError
 from occplug.masks.files import MaskFile, check_mask_file, read_mask_file
 from occplug.masks.schemes import NUM_CHANNELS
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
+from occplug.utils.integrity import CHECKSUM, is_intact, save_checked
 
 __all__ = ["MaskCache"]
 
@@ -43,12 +43,12 @@ class MaskCache:
     """
 
     def __init__(self, file: Path, masks: Sequence[MaskFile], progress: bool = True):
-        self.file, self._opened = Path(file), None
+        self.file, self._opened = user_path(file), None
         wanted = _fingerprint(masks)
         found = self._recorded()
         if found != wanted:
             if found is not None:
-                log.info("%s is out of date and made anew", self.file)
+                log.info("%s is out of date or damaged, and is made again", self.file)
             _build(self.file, masks, wanted, progress)
         with safe_open(self.file, framework="pt") as stored:
             self.starts, self.sizes = stored.get_tensor("starts").tolist(), stored.get_tensor("sizes").tolist()
@@ -72,7 +72,8 @@ class MaskCache:
             return None
         try:
             with safe_open(self.file, framework="pt") as stored:
-                return (stored.metadata() or {}).get("fingerprint", "")
+                header, tensors = stored.metadata() or {}, {name: stored.get_tensor(name) for name in stored.keys()}
+            return header.get("fingerprint", "") if CHECKSUM in header and is_intact(tensors, header) else ""
         except (SafetensorError, OSError):
             return ""
 
@@ -99,4 +100,4 @@ def _build(file: Path, masks: Sequence[MaskFile], fingerprint: str, progress: bo
             one = read_mask_file(mask.path).clamp_(0, 1).mul_(255).round_().flatten()
             maps[start : start + len(one)] = one
     tensors = {"maps": maps, "starts": torch.from_numpy(starts), "sizes": torch.from_numpy(sizes)}
-    write_atomically(file, lambda temporary: save_file(tensors, temporary, {"fingerprint": fingerprint}))
+    write_atomically(file, lambda temporary: save_checked(tensors, temporary, {"fingerprint": fingerprint}))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from occplug.errors import CheckpointError
 from occplug.masks.confidences import Person
+from occplug.utils.files import user_path
+from occplug.utils.integrity import check_archive
 
 __all__ = ["PersonDetector", "load_detector"]
 
@@ -45,7 +47,8 @@ def load_detector(kind: str, weights: str = "") -> nn.Module:
     cure = f"fetch {published.url} elsewhere and put it at {place}, or name the file with --{kind}-weights"
     try:
         if weights:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
+            check_archive(user_path(weights))
+            state = torch.load(user_path(weights), map_location="cpu", weights_only=True)
         else:
             state = published.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError, *_NOT_A_FILE_OF_TENSORS) as error:

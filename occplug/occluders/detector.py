@@ -16,6 +16,7 @@ from occplug.occluders.filters import PER_CATEGORY, Candidate, cut, largest, rea
 from occplug.occluders.writing import Piece, trimmed
 from occplug.utils.files import user_path
 from occplug.utils.imagefile import read_image
+from occplug.utils.integrity import check_archive
 
 __all__ = ["DetectedObjects", "mask_rcnn"]
 
@@ -39,7 +40,8 @@ def mask_rcnn(weights: str = "") -> nn.Module:
         if not weights:
             return maskrcnn_resnet50_fpn(weights=published).eval()
         model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91)
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        check_archive(user_path(weights))
+        model.load_state_dict(torch.load(user_path(weights), map_location="cpu", weights_only=True))
         return model.eval()
     except (OSError, RuntimeError, ValueError, EOFError, TypeError, UnpicklingError) as error:
         unreadable = isinstance(error, UnpicklingError | EOFError | TypeError)

@@ -25,6 +25,7 @@ from occplug.runs.candidates import Candidate, candidates, fit
 from occplug.serving.pictures import Source, crops_of, open_source, prefetched
 from occplug.torchreid_host import build_stock_model
 from occplug.transforms import build_pipeline
+from occplug.utils.files import user_path
 
 __all__ = ["Extractor", "load"]
 
@@ -277,7 +278,7 @@ def load(
     """
     address = os.fspath(weights)
     found = candidates([] if config_file is None else [config_file], [address], list(options or []))[0]
-    place = address if "://" in address else os.path.abspath(os.path.expanduser(address))
+    place = address if "://" in address else os.path.abspath(user_path(address))
     return Extractor(model_of(found), found.cfg, torch.device(device), found.weights, place)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from occplug.errors import CheckpointError
 from occplug.utils.files import user_path
+from occplug.utils.integrity import check_archive
 from occplug.utils.keys import note_found
 from occplug.utils.torchscript import read_torchscript
 from occplug.utils.unpickling import read_with_settings
@@ -51,6 +52,7 @@ def read_tensors(
 def _read_file(path: Path):
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such weight file")
+    check_archive(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

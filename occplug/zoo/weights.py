@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from occplug.embedding import Embedding
@@ -25,6 +24,7 @@ from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.importers.torchreid_stock import StockModel
 from occplug.utils.files import user_path, write_atomically
+from occplug.utils.integrity import is_intact, save_checked
 from occplug.utils.keys import check_fit
 
 __all__ = ["TestWeights", "fill", "needed_tensors", "read_test_weights", "save_small"]
@@ -122,6 +122,8 @@ def _small(path: Path) -> TestWeights:
         raise CheckpointError(f"{path}: not a readable checkpoint: damaged, cut off, or of another kind") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a small checkpoint of occplug (tools/zoo.py export or tools/convert.py)")
+    if not is_intact(state, header):
+        raise CheckpointError(f"{path}: it is damaged, its checksum does not hold; fetch or export it again")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
         pids = json.loads(header["pids"])
@@ -130,7 +132,8 @@ def _small(path: Path) -> TestWeights:
         config = header["config"] or None
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
-    check_kinds({"pids": pids, "bound_to": bound_to, "camera_rows": rows}, path)
+    parts = {"pids": pids, "bound_to": bound_to, "camera_rows": rows}
+    check_kinds({**parts, "num_classes": sizes[0], "num_cameras": sizes[1]}, path)
     return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
 
 
@@ -220,7 +223,7 @@ def save_small(path: Path, state: dict[str, Tensor], num_classes: int, num_camer
     tensors = {name: _narrow(value) for name, value in state.items()}
     texts = {"config": "", "pids": [], **header, "num_classes": num_classes, "num_cameras": num_cameras}
     texts = {key: text if isinstance(text, str) else json.dumps(text) for key, text in texts.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, {"format": FORMAT, **texts}))
+    write_atomically(path, lambda temporary: save_checked(tensors, temporary, {"format": FORMAT, **texts}))
 
 
 def _narrow(value: Tensor) -> Tensor:

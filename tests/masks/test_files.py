@@ -249,7 +249,7 @@ def test_a_stale_or_damaged_cache_is_made_anew(tmp_path, change, caplog):
         cut(next((tmp_path / "cache").iterdir()))
     with caplog.at_level(logging.INFO, logger="occplug"):
         source = cached(tmp_path, data, images)
-    assert "is out of date and made anew" in caplog.text
+    assert "is out of date or damaged, and is made again" in caplog.text
     seeds = {"content": [0, 50, 2, 3, 4], "removed": [0, 2, 3, 4], "damaged": range(5)}[change]
     for seed, image in zip(seeds, images, strict=True):
         assert (source.maps(image) - torch.from_numpy(maps(seed))).abs().max() <= 0.5 / 255 + 1e-6
