@@ -66,6 +66,8 @@ RENAMED: dict[str, str] = {
     "occplug.engine.checkpoint.demand_same_run": "occplug.engine.checkpoint.check_same_run",
     "occplug.stages.MaskedMetric": "occplug.heads.MaskedMetric",
     "occplug.engine.write_atomically": "occplug.utils.files.write_atomically",
+    "occplug.cli.ablate.choose_table": "occplug.experiments.ablating.choose_table",
+    "occplug.cli.ablate.plan_rows": "occplug.experiments.ablating.plan_rows",
     "occplug.utils.keys.demand_fit": "occplug.utils.keys.check_fit",
     "occplug.experiments.markdown.demand_marks": "occplug.experiments.markdown.check_marks",
     "occplug.cli.show_mixing.demand_masks": "occplug.cli.show_mixing.check_masks",

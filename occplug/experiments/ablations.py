@@ -31,11 +31,23 @@ from occplug.errors import ConfigError
 from occplug.experiments.tables import Published
 from occplug.experiments.trainings import RUN
 
-__all__ = ["AblationRow", "AblationTable", "PublishedCell", "find_tables", "load_tables", "settings_of"]
+__all__ = [
+    "AblationRow",
+    "AblationTable",
+    "PublishedCell",
+    "RowNotAvailable",
+    "find_tables",
+    "load_tables",
+    "settings_of",
+]
 
 NAME = re.compile(r"[a-z0-9_+-]+")  # a folder's name; no dot, or --rows could not tell it from a config key
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 FIGURES = ("mAP", "rank1", "rank5", "rank10")
+
+
+class RowNotAvailable(ConfigError):
+    """A row of a table does not exist for the config; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -124,23 +136,25 @@ def load_tables(file: Path) -> dict[str, AblationTable]:
     return {name: replace(table, sources=_sources(table, tables)) for name, table in tables.items()}
 
 
-def settings_of(row: AblationRow, config_file: Path, options: list) -> tuple[Path, list[Setting]] | str:
-    """The config file of `row` and the settings it puts over it, or the reason why the row does not exist for it.
+def settings_of(row: AblationRow, config_file: Path, options: list) -> tuple[Path, list[Setting]]:
+    """The config file of `row` and the settings it puts over it.
 
     Args:
         config_file: the user's.
         options: the user's, of `load_config`.
 
     Raises:
+        RowNotAvailable: the row does not exist for this config; the message is the reason.
         ConfigError: `load_config` objects, or a reference names no key.
     """
     file = row.config_file(config_file)
     if not file.is_file():
-        return f"{file} does not exist"
+        raise RowNotAvailable(f"{file} does not exist")
     cfg = load_config(file, options)
     known = dict(flatten(cfg))
     if others := [key for key, values in row.where.items() if known.get(key) not in values]:
-        return "made for other configs: " + ", ".join(f"{key} is {known.get(key)!r}" for key in others)
+        values = ", ".join(f"{key} is {known.get(key)!r}" for key in others)
+        raise RowNotAvailable(f"made for other configs: {values}")
     return file, [Setting(key, _resolved(value, known, row.origin), row.origin) for key, value in row.overrides.items()]
 
 

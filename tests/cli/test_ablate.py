@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from occplug.cli import compare, main
+from occplug.cli import main
 from occplug.config import load_config
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, color_histogram, evaluate_rank, paired_bootstrap
-from occplug.experiments import trainings
+from occplug.experiments import comparing, trainings
 from occplug.experiments.tables import Published, Report, spread
 from occplug.experiments.trainings import Row, Run, known_runs, plan, run_rows, share
 from occplug.registry import DATASETS, build
@@ -483,7 +483,9 @@ def test_a_run_that_only_tests_reads_checkpoint_and_config(monkeypatch, tmp_path
     fake_run(first)
     seen = []
     monkeypatch.setattr(trainings, "read_test_weights", lambda path: seen.append(path) or "weights")
-    monkeypatch.setattr(trainings, "test", lambda candidate, rerank, file: seen.extend([candidate, rerank, file]))
+    monkeypatch.setattr(
+        trainings, "evaluate_candidate", lambda candidate, rerank, file: seen.extend([candidate, rerank, file])
+    )
     trainings._run(replace(second, tests=first))
     assert seen[0] == "one/a/seed1/checkpoints/stage2.pth" and seen[1].cfg == second.cfg
     assert seen[2:] == [False, Path("two/b/seed1/metrics.json")]
@@ -651,7 +653,7 @@ def test_compare_takes_runs_of_other_tables():
 
 
 def test_the_histogram_is_a_row_that_nothing_was_trained_for(data, monkeypatch):
-    monkeypatch.setattr(compare, "_by_occlusion", lambda rows, cfg: [])  # it looks up images that the fake lacks
+    monkeypatch.setattr(comparing, "_by_occlusion", lambda rows, cfg: [])  # it looks up images that the fake lacks
     options = ["--seeds", "1", "--histogram", "--root", str(data), "synthocc.size", "tiny"]
     assert main(["compare", "--configs", SYNTHOCC, "--name", "x", *options]) == 0
     page = json.loads(Path("log/x/results.json").read_text())
@@ -671,7 +673,7 @@ def test_rank1_by_how_much_is_occluded(data):
     found_first = np.where(ratios >= 0.45, 1, np.where(np.arange(len(ratios)) % 2, 1, 2))
     nothing, names = np.zeros(len(ratios)), np.array([Path(path).name for path, *_ in known.query])
     queries = PerQuery(names, nothing.astype(int), nothing.astype(int), nothing, found_first)
-    ((_, _, (line,)),) = compare._by_occlusion(
+    ((_, _, (line,)),) = comparing._by_occlusion(
         [Row("a", "A", [replace(row("a", [1.0]).runs[0], queries={"synthocc": queries})])], cfg
     )
     bins = [ratios < 0.3, (ratios >= 0.3) & (ratios < 0.45), ratios >= 0.45]

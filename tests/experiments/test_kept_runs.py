@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from occplug.cli import compare, main
+from occplug.cli import main
 from occplug.config import load_config
 from occplug.evaluation import read_per_query
-from occplug.experiments import kept, keptfile, trainings
+from occplug.experiments import comparing, kept, keptfile, trainings
 from occplug.zoo.exporting import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_tables_are_those_of_the_runs(document, command, folder, tmp_path, monke
     # unpacked once for all commands
     monkeypatch.setattr(kept, "as_folder", lambda place: contextlib.nullcontext(folder))
     # the histogram, and what the page of a comparison says of occlusion, would need the rendered images
-    monkeypatch.setattr(compare, "_by_occlusion", lambda rows, cfg: [])
+    monkeypatch.setattr(comparing, "_by_occlusion", lambda rows, cfg: [])
     tool, *words = shlex.split(command.replace(" --histogram", ""))
     assert main([Path(tool).stem, *words]) == 0
     assert _without_histogram(Path(document).read_text()) == _without_histogram((ROOT / document).read_text())
