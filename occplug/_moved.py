@@ -15,7 +15,7 @@ import types
 import warnings
 from collections.abc import Callable
 
-__all__ = ["MOVED", "RENAMED", "install", "older_names"]
+__all__ = ["MEMBERS", "MOVED", "RENAMED", "install", "older_names", "page"]
 
 # old module -> new modules
 MOVED: dict[str, tuple[str, ...]] = {
@@ -73,6 +73,14 @@ RENAMED: dict[str, str] = {
     "occplug.cli.show_mixing.demand_masks": "occplug.cli.show_mixing.check_masks",
 }
 
+# old member -> new member of the same class; the class itself keeps the old one for one version, `matcher` for good
+MEMBERS: dict[str, str] = {
+    "occplug.method.Method.matcher": "distance",
+    "occplug.method.Stage.companions": "extra_optimizers",
+    "occplug.engine.base.RunMixin.matcher": "distance",
+    "occplug.methods.profd.ProFD.see": "forward_features",
+}
+
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds the old names."""
@@ -121,6 +129,34 @@ def older_names(module: str) -> Callable[[str], object]:
         return getattr(importlib.import_module(where), renamed)
 
     return __getattr__
+
+
+def page() -> str:
+    """docs/moved.md: every module and name that has moved, old -> new."""
+    names = {**RENAMED, **{old: f"{old.rpartition('.')[0]}.{new}" for old, new in MEMBERS.items()}}
+    modules = [f"| `{old}` | {', '.join(f'`{new}`' for new in news)} |" for old, news in MOVED.items()]
+    renamed = [f"| `{old}` | `{new}` |" for old, new in names.items()]
+    return "\n".join(
+        [
+            "# What has moved since version 0.1",
+            "",
+            "Old names work for one version and warn (`DeprecationWarning`); `Method.matcher` stays beside `distance`.",
+            "Written by `python -c 'from occplug import _moved; print(_moved.page(), end=\"\")' > docs/moved.md`.",
+            "",
+            "## Modules",
+            "",
+            "| old | new |",
+            "|---|---|",
+            *modules,
+            "",
+            "## Names",
+            "",
+            "| old | new |",
+            "|---|---|",
+            *renamed,
+            "",
+        ]
+    )
 
 
 def install() -> None:

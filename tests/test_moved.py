@@ -3,6 +3,7 @@
 import importlib
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,16 @@ def test_a_method_without_a_distance_says_so_under_both_names():
     for call in (Method().distance, Method().matcher):
         with pytest.raises(TypeError, match="Method does not state its distance"):
             call(None, None)
+
+
+@pytest.mark.parametrize(("old", "new"), _moved.MEMBERS.items())
+def test_a_renamed_member_has_both_names(old, new):
+    where, kind, member = old.rsplit(".", 2)
+    owner = getattr(importlib.import_module(where), kind)
+    assert hasattr(owner, member), "the old name is gone"
+    assert hasattr(owner, new) or new in owner.__dataclass_fields__
+
+
+def test_the_page_of_moved_names_is_that_of_the_tables():
+    file = Path(__file__).parents[1] / "docs/moved.md"
+    assert file.read_text() == _moved.page(), "write it again with the command that it names"
