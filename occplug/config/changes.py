@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
-import yaml
 from yacs.config import CfgNode
 
 from occplug.config.files import flatten
 from occplug.errors import ConfigError
+from occplug.utils.texts import parse_yaml_text
 
 __all__ = ["changed_keys", "check_changes"]
 
@@ -38,7 +38,7 @@ def changed_keys(before: str, cfg: CfgNode) -> dict[str, tuple]:
     Keys that only one of the two has, since they came or went with another version, are left out, as are keys on
     which no figure depends.
     """
-    then, now = dict(flatten(yaml.safe_load(before) or {})), dict(flatten(cfg))
+    then, now = dict(flatten(parse_yaml_text(before) or {})), dict(flatten(cfg))
     return {
         key: (then[key], value)
         for key, value in now.items()

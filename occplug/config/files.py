@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +11,13 @@ import yaml
 
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
+from occplug.utils.texts import parse_yaml_text, read_text
 
-__all__ = ["COMMAND_LINE", "Setting", "flatten", "parse_options", "parse_yaml", "read_settings"]
+__all__ = ["COMMAND_LINE", "END", "WHOLE", "Setting", "flatten", "parse_options", "parse_yaml", "read_settings"]
 
 COMMAND_LINE = "command line"
+WHOLE, END = "# All keys of a run; the last line is '...'.", "..."  # first and last line of what `save_config` writes
+MAX_BASES = 64  # files that one config may be made of
 
 
 @dataclass(frozen=True)
@@ -27,52 +29,32 @@ class Setting:
     where: str
 
 
-class _NoKeyTwice:
-    """Mixed into yaml's safe loaders: a key given twice is an error."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                problem = f"the key {key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Loader(_NoKeyTwice, yaml.SafeLoader):
-    """The loader in Python, whose messages say what was expected."""
-
-
-class _FastLoader(_NoKeyTwice, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """The loader in C, where PyYAML was built with it: the same values, eight times as fast."""
-
-
-def _parse(text: str):
-    try:
-        return yaml.load(text, _FastLoader)
-    except yaml.YAMLError:
-        return yaml.load(text, _Loader)
-
-
-def read_settings(file: Path, chain: tuple[Path, ...] = ()) -> Iterator[Setting]:
+def read_settings(file: Path, chain: tuple[Path, ...] = (), read: list[Path] | None = None) -> Iterator[Setting]:
     """Settings of the yaml `file`, those of its `_base_` files first.
 
     Args:
         chain: the files that led here as bases of one another.
+        read: all files that were read before.
 
     Raises:
-        ConfigError: a base is missing, not yaml, or a circle; names the files.
+        ConfigError: a base is missing, not yaml, or a circle, or there are more than `MAX_BASES`; names the files.
     """
+    read = [] if read is None else read
+    read.append(file)
     if file in chain:
         raise ConfigError(f"_base_ goes in a circle: {' -> '.join(map(str, (*chain, file)))}")
+    if len(read) > MAX_BASES:
+        raise ConfigError(
+            f"{read[0]}: with its _base_ files it reads more than {MAX_BASES} files, the limit, {file} among them "
+            f"{read.count(file)} times; name each base once"
+        )
     content = parse_yaml(file)
     bases = content.pop("_base_", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{file}: _base_ is {bases!r}, expected a path or a list of paths")
     for base in bases:
-        yield from read_settings(_base_file(base, file), (*chain, file))
+        yield from read_settings(_base_file(base, file), (*chain, file), read)
     yield from (Setting(key, value, str(file)) for key, value in flatten(content))
 
 
@@ -90,15 +72,17 @@ def _base_file(base: str, file: Path) -> Path:
 def parse_yaml(file: Path) -> dict:
     """Content of the yaml `file`. Raises ConfigError if it is not yaml, gives a key twice, or is not a mapping."""
     try:
-        content = _parse(file.read_text(encoding="utf-8"))
-        json.dumps(content, default=str, skipkeys=True)  # fails for what holds itself, as anchors can make it
+        text = read_text(file)
+        if text.startswith(WHOLE) and text.rstrip().rpartition("\n")[2] != END:
+            raise ValueError(f"it is cut off, its last line is not {END!r}; restore it, or start the run again")
+        content = parse_yaml_text(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{file}{line}: not valid yaml: {getattr(error, 'problem', None) or error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not a readable text file ({error})") from error
-    except (ValueError, RecursionError) as error:  # a 30th of February, or no end of brackets
+    except ValueError as error:  # a 30th of February, or too long
         raise ConfigError(f"{file}: not valid yaml: {error}") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{file}: not a config: expected keys with values, found {type(content).__name__}")

@@ -20,11 +20,12 @@ from yacs.config import CfgNode
 
 from occplug.config.checks import check, unused_reason
 from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, OBSOLETE
-from occplug.config.files import COMMAND_LINE, Setting, flatten, parse_options, read_settings
+from occplug.config.files import COMMAND_LINE, END, WHOLE, Setting, flatten, parse_options, read_settings
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, TRANSFORMS, get, names
 from occplug.utils.files import user_path, write_atomically
+from occplug.utils.texts import parse_yaml_text
 
 __all__ = ["default_config", "load_config", "resolved_yaml", "save_config"]
 
@@ -196,8 +197,8 @@ def _nearest(name: str, known: list[str]) -> str:
 def _parse_text(text: str):
     """`text` as yaml reads it, or as a Python literal (`None`, tuples), or as it is."""
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = parse_yaml_text(text)
+    except (yaml.YAMLError, ValueError):
         return text
     if isinstance(value, str):
         try:
@@ -263,4 +264,5 @@ def _plain(node) -> dict:
 
 def save_config(cfg: CfgNode, path) -> None:
     """Write `resolved_yaml(cfg)` to `path`, whole or not at all. Raises OutputError if it cannot be written."""
-    write_atomically(path, lambda temporary: temporary.write_text(resolved_yaml(cfg), encoding="utf-8"))
+    text = f"{WHOLE}\n{resolved_yaml(cfg)}{END}\n"  # what is cut off at the end of a line would be valid, too
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

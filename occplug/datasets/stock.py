@@ -106,7 +106,7 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):
         return images
 
     def _line(self, path: str, number: int, line: str, on_disk: dict[str, ImageFile], part: Part) -> Labelled:
-        below, _, pid = line.rpartition(" ")
+        below, _, pid = line.replace("\\", "/").rpartition(" ")
         if not below or not pid.isdecimal():
             raise DataError(f"msmt17: line {number} of {path} is {line!r}, not a path and a person number")
         if below not in on_disk:
@@ -118,7 +118,7 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):
 def _lines(path: str) -> list[tuple[int, str]]:
     """Numbered lines of the list file `path`, without empty ones."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:  # Windows' editors mark UTF-8
             lines = [line.strip() for line in stream]
     except FileNotFoundError:
         raise DataError(f"msmt17: {path} is missing; it comes with the data set, beside the images' folders") from None

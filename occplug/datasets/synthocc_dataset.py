@@ -13,6 +13,7 @@ from occplug.datasets.common import MARKET_LAYOUT, Labelled, ReidDataset
 from occplug.datasets.layouts import Layout, Part
 from occplug.datasets.synthocc import Knobs, build
 from occplug.registry import DATASETS
+from occplug.utils.texts import read_json
 
 __all__ = ["SynthOcc"]
 
@@ -49,7 +50,7 @@ class SynthOcc(ReidDataset):
 
     def _fingerprint(self, splits: dict[str, list[Labelled]]) -> str:
         """Of the settings and the content by the manifest: image bytes differ between versions of OpenCV."""
-        manifest = json.loads(Path(self.dataset_dir, "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(Path(self.dataset_dir, "manifest.json"))
         told = json.dumps([manifest["settings"], manifest["content"]], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
@@ -67,7 +68,7 @@ class SynthOcc(ReidDataset):
     @functools.cached_property
     def identities(self) -> dict[int, dict]:
         """Person number -> attributes, caption and look-alike group."""
-        told = json.loads(Path(self.dataset_dir, "annotations", "identities.json").read_text(encoding="utf-8"))
+        told = read_json(Path(self.dataset_dir, "annotations", "identities.json"))
         return {int(pid): record for pid, record in told.items()}
 
     def annotation(self, impath: str) -> dict:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from occplug.errors import DataError
+from occplug.errors import CheckpointError, DataError
 from occplug.evaluation.ranking import RankResult
+from occplug.utils.integrity import check_archive
 
 __all__ = ["PerQuery", "read_per_query"]
 
@@ -52,9 +53,19 @@ def read_per_query(file: Path) -> PerQuery:
     """Read what :meth:`PerQuery.write` wrote. Raises DataError if the file is missing, damaged or of another kind."""
     cure = "evaluate the run again with tools/test.py, or delete the run and train it again"
     try:
+        check_archive(Path(file))
         with np.load(file, allow_pickle=False) as saved:
             return PerQuery(**{field.name: saved[field.name] for field in fields(PerQuery)})
     except FileNotFoundError:
         raise DataError(f"{file}: the figures per query are missing; {cure}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        CheckpointError,
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{file}: not a complete file of figures per query ({error}); {cure}") from error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
+import tokenize
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import NamedTuple
@@ -17,6 +20,9 @@ from occplug.masks.schemes import NUM_CHANNELS
 
 __all__ = ["MaskFile", "check_mask_file", "find_mask_files", "read_mask_file"]
 
+# what numpy raises on damaged headers, which it reads as a Python expression
+_BAD_HEADER = (ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError, RecursionError)
+_BAD_HEADER += (tokenize.TokenError, struct.error, AttributeError)
 SUFFIXES = (".npy", "{ending}.npy", "{ending}.confidence_fields.npy")
 _CURE = "copy it anew, or delete it and make it with tools/make_masks.py"
 
@@ -87,10 +93,10 @@ def check_mask_file(path: str | os.PathLike) -> tuple[int, int]:
     try:
         with open(path, "rb") as stream:
             shape, dtype = _header(stream)
-            missing = stream.tell() + int(np.prod(shape)) * dtype.itemsize - os.fstat(stream.fileno()).st_size
+            missing = stream.tell() + math.prod(shape) * dtype.itemsize - os.fstat(stream.fileno()).st_size
     except OSError as error:
         raise DataError(f"{path}: the mask file cannot be read ({error.strerror or error}); {_CURE}") from error
-    except (ValueError, EOFError) as error:
+    except _BAD_HEADER as error:
         raise DataError(f"{path}: not a readable .npy file ({_first_line(error)}); {_CURE}") from error
     if dtype.hasobject:
         raise DataError(
@@ -99,7 +105,7 @@ def check_mask_file(path: str | os.PathLike) -> tuple[int, int]:
         )
     if missing > 0:
         raise DataError(f"{path}: the mask file is cut off, {missing} bytes are missing; {_CURE}")
-    if len(shape) != 3 or shape[0] != NUM_CHANNELS or not all(shape):
+    if len(shape) != 3 or shape[0] != NUM_CHANNELS or min(shape) < 1:
         raise DataError(
             f"{path}: the array is {list(shape)}, expected [{NUM_CHANNELS}, h, w]: PifPaf's confidences of 17 "
             "keypoints and 19 limbs; masks of another kind cannot be grouped into parts"
@@ -131,7 +137,7 @@ def read_mask_file(path: str | os.PathLike) -> Tensor:
     check_mask_file(path)
     try:
         maps = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, *_BAD_HEADER) as error:
         raise DataError(f"{path}: the mask file cannot be read ({_first_line(error)}); {_CURE}") from error
     if not np.isfinite(maps).all():
         raise DataError(f"{path}: the mask holds values that are not finite; {_CURE}")

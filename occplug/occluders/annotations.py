@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -17,10 +16,12 @@ from occplug.occluders.categories import Category, read_categories
 from occplug.occluders.filters import PER_CATEGORY, Candidate, cut, largest, reason_against
 from occplug.occluders.writing import Piece, trimmed
 from occplug.utils.files import user_path
-from occplug.utils.imagefile import read_image
+from occplug.utils.imagefile import MAX_PIXELS, read_image
+from occplug.utils.texts import read_json
 
 __all__ = ["AnnotatedObjects"]
 
+_FAR = 1e9  # pixels
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +43,7 @@ class AnnotatedObjects:
         table = read_categories(categories)
         content = _read(self.file)
         try:
-            self.images = {image["id"]: image for image in content["images"]}
+            self.images = {image["id"]: self._checked(image) for image in content["images"]}
             self.licences = {entry.get("id"): entry.get("name", "unknown") for entry in content.get("licenses") or []}
             names = {entry["id"]: entry["name"] for entry in content["categories"]}
         except (KeyError, TypeError, AttributeError) as error:
@@ -53,6 +54,17 @@ class AnnotatedObjects:
             reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.most_common()) or "it has no annotation"
             raise DataError(f"{self.file}: no object is left after the filters: {reasons}")
         self._check_images()
+
+    def _checked(self, image: dict) -> dict:
+        """`image`, whose name and size can be. Raises DataError."""
+        name, sides = image["file_name"], (image["width"], image["height"])
+        where = f"{self.file}: image {image['id']!r}"
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{where}: file_name is {name!r}, expected the name of a file; correct or delete the image")
+        if not all(type(side) is int and side > 0 for side in sides) or sides[0] * sides[1] > MAX_PIXELS:
+            size = " x ".join(map(repr, sides))
+            raise DataError(f"{where}: it is {size} pixels, expected whole numbers and at most {MAX_PIXELS:,} pixels")
+        return image
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -75,6 +87,8 @@ class AnnotatedObjects:
             return None, "a crowd, or without polygons"
         image = self.images[row["image_id"]]
         points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in row["segmentation"]])
+        if not (np.abs(points) < _FAR).all():  # also where one is not a number
+            raise ValueError("a polygon has corners that are not finite, or far outside")
         low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
         size = (image["width"], image["height"])
         box = (max(0, low[0]), max(0, low[1]), min(size[0], high[0] + 1), min(size[1], high[1] + 1))
@@ -138,7 +152,7 @@ def _filled(polygons: list, box: tuple[int, int, int, int]) -> np.ndarray:
 
 def _read(file: Path) -> dict:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except OSError as error:
         raise DataError(f"{file}: the annotation file cannot be read ({os.strerror(error.errno)})") from error
     except ValueError as error:

@@ -11,6 +11,7 @@ import yaml
 
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
+from occplug.utils.texts import parse_yaml_text, read_text
 
 __all__ = ["ANCHORS", "CORNERS", "EMBEDDED_CATEGORIES", "Category", "read_categories"]
 
@@ -54,10 +55,10 @@ def read_categories(file: str = "") -> Mapping[str, Category]:
     """
     path = user_path(file) if file else EMBEDDED_CATEGORIES
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table = parse_yaml_text(read_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: the category table cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: the category table is not yaml ({error})") from error
     if not isinstance(table, dict) or not table:
         raise ConfigError(f"{path}: the category table must have rows `name: {{anchor: ..., cover: ..., weight: ...}}`")

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from occplug.errors import DataError
 from occplug.occluders.categories import Category, read_categories
 from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
+from occplug.utils.texts import read_json
 
 __all__ = ["EMBEDDED_LIBRARY", "INDEX", "Cutout", "Library", "premultiplied", "read_library"]
 
@@ -129,7 +129,7 @@ def _entries(folder: Path) -> list:
     if not index.is_file():
         raise DataError(f"{folder}: the folder has no {INDEX}, so it is no occluder library; {_MAKE} from its pictures")
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index)
         return list(content["cutouts"])
     except (ValueError, KeyError, TypeError) as error:
         shape = '{"version": 1, "cutouts": [...]}'

@@ -24,6 +24,7 @@ import torch
 from occplug.embedding import Embedding, Origin, from_bytes, load_rows, read_header, save_rows, to_bytes
 from occplug.errors import DataError
 from occplug.utils.files import user_path, write_atomically
+from occplug.utils.texts import read_json
 
 __all__ = ["FileStore", "FolderStore", "Rows", "Store", "open_store"]
 
@@ -142,7 +143,7 @@ class FolderStore(Store):
     def _manifest(self) -> dict:
         file = self.path / MANIFEST
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
         except FileNotFoundError:
             raise DataError(f"{self.path}: this folder holds no gallery ({MANIFEST} is missing)") from None
         except (OSError, ValueError) as error:

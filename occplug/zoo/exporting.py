@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from occplug.config import load_config
 from occplug.config.files import flatten
 from occplug.errors import ConfigError, DataError
 from occplug.utils.files import file_sha256
+from occplug.utils.texts import read_json
 from occplug.zoo.index import FIGURES, NOT_RECORDED, Checkpoint, Entry, Index, Made, Measured, Run
 
 __all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_metrics", "read_runs", "with_file"]
@@ -83,7 +83,7 @@ def read_metrics(folder: Path) -> dict:
     file = folder / "metrics.json"
     cure = "delete it, and the run is tested again"
     try:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
+        metrics = read_json(file)
     except ValueError as error:
         raise DataError(f"{file} is damaged ({error}); {cure}") from error
     if not isinstance(metrics, dict) or (missing := [key for key in METRICS if key not in metrics]):

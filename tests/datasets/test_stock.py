@@ -126,3 +126,15 @@ def test_msmt17_mistakes(tmp_path):
     assert broken(tmp_path) == (
         f"msmt17: {home}/list_query.txt is missing; it comes with the data set, beside the images' folders"
     )
+
+
+@pytest.mark.parametrize("form", ["crlf", "mark", "backslash", "all"])
+def test_lists_written_on_windows_are_read(tmp_path, form):
+    home = msmt(tmp_path / "MSMT17_V1")
+    expected = told(MSMT17(root=str(tmp_path), verbose=False).train)
+    for name in LINES:
+        text = (home / name).read_text()
+        text = text.replace("/", "\\") if form in ("backslash", "all") else text
+        data = text.replace("\n", "\r\n").encode() if form in ("crlf", "all") else text.encode()
+        (home / name).write_bytes(b"\xef\xbb\xbf" + data if form in ("mark", "all") else data)
+    assert told(MSMT17(root=str(tmp_path), verbose=False).train) == expected

@@ -9,6 +9,7 @@ from pathlib import Path
 from occplug.datasets.synthocc.files import IDENTITIES, IMAGES, MANIFEST, VERSION, bank_names
 from occplug.datasets.synthocc.knobs import Knobs
 from occplug.errors import DataError
+from occplug.utils.texts import read_json
 
 __all__ = ["check", "rebuild_command"]
 
@@ -29,7 +30,7 @@ def check(directory: str | Path) -> dict:
     """
     directory = Path(directory)
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(directory / MANIFEST)
         version, expected, seed = manifest["version"], manifest["files"], manifest["settings"]["seed"]
     except FileNotFoundError:
         raise _damage(directory, f"{MANIFEST} is missing") from None
