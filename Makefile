@@ -9,7 +9,7 @@ THREADS ?= 1
 # processes of `make test`; each takes up to 2 GB
 JOBS ?= 2
 
-.PHONY: install demo test lint types unit wheel snapshots bench clean
+.PHONY: install demo test lint types unit wheel snapshots docs bench clean
 
 install: $(STAMP)
 
@@ -41,6 +41,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# the documentation site, in site/
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: install
 	$(BIN)/python tools/benchmark.py
 
@@ -49,4 +53,4 @@ snapshots: install
 	$(BIN)/python -m tests.config.snapshots
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache

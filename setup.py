@@ -35,7 +35,16 @@ EXTRAS = {
     "milvus": ["pymilvus>=3.0", "milvus-lite>=3.0"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
 }
-DEV = ["pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.15"]
+DEV = [
+    "pytest>=8.0",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.15",
+    "mkdocs-material>=9.6",
+    "mkdocstrings[python]>=0.30",
+]
 DEV += ["types-PyYAML", "types-requests", "types-tabulate", "types-tqdm"]
 
 setup(

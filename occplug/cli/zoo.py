@@ -14,6 +14,7 @@ from occplug.cli.arguments import parse_options
 from occplug.config import load_config, resolved_yaml
 from occplug.config.files import Setting
 from occplug.errors import ConfigError, OccplugError
+from occplug.experiments.markdown import replace_marked
 from occplug.runs.candidates import Candidate, config_of, config_path, entry_settings, save_small_file
 from occplug.runs.evaluate import evaluate_candidate
 from occplug.runs.session import start_logging
@@ -24,7 +25,7 @@ from occplug.zoo.adding import entry_of_config
 from occplug.zoo.exporting import measured, read_runs, with_file
 from occplug.zoo.fetching import cached_file, fetch
 from occplug.zoo.index import Run
-from occplug.zoo.table import markdown
+from occplug.zoo.table import markdown, overview
 from occplug.zoo.verifying import Finding, compare, spread_over_seeds
 from occplug.zoo.weights import read_test_weights
 
@@ -96,9 +97,12 @@ def _download(args, index: Index) -> None:
 
 
 def _table(args, index: Index) -> None:
-    """Write model_zoo.md."""
+    """Write model_zoo.md, and the short table of the README."""
     write_atomically(args.output, lambda temporary: temporary.write_text(markdown(index), encoding="utf-8"))
     print(f"{args.output}: {len(index.entries)} entries")
+    if args.readme:
+        replace_marked(args.readme, "methods", overview(index))
+        print(f"{args.readme}: {len(index.overview)} methods")
 
 
 # ---------------------------------------------------------------------- adding
@@ -270,7 +274,8 @@ ACTIONS = {
             (
                 ("--output",),
                 {"type": user_path, "default": Path("model_zoo.md"), "metavar": "FILE"},
-            )
+            ),
+            (("--readme",), {"type": user_path, "metavar": "FILE", "help": "also put the short table into FILE"}),
         ],
     ),
     "add": (

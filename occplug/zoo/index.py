@@ -4,6 +4,8 @@ licences:                             # what an entry's `licence` names
   code: {clip_reid: MIT (...), ...}
   weights: {openai: MIT, ...}         # initial weights
   data: {occluded_duke: ..., ...}
+overview:                             # rows of the README's table, may be left out
+- {title: CLIP-ReID, paper: AAAI 2023, published: clip_reid/vit_b16/occduke, synthocc: clip_reid/vit_tiny/synthocc}
 entries:
   clip_reid/vit_b16/occduke:          # zoo://clip_reid/vit_b16/occduke
     method: clip_reid                 # model.name
@@ -52,6 +54,7 @@ FIGURES = ("mAP", "rank1", "rank5", "rank10")
 NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+/[a-z0-9_]+")
 PLACES = ("file", "url", "drive")
 NOT_RECORDED = "not recorded"
+OVERVIEW = ("title", "paper", "published", "synthocc")
 _HEAD = f"""\
 # The model zoo. Rows are added and filled by tools/zoo.py (add, export), which keeps this form; texts are by hand.
 # What the keys mean: occplug/zoo/index.py. model_zoo.md is made from this file by: python tools/zoo.py table
@@ -163,11 +166,17 @@ class Entry:
 
 @dataclass
 class Index:
-    """The zoo: licences by kind and name, entries by name; `file` is where it lies."""
+    """The zoo: licences by kind and name, entries by name; `file` is where it lies.
+
+    Attributes:
+        overview: rows of a short table, each with a `title`, a `paper` (Markdown), and the names of the entries whose
+            figures are `published` and measured on `synthocc`.
+    """
 
     file: Path
     licences: dict[str, dict[str, str]]
     entries: dict[str, Entry]
+    overview: list[dict[str, str]] = field(default_factory=list)
 
     def find(self, name: str) -> Entry:
         """The entry `name`, `zoo://` allowed. Raises ConfigError that gives the nearest names."""
@@ -198,10 +207,12 @@ class Index:
     def text(self) -> str:
         """The file's content in its one form."""
         entries = {entry.name: _entry_node(entry) for entry in sorted(self.entries.values(), key=_order)}
-        tree = {"licences": self.licences, "entries": entries}
+        tree = {"licences": self.licences}
+        tree |= {"overview": self.overview} if self.overview else {}
+        tree |= {"entries": entries}
         layout = {"sort_keys": False, "default_flow_style": False, "allow_unicode": True, "width": 118}
         body = yaml.dump(tree, Dumper=_Dumper, **layout)
-        return _HEAD + re.sub(r"^(entries:|  [\w/]+/\w+:)$", r"\n\1", body, flags=re.M)
+        return _HEAD + re.sub(r"^(overview:|entries:|  [\w/]+/\w+:)$", r"\n\1", body, flags=re.M)
 
     def write(self) -> None:
         """Write `text()` to `file`, whole or not at all."""
@@ -218,13 +229,17 @@ def read_index(file: Path = INDEX) -> Index:
     file = user_path(file)
     if not file.is_file():
         raise ConfigError(f"{file}: there is no such index of the model zoo")
-    tree = checked(parse_yaml(file), str(file), {"licences": dict, "entries": dict})
+    tree = checked(parse_yaml(file), str(file), {"licences": dict, "entries": dict}, {"overview": list})
     kinds = dict.fromkeys(("code", "weights", "data"), dict)
     licences = checked(tree["licences"], f"{file}: licences", kinds)
     index = Index(file, licences, {})
     for name, node in tree["entries"].items():
         entry = _entry(str(name), node, f"{file}: {name}")
         index.put(entry)
+    for number, row in enumerate(tree.get("overview", [])):
+        row = checked(row, f"{file}: overview[{number}]", dict.fromkeys(OVERVIEW, str))
+        index.find(row["published"]), index.find(row["synthocc"])
+        index.overview.append(row)
     return index
 
 

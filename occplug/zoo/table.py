@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 from tabulate import tabulate
 
 from occplug.zoo.index import Entry, Index, Made, Measured, Published
 from occplug.zoo.verifying import CONFIDENCE, QUERIES, TOLERANCE
 
-__all__ = ["markdown"]
+__all__ = ["markdown", "overview"]
 
 TITLES = {
     "synthocc": "SynthOcc",
@@ -62,6 +63,27 @@ def markdown(index: Index) -> str:
     return "\n".join(parts) + "\n"
 
 
+def overview(index: Index) -> str:
+    """The short table: a row a method, what is published on its real data set and what we measured on SynthOcc."""
+    heads = ["method", "paper", "config", "published mAP / R1", "SynthOcc mAP / R1", "weights"]
+    rows = []
+    for shown in index.overview:
+        real, rendered = index.find(shown["published"]), index.find(shown["synthocc"])
+        weights = f"`zoo://{rendered.name}`" if rendered.checkpoint else "none"
+        published = [p for p in real.published if p.mAP is not None][:1]
+        figures = " / ".join(_figure(value) for value in (published[0].mAP, published[0].rank1)) if published else "—"
+        where = f" ({TITLES.get(real.data, real.data)})" if published else ""
+        rows.append([
+            shown["title"],
+            shown["paper"],
+            f"[{Path(real.config).stem}]({real.config})",
+            figures + where,
+            _ours(rendered.ours),
+            weights,
+        ])  # fmt: skip
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+
+
 def _row(index: Index, entry: Entry, sources: dict[str, int]) -> list[str]:
     config = f"[{entry.config.rpartition('/')[2]}]({entry.config})"
     if entry.settings:
@@ -83,8 +105,11 @@ def _settings(settings: dict[str, object]) -> str:
 
 def _published(published: Published, sources: dict[str, int]) -> str:
     number = sources.setdefault(published.source, len(sources) + 1)
-    figures = ("—" if value is None else f"{value:.1f}" for value in (published.mAP, published.rank1))
-    return f"{' / '.join(figures)} ({number})"
+    return f"{_figure(published.mAP)} / {_figure(published.rank1)} ({number})"
+
+
+def _figure(per_cent: float | None) -> str:
+    return "—" if per_cent is None else f"{per_cent:.1f}"
 
 
 def _ours(ours: Measured | None) -> str:

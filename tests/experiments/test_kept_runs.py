@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docs/runs.jsonl"
 COMMANDS = {
     (document, command)
-    for document in ("README.md", "docs/ablations.md")
+    for document in ("docs/results.md", "docs/ablations.md")
     for command in re.findall(
         r"`python (tools/\w+\.py [^`]*--keep docs/runs\.jsonl[^`]*)`", (ROOT / document).read_text()
     )
@@ -53,7 +53,7 @@ def test_tables_are_those_of_the_runs(document, command, folder, tmp_path, monke
     monkeypatch.setattr(trainings, "_given", lambda cfg: {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/ablations.md"):
+    for name in ("docs/results.md", "docs/ablations.md"):
         shutil.copy(ROOT / name, name)
     for name in ("configs", "data"):
         Path(name).symlink_to(ROOT / name)

@@ -10,6 +10,7 @@ from occplug.config import load_config
 from occplug.errors import ConfigError
 from occplug.zoo import INDEX, adding, read_index
 from occplug.zoo.adding import entry_of_config
+from occplug.zoo.table import overview
 
 ROOT = Path(__file__).parents[2]
 TREE = """
@@ -48,6 +49,19 @@ def written(folder, tree):
 
 def test_the_file_has_its_one_form(index):
     assert INDEX.read_text() == index.text()
+
+
+def test_the_readme_has_the_overview_of_the_index(index):
+    """Else run: python tools/zoo.py table --readme README.md"""
+    assert f"<!-- methods -->\n{overview(index)}\n<!-- end -->" in (ROOT / "README.md").read_text()
+    real = index.find(index.overview[1]["published"]).published[0]
+    assert f"| {real.mAP:.1f} / {real.rank1:.1f} (Occluded-Duke)" in overview(index)
+
+
+def test_an_overview_of_unknown_entries_is_refused(tmp_path):
+    row = "overview: [{title: T, paper: P, published: a/b/c, synthocc: a/b/d}]\n"
+    with pytest.raises(ConfigError, match="the model zoo has no entry 'a/b/d'; the nearest: a/b/c"):
+        read_index(written(tmp_path, row + TREE))
 
 
 def test_every_config_has_the_entry_its_header_makes(index):
