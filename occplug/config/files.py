@@ -13,7 +13,17 @@ from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.utils.texts import parse_yaml_text, read_text
 
-__all__ = ["COMMAND_LINE", "END", "WHOLE", "Setting", "flatten", "parse_options", "parse_yaml", "read_settings"]
+__all__ = [
+    "COMMAND_LINE",
+    "END",
+    "WHOLE",
+    "Setting",
+    "flatten",
+    "mapping_of",
+    "parse_options",
+    "parse_yaml",
+    "read_settings",
+]
 
 COMMAND_LINE = "command line"
 WHOLE, END = "# All keys of a run; the last line is '...'.", "..."  # first and last line of what `save_config` writes
@@ -75,14 +85,22 @@ def parse_yaml(file: Path) -> dict:
         text = read_text(file)
         if text.startswith(WHOLE) and text.rstrip().rpartition("\n")[2] != END:
             raise ValueError(f"it is cut off, its last line is not {END!r}; restore it, or start the run again")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not a readable text file ({error})") from error
+    except ValueError as error:  # too long, or cut off
+        raise ConfigError(f"{file}: not valid yaml: {error}") from error
+    return mapping_of(text, str(file))
+
+
+def mapping_of(text: str, file: str) -> dict:
+    """Content of the yaml `text`; messages call it `file`. Raises ConfigError as `parse_yaml`."""
+    try:
         content = parse_yaml_text(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{file}{line}: not valid yaml: {getattr(error, 'problem', None) or error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not a readable text file ({error})") from error
-    except ValueError as error:  # a 30th of February, or too long
+    except ValueError as error:  # a 30th of February
         raise ConfigError(f"{file}: not valid yaml: {error}") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{file}: not a config: expected keys with values, found {type(content).__name__}")

@@ -20,7 +20,7 @@ from yacs.config import CfgNode
 
 from occplug.config.checks import check, unused_reason
 from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, OBSOLETE
-from occplug.config.files import COMMAND_LINE, END, WHOLE, Setting, flatten, parse_options, read_settings
+from occplug.config.files import COMMAND_LINE, END, WHOLE, Setting, flatten, mapping_of, parse_options, read_settings
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.registry import METHODS, TRANSFORMS, get, names
@@ -39,8 +39,8 @@ EXPECTED = {
 }
 
 
-def load_config(file, opts: list | None = None) -> CfgNode:
-    """The resolved config of the yaml `file`.
+def load_config(file=None, opts: list | None = None, *, text: str | None = None) -> CfgNode:
+    """The resolved config of the yaml `file`, or of yaml `text`.
 
     Args:
         file: path, or the name of one of occplug's (`clip_reid_synthocc`, see `find_config`); its keys and those of
@@ -48,13 +48,26 @@ def load_config(file, opts: list | None = None) -> CfgNode:
         opts: go over the file: `[key, value, key, value, ...]` or `["key=value", ...]`, values as text or as objects,
             or `Setting`s, which errors name by their own origin.
             With another `model.name` than the file's, the file's keys that this model does not have are left out.
+        text: whole yaml without `_base_`, e.g. what `resolved_yaml` returned; errors call it by `file`, if given too.
 
     Raises:
         ConfigError: file missing or not yaml, a circle of `_base_`; unknown key, wrong type, unsupported value, or a
             combination that cannot work. The message names the file (or the command line), the key and the cure.
     """
+    if text is not None:
+        name = str(file or "config text")
+        return _resolve(_settings_of_text(text, name), parse_options(opts or []), name)
+    if file is None:
+        raise TypeError("load_config takes a file or text=")
     path = find_config(file)
     return _resolve(list(read_settings(path)), parse_options(opts or []), str(path))
+
+
+def _settings_of_text(text: str, name: str) -> list[Setting]:
+    content = mapping_of(text, name)
+    if "_base_" in content:
+        raise ConfigError(f"{name}: text has no folder, so it cannot have a _base_; give a resolved config")
+    return [Setting(key, value, name) for key, value in flatten(content)]
 
 
 def default_config(model_name="clip_reid", backbone_name: str | None = None, opts: list | None = None) -> CfgNode:

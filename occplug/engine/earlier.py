@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from occplug.data.versions import other_versions
 from occplug.engine.checkpoint import check_same_meaning, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
@@ -105,11 +106,7 @@ class EarlierStages:
             return
         now = data.summary()
         names = [name for name in data.sources if name not in self.state["data"]]
-        changed = [
-            name
-            for name in data.sources
-            if name not in names and self.state["data"][name]["fingerprint"] != now[name]["fingerprint"]
-        ]
+        changed = [name for name in other_versions(self.state["data"], now) if name in data.sources]
         if names or changed or list(self.state["pids"]) != list(data.pids):
             trained = ", ".join(self.state["data"])
             what = f"other files of {', '.join(changed)}" if changed else f"another data set ({trained})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,15 @@ from yacs.config import CfgNode
 from occplug.config import load_config, resolved_yaml, shipped_configs
 from occplug.config.files import Setting
 from occplug.data.cameras import rows_of_sources
-from occplug.data.manager import DataManager, GeneratedDataManager
+from occplug.data.manager import DataManager
 from occplug.embedding import Embedding
 from occplug.engine import check_same_meaning
 from occplug.errors import CheckpointError, ConfigError
-from occplug.method import Method
+from occplug.importers.torchreid_stock import StockModel
+from occplug.method import Method, build_method
+from occplug.registry import METHODS, names
 from occplug.runs.session import build_engine
+from occplug.torchreid_host import build_stock_model
 from occplug.zoo import Entry, Index, read_index
 from occplug.zoo.addresses import ZOO, weight_file
 from occplug.zoo.fetching import fetch
@@ -34,6 +36,7 @@ __all__ = [
     "engine_of",
     "entry_settings",
     "fit",
+    "model_of",
     "probe",
     "save_small_file",
 ]
@@ -124,10 +127,7 @@ def config_path(entry: Entry) -> Path:
 
 def config_of(text: str, options: list | None = None) -> CfgNode:
     """The config that a weight file holds as `text`, keys that came later at their defaults, with `options` over it."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(text, encoding="utf-8")
-        return load_config(file, options)
+    return load_config(opts=options, text=text)
 
 
 def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: torch.device):
@@ -148,6 +148,18 @@ def _rows_in(candidate: Candidate) -> dict[str, tuple[int, int]]:
     return rows_of_sources(sources, weights.cameras)
 
 
+def model_of(found: Candidate) -> Method:
+    """The model of `found` with its weights, in eval mode on the CPU. Raises CheckpointError if they do not fit."""
+    cfg, given = found.cfg, found.weights
+    if cfg.model.name in names(METHODS):
+        model = method = build_method(cfg, given.num_classes, given.num_cameras, pretrained=False).eval()
+    else:
+        model = build_stock_model(cfg.model.name, given.num_classes, cfg.loss.name, pretrained=False, use_gpu=False)
+        method = StockModel(model, given.num_classes).eval()
+    fit(model, found, method, torch.device("cpu"))
+    return method
+
+
 def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) -> None:
     """Put the candidate's weights into `model`, on `device`, which `embedder.embed` runs.
 
@@ -166,13 +178,10 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
     Args:
         name: of the zoo entry, for the file's header.
     """
-    device = torch.device("cpu")
-    stand_in = cfg.clone()  # an engine wants data; a few generated pictures will do
-    stand_in.defrost()
-    stand_in.train.batch_size, stand_in.data.workers = 2 * cfg.sampler.num_instances, 0
-    engine = engine_of(Candidate(cfg, "", weights), GeneratedDataManager(stand_in), path.parent, device)
-    state = engine.model.state_dict()
-    wanted = needed_tensors(engine.model, lambda: probe(engine, cfg, device))
+    method = model_of(Candidate(cfg, "", weights))
+    model = method.net if isinstance(method, StockModel) else method  # stock files have torchreid's own names
+    state = model.state_dict()
+    wanted = needed_tensors(model, lambda: probe(method, cfg, torch.device("cpu")))
     kept = {key: state[key] for key in wanted}
     header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
     header |= {"bound_to": weights.bound_to, "camera_rows": weights.camera_rows}

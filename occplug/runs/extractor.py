@@ -18,12 +18,10 @@ from occplug.data.cameras import sees_cameras
 from occplug.embedding import Embedding, Origin
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import extract
-from occplug.importers.torchreid_stock import StockModel
-from occplug.method import Method, build_method
+from occplug.method import Method
 from occplug.registry import METHODS, names
-from occplug.runs.candidates import Candidate, candidates, fit
+from occplug.runs.candidates import candidates, model_of
 from occplug.serving.pictures import Source, crops_of, open_source, prefetched
-from occplug.torchreid_host import build_stock_model
 from occplug.transforms import build_pipeline
 from occplug.utils.files import user_path
 
@@ -280,15 +278,3 @@ def load(
     found = candidates([] if config_file is None else [config_file], [address], list(options or []))[0]
     place = address if "://" in address else os.path.abspath(user_path(address))
     return Extractor(model_of(found), found.cfg, torch.device(device), found.weights, place)
-
-
-def model_of(found: Candidate) -> Method:
-    """The model of `found` with its weights, in eval mode on the CPU. Raises CheckpointError if they do not fit."""
-    cfg, given = found.cfg, found.weights
-    if cfg.model.name in names(METHODS):
-        model = method = build_method(cfg, given.num_classes, given.num_cameras, pretrained=False).eval()
-    else:
-        model = build_stock_model(cfg.model.name, given.num_classes, cfg.loss.name, pretrained=False, use_gpu=False)
-        method = StockModel(model, given.num_classes).eval()
-    fit(model, found, method, torch.device("cpu"))
-    return method

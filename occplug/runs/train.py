@@ -13,6 +13,7 @@ from occplug.config import save_config
 from occplug.config.changes import changed_keys, check_changes
 from occplug.data.cameras import check_cameras
 from occplug.data.manager import DataManager, GeneratedDataManager
+from occplug.data.versions import other_versions
 from occplug.engine import check_run, check_same_run, load_checkpoint
 from occplug.engine.contents import TO_RESUME, check_parts
 from occplug.errors import CheckpointError, ConfigError
@@ -125,13 +126,12 @@ def _finished_stage(path: Path, cfg) -> dict:
 
 
 def _check_same_data(state: dict, data: DataManager, path: Path) -> None:
-    for name, now in data.summary().items():
-        before = state["data"].get(name)
-        if before is not None and before["fingerprint"] != now["fingerprint"]:
-            raise CheckpointError(
-                f"{path} was trained on another version of {name}: {_counts(before)} then, {_counts(now)} now; "
-                "resume on the same files, or start a new run in another data.save_dir"
-            )
+    before, now = state["data"], data.summary()
+    for name in other_versions(before, now):
+        raise CheckpointError(
+            f"{path} was trained on another version of {name}: {_counts(before[name])} then, {_counts(now[name])} now; "
+            "resume on the same files, or start a new run in another data.save_dir"
+        )
 
 
 def _counts(summary: dict) -> str:

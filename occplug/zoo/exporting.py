@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from occplug.config import load_config
 from occplug.config.files import flatten
+from occplug.data.versions import other_versions
 from occplug.errors import ConfigError, DataError
 from occplug.utils.files import file_sha256
 from occplug.utils.texts import read_json
@@ -70,12 +71,12 @@ def read_runs(folders: list[Path], entry: Entry) -> list[FinishedRun]:
 
 
 def _check_same_data(run: FinishedRun, first: FinishedRun) -> None:
-    for name, summary in run.metrics["data"].items():
-        if summary != first.metrics["data"].get(name):
-            raise DataError(
-                f"{run.folder} and {first.folder} used different versions of {name}, so they are no seeds of one row; "
-                "leave one out, or train it again"
-            )
+    before, now = first.metrics["data"], run.metrics["data"]
+    for name in [*other_versions(before, now), *(now.keys() ^ before.keys())]:
+        raise DataError(
+            f"{run.folder} and {first.folder} used different versions of {name}, so they are no seeds of one row; "
+            "leave one out, or train it again"
+        )
 
 
 def read_metrics(folder: Path) -> dict:

@@ -2,6 +2,7 @@
 # ruff: noqa: E501 (one mistake and its whole message on a line)
 
 import logging
+import re
 
 import pytest
 import yaml
@@ -459,3 +460,23 @@ def test_a_file_that_is_not_text(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_bytes(b"\xff\xfe\x00\x80")
     assert complaint(file).startswith("F: not a readable text file (")
+
+
+def test_a_config_is_loaded_from_text():
+    cfg = default_config("clip_reid", "clip_vit_tiny", ["train.seed", 7])
+    assert load_config(text=resolved_yaml(cfg)) == cfg
+    assert load_config(opts=["train.seed", 8], text=resolved_yaml(cfg)).train.seed == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: [", "weights.pth, line 1: not valid yaml"),
+        ("_base_: other.yaml", "weights.pth: text has no folder, so it cannot have a _base_"),
+        ("train: {sed: 1}", "weights.pth: there is no key 'train.sed'; the nearest is 'train.seed'"),
+        ("model: {name: no_such}", "weights.pth: model.name is 'no_such'"),
+    ],
+)
+def test_mistakes_in_text_name_where_it_is_from(text, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load_config("weights.pth", text=text)
