@@ -51,6 +51,7 @@ class PerQuery:
 
 def read_per_query(file: Path) -> PerQuery:
     """Read what :meth:`PerQuery.write` wrote. Raises DataError if the file is missing, damaged or of another kind."""
+    damage = (CheckpointError, OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile)
     cure = "evaluate the run again with tools/test.py, or delete the run and train it again"
     try:
         check_archive(Path(file))

@@ -31,13 +31,11 @@ def laughs(levels=30, first="[lol]"):
     return "\n".join(lines) + "\n"
 
 
+MAPS = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 30))
 MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 30))
 BOMBS = {
     "lists": (laughs(), "aliases repeat its values to more than 500,000, the limit; write them out"),
-    "maps": (
-        laughs().replace("[*", "{x: *").replace(", *", ", y: *").replace("]\n", "}\n"),
-        "aliases repeat its values",
-    ),
+    "maps": (MAPS, "aliases repeat its values"),
     "merges": (MERGES, "aliases repeat its values"),
     "itself": ("a: &a [*a]\n", "an alias makes it hold itself"),
     "both": ("a: &a {b: &b [*a, *b]}\n", "an alias makes it hold itself"),
