@@ -59,14 +59,5 @@ def read_per_query(file: Path) -> PerQuery:
             return PerQuery(**{field.name: saved[field.name] for field in fields(PerQuery)})
     except FileNotFoundError:
         raise DataError(f"{file}: the figures per query are missing; {cure}") from None
-    except (
-        CheckpointError,
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        SyntaxError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except damage as error:
         raise DataError(f"{file}: not a complete file of figures per query ({error}); {cure}") from error

@@ -11,6 +11,7 @@ import errno
 import glob
 import http.client
 import logging
+import math
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,8 @@ __all__ = ["download"]
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 18
+_OTHER_SIZE = "the index may be wrong, or the file new"
+_SLOWEST = 1024  # bytes a second, on average over the time that a server has to answer
 _LATER = {408, 425, 429, 500, 502, 503, 504}  # statuses that may pass
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -200,17 +204,39 @@ def _receive(job: _Job, answer, done: int) -> None:
     if total is None and not answer.chunked and job.sha256 is None and job.size is None:
         reason = "the server does not say how long it is, so a broken connection would not show"
         raise job.error(reason, "state its checksum in the zoo's index, or fetch it elsewhere")
+    if job.size is not None and total not in (None, job.size):
+        job.discard()
+        raise job.error(f"it has {total} bytes, expected {job.size}", _OTHER_SIZE)
     job.mark.write_text(_mark(answer.headers))
     hidden = not (sys.stderr.isatty() if job.progress is None else job.progress)
     bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=job.target.name, disable=hidden, leave=False)
     with bar, job.part.open("r+b" if done else "wb") as part:
         part.seek(done)
-        while block := answer.read(_BLOCK):
+        for block in _blocks(job, answer, job.size or total):
             part.write(block)
             bar.update(len(block))
         received = part.tell()
     if received < (wanted := total or end or 0):
         raise _Interrupted(f"the connection ended after {received} of {wanted} bytes")
+
+
+def _blocks(job: _Job, answer, limit: int | None) -> Iterator[bytes]:
+    """What `answer` sends, as it comes; stops where more comes than `limit`, or almost nothing for a while."""
+    room = math.inf if limit is None else limit - job.part.stat().st_size
+    begun, lately = time.monotonic(), 0
+    while block := answer.read1(_BLOCK):
+        room -= len(block)
+        if room < 0:
+            job.discard()
+            raise job.error(
+                f"more comes than the {limit:,} bytes that it has", "the index may be wrong, or the file new"
+            )
+        yield block
+        lately += len(block)
+        if (past := time.monotonic() - begun) > job.timeout:
+            if lately < _SLOWEST * past:
+                raise _Interrupted(f"only {lately:,} bytes came in {past:.0f} s")
+            begun, lately = time.monotonic(), 0
 
 
 def _whole(job: _Job, answer, done: int) -> int | None:

@@ -60,6 +60,12 @@ class Handler(BaseHTTPRequestHandler):
         if plan["etag"]:
             self.send_header("ETag", plan["etag"])
         self.end_headers()
+        while plan.get("trickles"):  # until the client has had enough
+            time.sleep(0.05)
+            try:
+                self.wfile.write(b"x")
+            except OSError:
+                return
         stop = plan["stops"].pop(0) if plan["stops"] else ends
         self.wfile.write(content[start:stop])
 
@@ -275,14 +281,14 @@ def test_what_is_in_the_way_is_told_before_anything_is_fetched(server, tmp_path)
 
 def test_a_network_that_fails_midway_is_asked_again(server, tmp_path, monkeypatch):
     """Not every failure of a network is a ConnectionError."""
-    real, failures = http.client.HTTPResponse.read, [OSError(errno.EHOSTUNREACH, "No route to host")]
+    real, failures = http.client.HTTPResponse.read1, [OSError(errno.EHOSTUNREACH, "No route to host")]
 
     def read(self, *size):
         if failures:
             raise failures.pop()
         return real(self, *size)
 
-    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read)
     assert fetch(server, tmp_path).read_bytes() == CONTENT and len(server.plan["ranges"]) == 2
 
 
@@ -410,3 +416,22 @@ def test_a_full_disk_is_not_put_down_to_drive(tmp_path, monkeypatch):
     monkeypatch.setattr(gdown, "download", Mock(side_effect=full))
     with pytest.raises(CheckpointError, match=r"x/weights.pth.part cannot be written \(No space left on device\)"):
         from_drive(tmp_path)
+
+
+def test_a_trickle_is_given_up(server, tmp_path):
+    server.plan["trickles"] = True
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"could not be downloaded: only \d+ bytes came in \d s; try again later"):
+        fetch(server, tmp_path, sha256=SHA256, timeout=0.5, attempts=2)
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "length, told",
+    [(True, "it has 512000 bytes, expected 300000"), (False, "more comes than the 300,000 bytes that it has")],
+)
+def test_more_than_the_stated_size_is_not_written(server, tmp_path, length, told):
+    server.plan["length"] = length
+    with pytest.raises(CheckpointError, match=f"{told}; the index may be wrong, or the file new"):
+        fetch(server, tmp_path, size=300_000)
+    assert files(tmp_path) == []
