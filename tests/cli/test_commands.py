@@ -1,6 +1,5 @@
 """The commands as a user gives them, on SynthOcc tiny: a run's files, resuming, and mistakes."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ from filelock import FileLock
 
 from occplug.cli import main
 from occplug.config import load_config
-from occplug.errors import ConfigError
 from occplug.evaluation import read_per_query
 
 ROOT = Path(__file__).parents[2]
@@ -218,17 +216,3 @@ def test_a_dry_run_needs_no_data(tmp_path, monkeypatch, capsys):
         == 0
     )
     assert "2 stages and a test went through" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("options, sees", [([], True), (["backbone.sie_camera", False], False)])
-def test_cameras_the_embedding_does_not_know_are_named_before_training(options, sees):
-    from types import SimpleNamespace
-
-    from occplug.runs.train import _check_cameras
-
-    cfg = load_config(ROOT / "configs/clip_reid_sie_olp_market.yaml", options)
-    sides = {"query": [("a.jpg", 1, 0)], "gallery": [("b.jpg", 1, 7)]}
-    data = SimpleNamespace(num_train_cams=6, sources=["market1501"], test_dataset={"dukemtmcreid": sides})
-    told = "dukemtmcreid has the camera 7, and .* the 6 cameras of market1501 alone"
-    with pytest.raises(ConfigError, match=told) if sees else contextlib.nullcontext():
-        _check_cameras(cfg, data)
