@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 
+import yaml
 from yacs.config import CfgNode
 
 from occplug.config.files import flatten
 from occplug.errors import ConfigError
 from occplug.utils.texts import parse_yaml_text
 
-__all__ = ["changed_keys", "check_changes"]
+__all__ = ["changed_keys", "check_changes", "is_of_training_alone", "saved_values"]
 
 # Keys that say where files are and how the work is done; no figure depends on them.
 WITHOUT_EFFECT = (
@@ -21,6 +22,13 @@ WITHOUT_EFFECT = (
 OF_THE_TEST = (
     "eval.*", "test.*", "data.targets", "cuhk03.use_metric_cuhk03", "input.test_interpolation",
     "market1501.use_500k_distractors",
+)  # fmt: skip
+# Keys that no test reads, and `data.targets`, which its results name.
+OF_TRAINING = (
+    "train.*", "sgd.*", "adam.*", "rmsprop.*", "loss.*", "sampler.*", "augment.*", "data.transforms", "data.sources",
+    "data.combineall", "mixing.held_out", "masks.*", "input.train_interpolation", "amp.*", "run.*", "model.pretrained",
+    "data.targets", "model.load_weights", "backbone.weights", "backbone.*.weights", "method.train.*",
+    "method.stage*", "method.start", "method.earlier", "method.*.epochs", "method.*.lr",
 )  # fmt: skip
 # Keys that say what is trained on which images in which order: two values in one run are neither run.
 FIXED = (
@@ -38,12 +46,31 @@ def changed_keys(before: str, cfg: CfgNode) -> dict[str, tuple]:
     Keys that only one of the two has, since they came or went with another version, are left out, as are keys on
     which no figure depends.
     """
-    then, now = dict(flatten(parse_yaml_text(before) or {})), dict(flatten(cfg))
+    then, now = saved_values(before), dict(flatten(cfg))
     return {
         key: (then[key], value)
         for key, value in now.items()
         if key in then and then[key] != value and not _is_of(key, WITHOUT_EFFECT)
     }
+
+
+def is_of_training_alone(key: str) -> bool:
+    """Whether a test has no use for `key`, though a training has."""
+    return _is_of(key, OF_TRAINING)
+
+
+def saved_values(text: str) -> dict[str, object]:
+    """Dotted keys and values of a config as `resolved_yaml` wrote it, also of an earlier version's.
+
+    Raises ConfigError if it is none.
+    """
+    try:
+        tree = parse_yaml_text(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the config that a checkpoint holds is not yaml: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"the config that a checkpoint holds is {type(tree).__name__}, expected keys with values")
+    return dict(flatten(tree))
 
 
 def check_changes(changes: dict[str, tuple], finished: list[str], is_over: bool, where: str) -> None:

@@ -7,6 +7,7 @@ only one method knows are checked by the method itself (`Method.check`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from fnmatch import fnmatch
 
@@ -18,8 +19,14 @@ from occplug.registry import TRANSFORMS, get, names
 
 __all__ = ["check", "declared_keys", "unused_reason"]
 
+log = logging.getLogger(__name__)
+
+LARGEST = 1e12
 # torchreid keys that no command of ours reads, whatever the model.
 UNUSED_BY_ALL = {
+    "train.start_epoch": "--resume goes on where a run stopped",
+    "sampler.train_sampler_t": "target training sets are not supported",
+    "video.*": "video data sets are not supported",
     "model.resume": "--resume goes on from data.save_dir",
     "test.evaluate": "tools/test.py --weights evaluates a checkpoint",
     "data.type": "video data sets are not supported",
@@ -29,7 +36,6 @@ UNUSED_BY_ALL = {
 NO_COUNTERPART = "the method states itself what trains and how"
 # Keys of torchreid's engines that our engine does not read, and why.
 UNUSED_BY_METHODS = UNUSED_BY_ALL | {
-    "train.start_epoch": "--resume goes on where a run stopped",
     "train.fixbase_epoch": NO_COUNTERPART,
     "train.open_layers": NO_COUNTERPART,
     "train.staged_lr": NO_COUNTERPART,
@@ -38,7 +44,6 @@ UNUSED_BY_METHODS = UNUSED_BY_ALL | {
     "model.load_weights": "set backbone.weights for initial weights; tools/test.py --weights evaluates a checkpoint",
     "test.dist_metric": "the distance is the method's own",
     "test.normalize_feature": "the distance is the method's own",
-    "video.*": "methods take images",
 }
 # ... and those with keys of the method in their place, by the name those keys or their section usually have.
 COUNTERPARTS = {
@@ -75,9 +80,10 @@ def check(cfg, method, origin: dict[str, str], source: str) -> None:
         origin: key -> file or command line that set it.
         source: named for keys that have their default.
     """
-    for each in (_choices, _ranges, _weights, _data, _unused, _backbone):
+    for each in (_choices, _ranges, _sizes, _weights, _data, _unused, _backbone):
         for key, complaint in each(cfg, method):
             raise ConfigError(f"{origin.get(key, source)}: {complaint}")
+    _say_dependent(cfg, method, origin, source)
 
 
 def unused_reason(key: str, method) -> str | None:
@@ -137,6 +143,13 @@ def _ranges(cfg, method) -> Iterator[tuple[str, str]]:
                 yield key, f"{key} is {value}; it must be {allowed}"
 
 
+def _sizes(cfg, method) -> Iterator[tuple[str, str]]:
+    """Numbers that no key can mean, and that torch or numpy would overflow on in the middle of a training."""
+    for key, value in flatten(cfg):
+        if any(abs(number) > LARGEST for number in _items(value) if type(number) in (int, float)):
+            yield key, f"{key} is {value}; numbers of a config are at most {LARGEST:g}"
+
+
 def _weights(cfg, method) -> Iterator[tuple[str, str]]:
     for name, stage in cfg.method.items():
         weights = stage.get("weights", {}) if isinstance(stage, dict) else {}
@@ -148,6 +161,12 @@ def _data(cfg, method) -> Iterator[tuple[str, str]]:
     for key in ("sources", "targets"):
         if not cfg.data[key]:
             yield f"data.{key}", f"data.{key} is empty; name at least one data set"
+        twice = sorted({name for name in cfg.data[key] if cfg.data[key].count(name) > 1})
+        if twice:
+            yield (
+                f"data.{key}",
+                f"data.{key} names {', '.join(twice)} twice; its identities would count twice: name it once",
+            )
     for key in ("norm_mean", "norm_std"):
         if len(cfg.data[key]) != 3:
             yield f"data.{key}", f"data.{key} has {len(cfg.data[key])} values; it must have 3, for red, green and blue"
@@ -168,6 +187,33 @@ def _unused(cfg, method) -> Iterator[tuple[str, str]]:
         reason = unused_reason(key, method)
         if reason and value != defaults[key]:
             yield key, f"{key} is {value!r}, but {cfg.model.name} does not use it: {reason}"
+
+
+# Keys of torchreid's engines that count only together with another key's value, and that value.
+_DEPENDENT = {
+    "sgd.momentum": ("train.optim", ("sgd", "rmsprop")),
+    "sgd.*": ("train.optim", ("sgd",)),
+    "rmsprop.*": ("train.optim", ("rmsprop",)),
+    "adam.*": ("train.optim", ("adam", "amsgrad", "radam")),
+    "train.stepsize": ("train.lr_scheduler", ("single_step", "multi_step")),
+    "train.gamma": ("train.lr_scheduler", ("single_step", "multi_step")),
+    "train.new_layers": ("train.staged_lr", (True,)),
+    "train.base_lr_mult": ("train.staged_lr", (True,)),
+    "loss.triplet.*": ("loss.name", ("triplet",)),
+}
+
+
+def _say_dependent(cfg, method, origin: dict[str, str], source: str) -> None:
+    """Warn of keys of a torchreid model that another key switches off."""
+    if method is not None:
+        return
+    defaults, values = dict(flatten(CORE)), dict(flatten(cfg))
+    for key, value in values.items():
+        other, wanted = next((rule for pattern, rule in _DEPENDENT.items() if fnmatch(key, pattern)), (None, ()))
+        if other is not None and value != defaults[key] and values[other] not in wanted:
+            needs = " or ".join(map(str, wanted))
+            complaint = f"{key} is {value!r}, which does nothing while {other} is {values[other]!r}; it needs {needs}"
+            log.warning("%s: %s", origin.get(key, source), complaint)
 
 
 def _backbone(cfg, method) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ methods and transforms do for their own keys (:mod:`occplug.config.ranges`).
 
 from collections.abc import Callable
 
-from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE
+from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE, Range
 from occplug.registry import BACKBONES, SAMPLERS, TRANSFORMS, names
 
 __all__ = [
@@ -219,7 +219,7 @@ RANGES = {
     "train.weight_decay": AT_LEAST_0,
     "train.max_epoch": AT_LEAST_0,
     "train.start_epoch": AT_LEAST_0,
-    "train.batch_size": AT_LEAST_1,
+    "train.batch_size": Range(2, text="at least 2, since batch norm takes its statistics over the batch"),
     "train.fixbase_epoch": AT_LEAST_0,
     "train.base_lr_mult": AT_LEAST_0,
     "train.stepsize": AT_LEAST_0,
@@ -227,7 +227,7 @@ RANGES = {
     "train.seed": (0, 2**32 - 1),
     "sgd.momentum": SHARE,
     "rmsprop.alpha": SHARE,
-    "adam": SHARE,
+    "adam": BELOW_1,
     "loss.triplet": AT_LEAST_0,
     "test.batch_size": AT_LEAST_1,
     "test.ranks": (1, 50),
@@ -243,6 +243,7 @@ RANGES = {
     "eval.rerank_k1": AT_LEAST_1,
     "eval.rerank_k2": AT_LEAST_1,
     "eval.rerank_lambda": SHARE,
+    "mixing.held_out": SHARE,
     "run.threads": AT_LEAST_0,
     "run.clip_grad_norm": AT_LEAST_0,
     "run.save_every": AT_LEAST_1,

@@ -65,7 +65,7 @@ def read_settings(file: Path, chain: tuple[Path, ...] = (), read: list[Path] | N
         raise ConfigError(f"{file}: _base_ is {bases!r}, expected a path or a list of paths")
     for base in bases:
         yield from read_settings(_base_file(base, file), (*chain, file), read)
-    yield from (Setting(key, value, str(file)) for key, value in flatten(content))
+    yield from (Setting(key, value, str(file)) for key, value in _given(content))
 
 
 def _base_file(base: str, file: Path) -> Path:
@@ -105,6 +105,15 @@ def mapping_of(text: str, file: str) -> dict:
     if not isinstance(content, dict | None):
         raise ConfigError(f"{file}: not a config: expected keys with values, found {type(content).__name__}")
     return content or {}
+
+
+def _given(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """As `flatten`, and an empty dict as the value of its key, which may be wanted to be something else."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _given(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -165,7 +165,7 @@ def _values(settings: list[Setting], tree: dict, nullable: frozenset[str]) -> di
         if key in OBSOLETE:
             log.warning("%s: %s is obsolete and has no effect", setting.where, key)
         elif key in sections:
-            if setting.value is not None:  # `section:` with nothing below it is empty
+            if setting.value is not None and setting.value != {}:  # `section:` with nothing below it is empty
                 inside = ", ".join(sections[key])
                 raise ConfigError(f"{setting.where}: {key} is a section; set one of its keys: {inside}")
         elif key in defaults:

@@ -218,7 +218,19 @@ class DataManager(ImageDataManager):
             self.pids += [source.pids[label] for label in kept]
             self.cameras += list(source.cameras)
             self.camera_rows[name] = (cameras, len(source.cameras))
+        self._check_identities()
         self._num_train_pids, self._num_train_cams = len(self.pids), len(self.cameras)
+
+    def _check_identities(self) -> None:
+        if len(self.pids) == 1:
+            raise DataError(
+                f"{', '.join(self.sources)}: there is 1 identity to train on, and telling identities apart needs two "
+                "at least; check the training folder, and mixing.held_out"
+            )
+        for name, data in self.sets.items():
+            if getattr(data, "left_out", None):
+                told = ", ".join(f"{count} {reason}" for reason, count in sorted(data.left_out.items()) if count)
+                log.info("%s: files of its folders that are left out: %s", name, told or "none")
 
     def _dataset(self, name: str):
         """The data set `name`, ours or torchreid's, with the options of its own section and torchreid's."""
@@ -350,17 +362,21 @@ class DataManager(ImageDataManager):
             self.sampler.set_epoch(epoch)
 
     def summary(self) -> dict[str, dict]:
-        """Per data set: numbers of images and training identities, and the fingerprint of its files."""
-        return {
-            name: {
-                "train": len(s.train),
-                "query": len(s.query),
-                "gallery": len(s.gallery),
-                "train_ids": len(s.pids),
-                "fingerprint": s.fingerprint,
-            }
-            for name, s in self.sets.items()
-        }
+        """Per data set: numbers of images and training identities, the fingerprint of its files, and `left_out`, why
+        files of its folders are no images of it, where there are such.
+
+        With `data.combineall` a fingerprint is another one: other images are trained on.
+        """
+        return {name: self._summary_of(name) for name in self.sets}
+
+    def _summary_of(self, name: str) -> dict:
+        s = self.sets[name]
+        counts = {"train": len(s.train), "query": len(s.query), "gallery": len(s.gallery), "train_ids": len(s.pids)}
+        fingerprint = s.fingerprint
+        if self.cfg.data.combineall and name in self.sources:
+            fingerprint = hashlib.sha256(f"combineall {fingerprint}".encode()).hexdigest()
+        left_out = {reason: count for reason, count in getattr(s, "left_out", {}).items() if count}
+        return {**counts, "fingerprint": fingerprint, **({"left_out": left_out} if left_out else {})}
 
     def close(self) -> None:
         """End the workers of the training loader, and log what the transforms counted."""

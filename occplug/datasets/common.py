@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import logging
@@ -10,7 +11,7 @@ import re
 from typing import ClassVar, NamedTuple
 
 from occplug.datasets.layouts import Layout, Part, find_layout, inventory
-from occplug.datasets.listing import ImageFile, list_images
+from occplug.datasets.listing import ImageFile, list_images, passed_over
 from occplug.errors import ConfigError, DataError
 from occplug.torchreid_host import ImageDataset
 from occplug.utils.files import user_path
@@ -27,6 +28,10 @@ MARKET_LAYOUT = Layout((Part("bounding_box_train"),), Part("query"), Part("bound
 
 _FOR_TORCHREID = {"transform", "k_tfm", "mode", "combineall", "verbose"}
 _OF_OTHER_SETS = {"split_id", "cuhk03_labeled", "cuhk03_classic_split", "market1501_500k"}  # torchreid gives all to all
+
+
+# Numbers from these on are refused: persons travel as 64-bit integers, and an embedding may have a row for each camera.
+MOST_PERSONS, MOST_CAMERAS = 2**31, 10_000
 
 
 class Counts(NamedTuple):
@@ -58,6 +63,7 @@ class ReidDataset(ImageDataset):
     Attributes:
         pids: label -> person number, training split.
         cameras: camid -> camera number, training split.
+        left_out: why a file below the data set's folders is no image of it -> how many.
         fingerprint: sha256 over the names and sizes of all images.
     Args:
         root: folder that holds the data set's folder, or is it.
@@ -81,6 +87,7 @@ class ReidDataset(ImageDataset):
         options = self._known(options)
         self.root = os.path.abspath(user_path(root))
         self.dataset_dir, layout = self._locate()
+        self.left_out = collections.Counter()
         splits = self._read(layout)
         self._check(splits)
         self.fingerprint = self._fingerprint(splits)
@@ -127,8 +134,10 @@ class ReidDataset(ImageDataset):
 
     def _images(self, part: Part) -> list[Labelled]:
         folder = os.path.join(self.dataset_dir, part.folder)
-        images = [self._parse(file, part) for file in list_images(folder, part.nested)]
-        images = [image for image in images if image.pid != -1]
+        every = [self._parse(file, part) for file in list_images(folder, part.nested)]
+        images = [image for image in every if image.pid != -1]
+        self.left_out += passed_over(folder, part.nested)
+        self.left_out["junk (person -1)"] += len(every) - len(images)
         if not images:
             accepted = " or ".join(f"{self.folders[0]}/{layout}" for layout in self.layouts)
             raise DataError(
@@ -145,11 +154,23 @@ class ReidDataset(ImageDataset):
                 f"{self.name}: {file.path} has a name that tells no person and camera (1, 2, ...); it must match "
                 f"{self.pattern}; rename it, or move it elsewhere"
             )
-        return Labelled(file, int(match["pid"]), camid)
+        return Labelled(file, self._number(match["pid"], "person", MOST_PERSONS, file), camid)
+
+    def _number(self, digits: str, what: str, most: int, file: ImageFile) -> int:
+        if len(digits) > 18 or int(digits) >= most:
+            raise DataError(
+                f"{self.name}: {file.path} names the {what} {digits}, and numbers below {most:,} are read; rename it, "
+                "or move it elsewhere"
+            )
+        return int(digits)
 
     def _camera(self, match: re.Match, part: Part) -> int | None:
         named = match["camera"]
-        return part.camera if named is None else int(named) - 1
+        if named is None:
+            return part.camera
+        if len(named) > 18 or int(named) > MOST_CAMERAS:
+            raise DataError(f"{self.name}: camera {named} of {part.folder}; cameras up to {MOST_CAMERAS:,} are read")
+        return int(named) - 1
 
     # ---- checks
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from typing import NamedTuple
 
 from occplug.errors import DataError
 
-__all__ = ["IMAGE_ENDINGS", "ImageFile", "list_images"]
+__all__ = ["IMAGE_ENDINGS", "ImageFile", "list_images", "passed_over"]
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
 
@@ -28,6 +29,7 @@ class ImageFile(NamedTuple):
 class _Listing(NamedTuple):
     times: dict[str, int]  # visited folder -> time of its last change, ns
     files: list[ImageFile]
+    passed_over: collections.Counter  # why files are no images of the set -> how many
 
 
 _listings: dict[tuple[str, bool], _Listing] = {}
@@ -39,8 +41,18 @@ def list_images(folder: str, nested: bool = False) -> list[ImageFile]:
     The list of the last call is given again unless a folder has changed since.
 
     Raises:
-        DataError: the folder cannot be read, or two files have the same name but for their folder or ending.
+        DataError: the folder cannot be read, an image is a link to nothing, or two files have the same name but for
+            their folder or ending.
     """
+    return _listing(folder, nested).files
+
+
+def passed_over(folder: str, nested: bool = False) -> collections.Counter:
+    """Reason -> number of the files that `list_images` passes over, hidden ones aside. Raises as it does."""
+    return _listing(folder, nested).passed_over
+
+
+def _listing(folder: str, nested: bool) -> _Listing:
     known = _listings.get((folder, nested))
     if known is None or any(_time(path) != time for path, time in known.times.items()):
         try:
@@ -48,7 +60,7 @@ def list_images(folder: str, nested: bool = False) -> list[ImageFile]:
         except OSError as error:
             raise DataError(f"{error.filename or folder} cannot be read ({error.strerror or error})") from error
         _listings[folder, nested] = known
-    return known.files
+    return known
 
 
 def _time(folder: str) -> int:
@@ -59,7 +71,7 @@ def _time(folder: str) -> int:
 
 
 def _scan(folder: str, nested: bool) -> _Listing:
-    times, files = {}, []
+    times, files, others = {}, [], collections.Counter()
     waiting = [("", folder)]
     for below, path in waiting:
         times[path] = _time(path)
@@ -67,13 +79,24 @@ def _scan(folder: str, nested: bool) -> _Listing:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.name.lower().endswith(IMAGE_ENDINGS) and entry.is_file():
+                is_image = entry.name.lower().endswith(IMAGE_ENDINGS)
+                if is_image and entry.is_file():
                     files.append(ImageFile(entry.path, below + entry.name, entry.stat().st_size))
+                elif is_image and entry.is_symlink() and not os.path.exists(entry.path):
+                    raise DataError(f"{entry.path} is a link to a file that does not exist; restore or delete it")
                 elif nested and not below and entry.is_dir():
                     waiting.append((f"{entry.name}/", entry.path))
+                else:
+                    others[_reason(entry)] += 1
     files.sort(key=lambda file: file.below)
     _refuse_duplicates(files)
-    return _Listing(times, files)
+    return _Listing(times, files, others)
+
+
+def _reason(entry: os.DirEntry) -> str:
+    if entry.is_dir():
+        return "folder inside"
+    return f"ending {os.path.splitext(entry.name)[1].lower() or 'none'}"
 
 
 def _refuse_duplicates(files: list[ImageFile]) -> None:

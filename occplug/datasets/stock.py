@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from occplug.datasets.common import MARKET_LAYOUT, Counts, Labelled, ReidDataset
+from occplug.datasets.common import MARKET_LAYOUT, MOST_PERSONS, Counts, Labelled, ReidDataset
 from occplug.datasets.layouts import Layout, Part
 from occplug.datasets.listing import ImageFile, list_images
 from occplug.errors import DataError
@@ -112,7 +112,11 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):
         if below not in on_disk:
             missing = os.path.join(self.dataset_dir, part.folder, below)
             raise DataError(f"msmt17: {path} lists {missing}, which is missing; unpack the data set anew")
-        return Labelled(on_disk[below], int(pid), self._parse(on_disk[below], part).camid)
+        return Labelled(
+            on_disk[below],
+            self._number(pid, "person", MOST_PERSONS, on_disk[below]),
+            self._parse(on_disk[below], part).camid,
+        )
 
 
 def _lines(path: str) -> list[tuple[int, str]]:

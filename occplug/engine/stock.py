@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from occplug.engine.checkpoint import load_weights
 from occplug.engine.contents import check_parts
 from occplug.engine.randomness import restore_random_states
 from occplug.engine.resuming import check_epochs, restore_moments, wind_forward
+from occplug.errors import ConfigError
 from occplug.evaluation import cosine_distance, squared_euclidean
 from occplug.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
 
@@ -71,27 +73,38 @@ class _StockTriplet(_StockMixin, ImageTripletEngine):
     """torchreid's triplet engine."""
 
 
+@contextlib.contextmanager
+def _settings_named(keys: str):
+    """What torch and torchreid object to when they build an optimiser, as a ConfigError that names `keys`."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AssertionError) as error:
+        raise ConfigError(f"torchreid cannot train with these settings ({error}); change {keys}") from error
+
+
 def stock_engine(cfg, data, model: nn.Module, folder: Path, device: torch.device, limit: int | None = None):
     """torchreid's engine for `cfg.loss.name` on a torchreid `model`, with torchreid's optimiser and scheduler keys."""
     t = cfg.train
-    optimizer = build_optimizer(
-        model,
-        optim=t.optim,
-        lr=t.lr,
-        weight_decay=t.weight_decay,
-        momentum=cfg.sgd.momentum,
-        sgd_dampening=cfg.sgd.dampening,
-        sgd_nesterov=cfg.sgd.nesterov,
-        rmsprop_alpha=cfg.rmsprop.alpha,
-        adam_beta1=cfg.adam.beta1,
-        adam_beta2=cfg.adam.beta2,
-        staged_lr=t.staged_lr,
-        new_layers=t.new_layers,
-        base_lr_mult=t.base_lr_mult,
-    )
-    scheduler = build_lr_scheduler(
-        optimizer, lr_scheduler=t.lr_scheduler, stepsize=t.stepsize, gamma=t.gamma, max_epoch=max(t.max_epoch, 1)
-    )
+    with _settings_named("train.lr, train.optim, sgd.*, rmsprop.* or adam.*"):
+        optimizer = build_optimizer(
+            model,
+            optim=t.optim,
+            lr=t.lr,
+            weight_decay=t.weight_decay,
+            momentum=cfg.sgd.momentum,
+            sgd_dampening=cfg.sgd.dampening,
+            sgd_nesterov=cfg.sgd.nesterov,
+            rmsprop_alpha=cfg.rmsprop.alpha,
+            adam_beta1=cfg.adam.beta1,
+            adam_beta2=cfg.adam.beta2,
+            staged_lr=t.staged_lr,
+            new_layers=t.new_layers,
+            base_lr_mult=t.base_lr_mult,
+        )
+    with _settings_named("train.lr_scheduler, train.stepsize, train.gamma or train.max_epoch"):
+        scheduler = build_lr_scheduler(
+            optimizer, lr_scheduler=t.lr_scheduler, stepsize=t.stepsize, gamma=t.gamma, max_epoch=max(t.max_epoch, 1)
+        )
     common = dict(scheduler=scheduler, use_gpu=device.type == "cuda", label_smooth=cfg.loss.softmax.label_smooth)
     if cfg.loss.name == "triplet":
         weights = dict(

@@ -16,6 +16,7 @@ def protocol_line(
     metric: str = "euclidean",
     reranked: tuple[int, int, float] | None = None,
     camera_rule: str = CAMERA_RULE,
+    combined: bool = False,
 ) -> str:
     """What is printed under the results and kept in `metrics.json`.
 
@@ -28,6 +29,7 @@ def protocol_line(
         metric: "method" for the method's own distance, or a distance's name.
         reranked: k1, k2 and lambda of k-reciprocal re-ranking, None without.
         camera_rule: which gallery images do not count.
+        combined: the model was trained on the query and gallery images, too.
     """
     parts = [
         method,
@@ -38,6 +40,7 @@ def protocol_line(
         "distance of the method" if metric == "method" else f"{metric} distance",
         "re-ranking {}".format("k1 = {}, k2 = {}, lambda = {}".format(*reranked) if reranked else "no"),
         camera_rule,
+        combined and "query and gallery images trained on (data.combineall)",
     ]
     return "; ".join(part for part in parts if part)
 

@@ -73,9 +73,10 @@ class RankResult:
         return float(self.cmc[min(k, len(self.cmc)) - 1])
 
     def summary(self) -> dict[str, float | int]:
-        """The entries of `metrics.json`."""
+        """The entries of `metrics.json`; `num_query_valid` are the queries that the averages are over."""
         ranks = {f"rank{k}": self.rank(k) for k in RANKS}
-        return {"mAP": self.mAP, **ranks, "num_query": self.num_query, "num_gallery": self.num_gallery}
+        counts = {"num_query": self.num_query, "num_query_valid": self.num_valid, "num_gallery": self.num_gallery}
+        return {"mAP": self.mAP, **ranks, **counts}
 
     def __str__(self) -> str:
         ranks = ", ".join(f"Rank-{k} {100 * self.rank(k):.1f} %" for k in RANKS)

@@ -24,6 +24,7 @@ __all__ = ["MaskFile", "check_mask_file", "find_mask_files", "read_mask_file"]
 _BAD_HEADER = (ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError, RecursionError)
 _BAD_HEADER += (tokenize.TokenError, struct.error, AttributeError)
 SUFFIXES = (".npy", "{ending}.npy", "{ending}.confidence_fields.npy")
+LOWEST, HIGHEST = -10, 10  # of confidences, with room for filters that overshoot
 _CURE = "copy it anew, or delete it and make it with tools/make_masks.py"
 
 
@@ -132,7 +133,7 @@ def read_mask_file(path: str | os.PathLike) -> Tensor:
     """float32 [36, h, w] confidences of the file `path`.
 
     Raises:
-        DataError: as `check_mask_file`, or values that are not finite.
+        DataError: as `check_mask_file`, or values that are no confidences.
     """
     check_mask_file(path)
     try:
@@ -141,4 +142,9 @@ def read_mask_file(path: str | os.PathLike) -> Tensor:
         raise DataError(f"{path}: the mask file cannot be read ({_first_line(error)}); {_CURE}") from error
     if not np.isfinite(maps).all():
         raise DataError(f"{path}: the mask holds values that are not finite; {_CURE}")
+    if maps.min() < LOWEST or maps.max() > HIGHEST:
+        raise DataError(
+            f"{path}: the mask holds values from {maps.min():.3g} to {maps.max():.3g}, and confidences lie in [0, 1]; "
+            f"{_CURE}"
+        )
     return torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))

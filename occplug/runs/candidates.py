@@ -10,6 +10,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from occplug.config import load_config, resolved_yaml, shipped_configs
+from occplug.config.changes import changed_keys, is_of_training_alone, saved_values
 from occplug.config.files import Setting
 from occplug.data.cameras import rows_of_sources
 from occplug.data.manager import DataManager
@@ -31,8 +32,10 @@ __all__ = [
     "Candidate",
     "candidate_of",
     "candidates",
+    "combined",
     "config_of",
     "config_path",
+    "differences",
     "engine_of",
     "entry_settings",
     "fit",
@@ -142,7 +145,9 @@ def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: tor
 def _rows_in(candidate: Candidate) -> dict[str, tuple[int, int]]:
     """The rows of each source for a file that does not hold them: of earlier versions, or another code's."""
     cfg, weights = candidate.cfg, candidate.weights
-    sources = cfg.data.sources if weights.config is None else config_of(weights.config).data.sources
+    sources = cfg.data.sources
+    if weights.config is not None:
+        sources = saved_values(weights.config).get("data.sources", sources)
     if len(sources) == 1:
         return {sources[0]: (0, weights.num_cameras)}
     return rows_of_sources(sources, weights.cameras)
@@ -167,9 +172,38 @@ def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) 
         CheckpointError: they do not fit, mean something else there, or lack what testing needs.
     """
     weights = candidate.weights
+    _check_constants(candidate)
     if isinstance(model, Method):
         check_same_meaning({"bound_to": weights.bound_to}, model.bound_to(), weights.where)
     fill(model, weights, lambda: probe(embedder, candidate.cfg, device))
+
+
+# Keys without which weights mean something else, though every tensor has the shape it must have.
+_CONSTANTS = ("data.norm_mean", "data.norm_std", "backbone.sie_coefficient")
+
+
+def differences(candidate: Candidate) -> dict[str, list]:
+    """Key -> [value in training, value in this test] of the keys that differ and may have a part in the figures."""
+    if candidate.weights.config is None:
+        return {}
+    changes = changed_keys(candidate.weights.config, candidate.cfg)
+    return {key: list(values) for key, values in changes.items() if not is_of_training_alone(key)}
+
+
+def combined(candidate: Candidate) -> bool:
+    """Whether the weights were trained on query and gallery images, too, as far as their file says."""
+    text = candidate.weights.config
+    return text is not None and saved_values(text).get("data.combineall") is True
+
+
+def _check_constants(candidate: Candidate) -> None:
+    """Raise ConfigError for constants that the weights were not trained with."""
+    for key, (then, now) in differences(candidate).items():
+        if key in _CONSTANTS:
+            raise ConfigError(
+                f"{key} is {now!r}, and {candidate.weights.where} was trained with {then!r}: its features would be of "
+                f"other pictures than it has learnt; set {key} to {then!r}"
+            )
 
 
 def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from occplug.data.manager import DataManager, held_out_labels
 from occplug.errors import DataError
 from occplug.evaluation import MixedEmbedding, Mixture, choose_weights, evaluate_embeddings, extract
-from occplug.runs.candidates import Candidate, engine_of
+from occplug.runs.candidates import Candidate, combined, engine_of
 from occplug.runs.session import describe_protocol, prepare, write_metrics
 
 __all__ = ["evaluate_ensemble"]
@@ -61,7 +61,8 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
         "mixing": {**vars(mixture), "persons": len(set(pids.tolist())), "seen_in_training": seen},
     }
     protocol = f"{_describe(mixture, found)} of: " + " | ".join(
-        describe_protocol(c.cfg, camera_rows=engine.camera_rows) for c, engine in zip(found, engines)
+        describe_protocol(c.cfg, camera_rows=engine.camera_rows, combined=combined(c))
+        for c, engine in zip(found, engines)
     )
     files = ", ".join(c.config_file for c in found)
     return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "mixed" / "metrics.json", **more)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from occplug.config import save_config
 from occplug.data.manager import DataManager
-from occplug.runs.candidates import Candidate, candidate_of, engine_of
+from occplug.runs.candidates import Candidate, candidate_of, combined, differences, engine_of
 from occplug.runs.session import describe_protocol, prepare, write_metrics
 from occplug.utils.files import file_sha256
 
 __all__ = ["evaluate", "evaluate_candidate"]
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(cfg, weights: str, rerank: bool = False) -> dict:
@@ -47,5 +50,11 @@ def evaluate_candidate(
     data.close()
     file = file or folder / "test" / "metrics.json"
     save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
-    protocol, weights = describe_protocol(cfg, rerank, engine.camera_rows), candidate.weights
-    return write_metrics(cfg, engine, candidate.config_file, protocol, file, tested=file_sha256(Path(weights.where)))
+    protocol, weights = describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate)), candidate.weights
+    more = {"tested": file_sha256(Path(weights.where))}
+    changed = differences(candidate)
+    if changed:
+        told = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changed.items())
+        log.warning("tested with another config than trained: %s", told)
+        more["differs"] = changed
+    return write_metrics(cfg, engine, candidate.config_file, protocol, file, **more)

@@ -119,11 +119,14 @@ def load_trained(cfg, weights: str) -> Method:
     return method.eval()
 
 
-def describe_protocol(cfg, reranked: bool = False, camera_rows: CameraRows | None = None) -> str:
+def describe_protocol(
+    cfg, reranked: bool = False, camera_rows: CameraRows | None = None, combined: bool = False
+) -> str:
     """One line that says how features were made and compared.
 
     Args:
         camera_rows: of the model's camera embedding; None where they are not known.
+        combined: the weights were trained on query and gallery images, too (`data.combineall`).
     """
     is_method = cfg.model.name in names(METHODS)
     return protocol_line(
@@ -134,6 +137,7 @@ def describe_protocol(cfg, reranked: bool = False, camera_rows: CameraRows | Non
         stride=cfg.backbone.stride if is_method else None,
         metric="method" if is_method else cfg.test.dist_metric,
         reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
+        combined=combined or cfg.data.combineall,
     )
 
 

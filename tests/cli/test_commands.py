@@ -38,7 +38,7 @@ def test_a_run_leaves_what_the_interfaces_promise(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["method"] == "clip_reid" and metrics["config_file"].endswith("clip_reid_synthocc.yaml")
     figures = metrics["targets"]["synthocc"]
-    assert set(figures) == {"mAP", "rank1", "rank5", "rank10", "rank20", "num_query", "num_gallery"}
+    assert set(figures) == {"mAP", "rank1", "rank5", "rank10", "rank20", "num_query", "num_query_valid", "num_gallery"}
     assert (figures["num_query"], figures["num_gallery"]) == (24, 96) and 0 < figures["mAP"] < 1
     assert [(s["name"], s["epochs"]) for s in metrics["stages"]] == [("stage1", 1), ("stage2", 1)]
     queries = read_per_query(run / "per_query/synthocc.npz")

@@ -275,7 +275,8 @@ def test_msmt17_in_two_gigabytes():
 def test_summary_and_line():
     result = rank_distances([[0.1, 0.2], [0.2, 0.1]], [1, 1], [1, 2], [0, 0], [1, 1])
     assert result.summary() == {
-        "mAP": 0.75, "rank1": 0.5, "rank5": 1.0, "rank10": 1.0, "rank20": 1.0, "num_query": 2, "num_gallery": 2,
+        "mAP": 0.75, "rank1": 0.5, "rank5": 1.0, "rank10": 1.0, "rank20": 1.0, "num_query": 2,
+        "num_query_valid": 2, "num_gallery": 2,
     }  # fmt: skip
     assert str(result) == (
         "mAP 75.0 %, Rank-1 50.0 %, Rank-5 100.0 %, Rank-10 100.0 %, Rank-20 100.0 % (2 queries, 2 gallery images)"
