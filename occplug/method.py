@@ -167,6 +167,25 @@ class Method(nn.Module):
         """
         return ()
 
+    @classmethod
+    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
+        """What usually causes a checkpoint not to fit; a method adds the causes of its own tensors.
+
+        Args:
+            absent: names that only the file or only the model has.
+            reshaped: names that both have with different shapes.
+        """
+        causes = {
+            "classifier": "another number of identities (another data set?)",
+            "context": "another number of identities (another data set?)",
+            "positional_embedding": "another image size or backbone.stride",
+            "camera": "another number of cameras",
+        }
+        for part, cause in causes.items():
+            if any(part in name for name in reshaped):
+                return f"it was trained with {cause}"
+        return "it belongs to another method, backbone or configuration"
+
     def stages(self) -> list[Stage]:
         """The training stages, in order."""
         raise TypeError(f"{type(self).__name__} does not state its stages")

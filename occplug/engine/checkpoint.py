@@ -15,6 +15,7 @@ from torch import nn
 from occplug import _moved
 from occplug.engine.contents import check_kinds, check_parts
 from occplug.errors import CheckpointError
+from occplug.method import Method
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.integrity import check_archive, check_tensors
 
@@ -158,13 +159,15 @@ def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path) -> N
     own = module.state_dict()
     missing = sorted(own.keys() - weights.keys())
     unknown = sorted(weights.keys() - own.keys())
+    reshaped = [name for name in sorted(own.keys() & weights.keys()) if weights[name].shape != own[name].shape]
     shapes = [
         f"{name} is {list(weights[name].shape)} in the file and {list(own[name].shape)} in the model"
-        for name in sorted(own.keys() & weights.keys())
-        if weights[name].shape != own[name].shape
+        for name in reshaped
     ]
     if missing or unknown or shapes:
-        head = f"{path} does not fit {type(module).__name__}: {_cause(shapes, [*missing, *unknown])}"
+        explain = getattr(type(module), "explain_mismatch", Method.explain_mismatch)
+        cause = explain([*missing, *unknown], reshaped)
+        head = f"{path} does not fit {type(module).__name__}: {cause}"
         raise CheckpointError("\n  ".join([head, *_report(missing, unknown, shapes)]))
     module.load_state_dict(weights)
 
@@ -176,22 +179,3 @@ def _report(missing: list[str], unknown: list[str], shapes: list[str]) -> list[s
             more = f" and {len(keys) - 20} more" if len(keys) > 20 else ""
             lines.append(f"{title}: {', '.join(keys[:20])}{more}")
     return lines
-
-
-def _cause(shapes: list[str], others: list[str]) -> str:
-    text = " ".join(shapes)
-    if others and not shapes and all(name.startswith("saliency.") for name in others):
-        return "of the file and this run one has method.spt True and the other has not"
-    if others and not shapes and all(name.startswith(("attributes.", "guidance.")) for name in others):
-        return "of the file and this run one has method.attributes.enabled True and the other has not"
-    if "attributes." in text:
-        return "it was trained with another attribute encoder (method.attributes) "
-    if "visibility." in text or "part_norm." in text:
-        return "it was trained with another grouping of the body into parts (method.parts)"
-    if "classifier" in text or "context" in text:
-        return "it was trained with another number of identities (another data set?)"
-    if "positional_embedding" in text:
-        return "it was trained with another image size or backbone.stride"
-    if "camera" in text:
-        return "it was trained with another number of cameras"
-    return "it belongs to another method, backbone or configuration"

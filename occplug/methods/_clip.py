@@ -27,6 +27,7 @@ from occplug.stages import (
     Transfer,
     build_patch_transfer,
     clip_saliency_stage,
+    explain_saliency,
     optimiser,
     transfer_extras,
     transfer_once,
@@ -158,6 +159,11 @@ class CLIPMethod(Method):
         """The templates, the grids and the saliency net's blocks: tensors of others may have the same shapes."""
         own = {f"method.{key}": self.prompts_of(key).text for key in self.templates} | bound_grid(self.backbone.grid)
         return own | (self.saliency.bound_to() if self.options.spt else {})
+
+    @classmethod
+    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
+        """Patch transfer brings a saliency net of its own."""
+        return explain_saliency(absent, reshaped) or super().explain_mismatch(absent, reshaped)
 
     # ------------------------------------------------------------------ texts
 

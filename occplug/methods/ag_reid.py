@@ -104,6 +104,15 @@ class AGReID(CLIPMethod):
             self.align = AttributeAlign(a.reduction)  # eq. 8
             self.guidance = _Guidance(AttributeAlign(a.reduction, self.options.noise_mask.method), self.options)
 
+    @classmethod
+    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
+        """The attribute encoder is there or not, in one of many sizes."""
+        if absent and not reshaped and all(name.startswith(("attributes.", "guidance.")) for name in absent):
+            return "of the file and this run one has method.attributes.enabled True and the other has not"
+        if any(name.startswith("attributes.") for name in reshaped):
+            return "it was trained with another attribute encoder (method.attributes)"
+        return super().explain_mismatch(absent, reshaped)
+
     def stages(self) -> list[Stage]:
         """Cross-modal alignment and dual guidance."""
         pair = Pair(partial(self.encode_prompts, self.prompts))  # eq. 6

@@ -28,6 +28,7 @@ from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.registry import METHODS
 from occplug.stages import (
     build_patch_transfer,
+    explain_saliency,
     module_rate,
     optimiser,
     saliency_stage,
@@ -167,6 +168,11 @@ class DPM(Method):
         return own | (self.saliency.bound_to() if self.options.spt else {})
 
     # ------------------------------------------------------------------ training
+
+    @classmethod
+    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
+        """Patch transfer brings a saliency net of its own."""
+        return explain_saliency(absent, reshaped) or super().explain_mismatch(absent, reshaped)
 
     def stages(self) -> list[Stage]:
         """`saliency`, where occlusions are transferred and no earlier run is taken, then `train`."""

@@ -33,6 +33,7 @@ from occplug.stages import (
     Pair,
     build_patch_transfer,
     clip_saliency_stage,
+    explain_saliency,
     optimiser,
     prompt_alignment,
     transfer_extras,
@@ -206,6 +207,11 @@ class DPMpp(Method):
         return {"method.template": self.prompts.text} if self.options.prompts else {}
 
     # ------------------------------------------------------------------ training
+
+    @classmethod
+    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
+        """Patch transfer brings a saliency net of its own."""
+        return explain_saliency(absent, reshaped) or super().explain_mismatch(absent, reshaped)
 
     def stages(self) -> list[Stage]:
         """`semantic` (texts), `saliency` where occlusions are transferred, `train`; from `method.start` on."""

@@ -255,6 +255,13 @@ class ProFD(Method):
         """The grid: position embeddings of another may have the same shape and mean nothing."""
         return bound_grid(self.backbone.grid)
 
+    @classmethod
+    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
+        """Heads and norms have a row for each part."""
+        if any(name.startswith(("visibility.", "part_norm.")) for name in reshaped):
+            return "it was trained with another grouping of the body into parts (method.parts)"
+        return super().explain_mismatch(absent, reshaped)
+
     # ------------------------------------------------------------------ the model
 
     def part_queries(self) -> Tensor:

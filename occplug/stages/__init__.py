@@ -5,7 +5,13 @@ from occplug.stages.groups import module_rate, with_biases
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, transfer_extras, transfer_once
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
-from occplug.stages.saliency import build_patch_transfer, clip_saliency_stage, saliency_losses, saliency_stage
+from occplug.stages.saliency import (
+    build_patch_transfer,
+    clip_saliency_stage,
+    explain_saliency,
+    saliency_losses,
+    saliency_stage,
+)
 from occplug.stages.schedules import warmup_cosine, warmup_multistep
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "Transfer",
     "build_patch_transfer",
     "clip_saliency_stage",
+    "explain_saliency",
     "module_rate",
     "optimiser",
     "prompt_alignment",

@@ -25,6 +25,7 @@ __all__ = [
     "clip_saliency_stage",
     "saliency_losses",
     "saliency_stage",
+    "explain_saliency",
 ]
 
 # Keys of a method on CLIP that trains a saliency net
@@ -142,3 +143,10 @@ def clip_saliency_stage(net: SaliencyNet, options) -> Stage:
         optimizer=optimiser(options.optimizer),
         extra_optimizers=[ExtraOptimizer(decision, optimiser("sgd"))],
     )
+
+
+def explain_saliency(absent: list[str], reshaped: list[str]) -> str | None:
+    """`Method.explain_mismatch` of methods with patch transfer; None if the saliency net is not the cause."""
+    if absent and not reshaped and all(name.startswith("saliency.") for name in absent):
+        return "of the file and this run one has method.spt True and the other has not"
+    return None
