@@ -127,6 +127,8 @@ class Method(nn.Module):
         nullable: keys of `defaults` (dotted) that may be null.
         choices: key of `defaults` (dotted) -> its allowed values, or a function that lists them.
         ranges: key or section of `defaults` -> (lowest, highest) number or a `config.ranges.Range`; None: no end.
+        parts: key of `defaults` (dotted) that holds `{"type": NAME}` -> the registry NAME is looked up in. A config
+            may name another part, with that part's arguments as keys beside `type` (`occplug.registry.build_part`).
         backbones: torchreid name suffix -> name of a backbone the method works with.
         in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
         squared_distance: whether the method's distance is a squared one, or the cosine distance, which is half of one
@@ -137,6 +139,7 @@ class Method(nn.Module):
     nullable: tuple[str, ...] = ()
     choices: dict = {}
     ranges: dict = {}
+    parts: dict = {}
     backbones: dict[str, str] = {}
     in_one_stage: dict[str, object] = {}
     squared_distance: bool = False

@@ -1,6 +1,10 @@
 """The eight registries of occplug's parts, and one :func:`build` whose errors name the nearest entry."""
 
+import copy
 import difflib
+import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from mmengine.registry import Registry
 
@@ -16,8 +20,10 @@ __all__ = [
     "SAMPLERS",
     "TRANSFORMS",
     "build",
+    "build_part",
     "get",
     "names",
+    "part_node",
 ]
 
 
@@ -67,6 +73,46 @@ def get(registry: Registry, name: str):
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(f"no {registry.name} is called {name!r}{hint}; there are: {', '.join(known) or 'none'}")
     return registry.module_dict[name]
+
+
+def part_node(registry: Registry, name: str, section: Mapping = MappingProxyType({})) -> dict:
+    """The config node of the part `name`: its `type`, and each argument of its constructor with the default it has.
+
+    Args:
+        section: the keys around the node; an argument that one of them names is that key (:func:`build_part`).
+
+    Raises:
+        ConfigError: nothing has that name, or an argument has no default, so a config could not leave it out.
+    """
+    node = {"type": name}
+    for argument, default in _arguments(get(registry, name)).items():
+        if argument in section:
+            continue
+        if default is inspect.Parameter.empty:
+            raise ConfigError(f"the {registry.name} {name!r} has no default for its argument {argument!r}; give it one")
+        node[argument] = copy.deepcopy(default)
+    return node
+
+
+def build_part(registry: Registry, section: Mapping, key: str):
+    """Build the part that the node `section[key]` names, `{"type": NAME, argument: value, ...}`.
+
+    An argument of the part that is a key of the section around the node, such as `margin` of a stage, has its value.
+
+    Raises:
+        ConfigError: nothing has that name; the message gives the nearest.
+    """
+    node = section[key]
+    entry = get(registry, node["type"])
+    around = {name: section[name] for name in _arguments(entry) if name in section and name != key}
+    return entry(**around | {name: value for name, value in node.items() if name != "type"})
+
+
+def _arguments(entry) -> dict[str, object]:
+    """Named arguments of a class or function -> their defaults."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(entry).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind in kinds}
 
 
 def build(registry: Registry, name: str, *args, **kwargs):

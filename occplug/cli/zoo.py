@@ -114,6 +114,8 @@ def _add(args, index: Index) -> None:
         raise ConfigError(f"--name is of one entry, but {len(args.config_file)} config files are given; leave it out")
     for file in args.config_file:
         new = entry_of_config(file, args.name)
+        # code that no entry had before is of this repository, like its licence
+        index.licences["code"].setdefault(new.licence["code"], "this repository MIT")
         old = index.entries.get(new.name)
         if old is not None:
             if old.config != new.config:

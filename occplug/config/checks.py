@@ -15,7 +15,7 @@ from occplug.config.defaults import BACKBONE_FACTS, CHOICES, CORE, IDENTITY_SAMP
 from occplug.config.files import flatten
 from occplug.config.ranges import Range, under
 from occplug.errors import ConfigError
-from occplug.registry import TRANSFORMS, get, names
+from occplug.registry import BACKBONES, TRANSFORMS, get, names
 
 __all__ = ["check", "declared_keys", "unused_reason"]
 
@@ -103,6 +103,7 @@ def _declared(method, what: str) -> dict:
     """Dotted key or section -> what the classes that have it in their `what` declare; the core's comes first."""
     tables = {} if method is None else {"method": method}
     tables |= {f"augment.{name}": get(TRANSFORMS, name) for name in names(TRANSFORMS)}
+    tables |= {f"backbone.{name}": get(BACKBONES, name) for name in names(BACKBONES)}
     declared = dict({"choices": CHOICES, "ranges": RANGES}[what])
     for section, entry in tables.items():
         declared |= under(section, getattr(entry, what, {}))
@@ -221,7 +222,8 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
     if method is None or not method.backbones:
         return
     name = b.get(b.name, {}).get("clip", b.name)  # the CLIP tower, of a hybrid the one inside
-    is_listed = name in method.backbones.values()
+    # a backbone of a user's says which listed one it stands for
+    is_listed = {name, getattr(get(BACKBONES, b.name), "like", name)} & set(method.backbones.values())
     if name in BACKBONE_FACTS and (is_listed or name.startswith("clip_")):
         yield from _tower(cfg, name)
     elif not is_listed:

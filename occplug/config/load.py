@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import difflib
 import functools
 import logging
@@ -19,11 +20,12 @@ import yaml
 from yacs.config import CfgNode
 
 from occplug.config.checks import check, unused_reason
+from occplug.config.custom import KEY, import_custom, placed
 from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, OBSOLETE
 from occplug.config.files import COMMAND_LINE, END, WHOLE, Setting, flatten, mapping_of, parse_options, read_settings
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
-from occplug.registry import METHODS, TRANSFORMS, get, names
+from occplug.registry import BACKBONES, METHODS, TRANSFORMS, get, names, part_node
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.texts import parse_yaml_text
 
@@ -93,11 +95,12 @@ def default_config(model_name="clip_reid", backbone_name: str | None = None, opt
 
 def _resolve(own: list[Setting], options: list[Setting], source: str) -> CfgNode:
     """The checked, frozen config of the settings `own` of a file and the `options` over them."""
+    own, options = _with_custom_imports(own, options)
     chosen = _model_name([*own, *options], source)
     method = get(METHODS, chosen) if chosen in names(METHODS) else None
     if chosen != _model_name(own, source):
         own = _without_other_models_keys(own, chosen, method)
-    tree, nullable = _default_tree(method)
+    tree, nullable = _default_tree(method, [*own, *options])
     values = _values([*own, *options], tree, nullable)
     for key, (value, _) in values.items():
         *parents, last = key.split(".")
@@ -108,6 +111,19 @@ def _resolve(own: list[Setting], options: list[Setting], source: str) -> CfgNode
     if method is not None:
         method.check(cfg)
     return cfg
+
+
+def _with_custom_imports(own: list[Setting], options: list[Setting]) -> tuple[list[Setting], list[Setting]]:
+    """The settings with the files of `custom_imports` as absolute paths, after importing those that count."""
+    last = None
+    for settings in (own, options):
+        for place, setting in enumerate(settings):
+            if setting.key == KEY:
+                value = _parse_text(setting.value) if isinstance(setting.value, str) else setting.value
+                last = settings[place] = dataclasses.replace(setting, value=placed(value, setting.where))
+    if last is not None:
+        import_custom(last.value, last.where)
+    return own, options
 
 
 def _model_name(settings: list[Setting], source: str) -> str:
@@ -140,20 +156,41 @@ def _without_other_models_keys(settings: list[Setting], model: str, method) -> l
     return [s for s in settings if s not in left_out]
 
 
-def _default_tree(method) -> tuple[dict, frozenset[str]]:
+def _default_tree(method, settings: list[Setting]) -> tuple[dict, frozenset[str]]:
     """A fresh tree of all keys, and the dotted keys that may be null although their default is not.
 
-    Methods and transforms state the latter as a class attribute `nullable`, keys relative to their own node.
+    Methods, transforms and backbones state the latter as a class attribute `nullable`, keys relative to their node.
+    A part that `settings` name has the arguments of that part as its keys (`Method.parts`).
     """
     tree = copy.deepcopy(CORE)
     nodes = {f"augment.{name}": get(TRANSFORMS, name) for name in names(TRANSFORMS)}
     nodes = {prefix: entry for prefix, entry in nodes.items() if getattr(entry, "defaults", None)}
     tree["augment"] = {prefix.split(".")[1]: copy.deepcopy(entry.defaults) for prefix, entry in nodes.items()}
+    for name in names(BACKBONES):
+        own = getattr(get(BACKBONES, name), "defaults", None)
+        if own:
+            nodes[f"backbone.{name}"] = get(BACKBONES, name)
+            tree["backbone"][name] = copy.deepcopy(own)
     if method is not None:
         nodes["method"] = method
         tree["method"] = copy.deepcopy(method.defaults)
+        for key, registry in getattr(method, "parts", {}).items():
+            _fill_part(tree["method"], key, registry, settings)
     nullable = {f"{prefix}.{key}" for prefix, entry in nodes.items() for key in getattr(entry, "nullable", ())}
     return tree, frozenset(nullable)
+
+
+def _fill_part(tree: dict, key: str, registry, settings: list[Setting]) -> None:
+    """Put the keys of the part that `method.<key>.type` names into `tree`."""
+    *parents, last = key.split(".")
+    section = functools.reduce(dict.__getitem__, parents, tree)
+    chosen = [s for s in settings if s.key == f"method.{key}.type"]
+    if not chosen or chosen[-1].value == section[last]["type"]:
+        return
+    try:
+        section[last] = part_node(registry, chosen[-1].value, section)
+    except ConfigError as error:
+        raise ConfigError(f"{chosen[-1].where}: method.{key}.type: {error}") from error
 
 
 def _values(settings: list[Setting], tree: dict, nullable: frozenset[str]) -> dict[str, tuple[object, str]]:

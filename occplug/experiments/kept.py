@@ -105,12 +105,22 @@ class KeptRuns:
         """The key of a kept run; None if no version of today reads its config, or that of a run it builds on."""
         if run not in self._keys:
             sources = [self._key_of(self.folder / name) if name else "" for name in _read_sources(run)]
-            try:
-                cfg = load_config(run / "config.yaml")
-            except ConfigError:
-                cfg = None
+            cfg = _config_in((run / "config.yaml").read_text(encoding="utf-8"), run / "config.yaml")
             self._keys[run] = None if cfg is None or None in sources else _of(cfg, sources)
         return self._keys[run]
+
+
+_READ: dict[str, CfgNode | None] = {}  # text of a config -> what it is: a command that looks twice reads once
+
+
+def _config_in(text: str, file: Path) -> CfgNode | None:
+    """The config with that `text`, of `file`; None if no version of today reads it."""
+    if text not in _READ:
+        try:
+            _READ[text] = load_config(file)
+        except ConfigError:
+            _READ[text] = None
+    return _READ[text]
 
 
 def _name(run: Path) -> tuple[str, str]:

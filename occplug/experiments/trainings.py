@@ -21,6 +21,7 @@ import torch
 from yacs.config import CfgNode
 
 from occplug.config import load_config
+from occplug.config.custom import import_custom
 from occplug.config.files import Setting, flatten
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError, DataError, TrainingError
@@ -340,6 +341,7 @@ def _check_same_data(training: Training, versions: dict[str, tuple[str, Path]]) 
 
 
 def _run(training: Training) -> None:
+    import_custom(training.cfg.custom_imports)  # in a process of its own nobody has read the config
     if training.tests is None:
         train(training.cfg, resume=training.can_resume(), config_file=training.config_file)
         return

@@ -11,7 +11,8 @@ from occplug.embedding import Embedding
 from occplug.evaluation import MASK_PLACES, Metric, masked_cosine
 from occplug.heads.bnneck import BNNeck
 from occplug.heads.mask_generator import POOLS, MaskGenerator
-from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity, IgnoringCrossEntropy
+from occplug.losses import AngularMargin, HeadDiversity, IgnoringCrossEntropy
+from occplug.registry import LOSSES, build_part
 
 if TYPE_CHECKING:
     from occplug.stages.patch_transfer import Transfer
@@ -52,7 +53,7 @@ class MaskedMetric(nn.Module):
         self.tested, self.test_mask = options.neck, options.test_mask
         self.identity = IgnoringCrossEntropy(losses.label_smoothing)
         self.margin = AngularMargin(losses.scale, losses.angular_margin)
-        self.triplet = BatchHardTriplet(losses.margin)
+        self.triplet = build_part(LOSSES, losses, "triplet")
         self.diversity = HeadDiversity()
 
     @property
@@ -90,10 +91,10 @@ class MaskedMetric(nn.Module):
         """
         normalised, logits = self.neck(feature)
         ignored = None if transfer is None else transfer.ignored(labels)
-        ineligible = None if transfer is None else transfer.ineligible(labels)
+        ineligible = [] if transfer is None else [transfer.ineligible(labels)]
         found = {
             "loss_id": self.identity(logits, labels, ignored),
-            "loss_tri": sum(self.triplet(f, labels, ineligible) for f in triplet_on or (feature,)),
+            "loss_tri": sum(self.triplet(f, labels, *ineligible) for f in triplet_on or (feature,)),
         }
         if self.generator is not None:
             vectors, prototypes = matched or (normalised, self.neck.classifier.weight)

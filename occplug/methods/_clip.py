@@ -20,9 +20,10 @@ from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import Metric
 from occplug.heads import BNNeck
-from occplug.losses import BatchHardTriplet, IgnoringCrossEntropy
+from occplug.losses import IgnoringCrossEntropy
 from occplug.method import Group, Method, Stage
 from occplug.prompts import IdentityPrompts
+from occplug.registry import LOSSES, build_part
 from occplug.stages import (
     Transfer,
     build_patch_transfer,
@@ -72,6 +73,7 @@ FINETUNING = {
     "gamma": 0.1,
     "label_smoothing": 0.1,
     "margin": 0.3,  # of the triplet loss; None: soft margin
+    "triplet": {"type": "batch_hard_triplet"},  # a name in LOSSES: (features [B, D], labels [B]) -> scalar
 }
 FINETUNING_RANGES = {
     **dict.fromkeys(("epochs", "bias_lr_factor", "classifier_lr_factor", "weight_decay"), AT_LEAST_0),
@@ -111,6 +113,7 @@ class CLIPMethod(Method):
         "stage2.optimizer": ("adam", "adamw"),
         **under("transfer", TRANSFER_CHOICES),
     }
+    parts = {"stage2.triplet": LOSSES}
     ranges = {
         **under("stage1", ALIGNMENT_RANGES),
         **under("stage2", FINETUNING_RANGES),
@@ -144,7 +147,7 @@ class CLIPMethod(Method):
         self.neck = BNNeck(width, num_classes)
         self.neck_proj = BNNeck(projected, num_classes)
         self.text, self.templates = None, []  # tower and keys of `learn_texts`
-        self.triplet = BatchHardTriplet(self.options.stage2.margin)
+        self.triplet = build_part(LOSSES, self.options.stage2, "triplet")
         self.ignoring = IgnoringCrossEntropy(self.options.stage2.label_smoothing)
         if self.options.spt:
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes)
@@ -260,10 +263,10 @@ class CLIPMethod(Method):
         self, scores: list[Tensor], features: list[Tensor], labels: Tensor, transfer: Transfer | None = None
     ) -> dict[str, Tensor]:
         """loss_id and loss_tri of the `outputs`, sums over scores and features (not means), as in the official code."""
-        ineligible = None if transfer is None else transfer.ineligible(labels)
+        ineligible = [] if transfer is None else [transfer.ineligible(labels)]
         return {
             "loss_id": sum(self.classification(score, labels, transfer) for score in scores),
-            "loss_tri": sum(self.triplet(feature, labels, ineligible) for feature in features),
+            "loss_tri": sum(self.triplet(feature, labels, *ineligible) for feature in features),
         }
 
     def classification(

@@ -25,7 +25,7 @@ from occplug.errors import ConfigError
 from occplug.evaluation import Metric
 from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
 from occplug.method import ExtraOptimizer, Group, Method, Stage
-from occplug.registry import METHODS
+from occplug.registry import LOSSES, METHODS
 from occplug.stages import (
     build_patch_transfer,
     explain_saliency,
@@ -103,6 +103,7 @@ class DPM(Method):
             "scale": 30.0,
             "angular_margin": 0.5,  # radians
             "margin": None,  # of the triplet loss; null: soft margin
+            "triplet": {"type": "batch_hard_triplet"},  # a name in LOSSES
             "label_smoothing": 0.0,
             "weights": {"loss_id": 0.5, "loss_mask": 0.5, "loss_tri": 1.0, "loss_hem": 0.1},
         },
@@ -110,6 +111,7 @@ class DPM(Method):
     nullable = (
         "drop_path", "train.margin", "train.module_lr", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs"
     )  # fmt: skip
+    parts = {"train.triplet": LOSSES}
     choices = {**MASK_CHOICES, **under("transfer", TRANSFER_CHOICES)}
     ranges = {
         "drop_path": SHARE,

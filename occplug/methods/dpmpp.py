@@ -28,7 +28,7 @@ from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.prompts import IdentityPrompts, parse_template
-from occplug.registry import METHODS
+from occplug.registry import LOSSES, METHODS
 from occplug.stages import (
     Pair,
     build_patch_transfer,
@@ -102,6 +102,7 @@ class DPMpp(Method):
             "scale": 30.0,
             "angular_margin": 0.5,  # radians
             "margin": 0.3,  # of the triplet loss; null: soft margin
+            "triplet": {"type": "batch_hard_triplet"},  # a name in LOSSES
             "label_smoothing": 0.1,  # of loss_id and loss_coarse
             "coarse_epochs": None,  # loss_coarse acts up to this epoch; null: always
             # lambda1 is the weight of loss_mask, lambda2 that of loss_hem
@@ -111,6 +112,7 @@ class DPMpp(Method):
     nullable = (
         "train.margin", "train.coarse_epochs", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs"
     )  # fmt: skip
+    parts = {"train.triplet": LOSSES}
     choices = {
         **MASK_CHOICES,
         "space": ("feature", "projected", "both"),

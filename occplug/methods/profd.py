@@ -42,7 +42,6 @@ from occplug.heads import (
 )
 from occplug.losses import (
     AttentionAlign,
-    BatchHardTriplet,
     PartDiversity,
     PrototypeMemory,
     SpatialAlign,
@@ -52,7 +51,7 @@ from occplug.losses import (
 )
 from occplug.method import Group, Method, Stage
 from occplug.prompts import PART_SCHEMES, PartPrompts
-from occplug.registry import BACKBONES, METHODS, build
+from occplug.registry import BACKBONES, LOSSES, METHODS, build, build_part
 from occplug.stages import optimiser, warmup_multistep
 
 __all__ = ["ProFD"]
@@ -155,6 +154,7 @@ class ProFD(Method):
             "gamma": 0.1,
             "label_smoothing": 0.1,
             "margin": 0.3,  # of the triplet loss; None: soft margin
+            "triplet": {"type": "batch_hard_triplet"},  # a name in LOSSES
             "weights": {  # paper: all 1
                 "loss_id": 1.0,
                 "loss_tri": 1.0,
@@ -169,6 +169,7 @@ class ProFD(Method):
     }
     nullable = ("train.margin",)
     choices = CHOICES
+    parts = {"train.triplet": LOSSES}
     ranges = {
         **dict.fromkeys(("decoder_layers", "decoder_heads"), AT_LEAST_1),
         **dict.fromkeys(("m_g", "m_p", "align_smooth", "dropout"), BELOW_1),
@@ -232,7 +233,7 @@ class ProFD(Method):
 
     def _build_losses(self, width: int) -> None:
         o = self.options
-        self.triplet = BatchHardTriplet(o.train.margin)
+        self.triplet = build_part(LOSSES, o.train, "triplet")
         self.align = SpatialAlign(o.align_gain, o.align_smooth)
         self.attend = AttentionAlign()
         self.diversity = PartDiversity(o.div_weighting)

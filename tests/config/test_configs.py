@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 
 from occplug.config import load_config, save_config
-from occplug.config.files import flatten, read_settings
+from occplug.config.files import flatten
 from occplug.errors import ConfigError
 from occplug.method import build_method
-from occplug.registry import METHODS, names
 from occplug.transforms import build_pipeline
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -128,27 +127,6 @@ def test_no_two_configs_are_the_same_run(configs):
 
     twins = [(a, b) for a in configs for b in configs if a < b and run(configs[a]) == run(configs[b])]
     assert twins == []
-
-
-@pytest.mark.parametrize("file", FILES, ids=STEMS)
-def test_every_switch_of_the_recipe_is_in_the_files(configs, file):
-    """Nothing that moves a number is left to a default that could change."""
-    cfg = configs[file.stem]
-    stated = {setting.key for setting in read_settings(file)}
-    sections = ("input.", *(f"augment.{name}." for name in cfg.data.transforms))
-    single = "data.sources data.targets data.height data.width data.transforms data.norm_mean data.norm_std "
-    single += "sampler.train_sampler sampler.num_instances train.batch_size train.seed test.batch_size eval.flip"
-    if cfg.model.name in names(METHODS):
-        sections += ("method.", "backbone.")
-        single += " amp.dtype"
-    else:
-        sections += ("loss.softmax.", *(["loss.triplet."] if cfg.loss.name == "triplet" else []))
-        single += " loss.name"
-        single += " train.optim train.lr train.weight_decay train.max_epoch train.lr_scheduler test.dist_metric"
-    wanted = {key for key, _ in flatten(cfg) if key.startswith(sections)} | set(single.split())
-    others = [key for key, value in cfg.backbone.items() if isinstance(value, dict) and key != cfg.backbone.name]
-    wanted = {key for key in wanted if not key.startswith(tuple(f"backbone.{name}." for name in others))}
-    assert wanted - stated == set()
 
 
 VIT, RN50 = [0.5, 0.5, 0.5], [0.485, 0.456, 0.406]
