@@ -20,6 +20,8 @@ class TextTower(nn.Module):
         context_length: the most tokens it takes.
     """
 
+    splits = "rows"  # a feature depends on its own text alone (occplug.distributed)
+
     def __init__(self, arch: dict):
         super().__init__()
         sizes = arch["text_cfg"]

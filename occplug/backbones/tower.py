@@ -32,6 +32,7 @@ class Tower(nn.Module):
     """
 
     image_size: tuple[int, int]
+    splits = "images"  # a row of the features depends on its own image alone (occplug.distributed)
     grid: tuple[int, int]
     widths: tuple[int, int, int]
     mean: tuple[float, float, float]

@@ -24,6 +24,25 @@ __all__ = [
 
 DEFAULT_MODEL = "resnet50"
 
+_TORCHREID_TRAIN: dict = {
+    "optim": "adam",
+    "lr": 3e-4,
+    "weight_decay": 5e-4,
+    "max_epoch": 60,
+    "start_epoch": 0,
+    "batch_size": 32,
+    "fixbase_epoch": 0,
+    "open_layers": ["classifier"],
+    "staged_lr": False,
+    "new_layers": ["classifier"],
+    "base_lr_mult": 0.1,
+    "lr_scheduler": "single_step",
+    "stepsize": [20],
+    "gamma": 0.1,
+    "print_freq": 20,
+    "seed": 1,
+}
+
 TORCHREID = {
     "model": {"name": DEFAULT_MODEL, "pretrained": True, "load_weights": "", "resume": ""},
     "data": {
@@ -53,24 +72,7 @@ TORCHREID = {
         "num_datasets": 1,
     },
     "video": {"seq_len": 15, "sample_method": "evenly", "pooling_method": "avg"},
-    "train": {
-        "optim": "adam",
-        "lr": 3e-4,
-        "weight_decay": 5e-4,
-        "max_epoch": 60,
-        "start_epoch": 0,
-        "batch_size": 32,
-        "fixbase_epoch": 0,
-        "open_layers": ["classifier"],
-        "staged_lr": False,
-        "new_layers": ["classifier"],
-        "base_lr_mult": 0.1,
-        "lr_scheduler": "single_step",
-        "stepsize": [20],
-        "gamma": 0.1,
-        "print_freq": 20,
-        "seed": 1,
-    },
+    "train": _TORCHREID_TRAIN,
     "sgd": {"momentum": 0.9, "dampening": 0.0, "nesterov": False},
     "rmsprop": {"alpha": 0.99},
     "adam": {"beta1": 0.9, "beta2": 0.999},
@@ -141,6 +143,10 @@ OURS = {
     },
     "amp": {"dtype": "fp32"},  # fp16 or bf16 on a GPU; a CPU always computes in fp32
     "eval": {"flip": False, "rerank_k1": 20, "rerank_k2": 6, "rerank_lambda": 0.3},
+    "train": {
+        **_TORCHREID_TRAIN,
+        "micro_batch": 0,  # most images whose intermediate values are in memory at once; 0: the batch
+    },
     "run": {
         "deterministic": False,
         "threads": 0,  # 0: torch's choice
@@ -247,6 +253,7 @@ RANGES = {
     "mixing.held_out": SHARE,
     "run.threads": AT_LEAST_0,
     "run.clip_grad_norm": AT_LEAST_0,
+    "train.micro_batch": AT_LEAST_0,
     "run.save_every": AT_LEAST_1,
 }
 

@@ -72,15 +72,24 @@ class Extras:
         sample.setdefault("occluder", _NO_OCCLUDER)
         return {key: sample[key] for key in {"img", "places", *self.wanted} & sample.keys()}
 
-    def batch(self, rows: Sequence[dict], pipeline: Pipeline) -> dict[str, Tensor]:
-        """The images and wanted entries of `rows`, which have "impath" and "source", the number of the data set."""
+    def batch(self, rows: Sequence[dict], pipeline: Pipeline, kept: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """The images and wanted entries of `rows`, which have "impath" and "source", the number of the data set.
+
+        Args:
+            kept: numbers of the rows whose images and entries are wanted, after all were transformed; None: all.
+        """
+        kept = range(len(rows)) if kept is None else kept
+        chosen, whole = [rows[number] for number in kept], len(kept) == len(rows)
         images = torch.stack([row["img"] for row in rows])
-        entries = {name: _stacked([row[name] for row in rows]) for name in self.wanted if name != "masks"}
+        entries = {name: _stacked([row[name] for row in chosen]) for name in self.wanted if name != "masks"}
         if self.masks is None:
-            return {"img": pipeline.per_batch(images), **entries}
+            images = pipeline.per_batch(images)
+            return {"img": images if whole else images[kept], **entries}
         moved = tv_tensors.Mask(_stacked([row["places"] for row in rows]))
         images, moved = pipeline.per_batch.with_masks(images, moved)
-        labels = self.masks.labels([(row["impath"], row["source"]) for row in rows], moved)
+        if not whole:
+            images, moved = images[kept], tv_tensors.Mask(moved[kept])
+        labels = self.masks.labels([(row["impath"], row["source"]) for row in chosen], moved)
         return {"img": images, **entries, "masks": labels}
 
 

@@ -6,20 +6,20 @@ index), so the batches are the same for any number of workers and after a resume
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import random
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from occplug.data.extras import Extras, wanted_extras
+from occplug.data.loaders import DealtBatches, Images, Loader, SplitLoader
+from occplug.distributed import check_deal, current_ranks
 from occplug.errors import ConfigError, DataError
 from occplug.masks import MaskSource, PartMasks, Stripes, build_source
 from occplug.registry import DATASETS, SAMPLERS, get, names
@@ -38,88 +38,10 @@ log = logging.getLogger(__name__)
 STOCK_SECTIONS = ("market1501", "cuhk03")
 
 
-# tells a sampler's draws from those of images (seed, epoch, index) and batches (seed, epoch, first index, 1)
-OF_A_SAMPLER = (0, 2)
-
-
 def held_out_labels(persons: int, share: float) -> frozenset[int]:
     """Labels of a share of `persons` training persons, always the same ones."""
     drawn = np.random.default_rng(0).permutation(persons)[: round(share * persons)]
     return frozenset(drawn.tolist())
-
-
-def _seed_all(*keys: int) -> None:
-    """Seed torch's CPU generator, Python's and numpy's."""
-    seed = int(np.random.SeedSequence(keys).generate_state(1)[0])
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 100 times as long, as it seeds devices too
-    random.seed(seed)
-    np.random.seed(seed)
-
-
-@contextlib.contextmanager
-def _isolated():
-    """Leaves the three generators as they were."""
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before[0])
-        random.setstate(before[1])
-        np.random.set_state(before[2])
-
-
-class _Images(Dataset):
-    """Items (path, pid, camid, ...) as uint8 tensors and their labels."""
-
-    def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
-        self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
-        self.seed = seed
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict:
-        path, pid, camid, *source = self.items[index]
-        picture = self.read(path)
-        if self.pipeline.is_random:
-            _seed_all(self.seed, int(self.epoch), index)
-        row = {"pid": pid, "camid": camid, "impath": path, "index": index}
-        if self.extras:
-            return {**row, "source": source[0], **self.extras.sample(picture, self.pipeline)}
-        return {**row, "img": self.pipeline.per_image(picture)}
-
-    def collate(self, rows: list[dict]) -> dict:
-        """Rows to one batch; normalises and applies the batch transforms."""
-        if self.pipeline.is_random:
-            _seed_all(self.seed, int(self.epoch), rows[0]["index"], 1)
-        numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("pid", "camid", "index")}
-        labels = {**numbers, "impath": [row["impath"] for row in rows]}
-        if self.extras:
-            return {**self.extras.batch(rows, self.pipeline), **labels}
-        return {"img": self.pipeline.per_batch(torch.stack([row["img"] for row in rows])), **labels}
-
-
-class _Isolated:
-    """A loader whose passes depend on the seed and epoch of its images alone, samplers of torchreid and torch included
-    (they draw from the global generators), and that leaves those generators as they were."""
-
-    def __init__(self, loader: DataLoader):
-        self.loader = loader
-        self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self):
-        with _isolated():
-            _seed_all(self.dataset.seed, int(self.dataset.epoch), *OF_A_SAMPLER)
-            batches = iter(self.loader)
-            batch = next(batches, None)  # the sampler draws the whole pass
-        while batch is not None:
-            yield batch
-            with _isolated():
-                batch = next(batches, None)
 
 
 def _start_worker(number: int) -> None:
@@ -188,7 +110,7 @@ class DataManager(ImageDataManager):
         self.sampler = self.train_loader = self.train_loader_t = None
         if read:
             self.transform_tr.bind(self.train_items, self._read)
-            self._images = _Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
+            self._images = Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
         if trains:
             self.sampler = self._make_sampler()
             self.train_loader = self._train_loader()
@@ -293,12 +215,14 @@ class DataManager(ImageDataManager):
                 "must have enough"
             ) from error
 
-    def _loader(self, images: _Images, batch_size: int, **options):
+    def _loader(self, images: Images, batch_size: int | None, **options):
+        """Batches of `images`; `batch_size` is None where `options` has a `batch_sampler`."""
         workers = self.cfg.data.workers
-        return _Isolated(
+        size = {} if batch_size is None else {"batch_size": batch_size}
+        return Loader(
             DataLoader(
                 images,
-                batch_size=batch_size,
+                **size,
                 num_workers=workers,
                 collate_fn=images.collate,
                 pin_memory=self.use_gpu,
@@ -309,10 +233,17 @@ class DataManager(ImageDataManager):
         )
 
     def _train_loader(self):
-        keep = self.cfg.data.workers > 0
-        return self._loader(
-            self._images, self.cfg.train.batch_size, sampler=self.sampler, drop_last=True, persistent_workers=keep
-        )
+        cfg, ranks, keep = self.cfg, current_ranks(), self.cfg.data.workers > 0
+        size, micro = cfg.train.batch_size, cfg.train.micro_batch
+        if ranks.world == 1:
+            loader = self._loader(self._images, size, sampler=self.sampler, drop_last=True, persistent_workers=keep)
+            return SplitLoader(loader, ranks, micro) if micro else loader
+        by_identity = cfg.sampler.train_sampler in (*names(SAMPLERS), "RandomIdentitySampler")
+        check_deal(size, cfg.sampler.num_instances if by_identity else 1, ranks.world)
+        labels = [pid for _, pid, *_ in self.train_items]
+        dealt = DealtBatches(BatchSampler(self.sampler, size, drop_last=True), labels, ranks)
+        loader = self._loader(self._images, None, batch_sampler=dealt, persistent_workers=keep)
+        return SplitLoader(loader, ranks, micro)
 
     def _make_test_loaders(self) -> None:
         self.test_dataset, self.test_loader = {}, {}
@@ -323,7 +254,7 @@ class DataManager(ImageDataManager):
 
     def loader_of(self, items: Sequence[tuple]):
         """The images of `items` (path, pid, camid, ...) in order, as those of a test set."""
-        return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
+        return self._loader(Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
 
     def persons_loader(self, labels: Mapping[str, Collection[int]]):
         """Images of the training persons with `labels` of each source, held out or not, as for the test; pids are
@@ -334,7 +265,7 @@ class DataManager(ImageDataManager):
             offset, (cameras, _) = len({pid for _, pid, _ in items}), self.camera_rows[name]
             number = {label: offset + position for position, label in enumerate(sorted(chosen))}
             items += [(p, number[pid], camid + cameras) for p, pid, camid, *_ in self.sets[name].train if pid in chosen]
-        return self._loader(_Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
+        return self._loader(Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
 
     def cache_loader(self, batch_size: int, transforms: Sequence[str] = (), draw: int = 0, **options):
         """The training images in order, resized as for the test, with the entries of `train_loader`; the last batch may
@@ -346,7 +277,7 @@ class DataManager(ImageDataManager):
         """
         pipeline = self._pipeline(transforms, self.cfg.input.test_interpolation, **options)
         pipeline.bind(self.train_items, self._read)
-        images = _Images(self.train_items, pipeline, self.cfg.train.seed, self._read, self.extras)
+        images = Images(self.train_items, pipeline, self.cfg.train.seed, self._read, self.extras)
         images.epoch.fill_(draw)
         return self._loader(images, batch_size)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from occplug.config import resolved_yaml
 from occplug.data.cameras import sees_cameras, to_rows
+from occplug.distributed import check_agreement, current_ranks
 from occplug.embedding import Embedding
 from occplug.engine.checkpoint import not_finite, save_checkpoint
 from occplug.engine.progress import Progress
@@ -52,6 +53,16 @@ class _ToLog:
         """Nothing is buffered."""
 
 
+class _NoWriter:
+    """In place of a TensorBoard writer on ranks that write nothing."""
+
+    def add_scalar(self, *args) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class RunMixin:
     """Mixed into torchreid engines; `run`, `train`, `test` and `save_model` stay torchreid's with additions.
 
@@ -63,6 +74,7 @@ class RunMixin:
     def setup_run(self, cfg, folder: Path, device: torch.device, limit: int | None = None) -> None:
         """Set the bookkeeping's initial state."""
         self.cfg, self.folder, self.device, self.limit = cfg, Path(folder), device, limit
+        self.ranks = current_ranks()
         self.stage_name, self.stage_index, self.trained_epochs = "train", 0, 0
         self.evaluates = True
         self.records: list[StageRecord] = []
@@ -101,7 +113,8 @@ class RunMixin:
     def run_stage(self, epochs: int, start_epoch: int = 0) -> None:
         """Train `epochs` epochs through torchreid's `run`, from `start_epoch` on; then its test and checkpoint."""
         self.epoch = start_epoch - 1  # what `run` saves if no epoch is left to train
-        self.writer = None  # a TensorBoard run per stage, or steps of different stages would share an axis
+        # a TensorBoard run per stage, or steps of different stages would share an axis; rank 0 writes it
+        self.writer = None if self.ranks.is_main else _NoWriter()
         with contextlib.redirect_stdout(_ToLog()):
             self.run(
                 save_dir=str(self.folder / "tensorboard" / self.stage_name),
@@ -139,7 +152,7 @@ class RunMixin:
             set_epoch(self.trained_epochs + self.epoch)
         loader = self.train_loader
         title = f"{self.stage_name} {self.epoch + 1}/{self.max_epoch}"
-        self.train_loader = self.progress = Progress(loader, title, self.limit)
+        self.train_loader = self.progress = Progress(loader, title, self.limit, shows=self.ranks.is_main)
         self.sums: dict[str, float] = {}
         try:
             super().train(*args, **kwargs)
@@ -155,7 +168,15 @@ class RunMixin:
             self.save_state(self.epoch + 1)
 
     def after_epoch(self) -> None:
-        """What the trained model wants done between an epoch's last step and its resumable state."""
+        """What is done between an epoch's last step and its resumable state: here ranks check that they still agree.
+
+        Raises:
+            TrainingError: their weights or random numbers differ.
+        """
+        if self.ranks.world > 1:
+            for buffer in self.model.buffers():  # sums on a GPU may differ in the last digit
+                self.ranks.from_main_(buffer)
+            check_agreement(self.ranks, self.model)
 
     def check_finite(self, values: dict[str, float], batch: dict) -> None:
         """Raise TrainingError if a loss is not finite; names the values and the image files of the batch."""
@@ -200,7 +221,8 @@ class RunMixin:
 
     def save_state(self, epoch: int, rank1: float = float("nan")) -> None:
         """Write the newest resumable state, `checkpoints/last.pth`. Raises TrainingError if it is not finite."""
-        self._save_resumable(self.state(epoch, rank1))
+        if self.ranks.is_main:
+            self._save_resumable(self.state(epoch, rank1))
 
     def _save_resumable(self, state: dict) -> None:
         """Write `state` over the last good one, unless it is not finite."""
@@ -223,6 +245,8 @@ class RunMixin:
 
     def save_model(self, epoch: int, rank1: float, save_dir: str = "", is_best: bool = False) -> None:
         """At the end of a stage, write `checkpoints/<stage>.pth` beside the resumable state (which holds more)."""
+        if not self.ranks.is_main:
+            return
         state = self.state(epoch + 1, rank1)
         checkpoints = self.folder / "checkpoints"
         self._save_resumable(state)
@@ -268,23 +292,28 @@ class RunMixin:
             embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
         )
         ids = (q_pids, g_pids, q_camids, g_camids)
-        whole = visrank or use_metric_cuhk03
-        if whole:
-            blocks = self._reranked(query, gallery) if rerank else [self.distance(query, gallery).numpy()]
-            distances = np.concatenate(list(blocks))
-            result = evaluate_cuhk03(distances, *ids) if use_metric_cuhk03 else rank_distances(distances, *ids)
-            if visrank:
-                self._draw_ranks(dataset_name, distances, save_dir, visrank_topk)
-        elif rerank:
-            ranker = Ranker(*ids)
-            for block in self._reranked(query, gallery):
-                ranker.add(block)
-            result = ranker.result()
-        else:
-            result = evaluate_embeddings(self.distance, query, gallery, *ids)
+        draws = (save_dir, visrank_topk) if visrank else None
+        result = self.ranks.from_main(
+            lambda: self._compare(dataset_name, query, gallery, ids, use_metric_cuhk03, rerank, draws)
+        )
         self.results[dataset_name], self.query_paths[dataset_name] = result, paths
         log.info("%s: %s", dataset_name, result)
         return float(result.cmc[0]), float(result.mAP)
+
+    def _compare(self, name: str, query: Embedding, gallery: Embedding, ids: tuple, cuhk03: bool, rerank: bool, draws):
+        """The result of `query` and `gallery` with `ids`; `draws` is the folder and length of ranked lists, or None."""
+        if draws or cuhk03:
+            blocks = self._reranked(query, gallery) if rerank else [self.distance(query, gallery).numpy()]
+            distances = np.concatenate(list(blocks))
+            if draws:
+                self._draw_ranks(name, distances, *draws)
+            return evaluate_cuhk03(distances, *ids) if cuhk03 else rank_distances(distances, *ids)
+        if rerank:
+            ranker = Ranker(*ids)
+            for block in self._reranked(query, gallery):
+                ranker.add(block)
+            return ranker.result()
+        return evaluate_embeddings(self.distance, query, gallery, *ids)
 
     def _reranked(self, query: Embedding, gallery: Embedding):
         """Blocks [b, G] of re-ranked distances, as `eval.rerank_*` says."""

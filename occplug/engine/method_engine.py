@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from occplug.distributed import SplitImages, Splitter
 from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin, StageRecord
 from occplug.engine.checkpoint import check_same_run, load_weights
@@ -45,6 +46,7 @@ class MethodEngine(RunMixin, Engine):
         dtype = AMP_TYPES[cfg.amp.dtype] if device.type == "cuda" else None
         self.amp_dtype = dtype
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.splitter = Splitter(self.ranks, cfg.train.micro_batch)
 
     def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
         """The method's own; see `Method.embed`."""
@@ -88,9 +90,10 @@ class MethodEngine(RunMixin, Engine):
             self.records = [StageRecord(**record) for record in resumed["records"]][:first]
             if within is None:  # written before its own stage was on record
                 self.records.append(StageRecord(resumed["stage"], resumed["epoch"], resumed["seconds"]))
-        for index, stage in enumerate(self.stages):
-            if index >= first:
-                self._run_one(index, stage, within if index == first else None)
+        with self.splitter.installed(self.model):
+            for index, stage in enumerate(self.stages):
+                if index >= first:
+                    self._run_one(index, stage, within if index == first else None)
         if not self.results:  # the last stage had no epoch
             self.evaluates = True
             self.test(**self.test_options())
@@ -143,6 +146,7 @@ class MethodEngine(RunMixin, Engine):
         """What the stage does between epochs, without gradient."""
         with torch.no_grad():
             self.stage.after_epoch()
+        super().after_epoch()
 
     def state(self, epoch: int, rank1: float) -> dict:
         """The base's, with the loss scale, the extra optimizers, and what tensors are bound to."""
@@ -176,7 +180,8 @@ class MethodEngine(RunMixin, Engine):
 
         Optimisers with a pass of their own step on losses computed again; the values are those of the first pass.
         """
-        batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in data.items()}
+        moved = (Tensor, SplitImages)
+        batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, moved) else v for k, v in data.items()}
         batch["epoch"] = self.epoch + 1
         together = [stepper for stepper in self.steppers if not stepper.own_pass]
         alone = [[stepper] for stepper in self.steppers if stepper.own_pass]
@@ -198,7 +203,8 @@ class MethodEngine(RunMixin, Engine):
 
     def _pass(self, batch: dict, steppers: list[_Stepper]) -> dict[str, float]:
         """Losses of `batch`, their gradients, and one step of `steppers`."""
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+        autocast = torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+        with autocast, self.splitter.step():
             losses = self.stage.losses(batch)
         if losses.keys() != self.stage.weights.keys():
             raise TrainingError(f"{self.stage.name} returns {sorted(losses)} and weighs {sorted(self.stage.weights)}")
@@ -210,6 +216,7 @@ class MethodEngine(RunMixin, Engine):
         for stepper in steppers:
             stepper.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
+        self.splitter.reduce(parameter for stepper in steppers for parameter in stepper.parameters)
         if self.first_step:
             self._check_gradients()
         if self.cfg.run.clip_grad_norm > 0:

@@ -18,19 +18,20 @@ class Progress:
         loader: any iterable with a length.
         title: text before the bar.
         limit: stop after this many batches (dry runs); None for all.
+        shows: whether there is a bar; one process of several shows it.
     """
 
-    def __init__(self, loader, title: str, limit: int | None = None):
+    def __init__(self, loader, title: str, limit: int | None = None, shows: bool = True):
         self.loader = loader
         self.title = title
-        self.limit = limit
+        self.limit, self.shows = limit, shows
         self._bar: tqdm | None = None
 
     def __len__(self) -> int:
         return len(self.loader) if self.limit is None else min(self.limit, len(self.loader))
 
     def __iter__(self) -> Iterator:
-        quiet = not sys.stderr.isatty()
+        quiet = not self.shows or not sys.stderr.isatty()
         batches = islice(self.loader, len(self))
         with tqdm(batches, self.title, len(self), leave=False, disable=quiet, dynamic_ncols=True) as self._bar:
             yield from self._bar

@@ -24,7 +24,8 @@ def random_states() -> dict:
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # of the device this process computes on: where there are several, each process has its own
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
@@ -41,7 +42,7 @@ def restore_random_states(states: dict, path="the checkpoint") -> None:
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(states["torch"])
         if torch.cuda.is_available() and states["cuda"]:
-            torch.cuda.set_rng_state_all(states["cuda"])
+            torch.cuda.set_rng_state(states["cuda"][0])
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: its states of the random generators are damaged ({error}); resume from another file"

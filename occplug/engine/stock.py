@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from occplug.distributed import Splitter
 from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin
 from occplug.engine.checkpoint import load_weights
@@ -47,6 +48,15 @@ class _StockMixin(RunMixin):
 
     def run_stages(self, resumed: dict | None = None) -> None:
         """The one stage a stock model has, then the test."""
+        self.model.__dict__["splits"] = "images"  # what it says about an image depends on that image alone
+        splitter = Splitter(self.ranks, self.cfg.train.micro_batch)
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        hook = self.optimizer.register_step_pre_hook(lambda *_: splitter.reduce(trained))
+        with splitter.installed(self.model):
+            self._run_one(resumed)
+        hook.remove()
+
+    def _run_one(self, resumed: dict | None) -> None:
         start = 0
         if resumed is not None:
             path = self.folder / "checkpoints" / "last.pth"

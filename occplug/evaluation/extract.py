@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from occplug.distributed import current_ranks, each_batch
 from occplug.embedding import Embedding
 from occplug.errors import DataError
 
@@ -25,7 +27,7 @@ def extract(
     title: str = "embedding",
     progress: bool | None = None,
 ) -> tuple[Embedding, np.ndarray, np.ndarray, list[str]]:
-    """Embed all images of `loader`, in its order.
+    """Embed all images of `loader`, in its order; the processes of a run share its batches out.
 
     Args:
         embed: images [B, 3, H, W] and camids [B] to their embeddings; a method's `embed`.
@@ -37,21 +39,22 @@ def extract(
     Returns: the embeddings on the CPU, pids [N] and camids [N] int64, N image paths.
     Raises: DataError if the loader gives nothing.
     """
-    hidden = not (sys.stderr.isatty() if progress is None else progress)
-    embeddings, pids, camids, paths = [], [], [], []
-    for batch in tqdm(loader, title, leave=False, disable=hidden, dynamic_ncols=True):
+    shown = (sys.stderr.isatty() if progress is None else progress) and current_ranks().is_main
+
+    def embedded(batch: dict) -> tuple:
         images, cameras = batch["img"].to(device, non_blocking=True), batch["camid"].to(device, non_blocking=True)
         found = embed(images, cameras)
         if flip:
             found = _mean(found, embed(images.flip(3), cameras))
-        embeddings.append(found.to("cpu"))
-        pids.append(np.asarray(batch["pid"]))
-        camids.append(np.asarray(batch["camid"]))
-        paths.extend(batch["impath"])
-    if not embeddings:
+        return found.to("cpu"), np.asarray(batch["pid"]), np.asarray(batch["camid"]), list(batch["impath"])
+
+    bar = partial(tqdm, desc=title, leave=False, disable=not shown, dynamic_ncols=True)
+    results = each_batch(loader, embedded, bar)
+    if not results:
         raise DataError(f"{title}: there is no image to embed; check the data set's query and gallery folders")
+    embeddings, pids, camids, paths = zip(*results)
     ids = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
-    return (Embedding.cat(embeddings), *ids, paths)
+    return (Embedding.cat(list(embeddings)), *ids, [path for some in paths for path in some])
 
 
 def _mean(one: Embedding, other: Embedding) -> Embedding:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from occplug.backbones.position import bound_grid
+from occplug.distributed import SplitImages, per_image
 from occplug.errors import ConfigError
 from occplug.heads.bnneck import BNNeck
 from occplug.registry import HEADS
@@ -31,6 +33,24 @@ def checked_levels(levels: Sequence[int], depth: int, key: str) -> tuple[int, ..
             f"{key} is {levels}; it must name different blocks of the backbone, which has blocks 1 to {depth}"
         )
     return tuple(numbers)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A change of embedded patches [B, N, C]: times `factors` [B, N, 1]."""
+
+    factors: Tensor
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        return patches * self.factors.to(patches.dtype)
+
+    def shard(self, images: SplitImages, tower: nn.Module) -> _Scaled:
+        """The change for this rank's images."""
+        return _Scaled(images.plan.deal(self.factors))
+
+    def take(self, rows: slice) -> _Scaled:
+        """The change for some of them."""
+        return _Scaled(self.factors[rows])
 
 
 @HEADS.register_module("saliency_net")
@@ -79,7 +99,7 @@ class SaliencyNet(nn.Module):
 
     def saliency(self, images: Tensor) -> Tensor:
         """Saliency [B, N] of `images` [B, 3, H, W]."""
-        return self.decide(self.backbone(images, blocks=self.levels).blocks)
+        return per_image(lambda some: self.decide(self.backbone(some, blocks=self.levels).blocks), images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The three passes of training.
@@ -90,7 +110,7 @@ class SaliencyNet(nn.Module):
         features = self.backbone(images, blocks=self.levels)
         saliency = self.decide(features.blocks)
         scales = saliency[:, :, None]
-        kept = self.backbone(images, change=lambda patches: patches * scales.to(patches.dtype)).feature
-        dropped = self.backbone(images, change=lambda patches: patches * (1 - scales).to(patches.dtype)).feature
+        kept = self.backbone(images, change=_Scaled(scales)).feature
+        dropped = self.backbone(images, change=_Scaled(1 - scales)).feature
         logits = [self.neck(feature)[1] for feature in (features.feature, kept, dropped)]
         return features.feature, logits[0], saliency, logits[1], logits[2]

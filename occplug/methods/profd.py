@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from occplug.backbones import bound_grid, build_text_tower
 from occplug.backbones.weights import load_clip
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE, under
+from occplug.distributed import each_batch
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
@@ -393,13 +394,10 @@ class ProFD(Method):
         if all(bank.is_filled for bank in self.banks.values()):
             return
         loader = data.cache_loader(self.batch_size) if self.options.bank_init == "plain" else data.train_loader
-        features, labels = {name: [] for name in self.banks}, []
-        for batch in loader:
-            labels.append(batch["pid"].to(device))
-            for name, feature in self._initial_features(batch, device).items():
-                features[name].append(feature.float())
+        found = each_batch(loader, lambda batch: (batch["pid"], self._initial_features(batch, device)))
+        labels = torch.cat([pids for pids, _ in found]).to(device)
         for name, bank in self.banks.items():
-            bank.fill(torch.cat(features[name]), torch.cat(labels))
+            bank.fill(torch.cat([features[name].float() for _, features in found]), labels)
 
     def _initial_features(self, batch: dict, device: torch.device) -> dict[str, Tensor]:
         features = self.backbone(batch["img"].to(device), batch["camid"].to(device), tokens=True)

@@ -60,6 +60,8 @@ class TorchreidModel(Method):
         super().__init__()
         self.options = cfg.method.train
         self.net = build_stock_model(cfg.method.arch, num_classes, "triplet", cfg.model.pretrained, use_gpu=False)
+        # what it says about an image depends on that image alone (occplug.distributed)
+        self.net.__dict__["splits"] = "images"
         self.triplet = BatchHardTriplet(self.options.margin)
 
     def stages(self) -> list[Stage]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
+
 from occplug.config import save_config
 from occplug.data.manager import DataManager
+from occplug.distributed import current_ranks, join_ranks
 from occplug.runs.candidates import Candidate, candidate_of, combined, differences, engine_of
-from occplug.runs.session import describe_protocol, prepare, write_metrics
+from occplug.runs.session import check_same_start, describe_protocol, prepare, write_metrics
 from occplug.utils.files import file_sha256
 
 __all__ = ["evaluate", "evaluate_candidate"]
@@ -42,14 +45,23 @@ def evaluate_candidate(
         CheckpointError: the weights do not fit the config; lists the keys.
     """
     cfg = candidate.cfg
+    with join_ranks(cfg.use_gpu and torch.cuda.is_available()):
+        return _evaluate(cfg, candidate, rerank, visrank, file)
+
+
+def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path | None) -> dict:
     folder, device = prepare(cfg, saves=False)
-    data = DataManager(cfg, trains=False)
+    ranks = current_ranks()
+    with ranks.local_main_first():
+        data = DataManager(cfg, trains=False)
+    check_same_start(cfg, data)
     engine = engine_of(candidate, data, folder, device)
     options = {**engine.test_options(), "rerank": rerank, "visrank": visrank, "visrank_topk": cfg.test.visrank_topk}
     engine.run(save_dir=str(folder), test_only=True, **options)
     data.close()
     file = file or folder / "test" / "metrics.json"
-    save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
+    if ranks.is_main:
+        save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
     protocol, weights = describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate)), candidate.weights
     more = {"tested": file_sha256(Path(weights.where))}
     changed = differences(candidate)

@@ -11,8 +11,10 @@ import torch
 
 import occplug
 from occplug.config import save_config
+from occplug.config.files import flatten
 from occplug.data.cameras import CameraRows, describe_cameras, sees_cameras
 from occplug.data.manager import DataManager
+from occplug.distributed import current_ranks
 from occplug.engine import (
     MethodEngine,
     check_run,
@@ -26,12 +28,13 @@ from occplug.engine.contents import OF_A_RUN, check_parts
 from occplug.evaluation import PerQuery, protocol_line
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
-from occplug.runs.record import run_record, start_record
+from occplug.runs.record import run_record, sources, start_record
 from occplug.torchreid_host import build_stock_model, load_stock_weights
 from occplug.utils.files import write_atomically
 
 __all__ = [
     "build_engine",
+    "check_same_start",
     "describe_protocol",
     "load_trained",
     "prepare",
@@ -44,7 +47,8 @@ log = logging.getLogger(__name__)
 
 
 def start_logging(file: Path | None = None) -> None:
-    """Log occplug's messages to stdout, and with more detail to `file`."""
+    """Log occplug's messages to stdout, and with more detail to `file`; of several processes rank 0 does, others log
+    errors alone."""
     root = logging.getLogger("occplug")
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -54,10 +58,11 @@ def start_logging(file: Path | None = None) -> None:
     if hasattr(sys.stdout, "reconfigure"):  # names of files need not be text that the terminal can show
         sys.stdout.reconfigure(errors="backslashreplace")
     console = logging.StreamHandler(sys.stdout)
-    console.setLevel(logging.INFO)
+    is_main = current_ranks().is_main
+    console.setLevel(logging.INFO if is_main else logging.ERROR)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    if file is not None:
+    if file is not None and is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -69,7 +74,8 @@ def prepare(cfg, saves: bool = True) -> tuple[Path, torch.device]:
     folder = Path(cfg.data.save_dir)
     start_record()
     start_logging(folder / "train.log")
-    if saves:
+    ranks = current_ranks()
+    if saves and ranks.is_main:
         save_config(cfg, folder / "config.yaml")
     if cfg.run.threads:
         torch.set_num_threads(cfg.run.threads)
@@ -77,8 +83,22 @@ def prepare(cfg, saves: bool = True) -> tuple[Path, torch.device]:
     seed_everything(cfg.train.seed)
     use_gpu = cfg.use_gpu and torch.cuda.is_available()
     device = torch.device("cuda" if use_gpu else "cpu")
+    if use_gpu and ranks.world > 1:
+        device = torch.device("cuda", torch.cuda.current_device())
+    if ranks.world > 1:
+        log.info("%d processes train together", ranks.world)
     log.info("occplug %s, torch %s, on %s; files in %s", occplug.__version__, torch.__version__, device, folder)
     return folder, device
+
+
+def check_same_start(cfg, data: DataManager) -> None:
+    """Raise DataError if the processes of a run have other images, keys, code or versions; folders may differ."""
+    local = ("data.root", "data.save_dir", "data.workers", "run.threads")
+    values = {key: value for key, value in flatten(cfg) if key not in local}
+    values |= {f"the fingerprint of {name}": summary["fingerprint"] for name, summary in data.summary().items()}
+    values |= {"occplug's code": sources(), "torch": torch.__version__}
+    cure = "copy data set, config and code to every machine as they are on the first"
+    current_ranks().check_same(values, cure)
 
 
 def build_engine(
@@ -144,10 +164,16 @@ def describe_protocol(
 def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **more) -> dict:
     """Write `metrics.json` (interfaces: fractions in [0, 1]) and log the results; returns what was written.
 
+    Rank 0 writes, and all processes get what it wrote.
     `record` says when and on what it was made (:mod:`occplug.runs.record`).
     Beside it, `per_query/TARGET.npz` holds the figures of every query (:class:`occplug.evaluation.PerQuery`). It comes
     first: a folder with `metrics.json` is complete.
     """
+    return current_ranks().from_main(lambda: _write_metrics(cfg, engine, config_file, protocol, file, more))
+
+
+def _write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, more: dict) -> dict:
+    world = current_ranks().world
     metrics = {
         "method": cfg.model.name,
         "config_file": str(config_file),
@@ -156,7 +182,7 @@ def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **mo
         "targets": {name: result.summary() for name, result in engine.results.items()},
         "stages": [vars(record) for record in engine.records],
         "data": engine.datamanager.summary(),
-        "record": run_record(),
+        "record": run_record() | ({"processes": world} if world > 1 else {}),
         **more,
     }
     if getattr(engine, "changes", None):  # the config was another one in the epochs before

@@ -7,6 +7,7 @@ import logging
 import tempfile
 from pathlib import Path
 
+import torch
 from filelock import Timeout
 
 from occplug.config import save_config
@@ -14,6 +15,7 @@ from occplug.config.changes import changed_keys, check_changes
 from occplug.data.cameras import check_cameras
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.data.versions import other_versions
+from occplug.distributed import current_ranks, join_ranks
 from occplug.engine import check_run, check_same_run, load_checkpoint
 from occplug.engine.contents import TO_RESUME, check_parts
 from occplug.errors import CheckpointError, ConfigError
@@ -21,6 +23,7 @@ from occplug.method import Method
 from occplug.registry import METHODS, names
 from occplug.runs.session import (
     build_engine,
+    check_same_start,
     describe_protocol,
     prepare,
     start_logging,
@@ -37,46 +40,66 @@ log = logging.getLogger(__name__)
 def train(cfg, resume: bool = False, after: str | None = None, config_file: str = "") -> dict:
     """Train and test `cfg`; returns what `metrics.json` holds.
 
+    Under torchrun all its processes train one run together (:mod:`occplug.distributed`), and rank 0 writes its files.
+
     Args:
         resume: go on with the interrupted run in `data.save_dir`; `after` is not read again then.
         after: checkpoint another run wrote at the end of a stage; training starts with the stage behind it.
         config_file: where `cfg` was read, noted in `metrics.json`.
 
     Raises:
-        ConfigError: the folder holds another run and `resume` is off, another process trains in it, or test-only keys
-            are set.
+        ConfigError: the folder holds another run and `resume` is off, another process trains in it, test-only keys
+            are set, or batches cannot be dealt to the processes.
+        DataError: the processes have other data, keys or code.
         CheckpointError: nothing to resume from, a run on other data, or weights of other classes or another template.
     """
-    newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
+    with join_ranks(cfg.use_gpu and torch.cuda.is_available()) as ranks:
+        newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
+        path = None if resume or after is None else user_path(after)
+        state = ranks.from_main(lambda: _start(cfg, newest, path, resume))
+        with ranks.entered_by_main(_locked(cfg, newest.parents[1] / ".lock")):
+            return _train(cfg, config_file, state, path or newest, bool(path))
+
+
+def _start(cfg, newest: Path, path: Path | None, resume: bool) -> dict | None:
+    """The state to go on from: of the file `path` that ended a stage, of `newest` to `resume`, or None."""
     if newest.exists() and not resume:
         raise ConfigError(
             f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir"
         )
-    path = None if resume or after is None else user_path(after)
-    state = _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
-    lock = newest.parents[1] / ".lock"
+    return _finished_stage(path, cfg) if path else _state_to_resume(newest, cfg) if resume else None
+
+
+@contextlib.contextmanager
+def _locked(cfg, lock: Path):
+    """Nobody else trains in the folder of `cfg` meanwhile. Raises ConfigError if somebody does."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(held(lock, f"the run in {cfg.data.save_dir}"))
         except Timeout:
             told = f"another process trains in {cfg.data.save_dir} ({holder_of(lock)})"
             raise ConfigError(f"{told}; wait for it, or set data.save_dir") from None
-        return _train(cfg, config_file, state, path or newest, bool(path))
+        yield
 
 
 def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bool) -> dict:
     """`train` in a folder of its own, from `state` of the file `source`, which ended a stage of another run or not."""
     folder, device = prepare(cfg, saves=state is None)
-    data = DataManager(cfg)
+    ranks = current_ranks()
+    with ranks.local_main_first():
+        data = DataManager(cfg)
+    check_same_start(cfg, data)
     check_cameras(cfg, data)
-    engine = build_engine(cfg, data, folder, device, pretrained=state is None)
+    with ranks.local_main_first():  # who finds no initial weights fetches them
+        engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     if state is not None:
         is_method = isinstance(engine.model, Method)
         check_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
         _check_same_data(state, data, source)
         if not is_after:
             _note_changes(cfg, engine, state, source)
-        save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
+        if ranks.is_main:
+            save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
     try:
         engine.run_stages(state, source) if is_after else engine.run_stages(state)
     except KeyboardInterrupt:
@@ -141,9 +164,10 @@ def _counts(summary: dict) -> str:
 def dry_run(cfg, config_file: str = "") -> None:
     """Build everything of `cfg` at full size and run two steps of each stage and a small test on generated images.
 
-    The batch is cut to two identities so that a laptop can do it; initial weights are random. Nothing is kept.
+    The batch is cut to two identities, or one for each process, so that a laptop can do it; initial weights are
+    random. Nothing is kept.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with join_ranks(cfg.use_gpu and torch.cuda.is_available()), tempfile.TemporaryDirectory() as folder:
         small = _shortened(cfg, folder)
         _, device = prepare(small)
         data = GeneratedDataManager(small, num_classes=8, num_cameras=4)
@@ -158,7 +182,7 @@ def _shortened(cfg, folder: str):
     small = cfg.clone()
     small.defrost()
     small.data.save_dir, small.data.workers = folder, 0
-    small.train.batch_size = 2 * cfg.sampler.num_instances
+    small.train.batch_size = max(2, current_ranks().world) * cfg.sampler.num_instances
     small.train.max_epoch = 1
     for node in small.method.values():
         if isinstance(node, dict) and "epochs" in node:

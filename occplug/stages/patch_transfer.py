@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occplug.config.ranges import AT_LEAST_0, SHARE
+from occplug.distributed import SplitImages
 
 __all__ = [
     "CHOICES",
@@ -198,8 +199,7 @@ class Transfer:
 
         Both terms are the unmixed patches: mixing is not cumulative.
         """
-        own = self.on_grid(grid)[:, :, None]
-        return lambda patches: torch.where(own, patches, patches[self.source])
+        return _Mix(self.on_grid(grid)[:, :, None], self.source)
 
     def pixels(self, images: Tensor) -> Tensor:
         """The mix in pixel space, to look at: images [B, 3, h, w] with each cell of `mask` from one of the two.
@@ -221,6 +221,53 @@ class Transfer:
         """
         pairs = labels[None, :] == self.ignored(labels)[:, None]
         return pairs | pairs.T if self.options.ignore_pairs == "symmetric" else pairs
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """The change of :meth:`Transfer.change`.
+
+    Args:
+        own: [B, N, 1] bool, patches that stay.
+        source: [B] whose patches the others are.
+    """
+
+    own: Tensor
+    source: Tensor
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        return torch.where(self.own, patches, patches[self.source])
+
+    def shard(self, images: SplitImages, tower) -> _PartMix:
+        """The change for this rank's images; the candidates' images come from the ranks that have them."""
+        rows = images.plan.own
+        return _PartMix(self.own[rows], images.whole()[self.source[rows]], tower)
+
+
+@dataclass(frozen=True)
+class _PartMix:
+    """The same where the candidates are other images than those at hand.
+
+    Args:
+        own: [n, N, 1] bool, patches that stay.
+        candidates: [n, 3, H, W], their images.
+        tower: embeds them.
+    """
+
+    own: Tensor
+    candidates: Tensor
+    tower: object
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        return torch.where(self.own, patches, self.tower.embed_patches(self.candidates))
+
+    def shard(self, images: SplitImages, tower) -> _PartMix:
+        """Itself: it is this rank's part."""
+        return self
+
+    def take(self, rows: slice) -> _PartMix:
+        """The change for some of the images."""
+        return _PartMix(self.own[rows], self.candidates[rows], self.tower)
 
 
 class PatchTransfer:

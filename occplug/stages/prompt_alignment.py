@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from occplug.distributed import Pairs, each_batch
 from occplug.losses import SupCon
 from occplug.method import Group, Stage
 from occplug.stages.optimisers import optimiser
@@ -65,12 +66,11 @@ class FeatureCache:
         """Encode the training images of the data manager `data` on `device`; kept there in float32."""
         self.data = data
         copies = self._copies()  # before the long pass, since an augmentation may refuse its options
-        features, labels = [], []
-        for batch in data.cache_loader(self.batch_size):
-            features.append(self._encode(batch["img"], device))
-            labels.append(batch["pid"])
-        self.features = torch.cat(features)
-        self.labels = torch.cat(labels).to(device)
+        found = each_batch(
+            data.cache_loader(self.batch_size), lambda batch: (self._encode(batch["img"], device), batch["pid"])
+        )
+        features, labels = zip(*found)
+        self.features, self.labels = torch.cat(features).to(device), torch.cat(labels).to(device)
         self.draws = [self._occluded(loader, device) for loader in copies]
 
     def _copies(self) -> list:
@@ -84,12 +84,20 @@ class FeatureCache:
     def _occluded(self, loader, device: torch.device) -> dict[str, Tensor]:
         """Features of the copies in `loader`; images the transform left alone keep the feature they have."""
         features, changed = self.features.clone(), []
-        for batch, plain in zip(loader, self.data.cache_loader(self.batch_size)):
+
+        def encode(pair: tuple[dict, dict]) -> tuple[Tensor, Tensor, Tensor | None]:
+            batch, plain = pair
             differs = (batch["img"] != plain["img"]).flatten(1).any(dim=1)
+            return (
+                differs,
+                batch["index"][differs],
+                self._encode(batch["img"][differs], device) if differs.any() else None,
+            )
+
+        for differs, rows, found in each_batch(Pairs(loader, self.data.cache_loader(self.batch_size)), encode):
             changed.append(differs)
-            rows = batch["index"][differs].to(device)
-            if len(rows):
-                features[rows] = self._encode(batch["img"][differs], device)
+            if found is not None:
+                features[rows.to(device)] = found.to(device)
         occluded = torch.cat(changed).to(device)
         log.info("%d of %d training images occluded by %s", occluded.sum(), len(occluded), self.views.transform)
         return {OCCLUDED: features, "occluded": occluded}

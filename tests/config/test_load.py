@@ -332,7 +332,7 @@ def complaint(file, options=()) -> str:
         ("data: {root: 3}", "F: data.root is 3 (int), expected text"),
         ("data: {sources: market1501}", "F: data.sources is 'market1501' (str), expected a list such as [a, b]"),
         ("test: {ranks: [1, b]}", "F: test.ranks is [1, 'b'] (list), expected a whole number"),
-        ("train: 3", "F: train is a section; set one of its keys: optim, lr, weight_decay, max_epoch, start_epoch, batch_size, fixbase_epoch, open_layers, staged_lr, new_layers, base_lr_mult, lr_scheduler, stepsize, gamma, print_freq, seed"),
+        ("train: 3", "F: train is a section; set one of its keys: optim, lr, weight_decay, max_epoch, start_epoch, batch_size, fixbase_epoch, open_layers, staged_lr, new_layers, base_lr_mult, lr_scheduler, stepsize, gamma, print_freq, seed, micro_batch"),
         ("amp: {dtype: fp8}", "F: amp.dtype is 'fp8'; there are: fp32, fp16, bf16"),
         (CLIP + "backbone: {name: clip_vit_l14}", "F: backbone.name is 'clip_vit_l14'; there are: clip_rn50, clip_vit_b16, clip_vit_tiny, lsnet_t, wgff"),
         ("input: {train_interpolation: lanczos}", "F: input.train_interpolation is 'lanczos'; there are: nearest, bilinear, bicubic"),

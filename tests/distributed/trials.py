@@ -1,0 +1,118 @@
+"""One training step, or a short run, of small models: what every process of a test computes."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import torch
+
+from occplug import build_method
+from occplug.config import default_config
+from occplug.data.manager import GeneratedDataManager
+from occplug.engine import MethodEngine, load_checkpoint, seed_everything
+from occplug.method import parameter_groups
+from occplug.runs.session import build_engine
+
+CLASSES, CAMERAS = 18, 4
+COMMON = [
+    "data.height", 64, "data.width", 32, "data.workers", 0, "data.transforms", ["random_flip", "random_erase_pixel"],
+    "sampler.train_sampler", "identity", "sampler.num_instances", 2, "train.batch_size", 12, "test.batch_size", 10,
+]  # fmt: skip
+NO_WEIGHTS = ["backbone.weights", "none"]
+MASKS, NET = ["method.mask_levels", [1, 2, 5, 6]], ["method.saliency.levels", [1, 2, 5, 6]]
+MIXING = ["method.spt", True, "method.transfer.p_mix", 1.0, "method.transfer.select", "random", *NET]
+WGFF = ["backbone.wgff.clip", "clip_vit_tiny", "backbone.wgff.lsnet", "lsnet_mini", "backbone.stride", 8]
+
+# name -> (model, backbone, options): every method, and each part that looks at a whole batch
+MODELS = {
+    "clip_reid": ("clip_reid", "clip_vit_tiny", ["backbone.sie_camera", True]),
+    "clip_reid_spt": ("clip_reid", "clip_vit_tiny", MIXING),
+    "dpl_reid": ("dpl_reid", "clip_vit_tiny", []),
+    "dpl_reid_wgff": ("dpl_reid", "wgff", WGFF),
+    "ag_reid": ("ag_reid", "clip_vit_tiny", ["method.attributes.width", 48]),
+    "profd": ("profd", "clip_vit_tiny", ["masks.source", "stripes"]),
+    "dpm": ("dpm", "clip_vit_tiny", MASKS),
+    "dpmpp": ("dpmpp", "clip_vit_tiny", [*MASKS, *MIXING, "method.train.alternating", True]),
+    "torchreid_model": ("torchreid_model", None, ["method.arch", "osnet_x0_25", "model.pretrained", False]),
+    "osnet_x0_25": ("osnet_x0_25", None, ["model.pretrained", False, "loss.name", "triplet", "train.max_epoch", 2]),
+}
+
+
+def config(name, *options):
+    model, backbone, own = MODELS[name]
+    weights = NO_WEIGHTS if backbone else []
+    cfg = default_config(model, backbone, [*COMMON, *weights, *own, *options])
+    cfg.defrost()
+    for stage in cfg.method.values():
+        if isinstance(stage, dict) and "epochs" in stage:
+            stage["epochs"] = 2
+            if "batch_size" in stage:
+                stage["batch_size"] = 10
+    cfg.freeze()
+    return cfg
+
+
+def started(name, folder, *options):
+    cfg = config(name, *options)
+    seed_everything(1)
+    data = GeneratedDataManager(cfg, CLASSES, CAMERAS)
+    engine = build_engine(cfg, data, Path(folder), torch.device("cpu"), pretrained=False)
+    for parameter in engine.model.parameters():
+        if not parameter.any():  # what starts at zero hides the gradient of what comes before it
+            torch.nn.init.normal_(parameter, std=0.02)
+    return engine
+
+
+@contextlib.contextmanager
+def double_precision():
+    """float64 in place of float32 everywhere, so that a formula is right or wrong and not rounded."""
+    single = torch.Tensor.float
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.Tensor.float = single
+
+
+@double_precision()
+def run(name, *options, resume=None, folder=None):
+    """Two epochs of each stage and the test -> weights and buffers, mAP."""
+    with tempfile.TemporaryDirectory() as other:
+        engine = started(name, folder or other, *options)
+        engine.run_stages(None if resume is None else load_checkpoint(resume))
+        return engine.model.state_dict(), [result.mAP for result in engine.results.values()]
+
+
+@double_precision()
+def gradients(name, *options):
+    """The first step of each stage -> losses, and the gradient of everything it trains."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        engine = started(name, folder, *options)
+        for stage in engine.stages:
+            engine.steppers = []
+            parts = [stage.groups, *(extra.groups for extra in stage.extra_optimizers)]
+            groups = parameter_groups(engine.model, [group for part in parts for group in part])
+            engine.model.eval()
+            stage.prepare(engine.datamanager, engine.device)
+            loader = stage.loader(engine.datamanager) if stage.loader else engine.datamanager.train_loader
+            engine._models["model"] = engine.model
+            engine.set_model_mode("train")
+            seed_everything(3)
+            batch = next(iter(loader)) | {"epoch": 1}
+            batch["img"] = batch["img"].to(torch.float64) if "img" in batch else None
+            with engine.splitter.installed(engine.model):
+                with engine.splitter.step():
+                    losses = stage.losses(batch)
+                sum(stage.weights[key] * loss for key, loss in losses.items()).backward()
+                engine.splitter.reduce(parameter for group in groups for parameter in group["params"])
+            found |= {f"{stage.name} {key}": loss.detach() for key, loss in losses.items()}
+            found |= {f"{stage.name} {n}": p.grad for n, p in engine.model.named_parameters() if p.grad is not None}
+            engine.model.zero_grad()
+    return found
+
+
+TRIALS = {"run": run, "gradients": gradients}
+__all__ = ["MODELS", "TRIALS", "MethodEngine", "build_method"]
