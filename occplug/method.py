@@ -170,6 +170,11 @@ class Method(nn.Module):
         """
         return ()
 
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """Regular expressions for whole names of tensors that `embed` never reads; small files leave them out."""
+        return ()
+
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
         """What usually causes a checkpoint not to fit; a method adds the causes of its own tensors.

@@ -21,6 +21,8 @@ __all__ = ["StockModel", "load"]
 class StockModel(Method):
     """A stock torchreid model, tested as torchreid does: its features as they are, Euclidean distance."""
 
+    training_only = (r"(.*\.)?\w*classifier\w*\..*",)  # with and without the prefix `net.`
+
     def __init__(self, net: nn.Module, num_classes: int):
         super().__init__()
         self.net, self.num_classes = net, num_classes

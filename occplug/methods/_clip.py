@@ -163,6 +163,12 @@ class CLIPMethod(Method):
         own = {f"method.{key}": self.prompts_of(key).text for key in self.templates} | bound_grid(self.backbone.grid)
         return own | (self.saliency.bound_to() if self.options.spt else {})
 
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """Texts, classifiers and the saliency net; the necks if features are taken before them."""
+        necks = (r"neck(_proj)?\.norm\..*",) if self.options.neck == "before" else ()
+        return (r"text\..*", r"prompts(_\w+)?\..*", r"neck(_proj)?\.classifier\..*", r"saliency\..*", *necks)
+
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
         """Patch transfer brings a saliency net of its own."""

@@ -104,6 +104,12 @@ class AGReID(CLIPMethod):
             self.align = AttributeAlign(a.reduction)  # eq. 8
             self.guidance = _Guidance(AttributeAlign(a.reduction, self.options.noise_mask.method), self.options)
 
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """CLIP-ReID's, the attribute side, and the camera embedding where it is left out of tests."""
+        cameras = () if self.options.test_cameras else (r"backbone\.(.*\.)?camera_embedding",)
+        return (*super().training_only, r"(attributes|guidance)\..*", *cameras)
+
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
         """The attribute encoder is there or not, in one of many sizes."""

@@ -171,6 +171,13 @@ class DPM(Method):
 
     # ------------------------------------------------------------------ training
 
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """Prototypes, the saliency net and CLIP's projection; the neck if features are taken before it."""
+        neck = (r"metric\.neck\.norm\..*",) if self.options.neck == "before" else ()
+        mask = () if self.metric.test_mask else (r"metric\.generator\..*",)
+        return (r"saliency\..*", r"metric\.neck\.classifier\..*", r"backbone\.(clip\.)?visual\.proj", *neck, *mask)
+
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
         """Patch transfer brings a saliency net of its own."""

@@ -210,6 +210,15 @@ class DPMpp(Method):
 
     # ------------------------------------------------------------------ training
 
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """Texts, prototypes and the saliency net; neck and projection where features do not pass them."""
+        neck = (r"metric\.neck\.norm\..*",) if self.options.neck == "before" else ()
+        mask = () if self.metric.test_mask else (r"metric\.generator\..*",)
+        reads_projection = self.options.prototypes == "text" or self.options.space != "feature"
+        projection = () if reads_projection else (r"backbone\.(clip\.)?visual\.proj",)
+        return (r"(text|prompts|saliency)\..*", r"metric\.neck\.classifier\..*", *neck, *mask, *projection)
+
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
         """Patch transfer brings a saliency net of its own."""

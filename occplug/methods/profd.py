@@ -257,6 +257,13 @@ class ProFD(Method):
         """The grid: position embeddings of another may have the same shape and mean nothing."""
         return bound_grid(self.backbone.grid)
 
+    @property
+    def training_only(self) -> tuple[str, ...]:
+        """Banks, classifiers, the neck of F_c, and what `test_embeddings` and `test_visibility` leave out."""
+        norms = (r"neck\.norm\..*", r"part_norm\..*") if self.options.test_embeddings == "raw" else ()
+        visibility = (r"visibility\..*",) if self.options.test_visibility in ("none", "even") else ()
+        return (r"banks\..*", r"neck(_parts)?\.classifier\..*", r"neck_parts\.norm\..*", *norms, *visibility)
+
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
         """Heads and norms have a row for each part."""

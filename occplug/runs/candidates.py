@@ -14,7 +14,6 @@ from occplug.config.changes import changed_keys, is_of_training_alone, saved_val
 from occplug.config.files import Setting
 from occplug.data.cameras import rows_of_sources
 from occplug.data.manager import DataManager
-from occplug.embedding import Embedding
 from occplug.engine import check_same_meaning
 from occplug.errors import CheckpointError, ConfigError
 from occplug.importers.torchreid_stock import StockModel
@@ -40,7 +39,6 @@ __all__ = [
     "entry_settings",
     "fit",
     "model_of",
-    "probe",
     "save_small_file",
 ]
 
@@ -137,7 +135,7 @@ def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: tor
     """The engine that tests `candidate`. Raises CheckpointError if its weights do not fit its config."""
     cfg, weights = candidate.cfg, candidate.weights
     engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
-    fit(engine.model.eval(), candidate, engine, device)
+    fit(engine.model.eval(), candidate)
     engine.camera_rows = weights.camera_rows or _rows_in(candidate)
     return engine
 
@@ -161,12 +159,12 @@ def model_of(found: Candidate) -> Method:
     else:
         model = build_stock_model(cfg.model.name, given.num_classes, cfg.loss.name, pretrained=False, use_gpu=False)
         method = StockModel(model, given.num_classes).eval()
-    fit(model, found, method, torch.device("cpu"))
+    fit(model, found)
     return method
 
 
-def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) -> None:
-    """Put the candidate's weights into `model`, on `device`, which `embedder.embed` runs.
+def fit(model: nn.Module, candidate: Candidate) -> None:
+    """Put the candidate's weights into `model`.
 
     Raises:
         CheckpointError: they do not fit, mean something else there, or lack what testing needs.
@@ -175,7 +173,7 @@ def fit(model: nn.Module, candidate: Candidate, embedder, device: torch.device) 
     _check_constants(candidate)
     if isinstance(model, Method):
         check_same_meaning({"bound_to": weights.bound_to}, model.bound_to(), weights.where)
-    fill(model, weights, lambda: probe(embedder, candidate.cfg, device))
+    fill(model, weights, model.training_only if isinstance(model, Method) else StockModel.training_only)
 
 
 # Keys without which weights mean something else, though every tensor has the shape it must have.
@@ -215,15 +213,8 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
     method = model_of(Candidate(cfg, "", weights))
     model = method.net if isinstance(method, StockModel) else method  # stock files have torchreid's own names
     state = model.state_dict()
-    wanted = needed_tensors(model, lambda: probe(method, cfg, torch.device("cpu")))
+    wanted = needed_tensors(model, method.training_only)
     kept = {key: state[key] for key in wanted}
     header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
     header |= {"bound_to": weights.bound_to, "camera_rows": weights.camera_rows}
     save_small(path, kept, weights.num_classes, weights.num_cameras, **header)
-
-
-@torch.no_grad()
-def probe(embedder, cfg, device: torch.device) -> Embedding:
-    """What `embedder.embed` makes of one picture, always the same, of the config's size."""
-    images = torch.rand(1, 3, cfg.data.height, cfg.data.width, generator=torch.Generator().manual_seed(0))
-    return embedder.embed(images.to(device), torch.zeros(1, dtype=torch.long, device=device))

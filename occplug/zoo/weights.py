@@ -1,15 +1,16 @@
 """Weight files that hold what testing needs and no more, and the reading of all kinds of weights for a test.
 
 A small file is safetensors: fp16 where that loses no more than precision, with the resolved config, the numbers of
-identities and cameras, and where it is from in its header. Tensors that only training reads are left out. What those
-are nobody lists: a tensor is needed if the embedding changes when it is made not-a-number.
+identities and cameras, and where it is from in its header. Tensors that only training reads are left out:
+those that the method declares (`Method.training_only`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from occplug.embedding import Embedding
 from occplug.engine.checkpoint import check_run, load_checkpoint, load_weights
 from occplug.engine.contents import OF_A_RUN, check_kinds, check_parts
 from occplug.errors import CheckpointError
@@ -137,15 +137,14 @@ def _small(path: Path) -> TestWeights:
     return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
 
 
-def fill(model: nn.Module, weights: TestWeights, embed: Callable[[], Embedding]) -> None:
+def fill(model: nn.Module, weights: TestWeights, training_only: Sequence[str]) -> None:
     """Put `weights` into `model`, all or nothing.
 
     Args:
-        embed: embeds an image with `model`; shows whether anything is missing that testing needs.
+        training_only: patterns of names that a file may lack (`Method.training_only`); they stay as they are.
 
     Raises:
-        CheckpointError: lists every unknown and wrongly shaped name, and the missing ones unless testing can do
-            without them.
+        CheckpointError: lists every unknown and wrongly shaped name, and the missing ones that testing needs.
     """
     if weights.is_whole:
         load_weights(model, weights.state, weights.where)
@@ -154,58 +153,24 @@ def fill(model: nn.Module, weights: TestWeights, embed: Callable[[], Embedding])
     missing = [name for name in own if name not in weights.state]
     expected = {name: tuple(value.shape) for name, value in own.items() if name not in missing}
     check_fit(weights.state, expected, weights.where, f"{type(model).__name__} of this config")
-    blanks = {name: _blank(own[name]) for name in missing}
-    model.load_state_dict({**blanks, **weights.state})
-    if missing and not _is_finite(embed()):
-        listed = ", ".join(missing)
+    if lacking := _read_by_tests(missing, training_only):
+        listed = ", ".join(lacking)
         raise CheckpointError(f"{weights.where} lacks tensors that testing with this config needs; missing: {listed}")
+    model.load_state_dict(weights.state, strict=False)
     read = len(weights.state)
     _log.info("%s: %d tensors read, %d not in it that only training needs", weights.where, read, len(missing))
 
 
-def _blank(value: Tensor) -> Tensor:
-    return torch.full_like(value, torch.nan) if value.is_floating_point() else value
-
-
-def _is_finite(embedding: Embedding) -> bool:
-    return bool(torch.isfinite(embedding.pack()).all())
+def _read_by_tests(names: Iterable[str], training_only: Sequence[str]) -> list[str]:
+    return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in training_only)]
 
 
 # ---------------------------------------------------------------------- writing
 
 
-@torch.no_grad()
-def needed_tensors(model: nn.Module, embed: Callable[[], Embedding]) -> list[str]:
-    """Names of the tensors of `model`'s state dict that its test embedding depends on; integers always count.
-
-    Whole modules are tried first, then their parts. The model's values are as before afterwards.
-
-    Args:
-        embed: embeds the same image with `model` each time.
-    """
-    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
-    wanted = embed().pack()
-
-    def matters(names: list[str]) -> bool:
-        kept = [state[name].clone() for name in names]
-        for name in names:
-            state[name].fill_(torch.nan)
-        try:
-            return not torch.equal(embed().pack(), wanted)
-        finally:
-            for name, value in zip(names, kept):
-                state[name].copy_(value)
-
-    def needed(names: list[str]) -> list[str]:
-        if not names or not matters(names):
-            return []
-        if len(names) == 1:
-            return names
-        half = len(names) // 2  # names are in the order of the modules, so halves are mostly whole modules
-        return needed(names[:half]) + needed(names[half:])
-
-    chosen = set(needed(list(state)))
-    return [name for name in model.state_dict() if name in chosen or name not in state]
+def needed_tensors(model: nn.Module, training_only: Sequence[str]) -> list[str]:
+    """Names of the tensors of `model`'s state dict that its test embedding reads: all but the `training_only` ones."""
+    return _read_by_tests(model.state_dict(), training_only)
 
 
 def save_small(path: Path, state: dict[str, Tensor], num_classes: int, num_cameras: int, **header) -> None:

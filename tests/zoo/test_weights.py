@@ -7,46 +7,59 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from occplug.config import default_config, load_config
-from occplug.embedding import Embedding
 from occplug.engine import save_checkpoint
 from occplug.errors import CheckpointError
 from occplug.method import build_method
 from occplug.zoo.weights import fill, needed_tensors, read_test_weights, save_small
 
 
-class Net(nn.Module):
-    """Uses `a`, the running mean of `norm` and `table[1]`; `b` and the rest are there for training."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Linear(3, 4), nn.Linear(3, 4)
-        self.norm = nn.BatchNorm1d(4)
-        self.register_buffer("index", torch.tensor([1]))
-        self.table = nn.Parameter(torch.randn(2, 4))
-
-    def embed(self):
-        rows = self.a(torch.ones(2, 3)) - self.norm.running_mean
-        return Embedding(rows + self.table[self.index])
-
-
-def test_what_the_embedding_depends_on_is_found():
-    net = Net()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = needed_tensors(net, net.embed)
-    assert set(found) == {"a.weight", "a.bias", "norm.running_mean", "norm.num_batches_tracked", "index", "table"}
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+@torch.no_grad()
+def reads(method, names) -> bool:
+    """Whether the embedding changes when the tensors `names` are made not-a-number."""
+    state = method.state_dict()
+    images, camids = torch.rand(1, 3, *method.backbone.image_size), torch.zeros(1, dtype=torch.long)
+    wanted = method.embed(images, camids).pack()
+    floats = [name for name in names if state[name].is_floating_point()]
+    before = [state[name].clone() for name in floats]
+    for name in floats:
+        state[name].fill_(torch.nan)
+    changed = not torch.equal(method.embed(images, camids).pack(), wanted)
+    for name, value in zip(floats, before):
+        state[name].copy_(value)
+    return changed
 
 
-def probe(method):
-    return lambda: method.embed(torch.ones(1, 3, 128, 64), torch.zeros(1, dtype=torch.long))
+CASES = [
+    ("clip_reid", []),
+    ("clip_reid", ["method.neck", "after", "method.spt", True]),
+    ("ag_reid", ["backbone.sie_camera", True, "method.test_cameras", False]),
+    ("dpl_reid", []),
+    ("profd", []),
+    ("profd", ["method.test_embeddings", "raw", "method.test_visibility", "even"]),
+    ("dpm", []),
+    ("dpm", ["method.neck", "after", "method.spt", True]),
+    ("dpmpp", []),
+    ("dpmpp", ["method.space", "both"]),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_what_a_method_declares_for_training_only_is_what_its_embedding_never_reads(name, options):
+    method = build_method(default_config(name, "clip_vit_tiny", options), 5, 3, pretrained=False).eval()
+    state = method.state_dict()
+    declared = set(state) - set(needed_tensors(method, method.training_only))
+    assert declared and not reads(method, declared), "the embedding reads what is left out"
+    kept: dict[str, list[str]] = {}
+    for name in set(state) - declared:
+        kept.setdefault(".".join(name.split(".")[:2]), []).append(name)
+    assert [part for part, names in kept.items() if not reads(method, names)] == [], "kept, but never read"
 
 
 def small(method, path, **header):
     state = method.state_dict()
-    save_small(path, {name: state[name] for name in needed_tensors(method, probe(method))}, 5, 3, **header)
+    save_small(path, {name: state[name] for name in needed_tensors(method, method.training_only)}, 5, 3, **header)
 
 
 @pytest.mark.parametrize("name, options", [("clip_reid", []), ("clip_reid", ["method.neck", "after"]), ("profd", [])])
@@ -59,7 +72,7 @@ def test_a_small_file_gives_the_same_embedding_in_half_the_precision(name, optio
     small(method, tmp_path / "a.safetensors")
     other = build_method(cfg, 5, 3, pretrained=False).eval()
     weights = read_test_weights(tmp_path / "a.safetensors")
-    fill(other, weights, probe(other))
+    fill(other, weights, other.training_only)
     images = torch.randn(2, 3, 128, 64)
     expected, found = method.embed(images), other.embed(images)
     assert torch.equal(found.pack(), expected.pack())
@@ -84,10 +97,10 @@ def test_a_file_that_lacks_what_the_config_needs_is_refused(tmp_path):
     small(build_method(cfg, 5, 3, pretrained=False).eval(), tmp_path / "a.safetensors")
     after = build_method(default_config("clip_reid", "clip_vit_tiny", ["method.neck", "after"]), 5, 3, False).eval()
     with pytest.raises(CheckpointError, match="lacks tensors that testing with this config needs; .*neck.norm"):
-        fill(after, read_test_weights(tmp_path / "a.safetensors"), probe(after))
+        fill(after, read_test_weights(tmp_path / "a.safetensors"), after.training_only)
     wide = build_method(default_config("clip_reid", "clip_vit_tiny", ["backbone.stride", 4]), 5, 3, False).eval()
     with pytest.raises(CheckpointError, match=r"wrong shape: backbone.visual.positional_embedding"):
-        fill(wide, read_test_weights(tmp_path / "a.safetensors"), probe(wide))
+        fill(wide, read_test_weights(tmp_path / "a.safetensors"), wide.training_only)
 
 
 def test_wide_values_keep_their_range_and_bad_ones_are_refused(tmp_path):
@@ -184,4 +197,4 @@ def test_a_whole_checkpoint_must_be_whole(tmp_path):
     weights = read_test_weights(tmp_path / "a.pth")
     assert (weights.num_classes, weights.num_cameras, weights.pids) == (5, 3, (1, 2, 3, 4, 9))
     with pytest.raises(CheckpointError, match="missing in the file: text."):
-        fill(method, weights, probe(method))
+        fill(method, weights, method.training_only)
