@@ -1,0 +1,1 @@
+"""Fault injection: what a run, a config, a checkpoint and a picture stand, as "held / tried"."""
