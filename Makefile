@@ -9,7 +9,7 @@ THREADS ?= 1
 # processes of `make test`; each takes up to 2 GB
 JOBS ?= 2
 
-.PHONY: install demo test lint types unit wheel snapshots docs bench clean
+.PHONY: install demo test lint types unit wheel snapshots docs notebooks bench clean
 
 install: $(STAMP)
 
@@ -44,6 +44,11 @@ lint: install
 # the documentation site, in site/
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# the notebooks, run from top to bottom in build/notebooks
+notebooks: install
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp docs/notebooks/*.ipynb build/notebooks
+	cd build/notebooks && HF_HUB_OFFLINE=1 ../../$(BIN)/python -m nbconvert --to notebook --execute --inplace *.ipynb
 
 bench: install
 	$(BIN)/python tools/benchmark.py

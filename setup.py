@@ -44,6 +44,8 @@ DEV = [
     "mypy>=1.15",
     "mkdocs-material>=9.6",
     "mkdocstrings[python]>=0.30",
+    "nbconvert>=7.10",
+    "ipykernel>=6.25",
 ]
 DEV += ["types-PyYAML", "types-requests", "types-tabulate", "types-tqdm"]
 
