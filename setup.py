@@ -82,7 +82,7 @@ setup(
         "torchvision>=0.25",
         "torchreid>=0.2.5",  # no upper bound: the upstream source installs under the same name as 1.4.0
         "open_clip_torch>=3.0",
-        "timm>=1.0.17",  # what open_clip 3.0 asks for
+        "timm>=1.0.22",  # builds its ViTs on the meta device
         "mmengine>=0.10.7",
         "yacs>=0.1.8",
         "gdown>=6.5",

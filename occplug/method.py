@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ def _with_older_keyword(init):
     return __init__
 
 
-Stage.__init__ = _with_older_keyword(Stage.__init__)
+Stage.__init__ = _with_older_keyword(Stage.__init__)  # type: ignore[method-assign]
 
 
 class Method(nn.Module):
@@ -151,7 +152,7 @@ class Method(nn.Module):
         if "distance" in own and "matcher" not in own:
             cls.matcher = cls.distance
         elif "matcher" in own and "distance" not in own:
-            cls.distance = cls.matcher
+            cls.distance = cls.matcher  # type: ignore[method-assign]
 
     @staticmethod
     def check(cfg) -> None:
@@ -254,7 +255,9 @@ def parameter_groups(module: nn.Module, groups: list[Group]) -> list[dict]:
     Raises:
         ConfigError: a pattern that matches no parameter (most likely a name that has changed).
     """
-    collected = [{"params": [], "names": [], "lr": g.lr, "weight_decay": g.weight_decay, "of": g} for g in groups]
+    collected: list[dict[str, Any]] = [
+        {"params": [], "names": [], "lr": g.lr, "weight_decay": g.weight_decay, "of": g} for g in groups
+    ]
     matched = [False] * len(groups)
     for name, parameter in module.named_parameters():
         hits = [i for i, group in enumerate(groups) if re.fullmatch(group.pattern, name)]

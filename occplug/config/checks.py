@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from typing import Any
 
 from occplug.config.defaults import BACKBONE_FACTS, CHOICES, CORE, IDENTITY_SAMPLERS, MADE_FOR, RANGES
 from occplug.config.files import flatten
@@ -104,7 +105,7 @@ def _declared(method, what: str) -> dict:
     tables = {} if method is None else {"method": method}
     tables |= {f"augment.{name}": get(TRANSFORMS, name) for name in names(TRANSFORMS)}
     tables |= {f"backbone.{name}": get(BACKBONES, name) for name in names(BACKBONES)}
-    declared = dict({"choices": CHOICES, "ranges": RANGES}[what])
+    declared: dict[str, Any] = dict(CHOICES if what == "choices" else RANGES)
     for section, entry in tables.items():
         declared |= under(section, getattr(entry, what, {}))
     return declared
@@ -255,7 +256,7 @@ def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
 
 def _hybrid(cfg, clip: str) -> Iterator[tuple[str, str]]:
     """What goes beside a CLIP tower is fed from the constants that tower was made for, and loaded after it."""
-    constants = {f"data.{key}": CORE["data"][key] for key in ("norm_mean", "norm_std")} | MADE_FOR[clip]
+    constants: dict[str, Any] = {f"data.{key}": CORE["data"][key] for key in ("norm_mean", "norm_std")} | MADE_FOR[clip]
     for key in ("norm_mean", "norm_std"):
         wanted, given = constants[f"data.{key}"], cfg.data[key]
         if given != wanted:

@@ -7,6 +7,7 @@ methods and transforms do for their own keys (:mod:`occplug.config.ranges`).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE, Range
 from occplug.registry import BACKBONES, SAMPLERS, TRANSFORMS, names
@@ -156,7 +157,7 @@ OURS = {
     },
 }
 
-CORE = {**TORCHREID, **OURS}
+CORE: dict[str, Any] = {**TORCHREID, **OURS}
 
 # backbone -> (patch size in pixels: smallest image and largest stride, the named initial weights it has)
 BACKBONE_FACTS = {
@@ -263,7 +264,7 @@ OBSOLETE = frozenset({"test.visactmap"})
 # What `default_config` sets with a backbone: the image size, patch stride, initial weights and pixel constants it was
 # made for (CLIP-ReID's constants for the ViTs, ImageNet's for RN50; neither is CLIP's own). A hybrid has those of the
 # CLIP tower that is its default.
-MADE_FOR = {
+MADE_FOR: dict[str, dict[str, Any]] = {
     "clip_vit_b16": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
     "wgff": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
     "clip_rn50": {},

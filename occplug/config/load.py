@@ -15,6 +15,7 @@ import functools
 import logging
 import math
 import os
+from typing import Any
 
 import yaml
 from yacs.config import CfgNode
@@ -81,7 +82,7 @@ def default_config(model_name="clip_reid", backbone_name: str | None = None, opt
     Raises:
         ConfigError: as `load_config`.
     """
-    chosen = {"model.name": model_name}
+    chosen: dict[str, Any] = {"model.name": model_name}
     if backbone_name is None and model_name in names(METHODS):
         backbone_name = next(iter(get(METHODS, model_name).backbones.values()), None)
     if backbone_name is not None:
@@ -304,7 +305,7 @@ _Dumper.add_representer(list, _one_line)
 
 def resolved_yaml(cfg: CfgNode) -> str:
     """All keys of `cfg` as yaml text; saved to a file, `load_config` reads an equal config from it."""
-    layout = {"sort_keys": False, "default_flow_style": False, "allow_unicode": True, "width": 120}
+    layout: dict[str, Any] = {"sort_keys": False, "default_flow_style": False, "allow_unicode": True, "width": 120}
     return yaml.dump(_plain(cfg), Dumper=_Dumper, **layout)
 
 

@@ -10,6 +10,7 @@ Within a query's ranking an added constant changes nothing, so none is subtracte
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,12 +62,9 @@ class Mixture:
         """The mixed distance [Q, G] from the models' own; a model of weight 0 is not asked."""
 
         def mixed(query: MixedEmbedding, gallery: MixedEmbedding) -> Tensor:
-            total = None
-            for weight, unit, match, q, g in zip(self.weights, self.units, matchers, query.models, gallery.models):
-                if weight:
-                    part = match(q, g) * (weight / unit)
-                    total = part if total is None else total + part
-            return total
+            models = zip(self.weights, self.units, matchers, query.models, gallery.models)
+            parts = (match(q, g) * (weight / unit) for weight, unit, match, q, g in models if weight)
+            return functools.reduce(torch.add, parts)
 
         return mixed
 
@@ -103,7 +101,7 @@ def choose_weights(matchers: Sequence[Matcher], images: MixedEmbedding, pids, ca
     candidates = [(1 / models,) * models] if equal else _grid(models)
     tried = {weights: _mean_ap(distances, weights, ids) for weights in candidates}
     best = max(tried, key=lambda weights: (round(tried[weights], 9), -_distance_to_equal(weights)))
-    alone = tuple(_mean_ap(distances, corner, ids) for corner in np.eye(models).tolist())
+    alone = tuple(_mean_ap(distances, tuple(corner), ids) for corner in np.eye(models).tolist())
     return Mixture(best, tuple(units), tried[best], alone)
 
 
@@ -124,9 +122,10 @@ def _grid(models: int) -> list[tuple[float, ...]]:
     return [tuple((b - a) / steps for a, b in itertools.pairwise((0, *cut, steps))) for cut in cuts]
 
 
-def _mean_ap(distances: list[Tensor], weights: tuple[float, ...], ids: tuple) -> float:
-    total = sum(weight * each for weight, each in zip(weights, distances))
-    return rank_distances(total.numpy(), *ids, max_rank=1).mAP
+def _mean_ap(distances: list[Tensor], weights: tuple[float, ...], ids: Sequence[np.ndarray]) -> float:
+    total = functools.reduce(torch.add, (weight * each for weight, each in zip(weights, distances)))
+    q_pids, g_pids, q_camids, g_camids = ids
+    return rank_distances(total.numpy(), q_pids, g_pids, q_camids, g_camids, max_rank=1).mAP
 
 
 def _distance_to_equal(weights: tuple[float, ...]) -> float:

@@ -23,8 +23,14 @@ def _normalised_euclidean(query: Embedding, gallery: Embedding) -> Tensor:
 
 def _parts(query: Embedding, gallery: Embedding, metric: str = "euclidean", vis_floor: float = 0.1) -> Tensor:
     # flip averaging leaves vectors shorter than 1
-    sides = [(F.normalize(e.vector), F.normalize(e.parts, dim=2), e.visibility) for e in (query, gallery)]
-    return part_distance(*sides[0], *sides[1], metric=metric, vis_floor=vis_floor)
+    q, g = (_of_parts(side) for side in (query, gallery))
+    return part_distance(*q, *g, metric=metric, vis_floor=vis_floor)
+
+
+def _of_parts(e: Embedding) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit vectors of the whole and of the parts, and visibility; `Metric` has checked that they are there."""
+    assert e.parts is not None and e.visibility is not None
+    return F.normalize(e.vector), F.normalize(e.parts, dim=2), e.visibility
 
 
 _KINDS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {  # name -> (function, fields it reads)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,11 +70,8 @@ def _in_blocks(q_global, q_parts, q_vis, g_global, g_parts, g_vis, metric: str, 
 
 def _euclidean(query: list[Tensor], gallery: list[Tensor]) -> Tensor:
     """Sum of the weighted distances of a block, from what :func:`_weighted` made of each part."""
-    total = None
-    for q, g in zip(query, gallery):
-        weighted = (q @ g.T).clamp_(min=0).sqrt_()  # w d = sqrt(w^2 (2 - 2 q . g))
-        total = weighted if total is None else total.add_(weighted)
-    return total
+    weighted = ((q @ g.T).clamp_(min=0).sqrt_() for q, g in zip(query, gallery))  # w d = sqrt(w^2 (2 - 2 q . g))
+    return functools.reduce(Tensor.add_, weighted)
 
 
 def _weighted(whole: Tensor, parts: Tensor, seen: Tensor, metric: str, is_query: bool) -> list[Tensor]:

@@ -162,7 +162,8 @@ class _Matrices(_Pairs):
         shapes = [a.shape for a in (self.q_g, self.q_q, self.g_g)]
         if self.q_g.ndim != 2 or shapes[1] != (shapes[0][0],) * 2 or shapes[2] != (shapes[0][1],) * 2:
             raise ValueError("q_g, q_q and g_g are [Q, G], [Q, Q] and [G, G], got {}, {} and {}".format(*shapes))
-        super().__init__(*shapes[0], BLOCK)
+        queries, gallery = self.q_g.shape
+        super().__init__(queries, gallery, BLOCK)
 
     def squares(self, start: int, stop: int) -> np.ndarray:
         """As the base's; the side a row is of decides which matrices hold it."""

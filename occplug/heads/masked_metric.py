@@ -106,8 +106,8 @@ class MaskedMetric(nn.Module):
 
     def embedding(self, vector: Tensor, features: VisionFeatures) -> Embedding:
         """`vector` [B, e], through the neck's norm if so asked, with its mask."""
-        masked = self.generator is not None and self.test_mask
-        mask = self.generator(features.blocks).float() if masked else None
+        generator = self.generator if self.test_mask else None
+        mask = None if generator is None else generator(features.blocks).float()
         return Embedding((self.neck.norm(vector) if self.tested == "after" else vector).float(), mask=mask)
 
     @property

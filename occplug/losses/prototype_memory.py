@@ -38,6 +38,7 @@ class PrototypeMemory(nn.Module):
     """
 
     UPDATES = ("hard", "all")
+    bank: Tensor
 
     def __init__(
         self, num_classes: int, width: int, momentum: float = 0.2, temperature: float = 0.05, update: str = "hard"

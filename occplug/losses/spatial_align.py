@@ -1,5 +1,7 @@
 """Agreement of patch features with the texts of the parts they show."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,9 +39,9 @@ class SpatialAlign(nn.Module):
         Returns: scalar float32.
         """
         with torch.autocast(cosines.device.type, enabled=False):
-            up = {"size": tuple(size), "mode": "bilinear", "align_corners": True}
-            scores = F.interpolate(self.gain * cosines.float(), **up)
-            target = F.interpolate(labels.float(), **up).argmax(dim=1)
+            up = partial(F.interpolate, size=tuple(size), mode="bilinear", align_corners=True)
+            scores = up(self.gain * cosines.float())
+            target = up(labels.float()).argmax(dim=1)
             # as rows, since the form for maps has no deterministic gradient on GPUs
             rows = scores.permute(0, 2, 3, 1).flatten(0, 2)  # [B * rows * columns, K + 1]
             return F.cross_entropy(rows, target.flatten(), label_smoothing=self.smoothing)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ class MaskCache:
     """
 
     def __init__(self, file: Path, masks: Sequence[MaskFile], progress: bool = True):
-        self.file, self._opened = user_path(file), None
+        self.file = user_path(file)
+        self._opened: Any = None
         wanted = _fingerprint(masks)
         found = self._recorded()
         if found != wanted:

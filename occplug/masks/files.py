@@ -47,7 +47,7 @@ def find_mask_files(folder: str, images: Iterable[str]) -> dict[str, MaskFile | 
             `NAME.jpg.confidence_fields.npy`.
     """
     listings: dict[str, dict[str, MaskFile]] = {}
-    found = {}
+    found: dict[str, MaskFile | None] = {}
     for image in images:
         names = mask_names(image)
         found[image] = None

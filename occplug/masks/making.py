@@ -101,7 +101,7 @@ def _coloured(picture: Image.Image, maps: Tensor, scheme: str) -> Image.Image:
     """`picture` tinted with the colour of the strongest part; grey where that is the background."""
     height, width = _TILE
     values = sample_maps(maps, places(height, width)[0].as_subclass(Tensor), height, width, "bicubic")
-    strongest = part_labels(group_channels(values, SCHEMES[scheme].values())).argmax(dim=0).numpy()  # [H, W]
+    strongest = part_labels(group_channels(values, list(SCHEMES[scheme].values()))).argmax(dim=0).numpy()  # [H, W]
     colours = np.array([(255, 255, 255), *_COLOURS], np.float32)[strongest]
     grey = np.asarray(picture.convert("L"), np.float32)[..., None]
     tinted = np.where(strongest[..., None] > 0, 0.5 * grey + 0.5 * colours, 0.6 * grey)

@@ -58,6 +58,7 @@ def build_source(options, data, images: Sequence[str], size: tuple[int, int]) ->
                 "'synthocc' and 'stripes' only"
             )
         return FileMasks(options, data, images)
+    source: MaskSource
     if options.source == "stripes":
         source = Stripes(options.scheme, size)
     else:
@@ -68,10 +69,10 @@ def build_source(options, data, images: Sequence[str], size: tuple[int, int]) ->
 class _PartMaps:
     """A source whose maps are the parts themselves; nearest pixel, as they are labels."""
 
-    interpolation = "nearest"
+    interpolation: str = "nearest"
 
     def __init__(self, scheme: str):
-        self.groups = [(number,) for number in range(len(SCHEMES[scheme]))]
+        self.groups: Sequence[Sequence[int]] = [(number,) for number in range(len(SCHEMES[scheme]))]
 
 
 class Stripes(_PartMaps):
@@ -126,7 +127,8 @@ class Noisy:
 
     def __init__(self, source: MaskSource, noise: str, strength: float):
         self.source, self.noise, self.strength = source, noise, strength
-        self.groups, self.interpolation = source.groups, source.interpolation
+        self.groups: Sequence[Sequence[int]] = source.groups
+        self.interpolation: str = source.interpolation
 
     def maps(self, image: str) -> Tensor:
         """The source's maps after the noise, [K, H, W]; the same noise for the same image."""
@@ -149,20 +151,21 @@ class FileMasks:
     """
 
     def __init__(self, options, data, images: Sequence[str]):
-        self.groups, self.interpolation = list(SCHEMES[options.scheme].values()), options.interp
+        self.groups: Sequence[Sequence[int]] = list(SCHEMES[options.scheme].values())
+        self.interpolation: str = options.interp
         self.folder = _folder(options, data)
         below = {image: os.path.relpath(image, data.dataset_dir) for image in images}
         found = find_mask_files(self.folder, below.values())
-        self.files = {image: found[name] for image, name in below.items() if found[name] is not None}
+        self.files = {image: file for image, name in below.items() if (file := found[name]) is not None}
         missing = [name for name in below.values() if found[name] is None]
         if missing:
             _report_missing(options, self.folder, data, missing, len(below))
         self.numbers = {image: number for number, image in enumerate(self.files)}
-        self.cache = None
+        self.cache: MaskCache | None = None
         if options.cache and self.files:
             place = zlib.crc32(os.fsencode(os.path.abspath(self.folder)))  # runs with other masks have another file
-            file = user_path(options.cache) / f"{_name(data)}_{options.directory}_{place:08x}.safetensors"
-            self.cache = MaskCache(file, list(self.files.values()))
+            cache = user_path(options.cache) / f"{_name(data)}_{options.directory}_{place:08x}.safetensors"
+            self.cache = MaskCache(cache, list(self.files.values()))
         else:
             for file in self.files.values():
                 check_mask_file(file.path)

@@ -162,6 +162,8 @@ def _load_pretrained_weights(model, weight_path) -> None:
                 f"{where}: it fills {len(fitting)} of the {len(own)} tensors of {kind}, so it is of another model (on "
                 "a hybrid backbone?); occplug.load reads weights with the config they were trained with"
             )
+        model.load_state_dict({**own, **{name: state[name] for name in fitting}})
+        return
     host.stock_load_pretrained(model, weight_path)
 
 

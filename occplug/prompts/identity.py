@@ -44,6 +44,8 @@ class IdentityPrompts(nn.Module):
         ConfigError: as `parse_template`.
     """
 
+    template: Tensor
+
     def __init__(
         self,
         width: int,

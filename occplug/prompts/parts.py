@@ -46,6 +46,9 @@ class PartPrompts(nn.Module):
         ConfigError: a scheme without prompts, M below 1, or more tokens than a CLIP takes.
     """
 
+    template: Tensor
+    eot: Tensor
+
     def __init__(
         self,
         width: int,

@@ -83,7 +83,8 @@ def parse_template(
     if "X" not in letters:
         raise ConfigError(f"{named} has no learnable token; write X for each, or {{n}} for n of them{_hint(text)}")
     start, end = tokenizer("")
-    ids, slots = [start], {group: [] for group in groups}
+    ids: list[int] = [start]
+    slots: dict[str, list[int]] = {group: [] for group in groups}
     for at, piece in enumerate(pieces):
         is_letter = at % 2
         if is_letter:

@@ -69,6 +69,7 @@ class IdentitySampler(Sampler[int]):
         self.seed = int(torch.randint(2**32, ())) if seed is None else seed
         pids = np.array([item[1] for item in data_source])
         self.groups_of = {int(pid): np.flatnonzero(pids == pid) for pid in np.unique(pids)}
+        self.order: list[int] | None = None  # of the chosen epoch, once drawn
         self.is_steered = False  # by `set_epoch`
         self._choose(0)
 

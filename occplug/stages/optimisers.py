@@ -10,7 +10,7 @@ from occplug.errors import ConfigError
 __all__ = ["OPTIMISERS", "optimiser"]
 
 # Adam couples weight decay with the gradient (what CLIP-ReID's official code uses), AdamW decouples it.
-OPTIMISERS = {
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": partial(torch.optim.SGD, momentum=0.9),

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -180,7 +181,7 @@ class Transfer:
 
     source: Tensor
     mask: Tensor
-    options: object
+    options: Any
 
     @property
     def mixed(self) -> Tensor:
@@ -206,7 +207,8 @@ class Transfer:
 
         Where patches do not overlap and the grids are the same, its patches are those of :meth:`change`.
         """
-        own = self.on_grid(tuple(images.shape[2:])).unflatten(1, images.shape[2:])
+        height, width = images.shape[2:]
+        own = self.on_grid((height, width)).unflatten(1, images.shape[2:])
         return torch.where(own[:, None], images, images[self.source])
 
     def ignored(self, labels: Tensor) -> Tensor:
@@ -317,7 +319,11 @@ class PatchTransfer:
             return None
         masks = self.masks(images)
         body = None if labels is None else body_of(labels)
-        person = masks if self.options.person == "saliency" else self._on_patches(body)
+        person = masks
+        if self.options.person == "masks":
+            if body is None:
+                raise ValueError("method.transfer.person masks needs part labels with each batch")
+            person = self._on_patches(body)
         return self._mixed(grown(person, self.options.grow), drawn, choose_candidates(masks, self.options), body)
 
     def _on_patches(self, body: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class FeatureCache:
         self.encode = encode
         self.batch_size = batch_size
         self.views = views
-        self.data = None
+        self.data: Any = None  # the data manager, once filled
         self.draws: list[dict[str, Tensor]] = []
         self.features = self.labels = torch.empty(0)
 
@@ -75,7 +76,9 @@ class FeatureCache:
 
     def _copies(self) -> list:
         v = self.views
-        draws = range(v.draws if v else 0)
+        if v is None:
+            return []
+        draws = range(v.draws)
         return [self.data.cache_loader(self.batch_size, [v.transform], draw, prob=v.prob) for draw in draws]
 
     def _encode(self, images: Tensor, device: torch.device) -> Tensor:
@@ -99,7 +102,8 @@ class FeatureCache:
             if found is not None:
                 features[rows.to(device)] = found.to(device)
         occluded = torch.cat(changed).to(device)
-        log.info("%d of %d training images occluded by %s", occluded.sum(), len(occluded), self.views.transform)
+        name = self.views.transform if self.views else "nothing"
+        log.info("%d of %d training images occluded by %s", occluded.sum(), len(occluded), name)
         return {OCCLUDED: features, "occluded": occluded}
 
     def __len__(self) -> int:

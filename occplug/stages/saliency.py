@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from occplug.backbones import build_backbone
+from occplug.backbones.tower import TransformerTower
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, SHARE
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 # Keys of a method on CLIP that trains a saliency net
-SALIENCY = {
+SALIENCY: dict[str, object] = {
     "stride": None,  # of the saliency net's patches; null: the patch size
     "levels": [],  # blocks the saliency net sees; empty: 2, 4, 10, 12 of 12
     "epochs": 60,
@@ -67,7 +68,9 @@ def build_patch_transfer(cfg, num_classes: int, **form) -> tuple[SaliencyNet, Pa
         ConfigError: a level that is no block of the backbone, or a stride beyond its patches.
     """
     o = cfg.method.saliency
-    net = SaliencyNet(build_backbone(cfg, 0, stride=o.stride, **form), num_classes, o.levels, "method.saliency.levels")
+    tower = build_backbone(cfg, 0, stride=o.stride, **form)
+    assert isinstance(tower, TransformerTower), "methods that train a saliency net list transformers alone"
+    net = SaliencyNet(tower, num_classes, o.levels, "method.saliency.levels")
     return net, PatchTransfer(net.saliency, net.grid, cfg.method.transfer)
 
 
@@ -97,7 +100,7 @@ def saliency_stage(
     groups: list[Group],
     schedule: Callable,
     optimizer: Callable,
-    extra_optimizers: list[ExtraOptimizer] = (),
+    extra_optimizers: Sequence[ExtraOptimizer] = (),
     name: str = "saliency",
 ) -> Stage:
     """The stage that trains `net` on the identity batches.

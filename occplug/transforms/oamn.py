@@ -62,10 +62,10 @@ class OAMN(Occlusion):
         if mirror < 0.5:
             cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         strip = np.asarray(self.jitter(cut)).transpose(2, 0, 1)
-        area = (slice(None), slice(start, start + thick))[:: 1 if across else -1]
+        rows, columns = (slice(None), slice(start, start + thick))[:: 1 if across else -1]
         result, alpha = pixels.copy(), np.zeros((height, width), np.uint8)
-        result[(slice(None), *area)] = strip
-        alpha[area] = 255
+        result[:, rows, columns] = strip
+        alpha[rows, columns] = 255
         return Occluded(result, alpha, CLEAN)
 
 
@@ -75,6 +75,6 @@ def _strip(picture: Image.Image, size: tuple[int, int], thick: int, place: float
     scale = (picture.width / width, picture.height / height)
     start = place * ((width if across else height) - thick)
     box = (start, 0, start + thick, height) if across else (0, start, width, start + thick)
-    inside = [value * scale[i % 2] for i, value in enumerate(box)]
-    inside[2:] = min(inside[2], picture.width), min(inside[3], picture.height)  # rounding may leave the picture
-    return picture.resize((thick, height) if across else (width, thick), Image.Resampling.BILINEAR, box=tuple(inside))
+    left, top, right, bottom = (value * scale[i % 2] for i, value in enumerate(box))
+    inside = (left, top, min(right, picture.width), min(bottom, picture.height))  # rounding may leave the picture
+    return picture.resize((thick, height) if across else (width, thick), Image.Resampling.BILINEAR, box=inside)

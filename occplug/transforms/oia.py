@@ -62,7 +62,7 @@ class OIA(Occlusion):
         share = cutout.category.oia_area if self.area == "class" else LEAST + (MOST - LEAST) * share
         h = math.sqrt(share * height * width / cutout.aspect)
         h, w = max(1, round(h)), max(1, round(cutout.aspect * h))
-        top, left = _corner(cutout.category.oia_corner, h, w, height, width)
+        top, left = _corner(cutout.category.oia_corner or "", h, w, height, width)
         if self.area == "uniform":
             left = round((width - w) * across)
         layer = _hard_edged(cutout, (h, w), (top, left), (height, width))

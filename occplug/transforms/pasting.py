@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,12 +79,12 @@ def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
 
     radius = max(1.0, feather * min(alpha.shape))
     reach = math.ceil(radius / 2)
-    outside = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    solid = cv2.compare(alpha, 127, cv2.CMP_GT)
+    outside: dict[str, Any] = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+    solid = np.where(alpha > 127, np.uint8(255), np.uint8(0))
     narrow, wide = (np.ones((2 * n + 1, 2 * n + 1), np.uint8) for n in (reach, 2 * reach))
     core = cv2.erode(solid, narrow, **outside)
     thick = cv2.dilate(cv2.erode(core, narrow, **outside), wide, **outside)
-    core |= solid & ~thick
+    core = cv2.bitwise_or(core, cv2.bitwise_and(solid, cv2.bitwise_not(thick)))
     blurred = cv2.GaussianBlur(core, (0, 0), radius / 2, borderType=cv2.BORDER_CONSTANT)
     return cv2.min(alpha, blurred)
 
@@ -144,7 +145,7 @@ def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.nda
 
     height, width = pixels.shape[1:]
     free = np.full((height, width), 255, np.uint8)
-    free[layer.area] = cv2.compare(layer.alpha, UNCOVERED * 255, cv2.CMP_LT)
+    free[layer.area] = np.where(layer.alpha < UNCOVERED * 255, np.uint8(255), np.uint8(0))
     top, left, bottom, right = layer.box
     down, across = GROWN * (bottom - top), GROWN * (right - left)
     rows = slice(max(0, round(top - down)), min(height, round(bottom + down)))
@@ -156,14 +157,16 @@ def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.nda
     near = pixels[:, rows, columns]
     planes = near if per_colour else [_luminance(near)]
     moments = [cv2.meanStdDev(plane, mask=free[rows, columns]) for plane in planes]
-    return tuple(np.array([moment[i].item() for moment in moments]) for i in (0, 1))
+    mean, deviation = (np.array([moment[i].item() for moment in moments]) for i in (0, 1))
+    return mean, deviation
 
 
 def mixed(layer: Layer, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(1 - alpha) pixels + alpha occluder: uint8 [3, H, W], and alpha in the whole image, uint8 [H, W]."""
     result, alpha = pixels.copy(), np.zeros(pixels.shape[1:], np.uint8)
     alpha[layer.area] = layer.alpha
-    under = result[(slice(None), *layer.area)] * (1 - layer.alpha.astype(np.float32) / 255)
+    rows, columns = layer.area
+    under = result[:, rows, columns] * (1 - layer.alpha.astype(np.float32) / 255)
     under += layer.colours
-    result[(slice(None), *layer.area)] = np.rint(under, out=under)
+    result[:, rows, columns] = np.rint(under, out=under)
     return result, alpha

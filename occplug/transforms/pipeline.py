@@ -106,8 +106,8 @@ class PerBatch:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], transforms: Sequence = ()):
-        mean, std = (torch.tensor(list(values), dtype=torch.float64).view(3, 1, 1) for values in (mean, std))
-        self.scale, self.shift = (1 / (255 * std)).float(), (mean / std).float()
+        m, s = (torch.tensor(list(values), dtype=torch.float64).view(3, 1, 1) for values in (mean, std))
+        self.scale, self.shift = (1 / (255 * s)).float(), (m / s).float()
         self.transforms = list(transforms)
 
     def __call__(self, images: Tensor) -> Tensor:

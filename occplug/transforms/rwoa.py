@@ -108,7 +108,8 @@ class RWOA(Occlusion):
     def occlude(self, pixels: np.ndarray) -> Occluded | None:
         """uint8 [3, H, W] -> the occluded image; None if no attempt fits."""
         low, high = self.range
-        nearest, least = None, float("inf")
+        nearest: Layer | None = None
+        least = float("inf")
         for _ in range(self.attempts):
             layer = self._attempt(pixels.shape[1:])
             if layer is None:
@@ -119,7 +120,7 @@ class RWOA(Occlusion):
                 nearest, least = layer, distance
             if distance == 0:
                 break
-        if least > 0 and (self.misfit == "leave" or nearest is None):
+        if nearest is None or (least > 0 and self.misfit == "leave"):
             return None
         if least > 0:
             self.tally.add("misfits")

@@ -125,7 +125,7 @@ def download(
             raise job.error("another process is downloading it", "wait for it to finish") from None
         with lock:
             _log.info("downloading %s", source)
-            _from_drive(job, drive) if url is None else _from_url(job, url)
+            _from_url(job, url) if url is not None else _from_drive(job, drive or "")
             _check(job)
             os.replace(job.part, job.target)
             job.discard()

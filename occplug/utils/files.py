@@ -19,7 +19,7 @@ from occplug.errors import OutputError
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows, where a folder in use cannot be deleted anyway
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["clear_leftovers", "file_sha256", "user_path", "write_atomically"]
 

@@ -30,7 +30,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "PPM", "WEBP")
 MAX_PIXELS = 1 << 26  # 8,192 x 8,192: a whole 8K frame has half as many
 
 # What PIL's decoders raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+_DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 _DAMAGE += (LookupError, TypeError, ArithmeticError, AttributeError)
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _CURE = "replace it by an intact copy, or delete it"

@@ -92,4 +92,5 @@ def _published(header: dict[str, list[str]], file: Path) -> tuple[tuple[Publishe
     source = " ".join(header["source"]).rstrip(".")
     if not source:
         raise ConfigError(f"{file}: its header gives published figures and needs a line '# Source: ...'")
-    return (Published(*figures, source),), [f"{remark[0].upper()}{remark[1:]}."] if remark else []
+    mean_ap, rank1 = figures
+    return (Published(mean_ap, rank1, source),), [f"{remark[0].upper()}{remark[1:]}."] if remark else []

@@ -140,7 +140,8 @@ def with_file(index: Index, entry: Entry, path: Path, seed: int) -> Entry:
         ConfigError: the file, or all files of the index with it, are too large for the repository.
     """
     size = path.stat().st_size
-    others = [e.checkpoint.size or 0 for e in index.entries.values() if e.name != entry.name and index.path_of(e)]
+    points = [e.checkpoint for e in index.entries.values() if e.name != entry.name]
+    others = [point.size or 0 for point in points if point is not None and point.file]
     for found, limit, what in ((size, LIMIT, str(path)), (size + sum(others), LIMIT_TOGETHER, "all checkpoints")):
         if found > limit:
             raise ConfigError(

@@ -29,7 +29,8 @@ def cache_folder() -> Path:
 def cached_file(entry: Entry) -> Path:
     """Where the download of `entry` lies, or would lie; another file has another name, whichever index it is of."""
     point = entry.checkpoint
-    key = point.sha256 or hashlib.sha256((point.url or point.drive).encode()).hexdigest()
+    assert point is not None, f"{entry.name} has no weights"
+    key = point.sha256 or hashlib.sha256((point.url or point.drive or "").encode()).hexdigest()
     suffix = PurePosixPath(point.file or urllib.parse.urlsplit(point.url or "").path).suffix or ".pth"
     return cache_folder() / f"{entry.name}-{key[:12]}{suffix}"
 
@@ -72,15 +73,17 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
 
 def _in_a_checkout(index: Index, point: Checkpoint) -> Path | None:
     """The file of `point` beside the index, or in the checkout that is the working folder; None if in neither."""
+    assert point.file is not None
     places = (index.file.parent / point.file, Path("occplug/zoo") / point.file)
     return next((place for place in places if place.is_file()), None)
 
 
 def _not_here(index: Index, entry: Entry, path: Path) -> str:
     """Why the weights of `entry` are missing from an installed package, and three ways to them."""
-    point, folder = entry.checkpoint, index.file.parent
-    files = [other for other in index.entries.values() if other.checkpoint is not None and other.checkpoint.file]
-    here = [f"zoo://{other.name}" for other in files if (folder / other.checkpoint.file).is_file()]
+    point = entry.checkpoint
+    assert point is not None
+    files = {other.name: index.path_of(other) for other in index.entries.values()}
+    here = [f"zoo://{name}" for name, file in files.items() if file is not None and file.is_file()]
     return (
         f"the weights of zoo://{entry.name} ({(point.size or 0) / 1e6:.1f} MB) are not part of the installed package, "
         f"which brings those of {', '.join(here) or 'no entry'}. Give the command in a checkout of occplug, or copy "

@@ -27,6 +27,7 @@ import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -207,10 +208,10 @@ class Index:
     def text(self) -> str:
         """The file's content in its one form."""
         entries = {entry.name: _entry_node(entry) for entry in sorted(self.entries.values(), key=_order)}
-        tree = {"licences": self.licences}
+        tree: dict[str, Any] = {"licences": self.licences}
         tree |= {"overview": self.overview} if self.overview else {}
         tree |= {"entries": entries}
-        layout = {"sort_keys": False, "default_flow_style": False, "allow_unicode": True, "width": 118}
+        layout: dict[str, Any] = {"sort_keys": False, "default_flow_style": False, "allow_unicode": True, "width": 118}
         body = yaml.dump(tree, Dumper=_Dumper, **layout)
         return _HEAD + re.sub(r"^(overview:|entries:|  [\w/]+/\w+:)$", r"\n\1", body, flags=re.M)
 

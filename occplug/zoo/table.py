@@ -132,7 +132,7 @@ def _weights(index: Index, entry: Entry) -> str:
     size = "" if point.size is None else f", {point.size / 1e6:.1f} MB"
     if point.file is not None:
         return f"in the package (seed {point.seed}{size})"
-    return _link("official", {"url": point.url} if point.url else {"drive": point.drive}) + size
+    return _link("official", {"url": point.url} if point.url else {"drive": point.drive or ""}) + size
 
 
 def _link(text: str, place: dict[str, str]) -> str:

@@ -110,7 +110,9 @@ def compare(
         retrained: given if the replay is a new training, which is compared with the mean over the recorded seeds: how
             much figures move from seed to seed.
     """
-    ours, made, record = entry.ours, entry.ours.made_of(run), metrics["record"]
+    ours, record = entry.ours, metrics["record"]
+    assert ours is not None, f"{entry.name} has no runs of ours to compare with"
+    made = ours.made_of(run)
     found = metrics["targets"][entry.data]
     queries = ours.data[entry.data]["query"]
     if retrained is None:
