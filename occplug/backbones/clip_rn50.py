@@ -59,7 +59,7 @@ class CLIPResNet(CLIPTower):
         if num_cameras:
             raise ConfigError("backbone.sie_camera is True, but the camera embedding needs the class token of a ViT")
         self.arch = arch
-        self.image_size = tuple(image_size)
+        self.image_size = (image_size[0], image_size[1])
         self.stride = stride
         self.grid = _grid(self.image_size, stride)
         self.stored_grid = _grid((vision["image_size"],) * 2, 32)
@@ -69,7 +69,7 @@ class CLIPResNet(CLIPTower):
         self._set_grid(32 * width)
 
     @property
-    def point_widths(self) -> dict[int, int]:
+    def point_widths(self) -> dict[int, int]:  # type: ignore[override]
         """Layer -> channels of its map."""
         return {layer: self.widths[1] >> (4 - layer) for layer in (1, 2, 3, 4)}
 
@@ -146,11 +146,11 @@ class CLIPResNet(CLIPTower):
 
 def _grid(image_size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Rows and columns of the last map: one strided 3x3 convolution, then average pools."""
-    grid = tuple((size + 1) // 2 // (stride // 2) for size in image_size)
-    if min(grid) < 1:
+    rows, columns = ((size + 1) // 2 // (stride // 2) for size in image_size)
+    if min(rows, columns) < 1:
         height, width = image_size
         raise ConfigError(f"data.height x data.width is {height}x{width}, smaller than a cell of {stride} pixels")
-    return grid
+    return rows, columns
 
 
 @BACKBONES.register_module("clip_rn50")

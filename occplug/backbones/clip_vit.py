@@ -66,7 +66,7 @@ class CLIPViT(CLIPTower, TransformerTower):
         vision, embed = arch["vision_cfg"], arch["embed_dim"]
         patch, width = vision["patch_size"], vision["width"]
         self.arch = arch
-        self.image_size = tuple(image_size)
+        self.image_size = (image_size[0], image_size[1])
         self.stride = patch if stride is None else stride
         self.grid = patch_grid(self.image_size, patch, self.stride)
         self.stored_grid = patch_grid(_pair(vision["image_size"]), patch, patch)
@@ -84,8 +84,9 @@ class CLIPViT(CLIPTower, TransformerTower):
         if arch["quick_gelu"]:
             use_quick_gelu(self.visual.transformer.resblocks)
         self._set_grid(width)
-        self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width)) if num_cameras else None
+        self.camera_embedding = None
         if num_cameras:
+            self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width))
             nn.init.trunc_normal_(self.camera_embedding, std=0.02)
 
     def _set_grid(self, width: int) -> None:

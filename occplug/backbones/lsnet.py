@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ class ConvNorm(nn.Module):
     def __init__(self, width_in: int, width: int, norm: Norm, kernel: int = 1, stride: int = 1, groups: int = 1):
         super().__init__()
         self.c = nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = norm(width)
+        self.bn: Any = norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width_in, H, W] -> [B, width, ceil(H / stride), ceil(W / stride)]."""
@@ -75,6 +76,7 @@ class RepDW(nn.Module):
     def fused(self) -> nn.Conv2d:
         """One depthwise 3x3 convolution; the 1x1 kernel and the identity are added to its centre."""
         whole, point = self.conv.fused(), self.conv1.fused()
+        assert whole.bias is not None and point.bias is not None, "a fused batch norm leaves a bias"
         whole.weight[:, :, 1:2, 1:2] += point.weight + 1
         whole.bias += point.bias
         return whole
@@ -140,8 +142,9 @@ class Attention(nn.Module):
         self.widths = [keys, keys, width]
         self.qkv = ConvNorm(width, sum(self.widths), norm)
         self.dw = ConvNorm(keys, keys, norm, 3, groups=keys)
-        self.proj = nn.Sequential(nn.ReLU(), ConvNorm(width, width, norm))
-        nn.init.zeros_(self.proj[1].bn.weight)
+        last = ConvNorm(width, width, norm)
+        self.proj = nn.Sequential(nn.ReLU(), last)
+        nn.init.zeros_(last.bn.weight)
         self.attention_biases = nn.Parameter(torch.zeros(HEADS, TABLE_SIDE * TABLE_SIDE))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +157,8 @@ class Attention(nn.Module):
 
     def bias(self, rows: int, columns: int) -> Tensor:
         """Bias between every two cells of a grid, [heads, N, N], N = rows * columns."""
-        table, size = self.attention_biases, (max(TABLE_SIDE, rows), max(TABLE_SIDE, columns))
+        table: Tensor = self.attention_biases
+        size = (max(TABLE_SIDE, rows), max(TABLE_SIDE, columns))
         if size != (TABLE_SIDE, TABLE_SIDE):
             table = enlarge_bicubic(table.unflatten(1, (TABLE_SIDE, TABLE_SIDE)), size).flatten(1)
         return table[:, _distances(rows, columns, size, table.device)]
@@ -188,7 +192,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, number: int, stage: int, norm: Norm):
         super().__init__()
-        self.se = nn.Identity()
+        self.se: nn.Module = nn.Identity()
+        self.mixer: nn.Module
         if number % 2 == 0:
             self.mixer, self.se = RepDW(width, norm), SqueezeExcite(width, rd_ratio=0.25)
         elif stage < 4:
@@ -230,7 +235,7 @@ class LSNet(nn.Module):
         layers = [ConvNorm(a, b, norm, 3, 2) for a, b in zip(steps, steps[1:])]
         self.patch_embed = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
         for stage, (width, depth) in enumerate(zip(widths, depths), start=1):
-            parts = [Block(width, number, stage, norm) for number in range(depth)]
+            parts: list[nn.Module] = [Block(width, number, stage, norm) for number in range(depth)]
             if stage > 1:
                 before = widths[stage - 2]
                 parts = [ConvNorm(before, before, norm, 3, 2, before), ConvNorm(before, width, norm), *parts]

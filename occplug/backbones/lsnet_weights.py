@@ -11,9 +11,9 @@ from pathlib import Path
 import huggingface_hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError
-from torch import Tensor, nn
+from torch import Tensor
 
-from occplug.backbones.lsnet import SIZES, TABLE_SIDE
+from occplug.backbones.lsnet import SIZES, TABLE_SIDE, LSNet
 from occplug.errors import CheckpointError, ConfigError
 from occplug.utils.keys import check_fit
 from occplug.utils.tensors import read_tensors
@@ -54,7 +54,7 @@ def released_file(name: str) -> Path:
         ) from error
 
 
-def load_lsnet(source, net: nn.Module, name: str, key: str) -> None:
+def load_lsnet(source, net: LSNet, name: str, key: str) -> None:
     """Fill `net`, the LSNet called `name`, from a released checkpoint.
 
     Args:
@@ -93,7 +93,7 @@ def recognise_lsnet(state: Mapping[str, Tensor], where: str) -> str:
     return known[width]
 
 
-def fit_lsnet(state: Mapping[str, Tensor], where: str, net: nn.Module, name: str) -> None:
+def fit_lsnet(state: Mapping[str, Tensor], where: str, net: LSNet, name: str) -> None:
     """Load `state` into `net`, all or nothing. Heads, index tables and stages that `net` lacks go to the log.
 
     A LSNet-B without any depthwise 1x1 branch, as its training log suggests the released one to be, is accepted: the

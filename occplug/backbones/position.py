@@ -25,7 +25,8 @@ def patch_grid(image_size: tuple[int, int], patch: int, stride: int) -> tuple[in
     if min(image_size) < patch:
         height, width = image_size
         raise ConfigError(f"data.height x data.width is {height}x{width}, smaller than a patch of {patch} pixels")
-    return tuple((size - patch) // stride + 1 for size in image_size)
+    rows, columns = ((size - patch) // stride + 1 for size in image_size)
+    return rows, columns
 
 
 def bound_grid(grid: tuple[int, int], stride: str = "backbone.stride") -> dict[str, str]:
@@ -40,7 +41,7 @@ def stored_grid(rows: int, candidates: list[tuple[int, int]]) -> tuple[int, int]
     """
     patches = rows - 1
     side = math.isqrt(max(patches, 0))
-    fitting = [tuple(grid) for grid in [*candidates, (side, side)] if grid[0] * grid[1] == patches > 0]
+    fitting = [(rows, columns) for rows, columns in [*candidates, (side, side)] if rows * columns == patches > 0]
     return fitting[0] if fitting else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,9 +21,10 @@ class QuickGELUMLP(nn.Module):
         mlp: open_clip's, whose layers `c_fc` and `c_proj` become this module's, under the same names.
     """
 
-    def __init__(self, mlp: nn.Sequential):
+    def __init__(self, mlp: Any):
         super().__init__()
-        self.c_fc, self.c_proj = mlp.c_fc, mlp.c_proj
+        self.c_fc: nn.Linear = mlp.c_fc
+        self.c_proj: nn.Linear = mlp.c_proj
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, C] -> [B, L, C]."""

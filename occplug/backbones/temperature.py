@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from occplug.backbones.tower import CLIPTower
+
 __all__ = ["check_temperature", "product_of_norms"]
 
 _log = logging.getLogger(__name__)
@@ -22,7 +24,7 @@ PROBES = 4
 
 
 @torch.no_grad()
-def product_of_norms(tower: nn.Module, text: nn.Module, table: Tensor) -> float:
+def product_of_norms(tower: CLIPTower, text: nn.Module, table: Tensor) -> float:
     """Mean norm of projected image features times the norm of a text feature, by a sentence and smooth noise.
 
     Norms depend little on what is shown, since a layer norm stands before both projections.
@@ -45,7 +47,7 @@ def product_of_norms(tower: nn.Module, text: nn.Module, table: Tensor) -> float:
     return (images.norm(dim=1).mean() * feature.norm()).item()
 
 
-def check_temperature(tower: nn.Module, text: nn.Module, state: dict[str, Tensor], where: str, table: str) -> None:
+def check_temperature(tower: CLIPTower, text: nn.Module, state: dict[str, Tensor], where: str, table: str) -> None:
     """Log a warning where raw products of the loaded towers are far from the logit scale of `state`.
 
     Args:

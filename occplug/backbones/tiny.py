@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from occplug.errors import CheckpointError
 __all__ = ["ARCHITECTURE", "ASSET", "TABLE", "describe", "initial_table", "load", "read_metadata", "save"]
 
 # An ordinary open_clip model config. Width and embedding differ on purpose: code that mixes them up fails on the CPU.
-ARCHITECTURE = {
+ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 96,
     "vision_cfg": {"image_size": [128, 64], "patch_size": 8, "width": 128, "layers": 6, "head_width": 32},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},

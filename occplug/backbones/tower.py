@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,18 @@ class Tower(nn.Module):
 
 
 class CLIPTower(Tower):
-    """A CLIP's image tower alone; a hybrid around one gives its own answers."""
+    """A CLIP's image tower alone; a hybrid around one gives its own answers.
+
+    Attributes that a subclass sets:
+        arch: sizes of the CLIP, as `architecture` gives them.
+        visual: open_clip's image tower, under whose names weights are stored.
+        positions_name: of the position embedding in `visual`; stored_grid: (h, w) of the published one.
+    """
+
+    arch: dict[str, Any]
+    visual: Any
+    positions_name: str
+    stored_grid: tuple[int, int]
 
     @property
     def clip(self) -> CLIPTower:
@@ -74,7 +86,7 @@ class TransformerTower(Tower):
 
     @property
     @abstractmethod
-    def layers(self) -> Sequence[nn.Module]:
+    def layers(self) -> Sequence[Any]:
         """The blocks, in order."""
 
     @abstractmethod
@@ -90,19 +102,19 @@ class TransformerTower(Tower):
         """Features from the streams after the last block but one (`previous`) and after the last block (`x`)."""
 
     @abstractmethod
-    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+    def run_block(self, block: Any, x: Tensor) -> Tensor:
         """`block(x)` [B, L, C]."""
 
     @abstractmethod
-    def class_row(self, block: nn.Module, x: Tensor) -> Tensor:
+    def class_row(self, block: Any, x: Tensor) -> Tensor:
         """Row 0 of `block(x)`, [B, 1, C]: all tokens are keys and values, but only the class token queries."""
 
     @abstractmethod
-    def block_and_attention(self, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    def block_and_attention(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """`block(x)` [B, L, C] and its attention weights [B, heads, L, L]."""
 
     @abstractmethod
-    def class_queries(self, block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    def class_queries(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """The class token's query [B, heads, 1, c] and the patches' keys [B, heads, N, c] in `block` on stream `x`."""
 
     # ------------------------------------------------------------------ what all of them do
@@ -113,7 +125,7 @@ class TransformerTower(Tower):
         return len(self.layers)
 
     @property
-    def point_widths(self) -> dict[int, int]:
+    def point_widths(self) -> dict[int, int]:  # type: ignore[override]
         """Blocks (0: their input) whose patches a later block hands to the class token -> width."""
         return dict.fromkeys(range(self.depth), self.widths[1])
 
@@ -196,7 +208,7 @@ class TransformerTower(Tower):
             x = self.run_block(block, x)
         return x
 
-    def _class_scores(self, block: nn.Module, x: Tensor) -> Tensor:
+    def _class_scores(self, block: Any, x: Tensor) -> Tensor:
         """[B, heads, N] scores before the softmax; in float32, because losses square and sum them."""
         with torch.autocast(x.device.type, enabled=False):
             query, key = self.class_queries(block, x.float())
@@ -207,6 +219,7 @@ class TransformerTower(Tower):
 
         Raises DataError for a camera it has no row for.
         """
+        assert self.camera_embedding is not None
         known = len(self.camera_embedding)
         is_mean = camids == MEAN_CAMERA
         unseen = camids[((camids < 0) | (camids >= known)) & ~is_mean]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.position import patch_grid, resize_positions, stored_grid
 from occplug.backbones.tower import TransformerTower
-from occplug.backbones.weights import load_clip
+from occplug.backbones.weights import AroundCLIP, load_clip
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import BACKBONES
 from occplug.utils.keys import check_fit
@@ -69,7 +70,7 @@ class ViT(TransformerTower):
         super().__init__()
         patch, width = arch["patch_size"], arch["width"]
         self.arch = arch
-        self.image_size = tuple(image_size)
+        self.image_size = (image_size[0], image_size[1])
         self.stride = patch if stride is None else stride
         self.grid = patch_grid(self.image_size, patch, self.stride)
         self.stored_grid = patch_grid((arch["image_size"],) * 2, patch, patch)
@@ -87,14 +88,15 @@ class ViT(TransformerTower):
         self.visual.patch_embed.proj.stride = (self.stride, self.stride)  # timm knows only steps of one patch
         self.visual.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], width))
         nn.init.trunc_normal_(self.visual.pos_embed, std=0.02)
-        self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width)) if num_cameras else None
+        self.camera_embedding = None
         if num_cameras:
+            self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width))
             nn.init.trunc_normal_(self.camera_embedding, std=0.02)
 
     @property
-    def layers(self) -> Sequence[nn.Module]:
+    def layers(self) -> Sequence[Block]:
         """The blocks, in order."""
-        return self.visual.blocks
+        return cast(Sequence[Block], self.visual.blocks)
 
     def embed_patches(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> patches [B, N, C], row by row, without position."""
@@ -104,6 +106,7 @@ class ViT(TransformerTower):
         """Input of block 1, [B, 1 + N, C]: patches with class token and position, and the camera on every token."""
         visual = self.visual
         # class token and positions are float32 and make the stream that, also where autocast gave half patches
+        assert visual.cls_token is not None and visual.pos_embed is not None, "the ViTs here have both"
         first = visual.cls_token.expand(patches.shape[0], -1, -1)
         x = torch.cat([first, patches.to(first.dtype)], dim=1) + visual.pos_embed
         if self.camera_embedding is not None and camids is not None:
@@ -129,7 +132,8 @@ class ViT(TransformerTower):
 
     def class_row(self, block: Block, x: Tensor) -> Tensor:
         """The block's output for the class token alone, [B, 1, C]."""
-        y, attention = block.norm1(x), block.attn
+        y = block.norm1(x)
+        attention: Any = block.attn
         query, key, value = _heads(attention, y[:, :1], y, y)
         mixed = F.scaled_dot_product_attention(query, key, value)  # [B, heads, 1, C / heads]
         row = x[:, :1] + block.drop_path1(attention.proj(mixed.transpose(1, 2).flatten(2)))
@@ -137,7 +141,8 @@ class ViT(TransformerTower):
 
     def block_and_attention(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
         """The block's output [B, 1 + N, C], and its attention [B, heads, 1 + N, 1 + N]."""
-        y, attention = block.norm1(x), block.attn
+        y = block.norm1(x)
+        attention: Any = block.attn
         query, key, value = _heads(attention, y, y, y)
         weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=-1)
         x = x + block.drop_path1(attention.proj((weights @ value).transpose(1, 2).flatten(2)))
@@ -146,10 +151,11 @@ class ViT(TransformerTower):
     def class_queries(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
         """The class token's queries [B, heads, 1, d] and the patches' keys [B, heads, N, d], d = C / heads."""
         y = block.norm1(x)
-        return tuple(_heads(block.attn, y[:, :1], y[:, 1:]))
+        query, key = _heads(block.attn, y[:, :1], y[:, 1:])
+        return query, key
 
 
-def _heads(attention: nn.Module, *rows: Tensor) -> list[Tensor]:
+def _heads(attention: Any, *rows: Tensor) -> list[Tensor]:
     """Queries of the first, keys of the second, values of the third of `rows` [B, L, C]: [B, heads, L, C / heads]."""
     parts = zip(rows, attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3))
     return [F.linear(x, w, b).unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for x, w, b in parts]
@@ -158,7 +164,7 @@ def _heads(attention: nn.Module, *rows: Tensor) -> list[Tensor]:
 # ---------------------------------------------------------------------- initial weights
 
 
-def load_initial(source: str, backbone: nn.Module) -> None:
+def load_initial(source: str, backbone: ViT | AroundCLIP) -> None:
     """Fill `backbone`, a :class:`ViT` or a CLIP's tower, with the initial weights that `source` names.
 
     Args:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from occplug.backbones import tiny
 from occplug.backbones.download import check_sum, openai_file
 from occplug.backbones.position import resize_positions, stored_grid
+from occplug.backbones.tower import CLIPTower
 from occplug.errors import CheckpointError, ConfigError
 from occplug.utils.files import user_path
 from occplug.utils.keys import check_fit, note_renamed
@@ -25,7 +27,25 @@ SIZES = ("input_resolution", "context_length", "vocab_size")  # integers beside 
 TEXT_SIDE = re.compile(r"(positional_embedding|text_projection|logit_scale|(ln_final|token_embedding|transformer)\..*)")
 
 
-def load_clip(source, backbone: nn.Module, text: nn.Module | None = None, prompts: Iterable[nn.Module] = ()) -> None:
+class AroundCLIP(Protocol):
+    """A CLIP's tower, or a hybrid around one."""
+
+    @property
+    def clip(self) -> CLIPTower:
+        """The plain CLIP tower."""
+
+    def load_beside_clip(self) -> None:
+        """Read the initial weights of what runs beside it."""
+
+
+class Prompts(Protocol):
+    """Modules whose fixed tokens come from a CLIP's token table."""
+
+    def fill(self, table: Tensor) -> None:
+        """Take the embeddings of the fixed tokens from `table` [vocabulary, W]."""
+
+
+def load_clip(source, backbone: AroundCLIP, text: nn.Module | None = None, prompts: Iterable[Prompts] = ()) -> None:
     """Fill `backbone`, and `text` and `prompts` where given, with the weights of a CLIP of their sizes.
 
     The position embedding is fitted to the backbone's grid (bilinear, no antialiasing). The camera embedding, which no
@@ -44,7 +64,7 @@ def load_clip(source, backbone: nn.Module, text: nn.Module | None = None, prompt
         ConfigError: a named source that has no weights for this backbone.
     """
     if source != "none":
-        state, where = read_clip(source, backbone.arch.get("name", type(backbone).__name__))
+        state, where = read_clip(source, backbone.clip.arch.get("name", type(backbone).__name__))
         fit_clip(state, where, backbone, text, prompts)
     backbone.load_beside_clip()
 
@@ -70,9 +90,9 @@ def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
 def fit_clip(
     state: dict[str, Tensor],
     where: str,
-    backbone: nn.Module,
+    backbone: AroundCLIP,
     text: nn.Module | None = None,
-    prompts: Iterable[nn.Module] = (),
+    prompts: Iterable[Prompts] = (),
     checked: Mapping[str, Collection[int]] | None = None,
 ) -> None:
     """Load `state` (OpenAI's layout) as :func:`load_clip` does; every tensor is used or named in the log.
@@ -80,21 +100,20 @@ def fit_clip(
     Args:
         checked: name -> shape of tensors that must be in the file too, although nothing here uses them.
     """
-    prompts, backbone = list(prompts), backbone.clip
-    state = _with_counters(state, backbone)
-    state = _with_fitted_positions(state, backbone)
-    expected = {f"visual.{key}": value.shape for key, value in backbone.visual.state_dict().items()}
+    prompts, tower = list(prompts), backbone.clip
+    state = _with_fitted_positions(_with_counters(state, tower), tower)
+    expected = {f"visual.{key}": value.shape for key, value in tower.visual.state_dict().items()}
     if text is not None:
         expected |= {key: value.shape for key, value in text.state_dict().items()}
     if prompts:
-        sizes = backbone.arch["text_cfg"]
+        sizes = tower.arch["text_cfg"]
         expected[TOKEN_TABLE] = (sizes["vocab_size"], sizes["width"])
     spare = [key for key in state if (TEXT_SIDE.fullmatch(key) if text is None else key in _OUTSIDE_TOWERS)]
     unused = [key for key in spare if key not in expected]
-    name = backbone.arch.get("name", "with these sizes")
+    name = tower.arch.get("name", "with these sizes")
     check_fit(state, expected | dict(checked or {}), where, f"the CLIP {name}", () if checked else unused)
     note_renamed({name: f"backbone.{name}" for name in state if name.startswith("visual.")})
-    backbone.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
+    tower.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
     if text is not None:
         text.load_state_dict({key: state[key] for key in text.state_dict()})
     for prompt in prompts:
@@ -103,17 +122,17 @@ def fit_clip(
     _log.debug("not needed: %s", ", ".join(unused) or "none")
 
 
-def _with_counters(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+def _with_counters(state: dict[str, Tensor], backbone: CLIPTower) -> dict[str, Tensor]:
     """`state` with the batch norms' step counters, which old files lack and which no formula here reads."""
     own = {f"visual.{key}": value for key, value in backbone.visual.state_dict().items()}
     return {**{key: value for key, value in own.items() if key.endswith("num_batches_tracked")}, **state}
 
 
-def _with_fitted_positions(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+def _with_fitted_positions(state: dict[str, Tensor], backbone: CLIPTower) -> dict[str, Tensor]:
     """`state` with the image tower's position embedding on the backbone's grid; unchanged if it is of no known grid."""
     key = f"visual.{backbone.positions_name}"
     positions = state.get(key)
-    stored = None
-    if positions is not None and positions.ndim == 2:
-        stored = stored_grid(len(positions), [backbone.stored_grid, backbone.grid])
+    if positions is None or positions.ndim != 2:
+        return state
+    stored = stored_grid(len(positions), [backbone.stored_grid, backbone.grid])
     return state if stored is None else {**state, key: resize_positions(positions, stored, backbone.grid)}

@@ -57,8 +57,8 @@ class Gate(nn.Module):
         self.reduce = nn.Conv2d(width_in, width // 4, 1, bias=False)
         self.norm = nn.BatchNorm2d(width // 4)
         self.expand = nn.Conv2d(width // 4, width, 1)
-        nn.init.zeros_(self.expand.weight)
-        nn.init.zeros_(self.expand.bias)
+        for parameter in self.expand.parameters():
+            nn.init.zeros_(parameter)
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
@@ -94,6 +94,10 @@ class WGFF(Tower):
         ConfigError: a point that does not exist or is given twice; what the CLIP tower refuses.
     """
 
+    clip: CLIPTower
+    scale: Tensor
+    shift: Tensor
+
     def __init__(
         self,
         clip: str = "clip_vit_b16",
@@ -107,13 +111,13 @@ class WGFF(Tower):
         **options,
     ):
         super().__init__()
-        self.clip: CLIPTower = build(BACKBONES, clip, **options)
+        self.clip = build(BACKBONES, clip, **options)
         self.points = _checked([tuple(p) if isinstance(p, list) else p for p in points], self.clip)
         self.name, self.weights_source, self.rates = lsnet, weights, (lr, lsnet_lr)
-        deepest = max(4 if source == FUSED else source for _, source in self.points)
+        deepest = max(4 if isinstance(source, str) else source for _, source in self.points)
         sizes = {key: sizes[:deepest] for key, sizes in SIZES[lsnet].items()}
         self.lsnet = LSNet(**sizes, norm=_NORMS[lsnet_bn])
-        widths = {**dict(enumerate(self.lsnet.widths, start=1)), FUSED: sum(self.lsnet.widths)}
+        widths: dict[int | str, int] = {**dict(enumerate(self.lsnet.widths, start=1)), FUSED: sum(self.lsnet.widths)}
         here = self.clip.point_widths
         self.gates = nn.ModuleList(Gate(widths[source], here[layer], mode) for layer, source in self.points)
         # x in CLIP's constants -> scale * x + shift in LSNet's
@@ -166,13 +170,13 @@ class _Guides:
     def __call__(self, source: int | str, grid: tuple[int, int]) -> Tensor:
         key = (source, grid)
         if key not in self.made:
-            wanted = self.stages if source == FUSED else [self.stages[source - 1]]
+            wanted = self.stages if isinstance(source, str) else [self.stages[source - 1]]
             self.made[key] = torch.cat([to_grid(stage, grid) for stage in wanted], dim=1)
         return self.made[key]
 
 
-def _fuse(gate: Gate, guides: _Guides, source: int | str, x: Tensor) -> Tensor:
-    return gate(x, guides(source, tuple(x.shape[2:])))
+def _fuse(gate: nn.Module, guides: _Guides, source: int | str, x: Tensor) -> Tensor:
+    return gate(x, guides(source, (x.shape[2], x.shape[3])))
 
 
 def _checked(points: list, tower: CLIPTower) -> list[tuple[int, int | str]]:

@@ -116,7 +116,8 @@ class ReidDataset(ImageDataset):
             )
         quiet = {"mode": "query", **options, "combineall": False, "verbose": False}
         ImageDataset.__init__(self, query, query, gallery, **quiet)
-        self.train, self.num_train_pids, self.num_train_cams, self.num_datasets = [], 0, 0, 0
+        self.train: list[tuple] = []
+        self.num_train_pids = self.num_train_cams = self.num_datasets = 0
         if options.get("verbose", True):
             self.show_summary()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,8 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
     """
     state, where = read_tensors(checkpoint)
     is_vit = not any(name.startswith(("image_encoder.layer", "image_encoder.attnpool")) for name in state)
-    method = _build(state, is_vit, tuple(image_size), num_cameras, neck)
+    image_size = (image_size[0], image_size[1])
+    method = _build(state, is_vit, image_size, num_cameras, neck)
     composed = {}
     if method.options.prompts:
         composed["prompts.template"] = _template(method)
@@ -58,7 +61,7 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
         f"CLIP-ReID{'' if composed else ' (baseline)'} on {'ViT-B/16' if is_vit else 'RN50'}",
         composed,
         unused=() if is_vit else ["cv_embed"],  # the official code makes one for RN50 and never reads it
-        hints=size_hints(state, _POSITIONS, tuple(image_size)) if is_vit else (),
+        hints=size_hints(state, _POSITIONS, image_size) if is_vit else (),
     )
     return method.eval()
 
@@ -68,7 +71,7 @@ def _build(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int], 
     cameras = (num_cameras or most_common(state, ["cv_embed"])) if is_vit and "cv_embed" in state else 0
     with_prompts = any(name.startswith(("prompt_learner.", "text_encoder.")) for name in state)
     learnable = most_common(state, ["prompt_learner.cls_ctx"], axis=1) or 4
-    options = {
+    options: dict[str, Any] = {
         "data.height": image_size[0],
         "data.width": image_size[1],
         "backbone.weights": "none",
@@ -84,7 +87,7 @@ def _build(state: dict[str, Tensor], is_vit: bool, image_size: tuple[int, int], 
     return build_method(cfg, classes or 1, cameras or 1, pretrained=False)
 
 
-def _template(method: Method) -> Composed:
+def _template(method: Any) -> Composed:
     """The prompt's fixed tokens: the official prefix, and of the padded suffix what comes up to end-of-text."""
     prompts, text = method.prompts, method.text
     start, stop, length = prompts.slots[0], prompts.slots[-1] + 1, len(prompts.ids)

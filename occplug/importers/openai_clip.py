@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from occplug.backbones import CLIPResNet, CLIPViT, build_text_tower
 from occplug.backbones.download import check_sum
 from occplug.backbones.position import stored_grid
+from occplug.backbones.tower import CLIPTower
 from occplug.backbones.weights import SIZES, TEXT_SIDE, TOKEN_TABLE, fit_clip
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
@@ -67,7 +68,8 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
     state, where = read_tensors(checkpoint)
     state = {name: value for name, value in state.items() if name not in SIZES}
     arch = read_sizes(state)
-    image_size = tuple(image_size)
+    image_size = (image_size[0], image_size[1])
+    backbone: CLIPTower
     if "patch_size" in arch["vision_cfg"]:
         backbone = CLIPViT(arch, image_size)
     else:

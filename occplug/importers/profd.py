@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,8 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
     if neck not in ("before", "after"):
         raise ConfigError(f"neck is {neck!r}; there are: before, after")
     state, where = read_tensors(checkpoint)
-    method = _build(state, where, tuple(image_size))
+    image_size = (image_size[0], image_size[1])
+    method = _build(state, where, image_size)
     load_renamed(
         method,
         state,
@@ -93,7 +95,7 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
         "ProFD on ViT-B/16",
         _composed(method),
         unused=[name for name in state if LEFTOVERS.fullmatch(name)],
-        hints=size_hints(state, _POSITIONS, tuple(image_size)),
+        hints=size_hints(state, _POSITIONS, image_size),
     )
     return method.eval()
 
@@ -131,10 +133,11 @@ def _scheme(state: dict[str, Tensor], where: str) -> str:
     )
 
 
-def _composed(method: Method) -> dict[str, Composed]:
+def _composed(method: Any) -> dict[str, Composed]:
     """What the official file holds part by part, and the prompts' fixed tokens."""
     parts, width = method.part_norm.scale.shape
-    one, none = (width,), ()
+    one: tuple[int, ...] = (width,)
+    none: tuple[int, ...] = ()
     norm = {"running_mean": one, "running_var": one, "num_batches_tracked": none, "weight": one, "bias": one}
 
     def gathered(template: str, shape: tuple[int, ...], join) -> Composed:
@@ -156,12 +159,15 @@ def _composed(method: Method) -> dict[str, Composed]:
     }
 
 
-def _template(method: Method) -> Composed:
+def _template(method: Any) -> Composed:
     """Start token, a gap for the learnable tokens, and of the padded rest what comes up to the longest text's end."""
     prompts, text = method.prompts, method.text
     rows, length, width = prompts.template.shape
     count = prompts.context_tokens
-    shapes = {_PREFIX: (rows, 1, width), _SUFFIX: (rows, text.context_length - 1 - count, width)}
+    shapes: dict[str, tuple[int, ...]] = {
+        _PREFIX: (rows, 1, width),
+        _SUFFIX: (rows, text.context_length - 1 - count, width),
+    }
 
     def make(state):
         gap = torch.zeros(rows, count, width)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from occplug.backbones import ViT
 from occplug.backbones.position import patch_grid
@@ -103,7 +104,7 @@ def load_spt_sps(checkpoint, image_size: tuple[int, int], num_cameras: int | Non
     state, where = read_tensors(checkpoint)
     stride = _stride(state, image_size)
     classes = most_common(state, ["classifier.weight"]) or 1
-    backbone = ViT(SIZES["vit_b16"], tuple(image_size), stride or 16)
+    backbone = ViT(SIZES["vit_b16"], image_size, stride or 16)
     model = SaliencyModel(SaliencyNet(backbone, classes, [n for n in _LEVELS if n <= backbone.depth]))
     load_renamed(model, state, _SPS_TABLE, where, "SPT's mask model", unused=_UNUSED, hints=_hints(state, image_size))
     note_renamed({official_name(name, _SPS_TABLE): _in_stage(name) for name in model.state_dict()})
@@ -132,7 +133,7 @@ def _load(checkpoint, image_size, num_cameras: int | None, neck: str, what: str,
     return method.eval()
 
 
-def _cameras(backbone: nn.Module) -> Composed:
+def _cameras(backbone: Any) -> Composed:
     count, width = backbone.camera_embedding.shape
     return Composed({_CAMERAS: (count, 1, width)}, lambda state: state[_CAMERAS][:, 0])
 
@@ -141,7 +142,7 @@ def _stride(state: Mapping[str, Tensor], image_size: tuple[int, int]) -> int | N
     """The patch stride whose grid has as many patches as the position embedding, None if none has."""
     patches = (most_common(state, [_POSITIONS], axis=1) or 0) - 1
     for stride in _STRIDES:
-        height, width = patch_grid(tuple(image_size), SIZES["vit_b16"]["patch_size"], stride)
+        height, width = patch_grid(image_size, SIZES["vit_b16"]["patch_size"], stride)
         if height * width == patches:
             return stride
     return None

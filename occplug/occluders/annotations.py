@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -75,13 +74,13 @@ class AnnotatedObjects:
                 candidate, reason = self._candidate(row, names.get(row["category_id"]), table)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise DataError(f"{self.file}: annotation {_id(row, number)} is not COCO's form ({error!r})") from error
-            if reason is None:
+            if candidate is not None and reason is None:
                 yield candidate
             else:
                 self.left_out[reason] += 1
 
     def _candidate(self, row: dict, name: str | None, table) -> tuple[Candidate | None, str | None]:
-        if name not in table:
+        if name is None or name not in table:
             return None, "of a category that is not in the table"
         if row.get("iscrowd") or not isinstance(row["segmentation"], list) or not row["segmentation"]:
             return None, "a crowd, or without polygons"
@@ -91,8 +90,8 @@ class AnnotatedObjects:
             raise ValueError("a polygon has corners that are not finite, or far outside")
         low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
         size = (image["width"], image["height"])
-        box = (max(0, low[0]), max(0, low[1]), min(size[0], high[0] + 1), min(size[1], high[1] + 1))
-        box = tuple(int(side) for side in box)
+        left, top = max(0, int(low[0])), max(0, int(low[1]))
+        box = (left, top, min(size[0], int(high[0]) + 1), min(size[1], int(high[1]) + 1))
         if box[2] <= box[0] or box[3] <= box[1]:
             return None, "outside its image"
         area = int((_filled(row["segmentation"], box) > 0).sum())
@@ -112,7 +111,7 @@ class AnnotatedObjects:
             )
 
     def __iter__(self) -> Iterator[Piece]:
-        name, picture, fits = None, None, False
+        name, picture, fits = "", np.empty((0, 0, 3), np.uint8), False
         for candidate in self.candidates:
             polygons, image_id = candidate.shape
             if candidate.image != name:
@@ -154,7 +153,7 @@ def _read(file: Path) -> dict:
     try:
         content = read_json(file)
     except OSError as error:
-        raise DataError(f"{file}: the annotation file cannot be read ({os.strerror(error.errno)})") from error
+        raise DataError(f"{file}: the annotation file cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise DataError(f"{file}: the annotation file is not json ({error}); download it again") from error
     parts = ("images", "annotations", "categories")

@@ -97,7 +97,7 @@ class DetectedObjects:
         (found,) = self.detector([pixels])
         for label, score, mask in zip(found["labels"].tolist(), found["scores"].tolist(), found["masks"]):
             name = self.names[label] if label < len(self.names) else None
-            if score < LEAST_SCORE or name not in self.table:
+            if score < LEAST_SCORE or name is None or name not in self.table:
                 continue
             candidate = _candidate(name, file, mask[0] >= LEAST_MASK, {"image": file.name, "score": round(score, 3)})
             if candidate is not None and reason_against(candidate, picture.size, self.table) is None:

@@ -86,7 +86,7 @@ def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
         value = tensors[name].detach().cpu().contiguous()
         digits = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}\n".encode(), digits)
         if value.numel():
-            digits = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy(), digits)
+            digits = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, digits)
     return f"{digits:08x}"
 
 

@@ -126,8 +126,8 @@ def _clutter(picture: np.ndarray, horizon: int, draw: np.random.Generator) -> No
     for _ in range(int(draw.integers(8, 23))):
         a, b = (draw.uniform(0.04, 0.16, 2) * size).astype(int).tolist()
         x, y = int(draw.uniform(0, width)), int(np.clip(draw.normal(horizon, 0.2 * size), 0, size))
-        color = draw.uniform(50, 190) + draw.normal(0, 24, 3)
-        color = tuple(np.clip(color, 10, 245).tolist())
+        shade = draw.uniform(50, 190) + draw.normal(0, 24, 3)
+        color = tuple(np.clip(shade, 10, 245).tolist())
         if draw.random() < 0.5:
             cv2.rectangle(picture, (x - a, y - b), (x + a, y + b), color, -1)
         else:

@@ -65,7 +65,7 @@ def find_occluder(
 
 
 def _hidden(body: np.ndarray, alpha: np.ndarray) -> float:
-    return float(np.count_nonzero(body & (alpha > 0.5)) / max(np.count_nonzero(body), 1))
+    return float(np.count_nonzero(body & (alpha > 0.5)) / max(int(np.count_nonzero(body)), 1))
 
 
 def _drawn(category: str, draw: np.random.Generator, light: Light, height: int) -> np.ndarray:

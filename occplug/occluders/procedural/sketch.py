@@ -70,8 +70,9 @@ class Sketch:
             along = (q - p) / max(np.linalg.norm(q - p), 1e-6)
             across = np.array([-along[1], along[0]]) / 2
             mask = np.maximum(mask, self.polygon([p + a * across, q + b * across, q - b * across, p - a * across]))
-            mask = np.maximum(mask, self.disc(*p, a / 2))
-        return np.maximum(mask, self.disc(*points[-1], widths[-1] / 2))
+            mask = np.maximum(mask, self.disc(p[0], p[1], a / 2))
+        x, y = points[-1]
+        return np.maximum(mask, self.disc(x, y, widths[-1] / 2))
 
     def disc(self, x: float, y: float, rx: float, ry: float | None = None, turn: float = 0) -> np.ndarray:
         """An ellipse, turned by `turn` degrees."""

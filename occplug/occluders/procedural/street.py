@@ -141,7 +141,11 @@ def post(draw: np.random.Generator, side: int) -> np.ndarray:
         first, second = ((196, 36, 32), (232, 230, 224)) if draw.random() < 0.5 else ((216, 176, 30), (34, 34, 36))
         _, y = s.grid()
         bands = np.broadcast_to((y / draw.uniform(0.14, 0.3)) % 1 < 0.5, s.shape)[..., None]
-        s.paint(s.box(0.03, 0.02, 0.17, 1.6, 0.05), np.where(bands, np.float32(first), np.float32(second)), round_=0.14)
+        s.paint(
+            s.box(0.03, 0.02, 0.17, 1.6, 0.05),
+            np.where(bands, np.array(first, np.float32), np.array(second, np.float32)),
+            round_=0.14,
+        )
     s.fade(1.05, 0.85)
     return s.rgba()
 

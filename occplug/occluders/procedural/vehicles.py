@@ -228,7 +228,7 @@ def motorcycle(draw: np.random.Generator, side: int) -> np.ndarray:
     engine = s.blob([(0.74, 0.6), (1.1, 0.52), (1.36, 0.62), (1.3, 0.98), (1.0, 1.06), (0.74, 0.96)])
     _, y = s.grid()
     fins = np.broadcast_to(1 - 0.45 * ((y / 0.05) % 1 < 0.4), s.shape)
-    s.paint(engine, np.float32((96, 98, 102)) * fins[..., None], round_=0.12)
+    s.paint(engine, np.array((96, 98, 102), np.float32) * fins[..., None], round_=0.12)
     s.paint(s.disc(1.08, 0.84, 0.14), (136, 138, 142), round_=0.08)
     s.paint(s.limb([(1.1, 1.02), (0.6, 1.03), (0.16, 0.96)], [0.07, 0.1, 0.13]), CHROME, round_=0.08)
     s.paint(
