@@ -21,7 +21,16 @@ from occplug.masks.schemes import NUM_CHANNELS
 __all__ = ["MaskFile", "check_mask_file", "find_mask_files", "read_mask_file"]
 
 # what numpy raises on damaged headers, which it reads as a Python expression
-_BAD_HEADER = (ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError, RecursionError)
+_BAD_HEADER: tuple[type[Exception], ...] = (
+    ValueError,
+    EOFError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
 _BAD_HEADER += (tokenize.TokenError, struct.error, AttributeError)
 SUFFIXES = (".npy", "{ending}.npy", "{ending}.confidence_fields.npy")
 LOWEST, HIGHEST = -10, 10  # of confidences, with room for filters that overshoot

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -18,7 +19,13 @@ MAX_JSON = 2 << 30  # bytes: COCO's instances_train2017.json has 470 million
 MAX_NODES = 500_000  # values of a YAML text, those that aliases repeat counted every time
 
 
-class _Limited:
+if TYPE_CHECKING:
+    _Mixin, _CLoader = yaml.SafeLoader, yaml.SafeLoader
+else:  # both loaders have these methods, from other bases
+    _Mixin, _CLoader = object, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Limited(_Mixin):
     """Mixed into yaml's safe loaders: aliases and nesting are counted before values are made."""
 
     def get_single_node(self):
@@ -45,7 +52,7 @@ class _Loader(_NoKeyTwice, yaml.SafeLoader):
     """The loader in Python, whose messages say what was expected."""
 
 
-class _FastLoader(_NoKeyTwice, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _FastLoader(_NoKeyTwice, _CLoader):
     """The loader in C, where PyYAML was built with it: the same values, eight times as fast."""
 
 
