@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
+from scipy.stats import false_discovery_control
 from tabulate import tabulate
 
 import occplug
@@ -18,10 +19,11 @@ from occplug.experiments.markdown import replace_marked
 from occplug.experiments.trainings import Row
 from occplug.utils.files import write_atomically
 
-__all__ = ["DASH", "Published", "Report", "differences", "machines", "spread"]
+__all__ = ["DASH", "Published", "Report", "differences", "false_discovery_rates", "machines", "spread"]
 
 FIGURES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 DASH = "—"
+DISCOVERY = 0.05  # share of the named differences that may be due to chance
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,32 @@ class Report:
     def __post_init__(self) -> None:
         self.targets = list(self.rows[0].runs[0].figures)
         self.differences = {target: differences(self.rows, self.baseline, target) for target in self.targets}
+        self.rates = {target: false_discovery_rates(found) for target, found in self.differences.items()}
         explained = (
             f"Δ: from {self.baseline}, each query's mean over seeds; paired bootstrap over the queries' persons, 95 % "
-            "interval, with the seeds as they are; p is not corrected for the number of rows"
+            "interval, with the seeds as they are; p is of each difference alone"
         )
-        compared = [explained] if any(self.differences.values()) else []
+        compared = [explained, *self._remaining()] if any(self.differences.values()) else []
         self.footer = [
             f"per cent, mean ± standard deviation over seeds; {machines(self.rows)}; `{self.command}`",
             *compared,
             *_codes(self.rows),
         ]
+
+    def _remaining(self) -> list[str]:
+        """A line a target: the differences that stay if a share of 5 % of those named may be due to chance."""
+        lines = []
+        for target, rates in self.rates.items():
+            titles = {row.name: row.title for row in self.rows}
+            stay = {titles[name]: [FIGURES[key] for key in q if q[key] <= DISCOVERY] for name, q in rates.items()}
+            named = "; ".join(f"{title} ({', '.join(keys)})" for title, keys in stay.items() if keys)
+            where = f" on {target}" if len(self.targets) > 1 else ""
+            count = sum(map(len, rates.values()))
+            text = (
+                f"at a false discovery rate of {DISCOVERY:.0%} (Benjamini-Hochberg), of the {count} differences{where} "
+            )
+            lines.append(f"{text}remain: {named}" if named else f"{text}none remains")
+        return lines
 
     def write(self, readme: Path | None = None, mark: str = "") -> Path:
         """Write all files, and the text between the marks `mark` of `readme`; returns the page."""
@@ -144,6 +162,7 @@ class Report:
             "mean": {key: statistics.mean(v) for key, v in values.items()},
             "sd": {key: statistics.stdev(v) if len(v) > 1 else None for key, v in values.items()},
             "difference": {key: asdict(each) for key, each in found.items()} if found else None,
+            "false_discovery_rate": self.rates[target].get(row.name),
             "published": asdict(published) if published else None,
             "runs": runs,
         }
@@ -169,6 +188,22 @@ def differences(rows: list[Row], baseline: str | None, target: str) -> dict[str,
                 raise DataError(f"{row.name} and {baseline} were tested on different queries of {target}")
             found[row.name] = {key: paired_bootstrap(own[key], base[key], persons) for key in own}
     return found
+
+
+def false_discovery_rates(found: dict[str, dict[str, PairedDifference]]) -> dict[str, dict[str, float]]:
+    """Row -> figure -> q: of the differences with at most this q, a share of q is expected to be due to chance.
+
+    Benjamini & Hochberg (1995) over all p values of a table, which depend on each other positively: they share the
+    baseline.
+    """
+    places = [(row, key) for row, figures in found.items() for key in figures]
+    if not places:
+        return {}
+    rates = false_discovery_control([found[row][key].p for row, key in places])
+    result: dict[str, dict[str, float]] = {row: {} for row in found}
+    for (row, key), q in zip(places, rates.tolist()):
+        result[row][key] = q
+    return result
 
 
 def _per_query(row: Row, target: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

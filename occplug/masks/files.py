@@ -22,16 +22,9 @@ __all__ = ["MaskFile", "check_mask_file", "find_mask_files", "read_mask_file"]
 
 # what numpy raises on damaged headers, which it reads as a Python expression
 _BAD_HEADER: tuple[type[Exception], ...] = (
-    ValueError,
-    EOFError,
-    SyntaxError,
-    TypeError,
-    KeyError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
+    *(ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError, RecursionError),
+    *(OSError, tokenize.TokenError, struct.error, AttributeError),
 )
-_BAD_HEADER += (tokenize.TokenError, struct.error, AttributeError)
 SUFFIXES = (".npy", "{ending}.npy", "{ending}.confidence_fields.npy")
 LOWEST, HIGHEST = -10, 10  # of confidences, with room for filters that overshoot
 _CURE = "copy it anew, or delete it and make it with tools/make_masks.py"
@@ -147,7 +140,7 @@ def read_mask_file(path: str | os.PathLike) -> Tensor:
     check_mask_file(path)
     try:
         maps = np.load(path, allow_pickle=False)
-    except (OSError, *_BAD_HEADER) as error:
+    except _BAD_HEADER as error:
         raise DataError(f"{path}: the mask file cannot be read ({_first_line(error)}); {_CURE}") from error
     if not np.isfinite(maps).all():
         raise DataError(f"{path}: the mask holds values that are not finite; {_CURE}")

@@ -20,7 +20,8 @@ MAX_NODES = 500_000  # values of a YAML text, those that aliases repeat counted 
 
 
 if TYPE_CHECKING:
-    _Mixin, _CLoader = yaml.SafeLoader, yaml.SafeLoader
+    from yaml import SafeLoader as _CLoader
+    from yaml import SafeLoader as _Mixin
 else:  # both loaders have these methods, from other bases
     _Mixin, _CLoader = object, getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
