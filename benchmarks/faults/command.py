@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -36,13 +37,18 @@ def main(argv: list[str]) -> None:
     for tally in trials(1 if args.quick else args.kills, 20 if args.quick else 1, args.seed, args.quick):
         print(tally.row(), flush=True)
         tallies.append(tally)
-    text = table(tallies)
-    print(f"\n{text}")
-    if args.page:
-        seeds = f"seeds from {args.seed}, {args.kills} signals of each kind in each stage"
-        replace_marked(args.page, "faults", f"{machine()}; {seeds}\n\n{text}")
+        _write(args, tallies, "the command was stopped here, or is running")
+    print(f"\n{table(tallies)}")
+    _write(args, tallies, "complete")
     if any(tally.failed for tally in tallies):
         sys.exit(1)
+
+
+def _write(args: argparse.Namespace, tallies: list[Tally], state: str) -> None:
+    """Put the table into the page after each kind: a full run takes hours."""
+    if args.page:
+        seeds = f"seeds from {args.seed}, --kills {args.kills}{' --quick' * args.quick}, {state}"
+        replace_marked(args.page, "faults", f"{machine()}; {seeds}\n\n{table(tallies)}")
 
 
 def trials(kills: int, divisor: int, seed: int, quick: bool = False):
@@ -60,7 +66,7 @@ def trials(kills: int, divisor: int, seed: int, quick: bool = False):
             yield from _of_trainings(Trainings(config, root, Path(name) / config), kills, seed, quick)
 
 
-def _of_trainings(trainings: Trainings, kills: int, seed: int, quick: bool) -> list[Tally]:
+def _of_trainings(trainings: Trainings, kills: int, seed: int, quick: bool) -> Iterator[Tally]:
     stages = trainings.stages[-1:] if quick else trainings.stages
     for stage in stages:
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
