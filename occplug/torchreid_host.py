@@ -14,7 +14,9 @@ import importlib
 import inspect
 import logging
 import os
+import pickle
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -153,10 +155,32 @@ def stock_model_names() -> list[str]:
 
 
 def build_stock_model(name: str, num_classes: int, loss: str, pretrained: bool, use_gpu: bool) -> nn.Module:
-    """torchreid's own model `name`; `loss` is "softmax" or "triplet". Raises ConfigError for an unknown name."""
+    """torchreid's own model `name`; `loss` is "softmax" or "triplet".
+
+    Raises:
+        ConfigError: an unknown name.
+        CheckpointError: `pretrained`, and torchreid can neither find nor download the ImageNet weights.
+    """
     if name not in STOCK_MODELS:
         raise _unknown("model", name, STOCK_MODELS)
-    return STOCK_MODELS[name](num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=use_gpu)
+    try:
+        return STOCK_MODELS[name](num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=use_gpu)
+    except Exception as error:
+        if not pretrained or not _is_of_a_download(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"model.pretrained is True, and torchreid could not get the ImageNet weights of {name} ({reason}); set "
+            "model.pretrained False to start from random ones, name a file in model.load_weights with that, or try "
+            "again where the network can be reached"
+        ) from error
+
+
+def _is_of_a_download(error: Exception) -> bool:
+    """Whether a download of weights fails so: no network, no such file, a web page in its place, half a file."""
+    kinds = (OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile)  # URLError and requests' are OSErrors
+    damaged = isinstance(error, RuntimeError) and "PytorchStreamReader" in str(error)
+    return damaged or isinstance(error, kinds) or type(error).__module__.startswith("gdown")
 
 
 def stock_dataset(name: str) -> type:

@@ -6,10 +6,13 @@ Exit status: 0 done, 2 a user's mistake (one message on stderr, no traceback), 1
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 
-from occplug.errors import OccplugError
+from occplug.errors import ConfigError, OccplugError
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -37,6 +40,10 @@ COMMANDS = {
 }
 
 
+# commands that torchrun may start in several processes
+IN_SEVERAL_PROCESSES = ("train", "test")
+
+
 def usage() -> str:
     """The command's help text."""
     lines = [f"  {name:18s}{text}" for name, (_, text) in COMMANDS.items()]
@@ -62,6 +69,7 @@ def run(name: str, command: Callable[[list[str]], None], argv: list[str]) -> int
         if hasattr(stream, "reconfigure"):  # file names need not be text that the terminal can show
             stream.reconfigure(errors="backslashreplace")
     try:
+        _check_processes(name)
         command(argv)
     except OccplugError as error:
         from occplug.utils.imagefile import original_message
@@ -73,10 +81,28 @@ def run(name: str, command: Callable[[list[str]], None], argv: list[str]) -> int
             raise
         print(f"occplug {name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # torch may say it again while the first word of it is on its way here
+        if "DataLoader worker" not in str(error):
+            raise
+        print(f"occplug {name}: a process that reads images has ended; lower data.workers ({error})", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to end; another Ctrl-C would only show where
         print(f"\noccplug {name}: interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _check_processes(name: str) -> None:
+    """Raise ConfigError if torchrun has started a command in several processes that works in one."""
+    given = os.environ.get("WORLD_SIZE", "1")
+    processes = int(given) if given.isdecimal() else 1
+    if processes > 1 and name not in IN_SEVERAL_PROCESSES:
+        raise ConfigError(
+            f"{name} works in one process, and torchrun has started {processes} (WORLD_SIZE); each would do the same "
+            "and write over the others' files: start it without torchrun"
+        )
 
 
 def entry_point() -> None:

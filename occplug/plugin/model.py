@@ -37,6 +37,8 @@ class TorchreidModel(nn.Module):
         if loss not in ("softmax", "triplet"):
             raise ConfigError(f"loss is {loss!r}; torchreid's engines know 'softmax' and 'triplet'")
         self.loss = loss
+        # (height, width), where the backbone was built for one size
+        self.image_size = getattr(getattr(method, "backbone", None), "image_size", None)
         self.method = method
         last = method.stages()[-1]
         parameter_groups(method, [*last.groups, *(group for each in last.extra_optimizers for group in each.groups)])
@@ -47,7 +49,18 @@ class TorchreidModel(nn.Module):
         self.register_load_state_dict_pre_hook(_add_prefix)
 
     def forward(self, images: Tensor):
-        """As torchreid's engines expect: embeddings in eval mode, else logits (and features for loss "triplet")."""
+        """As torchreid's engines expect: embeddings in eval mode, else logits (and features for loss "triplet").
+
+        Raises ConfigError for images of another size than the model was built for.
+        """
+        given = tuple(images.shape[-2:])
+        if self.image_size is not None and given != tuple(self.image_size):
+            height, width = self.image_size
+            raise ConfigError(
+                f"the images are {given[0]} x {given[1]}, and this model takes {height} x {width} (height x width): "
+                f"give ImageDataManager(height={height}, width={width}), or FeatureExtractor image_size=({height}, "
+                f"{width})"
+            )
         if not self.training:
             return PackedEmbeddings.of(self.method.embed(images), self.method)
         for parameter in self._frozen:

@@ -11,6 +11,7 @@ from occplug.config import save_config
 from occplug.data.manager import DataManager
 from occplug.distributed import current_ranks, join_ranks
 from occplug.runs.candidates import Candidate, candidate_of, combined, differences, engine_of
+from occplug.runs.failures import failures_named
 from occplug.runs.session import check_same_start, describe_protocol, prepare, write_metrics
 from occplug.utils.files import file_sha256
 
@@ -57,7 +58,8 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     check_same_start(cfg, data)
     engine = engine_of(candidate, data, folder, device)
     options = {**engine.test_options(), "rerank": rerank, "visrank": visrank, "visrank_topk": cfg.test.visrank_topk}
-    engine.run(save_dir=str(folder), test_only=True, **options)
+    with failures_named(folder):
+        engine.run(save_dir=str(folder), test_only=True, **options)
     data.close()
     file = file or folder / "test" / "metrics.json"
     if ranks.is_main:

@@ -28,6 +28,7 @@ from occplug.engine.contents import OF_A_RUN, check_parts
 from occplug.evaluation import PerQuery, protocol_line
 from occplug.method import Method, build_method
 from occplug.registry import METHODS, names
+from occplug.runs.failures import LogFile
 from occplug.runs.record import run_record, sources, start_record
 from occplug.torchreid_host import build_stock_model, load_stock_weights
 from occplug.utils.files import write_atomically
@@ -64,7 +65,7 @@ def start_logging(file: Path | None = None) -> None:
     root.addHandler(console)
     if file is not None and is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+        handler = LogFile(file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(handler)
 

@@ -21,6 +21,7 @@ from occplug.engine.contents import TO_RESUME, check_parts
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 from occplug.registry import METHODS, names
+from occplug.runs.failures import failures_named
 from occplug.runs.session import (
     build_engine,
     check_same_start,
@@ -57,7 +58,7 @@ def train(cfg, resume: bool = False, after: str | None = None, config_file: str 
         newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
         path = None if resume or after is None else user_path(after)
         state = ranks.from_main(lambda: _start(cfg, newest, path, resume))
-        with ranks.entered_by_main(_locked(cfg, newest.parents[1] / ".lock")):
+        with ranks.entered_by_main(_locked(cfg, newest.parents[1] / ".lock")), failures_named(cfg.data.save_dir):
             return _train(cfg, config_file, state, path or newest, bool(path))
 
 

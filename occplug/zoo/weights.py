@@ -23,6 +23,7 @@ from occplug.engine.contents import OF_A_RUN, check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.importers.torchreid_stock import StockModel
+from occplug.torchreid_host import load_stock_checkpoint
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.integrity import is_intact, save_checked
 from occplug.utils.keys import check_fit
@@ -82,7 +83,13 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
         return _official(path, form, cfg)
     if _is_safetensors(path):
         return _small(path)
-    content = load_checkpoint(path)
+    try:
+        content = load_checkpoint(path)
+    except CheckpointError:
+        content = _torchreids(path)
+        if content is None:
+            raise
+        return content
     state = content["state_dict"]
     if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
         check_parts(content, ("num_classes", "num_cameras"), path)
@@ -93,6 +100,26 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     cameras, rows = tuple(content["cameras"]), content.get("camera_rows", {})
     config = content.get("config")
     return TestWeights(state, len(pids), len(cameras), str(path), True, config, pids, bound_to, cameras, rows)
+
+
+def _torchreids(path: Path) -> TestWeights | None:
+    """What torchreid's own engine saved of a model (`model.pth.tar-EPOCH`), ours or its own; None for other files.
+
+    It holds neither config nor identities. The number of classes is read from the classifiers; what a test needs and
+    the file lacks is named by :func:`fill`.
+    """
+    try:
+        content = load_stock_checkpoint(path)
+    except CheckpointError:
+        return None
+    if "format" in content or not {"state_dict", "epoch"} <= content.keys():
+        return None
+    check_kinds({"state_dict": content["state_dict"]}, path)
+    state = {name.removeprefix("module."): value for name, value in content["state_dict"].items()}
+    heads = [value.shape[0] for name, value in state.items() if "classifier" in name and value.ndim >= 2]
+    cameras = state.get("backbone.camera_embedding")
+    classes = max(heads, default=1)
+    return TestWeights(state, classes, 1 if cameras is None else len(cameras), str(path), False)
 
 
 def _is_safetensors(path) -> bool:

@@ -1,0 +1,73 @@
+"""What the machine does to a run, said in a sentence: a killed reading process, a full disk, no memory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from occplug.errors import OutputError, TrainingError
+
+__all__ = ["LogFile", "failures_named"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_GO_ON = "go on with --resume, if it was a training"
+
+
+@contextlib.contextmanager
+def failures_named(folder) -> Iterator[None]:
+    """Raise the errors of torch and the system that a user can do something about as ours; others pass.
+
+    Args:
+        folder: of the run, for the message.
+
+    Raises:
+        TrainingError: a process that reads images has ended, or no memory is left on the GPU.
+        OutputError: the disk is full. (TensorBoard writes from a thread of its own, without naming the file.)
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{folder}: no memory is left on the GPU ({_first_line(error)}); lower train.batch_size or "
+            f"test.batch_size; {_GO_ON}"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        if _is_of_a_reader(error):
+            raise TrainingError(
+                f"{folder}: a process that reads images has ended ({_first_line(error)}): killed, or out of memory or "
+                f"of shared memory (/dev/shm); lower data.workers or train.batch_size; {_GO_ON}"
+            ) from error
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            raise OutputError(
+                f"{folder}: a file of the run could not be written: {error.strerror}; free some space; {_GO_ON}"
+            ) from error
+        raise
+
+
+def _is_of_a_reader(error: Exception) -> bool:
+    """Whether a loading process is gone: torch says so wherever the main thread is, or the way to it is cut."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker" in str(error)
+    cut = isinstance(error, (ConnectionError, EOFError))
+    return cut or (isinstance(error, FileNotFoundError) and error.filename is None)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class LogFile(logging.FileHandler):
+    """A log file that says once on stderr that it cannot be written, in place of a traceback for every line."""
+
+    said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Called by logging while the error is handled."""
+        if not self.said:
+            self.said = True
+            sys.stderr.write(f"{self.baseFilename} could not be written: {sys.exc_info()[1]}\n")
