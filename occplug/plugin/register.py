@@ -53,19 +53,21 @@ def _model_builder(method_name: str, backbone_name: str):
 
         settings = registry.get(registry.METHODS, method_name).in_one_stage.items()
         cfg = default_config(method_name, backbone_name, [x for k, v in settings for x in (f"method.{k}", v)])
-        _say_input(f"{method_name}_{backbone_name}", cfg.data)
-        return TorchreidModel(build_method(cfg, num_classes, 1, pretrained), loss)
+        model = TorchreidModel(build_method(cfg, num_classes, 1, pretrained), loss)
+        if model.image_size is not None:
+            _say_input(f"{method_name} on {backbone_name}", model)
+        return model
 
     return build_occplug_model
 
 
-def _say_input(name: str, data) -> None:
-    """What a data manager must be given for this model; a warning where torchreid's defaults do not fit."""
-    given = {key: getattr(data, key) for key in ("height", "width", "norm_mean", "norm_std")}
+def _say_input(name: str, model: TorchreidModel) -> None:
+    """What a data manager must be given for this model; a warning where torchreid's default size does not fit."""
+    (height, width), tower = model.image_size, model.method.backbone
     stock = inspect.signature(host.ImageDataManager.__init__).parameters
-    fits = (given["height"], given["width"]) == (stock["height"].default, stock["width"].default)
-    told = ", ".join(f"{key}={value}" for key, value in given.items())
-    _log.log(logging.INFO if fits else logging.WARNING, "%s takes images of ImageDataManager(%s)", name, told)
+    fits = (height, width) == (stock["height"].default, stock["width"].default)
+    given = f"height={height}, width={width}, norm_mean={list(tower.mean)}, norm_std={list(tower.std)}"
+    _log.log(logging.INFO if fits else logging.WARNING, "%s takes images of ImageDataManager(%s)", name, given)
 
 
 def _our_models() -> dict:
