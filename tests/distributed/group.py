@@ -25,7 +25,7 @@ def _serve(rank, world, file, pipe):
         try:
             with join_ranks():
                 pipe.send((True, TRIALS[name](*args, **kwargs)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))
 
 
@@ -43,14 +43,23 @@ class Group:
 
     def __call__(self, name, *args, **kwargs):
         """What each rank says to the trial `name`."""
+        answers = self._asked(name, args, kwargs)
+        assert all(done for done, _ in answers), answers
+        return [answer for _, answer in answers]
+
+    def failures(self, name, *args):
+        """What each rank raises in the trial `name`."""
+        answers = self._asked(name, args, {})
+        assert not any(done for done, _ in answers), answers
+        return [answer for _, answer in answers]
+
+    def _asked(self, name, args, kwargs):
         for pipe in self.pipes:
             pipe.send((name, args, kwargs))
         answers = []
         for pipe in self.pipes:
             assert pipe.poll(120), f"no answer to {name} {args}"
-            done, answer = pipe.recv()
-            assert done, answer
-            answers.append(answer)
+            answers.append(pipe.recv())
         return answers
 
     def close(self):

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 
-from occplug import build_method
 from occplug.config import default_config
 from occplug.data.manager import GeneratedDataManager
-from occplug.engine import MethodEngine, load_checkpoint, seed_everything
+from occplug.distributed import SplitImages, check_agreement, current_ranks
+from occplug.engine import load_checkpoint, seed_everything
+from occplug.errors import ConfigError
+from occplug.evaluation import extract
 from occplug.method import parameter_groups
 from occplug.runs.session import build_engine
 
-CLASSES, CAMERAS = 18, 4
+CLASSES, CAMERAS = 12, 4
 COMMON = [
     "data.height", 64, "data.width", 32, "data.workers", 0, "data.transforms", ["random_flip", "random_erase_pixel"],
     "sampler.train_sampler", "identity", "sampler.num_instances", 2, "train.batch_size", 12, "test.batch_size", 10,
@@ -77,12 +79,91 @@ def double_precision():
 
 
 @double_precision()
-def run(name, *options, resume=None, folder=None):
-    """Two epochs of each stage and the test -> weights and buffers, mAP."""
+def run(name, *options, folder=None, resume=False, stop_after=None):
+    """Two epochs of each stage -> weights and buffers.
+
+    Args:
+        folder: of the run; None for one that goes.
+        resume: from the last state in `folder`.
+        stop_after: (stage, epoch) after whose state the run ends.
+    """
     with tempfile.TemporaryDirectory() as other:
         engine = started(name, folder or other, *options)
-        engine.run_stages(None if resume is None else load_checkpoint(resume))
-        return engine.model.state_dict(), [result.mAP for result in engine.results.values()]
+        engine.test = lambda **options: 0.0
+        state = load_checkpoint(Path(folder) / "checkpoints" / "last.pth") if resume else None
+        if stop_after is not None:
+            save = engine.save_state
+
+            def save_and_stop(epoch, *args):
+                save(epoch, *args)
+                if (engine.stage_name, epoch) == stop_after:
+                    raise KeyboardInterrupt
+
+            engine.save_state = save_and_stop
+        with contextlib.suppress(KeyboardInterrupt):
+            engine.run_stages(state)
+        return engine.model.state_dict()
+
+
+def tested(name, *options):
+    """mAP, embeddings of the gallery, and features of stage 1 of a model with random weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = started(name, folder, *options)
+        engine.model.eval()
+        engine.test(**engine.test_options())
+        gallery, *labels, paths = extract(engine.embed, engine.test_loader["market1501"]["gallery"], flip=True)
+        cache = engine.stages[0].loader(engine.datamanager)
+        engine.stages[0].prepare(engine.datamanager, engine.device)
+        features = {"gallery": gallery.vector, "cache": cache.features, "cached labels": cache.labels}
+        features |= {f"copies {n} {key}": value for n, copy in enumerate(cache.draws) for key, value in copy.items()}
+        return engine.results["market1501"].mAP, features, paths
+
+
+def batches(name, *options):
+    """The first batches of two epochs, whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = started(name, folder, *options).datamanager
+        found = []
+        for epoch in (0, 1):
+            data.set_epoch(epoch)
+            for batch in data.train_loader:
+                images = batch["img"]
+                whole = images.whole() if isinstance(images, SplitImages) else images
+                found.append({key: value for key, value in batch.items() if key != "img"} | {"images": whole})
+        return found
+
+
+def failing(kind):
+    """Each kind fails on rank 1 alone, or everywhere for a reason that only rank 0 knows."""
+    ranks = current_ranks()
+    if kind == "differing":
+        ranks.check_same({"seed": ranks.rank, "same": 1}, "the cure")
+    if kind == "main":
+        with ranks.entered_by_main(refusing()):
+            pass
+    if kind == "not finite":
+        with tempfile.TemporaryDirectory() as folder:
+            engine = started("clip_reid", folder, "method.prompts", False)
+            whole = engine.datamanager.train_loader
+
+            def poisoned():
+                for batch in whole:
+                    if ranks.rank == ranks.world - 1:
+                        batch["img"].images[0] = float("nan")
+                    yield batch
+
+            engine.stages[0].loader = lambda data: list(poisoned())
+            engine.run_stages()
+    if kind == "apart":
+        model = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(model.weight, ranks.rank)
+        check_agreement(ranks, model)
+
+
+@contextlib.contextmanager
+def refusing():
+    raise ConfigError("refused by rank 0")
+    yield
 
 
 @double_precision()
@@ -92,7 +173,6 @@ def gradients(name, *options):
     with tempfile.TemporaryDirectory() as folder:
         engine = started(name, folder, *options)
         for stage in engine.stages:
-            engine.steppers = []
             parts = [stage.groups, *(extra.groups for extra in stage.extra_optimizers)]
             groups = parameter_groups(engine.model, [group for part in parts for group in part])
             engine.model.eval()
@@ -114,5 +194,4 @@ def gradients(name, *options):
     return found
 
 
-TRIALS = {"run": run, "gradients": gradients}
-__all__ = ["MODELS", "TRIALS", "MethodEngine", "build_method"]
+TRIALS = {trial.__name__: trial for trial in (run, gradients, tested, batches, failing)}

@@ -1,0 +1,136 @@
+"""Several processes, and micro-batches, compute what one process computes on the whole batch.
+
+In float64, so that a wrong formula cannot hide behind rounding: agreement is then to 12 digits or more.
+"""
+
+import functools
+import re
+
+import pytest
+import torch
+
+from tests.distributed.group import Group
+from tests.distributed.trials import MODELS, TRIALS
+
+METHODS = [name for name in MODELS if name != "osnet_x0_25"]  # the last is torchreid's engine, without stages
+MICRO = ["train.micro_batch", 5]
+UNEQUAL = ["train.batch_size", 10]  # five identities: three and two
+NORMED = ("dpl_reid_wgff", "torchreid_model", "osnet_x0_25")  # batch norm inside what runs split
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def groups():
+    made = {}
+
+    def group(world):
+        if world not in made:
+            made[world] = Group(world)
+        return made[world]
+
+    yield group
+    for each in made.values():
+        each.close()
+
+
+@functools.cache
+def alone(trial, *args):
+    return TRIALS[trial](*args)
+
+
+def check_equal(found, expected, tolerance=1e-9):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        value, other = value.double(), found[name].double()
+        # what is zero but for rounding is compared with zero
+        assert torch.linalg.vector_norm(other - value) <= tolerance * torch.linalg.vector_norm(value) + 1e-12, name
+
+
+STEPS = [
+    *[(2, name, []) for name in METHODS],
+    (2, "dpmpp", MICRO), (1, "profd", MICRO), (4, "profd", []), (2, "dpm", UNEQUAL),
+    *[pytest.param(4, name, [], marks=SLOW) for name in METHODS],
+    *[pytest.param(2, name, UNEQUAL, marks=SLOW) for name in METHODS],
+    *[pytest.param(n, name, MICRO, marks=SLOW) for n in (1, 2) for name in METHODS if name not in NORMED],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("world, name, options", STEPS)
+def test_losses_and_gradients_of_a_step_are_those_of_one_process(groups, world, name, options):
+    expected = alone("gradients", name, *(UNEQUAL if options is UNEQUAL else []))
+    assert len(expected) > 50 and any(name.endswith("weight") for name in expected)
+    everywhere = groups(world)("gradients", name, *options) if world > 1 else [alone("gradients", name, *options)]
+    for found in everywhere:
+        check_equal(found, expected)
+
+
+RUNS = [
+    (2, "profd", []), (2, "osnet_x0_25", []),
+    *[pytest.param(world, name, [], marks=SLOW) for world in (2, 4) for name in MODELS],
+    *[pytest.param(1, name, MICRO, marks=SLOW) for name in MODELS if name not in NORMED],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("world, name, options", RUNS)
+def test_two_epochs_leave_the_weights_of_one_process(groups, world, name, options):
+    expected = alone("run", name)
+    everywhere = groups(world)("run", name, *options) if world > 1 else [alone("run", name, *options)]
+    for found in everywhere:
+        check_equal(found, expected)
+
+
+def test_a_run_of_two_processes_goes_on_on_one(groups, tmp_path):
+    whole = alone("run", "profd")
+    groups(2)("run", "profd", folder=str(tmp_path), stop_after=("train", 1))
+    check_equal(TRIALS["run"]("profd", folder=str(tmp_path), resume=True), whole)
+
+
+def test_embeddings_features_and_results_are_shared_out_and_gathered(groups):
+    mean_ap, features, paths = alone("tested", "dpl_reid")
+    for other, found, files in groups(2)("tested", "dpl_reid"):
+        assert (other, files) == (mean_ap, paths)
+        assert found.keys() == features.keys() and "copies 0 occluded" in found
+        for name, value in features.items():
+            assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("name, options", [("profd", []), ("dpl_reid", UNEQUAL)])
+def test_each_process_decodes_its_share_of_the_same_batches(groups, name, options):
+    expected = alone("batches", name, *options)
+    for found in groups(2)("batches", name, *options):
+        for batch, whole in zip(found, expected, strict=True):
+            assert batch["impath"] == whole["impath"]
+            for key in {"pid", "camid", "index", "masks"} & whole.keys():
+                assert torch.equal(batch[key], whole[key]), key
+            assert torch.equal(batch["images"], whole.get("images", whole.get("img")))
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("differing", "DataError: the processes of this run differ; the cure\n  seed is 0 on rank 0 and 1 on rank 1"),
+        ("main", "ConfigError: refused by rank 0"),
+        ("not finite", "TrainingError: stage2, epoch 1, batch 1: .*nan"),
+        ("apart", "TrainingError: the weights of the processes have come apart"),
+    ],
+)
+def test_a_fault_of_one_process_ends_all(groups, kind, message):
+    for answer in groups(2).failures("failing", kind):
+        assert answer.startswith("SystemExit") or re.match(message, answer, re.DOTALL), answer
+
+
+def test_batch_norm_does_not_take_micro_batches(groups):
+    with pytest.raises(Exception, match="train.micro_batch is 5, but the batch norm .*lsnet.* takes its statistics"):
+        TRIALS["gradients"]("dpl_reid_wgff", *MICRO)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["train.batch_size", 9, "sampler.num_instances", 3], "is 9, .* cannot be dealt evenly to 2 of them"),
+        (["train.batch_size", 8, "sampler.num_instances", 8], "a batch has 1 identities"),
+    ],
+)
+def test_batches_that_cannot_be_dealt_are_refused(groups, options, message):
+    for answer in groups(2).failures("batches", "clip_reid", *options):
+        assert re.search(message, answer), answer
