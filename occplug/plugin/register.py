@@ -66,7 +66,9 @@ def _say_input(name: str, model: TorchreidModel) -> None:
     (height, width), tower = model.image_size, model.method.backbone
     stock = inspect.signature(host.ImageDataManager.__init__).parameters
     fits = (height, width) == (stock["height"].default, stock["width"].default)
-    given = f"height={height}, width={width}, norm_mean={list(tower.mean)}, norm_std={list(tower.std)}"
+    given = f"height={height}, width={width}"
+    if hasattr(tower, "mean"):  # a tower of a user need not have stated its constants
+        given += f", norm_mean={list(tower.mean)}, norm_std={list(tower.std)}"
     _log.log(logging.INFO if fits else logging.WARNING, "%s takes images of ImageDataManager(%s)", name, given)
 
 
