@@ -24,6 +24,7 @@ from occplug.runs.candidates import candidates, model_of
 from occplug.serving.pictures import Source, crops_of, open_source, prefetched
 from occplug.transforms import build_pipeline
 from occplug.utils.files import user_path
+from occplug.zoo.weights import needed_tensors
 
 __all__ = ["Extractor", "load"]
 
@@ -53,10 +54,11 @@ class Extractor:
     def fingerprint(self) -> str:
         """16 hexadecimal digits over the tensors that embeddings are computed with; the same file, the same digits."""
         digest = hashlib.sha256()
-        for name, value in sorted(self.method.state_dict().items()):
-            if torch.isfinite(value).all():  # tensors that the file did not have are not a number
-                digest.update(f"{name} {list(value.shape)} {value.dtype}\n".encode())
-                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        state = self.method.state_dict()
+        for name in sorted(needed_tensors(self.method, self.method.training_only)):  # others are not in every file
+            value = state[name]
+            digest.update(f"{name} {list(value.shape)} {value.dtype}\n".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @functools.cached_property

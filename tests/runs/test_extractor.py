@@ -162,6 +162,12 @@ def test_files_say_whose_embeddings_they_hold(model, pictures, tmp_path):
         Embedding.cat([read, other.embed(pictures[:1])])
 
 
+@pytest.mark.parametrize("name", ["ag_reid/vit_tiny/synthocc", "torchreid/osnet_x0_25/synthocc"])
+def test_the_fingerprint_reads_no_tensor_that_is_not_in_the_file(name):
+    """Those stay at random initial values."""
+    assert occplug.load(f"zoo://{name}").fingerprint == occplug.load(f"zoo://{name}").fingerprint
+
+
 def test_flip_and_batches(model, pictures):
     plain, both = model.embed(pictures, flip=False), model.embed(pictures, flip=True, batch_size=1)
     mirrored = model.embed([Image.open(p).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for p in pictures], flip=False)
