@@ -7,18 +7,52 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+# A block that cannot run here says why in a comment on the line before it: <!-- not run: needs real data -->
+BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]+?) -->\n)?```(?P<language>python|bash)\n(?P<code>.*?)```", re.S)
+BLOCKS = [(page, found) for page in PAGES for found in BLOCK.finditer((ROOT / page).read_text())]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_blocks_run(block, monkeypatch):
+def blocks(language):
+    chosen = [(page, found) for page, found in BLOCKS if found["language"] == language]
+    return [pytest.param(page, found, id=f"{page}-{number}") for number, (page, found) in enumerate(chosen)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder as a reader has it: the checkout's configs, and SynthOcc tiny in data/."""
+    from occplug.datasets.synthocc import build
+
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    build(folder / "data", "tiny", workers=1, progress=False)
+    return folder
+
+
+@pytest.mark.parametrize(("page", "found"), blocks("python"))
+def test_python_blocks_run(page, found, place, monkeypatch):
+    """Those of pages that build a file (`# file: NAME`) are at least valid; the pages' own tests run them."""
     import occplug
 
-    monkeypatch.chdir(ROOT)
+    code = compile(found["code"], page, "exec")
+    if page != "README.md" or found["reason"]:
+        return
+    monkeypatch.chdir(place)
     try:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(code, {})
     finally:
         occplug.unregister()
+
+
+@pytest.mark.parametrize(("page", "found"), blocks("bash"))
+def test_commands_of_bash_blocks_exist(page, found):
+    """Every `occplug NAME` and `tools/NAME.py` is a command of ours."""
+    from occplug.cli import COMMANDS
+
+    text = found["code"].replace("\\\n", " ")
+    named = re.findall(r"^\s*(?:\w+=\S+ )*occplug ([a-z][\w-]*)", text, re.M)
+    unknown = [name for name in named if name not in COMMANDS]
+    assert unknown == []
 
 
 @pytest.mark.parametrize(
