@@ -336,7 +336,7 @@ def test_every_process_of_ours_ends_with_its_parent():
     for file in [f for room in ("occplug", "pretraining") for f in (ROOT / room).rglob("*.py")]:
         source = file.read_text()
         if re.search(r"ProcessPoolExecutor\(|\.Process\(|DataLoader\(", source):
-            assert "end_with_parent" in source or "start_worker" in source, file
+            assert re.search("end_with_parent|start_worker|worker_init_fn=old", source), file
 
 
 def test_a_wait_says_for_whom_and_a_refusal_too(tmp_path, caplog):
