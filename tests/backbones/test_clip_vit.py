@@ -60,7 +60,9 @@ def test_the_class_row_alone_has_the_values_and_gradients_of_the_whole_last_bloc
         gradients = {name: p.grad.clone() for name, p in tower.named_parameters()}
         results.append((seen.last, seen.feature, seen.projected, gradients))
     for ours, whole in zip(results[0][:3], results[1][:3]):
-        torch.testing.assert_close(ours, whole, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            ours, whole, atol=1e-6, rtol=3e-6
+        )  # a few roundings of float32; kernels of torch versions differ
     for name, gradient in results[1][3].items():
         torch.testing.assert_close(results[0][3][name], gradient, atol=2e-5, rtol=1e-4, msg=name)
 
