@@ -33,7 +33,7 @@ class BuildWithConfigs(build_py):
 EXTRAS = {
     "faiss": ["faiss-cpu>=1.11"],  # the first with RaBitQ
     "milvus": ["pymilvus>=3.0", "milvus-lite>=3.0"],
-    "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
 }
 DEV = [
     "pytest>=8.0",

@@ -124,6 +124,7 @@ class Method(nn.Module):
     """Base class of all methods; subclasses are registered in METHODS and live in one file each.
 
     Class attributes:
+        constant_in_tests: names of methods without arguments whose results no test image changes, for exports to keep.
         defaults: nested dict, the method's keys under `cfg.method`.
         nullable: keys of `defaults` (dotted) that may be null.
         choices: key of `defaults` (dotted) -> its allowed values, or a function that lists them.
@@ -136,6 +137,7 @@ class Method(nn.Module):
             (a property where a key decides it). Re-ranking squares plain distances and takes squared ones as they are.
     """
 
+    constant_in_tests: tuple[str, ...] = ()
     defaults: dict = {}
     nullable: tuple[str, ...] = ()
     choices: dict = {}

@@ -157,6 +157,7 @@ class Attention(nn.Module):
 
     def bias(self, rows: int, columns: int) -> Tensor:
         """Bias between every two cells of a grid, [heads, N, N], N = rows * columns."""
+        rows, columns = int(rows), int(columns)  # tracing gives tensors, of which no two are the same key
         table: Tensor = self.attention_biases
         size = (max(TABLE_SIDE, rows), max(TABLE_SIDE, columns))
         if size != (TABLE_SIDE, TABLE_SIDE):

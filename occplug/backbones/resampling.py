@@ -25,7 +25,8 @@ def enlarge_bicubic(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _resample(x: Tensor, grid: tuple[int, int], matrix) -> Tensor:
-    height, width = x.shape[-2:]
+    # tracing gives tensors for sizes, of which no two are the same key of a cache
+    height, width, grid = int(x.shape[-2]), int(x.shape[-1]), (int(grid[0]), int(grid[1]))
     if grid[0] != height:
         x = matrix(height, grid[0]).to(x).T @ x
     if grid[1] != width:

@@ -34,7 +34,15 @@ def small_kernel_aggregation(x: Tensor, kernels: Tensor) -> Tensor:
     side = math.isqrt(taps)
     if side * side != taps or side % 2 == 0 or x.shape[1] % groups:
         raise ValueError(f"{taps} taps for {groups} kernels on {x.shape[1]} channels: no odd square, or no multiple")
+    if torch.jit.is_tracing():
+        return _summed(x, kernels.to(x.dtype))
     return _Aggregation.apply(x, kernels.to(x.dtype))
+
+
+def _summed(x: Tensor, kernels: Tensor) -> Tensor:
+    """The same sum, with new memory for every tap: exporters lose what is written through a view."""
+    slices = enumerate(_shifted(_padded(x, kernels), kernels))
+    return sum(shifted * kernels[:, None, :, tap] for tap, shifted in slices).flatten(1, 2)
 
 
 class _Aggregation(torch.autograd.Function):

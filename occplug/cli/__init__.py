@@ -23,6 +23,7 @@ COMMANDS = {
     "embed": ("embed", "embeddings of your own images, in a file"),
     "search": ("search", "the images of a gallery nearest to yours"),
     "gallery": ("gallery", "build, extend, shrink and describe a gallery"),
+    "export": ("export", "a trained model as one ONNX or TorchScript file"),
     "attribute-report": ("attribute_report", "what the learnt prompt tokens of each identity say"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),

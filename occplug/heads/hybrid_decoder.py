@@ -148,7 +148,7 @@ class SpatialAttention(nn.Module):
         weight, bias = self.attend.in_proj_weight, self.attend.in_proj_bias
         query = F.linear(self.query(x), weight[:width], bias[:width])
         key, value = F.linear(memory, weight[width:], bias[width:]).chunk(2, dim=2)
-        clean = (query @ key.mT / width**0.5).softmax(dim=2)
+        clean = (query @ key.transpose(1, 2) / width**0.5).softmax(dim=2)
         dropped = self.dropout(clean)
         return self.attend.out_proj(dropped.to(value.dtype) @ value), dropped if self.dropped_maps else clean
 

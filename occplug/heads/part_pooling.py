@@ -29,7 +29,7 @@ class PartRows:
 
 def cosine_maps(tokens: Tensor, queries: Tensor) -> Tensor:
     """[B, R, L]: cosine of each of `queries` [R, D] with each of the patches `tokens` [B, L, D]."""
-    return F.normalize(queries.float(), dim=-1) @ F.normalize(tokens.float(), dim=-1).mT
+    return F.normalize(queries.float(), dim=-1) @ F.normalize(tokens.float(), dim=-1).transpose(1, 2)
 
 
 def weighted_average_pool(tokens: Tensor, weights: Tensor) -> Tensor:

@@ -113,6 +113,7 @@ class ProFD(Method):
         num_cameras: training cameras; used with `backbone.sie_camera`.
     """
 
+    constant_in_tests = ("part_queries",)
     defaults = {
         "parts": "five_v",  # grouping of the body: five_v, eight, four_v, three_v, two_v
         "prompt": "text",  # queries from texts, or learned: free vectors

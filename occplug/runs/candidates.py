@@ -14,7 +14,7 @@ from occplug.config.changes import changed_keys, is_of_training_alone, saved_val
 from occplug.config.files import Setting
 from occplug.data.cameras import rows_of_sources
 from occplug.data.manager import DataManager
-from occplug.engine import check_same_meaning
+from occplug.engine import MethodEngine, check_same_meaning
 from occplug.errors import CheckpointError, ConfigError
 from occplug.importers.torchreid_stock import StockModel
 from occplug.method import Method, build_method
@@ -134,6 +134,8 @@ def config_of(text: str, options: list | None = None) -> CfgNode:
 def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: torch.device):
     """The engine that tests `candidate`. Raises CheckpointError if its weights do not fit its config."""
     cfg, weights = candidate.cfg, candidate.weights
+    if weights.module is not None:
+        return MethodEngine(cfg, data, weights.module, folder, device)
     engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
     fit(engine.model.eval(), candidate)
     engine.camera_rows = weights.camera_rows or _rows_in(candidate)
@@ -154,6 +156,8 @@ def _rows_in(candidate: Candidate) -> dict[str, tuple[int, int]]:
 def model_of(found: Candidate) -> Method:
     """The model of `found` with its weights, in eval mode on the CPU. Raises CheckpointError if they do not fit."""
     cfg, given = found.cfg, found.weights
+    if given.module is not None:
+        return given.module.eval()
     if cfg.model.name in names(METHODS):
         model = method = build_method(cfg, given.num_classes, given.num_cameras, pretrained=False).eval()
     else:

@@ -64,7 +64,8 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     file = file or folder / "test" / "metrics.json"
     if ranks.is_main:
         save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
-    protocol, weights = describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate)), candidate.weights
+    weights, line = candidate.weights, describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate))
+    protocol = "; ".join(filter(None, [line, weights.note]))
     more = {"tested": file_sha256(Path(weights.where))}
     changed = differences(candidate)
     if changed:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -21,7 +22,9 @@ from occplug.evaluation import extract
 from occplug.method import Method
 from occplug.registry import METHODS, names
 from occplug.runs.candidates import candidates, model_of
+from occplug.serving.calibration import Calibration, common_visibility
 from occplug.serving.pictures import Source, crops_of, open_source, prefetched
+from occplug.serving.same import Same
 from occplug.transforms import build_pipeline
 from occplug.utils.files import user_path
 from occplug.zoo.weights import needed_tensors
@@ -53,6 +56,8 @@ class Extractor:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over the tensors that embeddings are computed with; the same file, the same digits."""
+        if self.weights is not None and self.weights.fingerprint:
+            return self.weights.fingerprint
         digest = hashlib.sha256()
         state = self.method.state_dict()
         for name in sorted(needed_tensors(self.method, self.method.training_only)):  # others are not in every file
@@ -239,11 +244,55 @@ class Extractor:
             self.check(side, name)
         return self.method.distance(query.to(self.device), gallery.to(self.device)).cpu()
 
+    @functools.cached_property
+    def calibration(self) -> Calibration:
+        """What distances of this model mean. Raises ConfigError if nobody has calibrated the weights."""
+        known = self.weights.calibration if self.weights is not None else None
+        if not known:
+            where = self.address or "W"
+            raise ConfigError(
+                f"these weights are not calibrated, so their distances have no probabilities; run: occplug calibrate "
+                f"--weights {where} --root DIR (the data sets' folder; with -o FILE for weights of the zoo)"
+            )
+        return Calibration(**known)
+
+    def same(self, a, b, prior: float = 0.5, **options) -> Same:
+        """Whether `a` and `b` show the same person, pair by pair.
+
+        Args:
+            a, b: N images each in any form that `embed` takes, or embeddings of this model; one may be a single image.
+            prior: share of pairs of the same person among those that are asked about.
+            options: of `embed`, e.g. `camids` and `color`.
+
+        Raises:
+            ConfigError: the weights are not calibrated (the message says what to run), or `prior` is not within (0, 1).
+            DataError: unequal numbers of images.
+        """
+        if not 0 < prior < 1:
+            raise ConfigError(f"prior is {prior}; it lies between 0 and 1")
+        known = self.calibration
+        one, other = (each if isinstance(each, Embedding) else self.embed(each, **options) for each in (a, b))
+        count = max(len(one), len(other))
+        if len({len(one), len(other), count} - {1}) > 1:
+            raise DataError(f"there are {len(one)} and {len(other)} images; give equally many, or one on one side")
+        rows = [(min(n, len(one) - 1), min(n, len(other) - 1)) for n in range(count)]
+        pairs = [(one[i], other[j]) for i, j in rows]
+        distance = np.array([self.distances(*pair).item() for pair in pairs])
+        common = np.array([_common(*pair, known.floor) for pair in pairs])
+        visible = None if one.visibility is None else common
+        probability = known.probability(distance, visible, prior)
+        return Same.of(probability, distance, known.false_accept_rate(distance), common, common <= 0)
+
     def check(self, embedding: Embedding, name: str = "these embeddings") -> None:
         """Raise DataError if `embedding` is known to be of another model than this one."""
         if embedding.origin is not None and embedding.origin.model:
             own = Embedding(embedding.vector[:0], origin=Origin(model=self.fingerprint))
             embedding.check_same_model(own, name, "this model")
+
+
+def _common(one: Embedding, other: Embedding, floor: float) -> float:
+    found = common_visibility(one, other, floor)
+    return float("nan") if found is None else found.item()
 
 
 def _hidden(progress: bool | None) -> bool:

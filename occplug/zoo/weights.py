@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from occplug.engine.checkpoint import check_run, load_checkpoint, load_weights
 from occplug.engine.contents import OF_A_RUN, check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.importers import load_official
+from occplug.importers.exported import ExportedModel, exported_format, read_exported
 from occplug.importers.torchreid_stock import StockModel
 from occplug.torchreid_host import load_stock_checkpoint
 from occplug.utils.files import user_path, write_atomically
@@ -49,6 +50,9 @@ class TestWeights:
         cameras: camera numbers of all sources, one after the other, where the file has them.
         camera_rows: source -> first row and number in the camera embedding, where the file has them.
         bound_to: what its tensors mean something for only (`Method.bound_to`), where the file says it.
+        module: an exported model, which is the file itself; `state` is empty then.
+        fingerprint: of the weights, where the file knows better than its tensors tell.
+        calibration: what `occplug calibrate` has kept with the weights, or None.
     """
 
     __test__ = False  # no class of tests
@@ -63,6 +67,18 @@ class TestWeights:
     bound_to: dict[str, str] = field(default_factory=dict)
     cameras: tuple[int, ...] = ()
     camera_rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    module: ExportedModel | None = None
+    fingerprint: str = ""
+    calibration: dict | None = None
+
+    @property
+    def note(self) -> str:
+        """What a protocol line has to say about them; empty if nothing."""
+        if self.module is None:
+            return ""
+        about, kind = self.module.about, Path(self.where).suffix[1:]
+        camera = "" if about["camera"] is None else f", camera embedding folded to {about['camera']}"
+        return f"through an exported {kind} file{' in half precision' if about['half'] else ''}{camera}"
 
 
 # ---------------------------------------------------------------------- reading
@@ -81,6 +97,8 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     path = user_path(path)
     if form != "occplug":
         return _official(path, form, cfg)
+    if exported_format(path):
+        return _exported(path)
     if _is_safetensors(path):
         return _small(path)
     try:
@@ -98,8 +116,10 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     check_parts(content, OF_A_RUN, path)
     pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
     cameras, rows = tuple(content["cameras"]), content.get("camera_rows", {})
-    config = content.get("config")
-    return TestWeights(state, len(pids), len(cameras), str(path), True, config, pids, bound_to, cameras, rows)
+    found = TestWeights(
+        state, len(pids), len(cameras), str(path), True, content.get("config"), pids, bound_to, cameras, rows
+    )
+    return replace(found, calibration=content.get("calibration"))
 
 
 def _torchreids(path: Path) -> TestWeights | None:
@@ -131,6 +151,15 @@ def _is_safetensors(path) -> bool:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
+def _exported(path: Path) -> TestWeights:
+    module = read_exported(path)
+    about = module.about
+    sizes, more = (about["num_classes"], about["num_cameras"]), {"calibration": about.get("calibration")}
+    return TestWeights(
+        {}, *sizes, str(path), False, about["config"], module=module, fingerprint=about["fingerprint"], **more
+    )
+
+
 def _official(path: Path, form: str, cfg) -> TestWeights:
     neck = cfg.method.neck if "neck" in cfg.method else "before"
     module = load_official(form, path, image_size=(cfg.data.height, cfg.data.width), neck=neck)
@@ -155,13 +184,15 @@ def _small(path: Path) -> TestWeights:
     try:
         pids = json.loads(header["pids"])
         bound_to, rows = (json.loads(header.get(key, "{}")) for key in ("bound_to", "camera_rows"))
+        calibration = json.loads(header.get("calibration", "null"))
         sizes = int(header["num_classes"]), int(header["num_cameras"])
         config = header["config"] or None
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
     parts = {"pids": pids, "bound_to": bound_to, "camera_rows": rows}
     check_kinds({**parts, "num_classes": sizes[0], "num_cameras": sizes[1]}, path)
-    return TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
+    found = TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
+    return replace(found, calibration=calibration, fingerprint=header.get("fingerprint", ""))
 
 
 def fill(model: nn.Module, weights: TestWeights, training_only: Sequence[str]) -> None:

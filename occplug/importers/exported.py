@@ -1,0 +1,136 @@
+"""Models that are files of their own, ONNX or TorchScript, as `occplug export` writes them, in the form of a method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occplug.embedding import FIELDS, Embedding
+from occplug.errors import CheckpointError, ConfigError
+from occplug.evaluation import Metric
+from occplug.method import Method, Stage
+from occplug.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD
+
+__all__ = ["FORMAT", "INPUTS", "ExportedModel", "exported_format", "read_exported"]
+
+FORMAT = "occplug-export-1"
+KEY = "occplug"  # of the metadata in an ONNX file, and of the extra file in a TorchScript archive
+ENDINGS = {".onnx": "onnx", ".torchscript": "torchscript"}
+# what the file expects: pixels normalised by the model's constants, by ImageNet's, or in [0, 1]
+INPUTS = ("model", "imagenet", "unit")
+
+
+def exported_format(path) -> str | None:
+    """ "onnx" or "torchscript" by the ending of `path`; None for any other file."""
+    return ENDINGS.get(Path(path).suffix)
+
+
+class ExportedModel(Method):
+    """What the file computes, asked as a method is.
+
+    Args:
+        run: images [B, 3, H, W], as the file expects them, on the CPU -> its outputs by name.
+        about: what the file says about itself (:func:`occplug.serving.exporting.export`).
+    """
+
+    def __init__(self, run: Callable[[Tensor], dict[str, Tensor]], about: dict):
+        super().__init__()
+        self.run, self.about = run, about
+        mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
+        wanted = {"model": (mean, std), "unit": (torch.zeros_like(mean), torch.ones_like(std))}
+        wanted["imagenet"] = tuple(torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        other_mean, other_std = wanted[about["input"]]
+        self.scale, self.shift = std / other_std, (mean - other_mean) / other_std
+        self.named = Metric.of_dict(about["distance"])
+
+    def stages(self) -> list[Stage]:
+        """None: nothing of it trains."""
+        return []
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU, from which the file takes images."""
+        return torch.device("cpu")
+
+    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
+        """The file's outputs for normalised `images`; cameras are folded into it."""
+        own = images.cpu().float()
+        if self.about["input"] != "model":
+            own = self.scale * own + self.shift
+        outputs = self.run(own)
+        return Embedding(**{name: outputs[name].float().to(images.device) for name in FIELDS if name in outputs})
+
+    def named_distance(self) -> Metric:
+        """The distance that the file names."""
+        return self.named
+
+    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
+        """[Q, G] by it."""
+        return self.named(query, gallery)
+
+
+def read_exported(path) -> ExportedModel:
+    """The model in the file `path`.
+
+    Raises:
+        CheckpointError: missing, damaged, or not written by `occplug export`.
+        ConfigError: onnxruntime is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    run, text = (_onnx if exported_format(path) == "onnx" else _torchscript)(path)
+    try:
+        about = json.loads(text)
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']!r}")
+        return ExportedModel(run, about)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: not a file that occplug export wrote ({error or 'nothing about it'})"
+        ) from error
+
+
+def _onnx(path: Path) -> tuple[Callable, str]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f"{path} needs onnxruntime: pip install 'occplug[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+    except Exception as error:  # its errors have no class in common
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path}: not a readable ONNX file ({reason})") from error
+    given, names = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        values = session.run(names, {given: np.ascontiguousarray(images.numpy())})
+        return {name: torch.from_numpy(value) for name, value in zip(names, values)}
+
+    return run, session.get_modelmeta().custom_metadata_map.get(KEY, "{}")
+
+
+def _torchscript(path: Path) -> tuple[Callable, str]:
+    extra = {KEY: ""}
+    try:
+        module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path}: not a readable TorchScript file ({reason})") from error
+    text = extra[KEY] if isinstance(extra[KEY], str) else extra[KEY].decode()
+
+    @torch.no_grad()
+    def run(images: Tensor) -> dict[str, Tensor]:
+        values = module(images)
+        values = values if isinstance(values, (tuple, list)) else (values,)
+        return dict(zip(json.loads(text)["outputs"], values))
+
+    return run, text or "{}"

@@ -1,0 +1,106 @@
+"""From weights and data to a calibration: whose images may be used, and what comes of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from occplug.data.manager import DataManager
+from occplug.errors import ConfigError
+from occplug.runs.extractor import Extractor
+from occplug.serving.calibration import Calibration, calibrate, pairs_of
+
+__all__ = ["IDENTITIES", "calibrate_model", "draw_reliability", "unseen_images"]
+
+_log = logging.getLogger(__name__)
+IDENTITIES = ("unseen", "trained")
+MOST = 6000  # images
+
+
+def unseen_images(model: Extractor, root: str, sources: list[str], identities: str = "unseen") -> tuple[list, str]:
+    """Rows (path, pid, camid) of training images of `sources` whose identities the model was not trained on, and a text
+    that says whose they are. Test images are never among them.
+
+    Args:
+        sources: names of data sets; the model's own sources if empty.
+        identities: "unseen", or "trained" to take what the model was trained on, which makes it look better than it is.
+
+    Raises:
+        ConfigError: there are none, or the weights do not say whom they were trained on.
+    """
+    cfg = model.cfg.clone()
+    cfg.defrost()
+    own = list(cfg.data.sources)
+    cfg.data.root, cfg.data.sources = root, sources or own
+    cfg.mixing.held_out = 0.0  # those left out of training are wanted here
+    data = DataManager(cfg, trains=False, sources=True)
+    trained = None if model.weights is None or model.weights.pids is None else set(model.weights.pids)
+    rows, offset = [], 0
+    for name in cfg.data.sources:
+        held = data.sets[name]
+        known = trained if name in own else set()
+        if known is None and identities == "unseen":
+            raise ConfigError(
+                f"the weights do not say which identities of {name} they were trained on; give another data set with -s"
+            )
+        for path, label, camid, *_ in held.train:
+            if identities == "trained" or held.pids[label] not in (known or set()):
+                rows.append((path, offset + label, camid))
+        offset += len(held.pids)
+    if not rows:
+        raise ConfigError(
+            f"all identities of {', '.join(cfg.data.sources)} were trained on, and distances between them look better "
+            "than between strangers; train with mixing.held_out 0.1, give another data set with -s, or accept the "
+            "optimism with --identities trained"
+        )
+    step = max(1, -(-len(rows) // MOST))
+    kept = {pid for number, pid in enumerate(sorted({pid for _, pid, _ in rows})) if number % step == 0}
+    whose = "identities it was trained on: optimistic" if identities == "trained" else "identities held out of training"
+    return [row for row in rows if row[1] in kept], f"{whose}, {', '.join(cfg.data.sources)}"
+
+
+def calibrate_model(
+    model: Extractor,
+    root: str,
+    sources: list[str] | None = None,
+    kind: str = "logistic",
+    identities: str = "unseen",
+    **options,
+) -> Calibration:
+    """Calibrate `model` on training images of identities it was not trained on.
+
+    Args:
+        root, sources, identities: as :func:`unseen_images`.
+        kind: "logistic" or "isotonic".
+        options: of `Extractor.embed`.
+
+    Raises:
+        ConfigError: nobody was held out.   DataError: too few images.
+    """
+    rows, whose = unseen_images(model, root, list(sources or []), identities)
+    pids, camids = (np.array([row[column] for row in rows]) for column in (1, 2))
+    given = None if "camids" in options else camids.tolist() if not sources else None
+    found = model.embed([row[0] for row in rows], **{"camids": given, **options})
+    floor = model.method.named_distance().options.get("vis_floor", 0.1) if model.method.named_distance() else 0.1
+    several = len(set(camids.tolist())) > 1
+    pairs = pairs_of(found, pids, camids if several else None, model.distances, floor)
+    made = calibrate(pairs, kind, floor)
+    made.facts.update(whose=whose, images=len(rows), flip=found.origin.preprocessing["flip"])
+    return made
+
+
+def draw_reliability(made: Calibration, file: Path) -> None:
+    """Write the reliability diagram, with how many pairs each point stands for, to the PNG `file`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    rows = np.array(made.facts.get("reliability", []) or np.zeros((0, 3)))
+    axis.scatter(rows[:, 0], rows[:, 1], s=10 + 400 * rows[:, 2])
+    axis.plot(rows[:, 0], rows[:, 1], linewidth=1)
+    axis.set(xlabel="probability that was given", ylabel="share that was the same person", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title(f"expected calibration error {made.facts.get('ece', float('nan')):.3f}", fontsize=9)
+    figure.savefig(file, format="png", dpi=120)

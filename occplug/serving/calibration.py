@@ -1,0 +1,267 @@
+"""What a distance means: the probability that two images show the same person, and how often strangers are as near.
+
+Fitted on pairs of images of identities that the model was not trained on. Where a method says which parts are visible,
+pairs are told apart by how much they have in common: the same distance means less when little is visible in both.
+Probabilities are for a prior of one half; `probability(..., prior)` moves the odds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from occplug.embedding import Embedding
+from occplug.errors import DataError
+
+__all__ = ["KINDS", "Calibration", "Pairs", "calibrate", "common_visibility", "pairs_of"]
+
+KINDS = ("logistic", "isotonic")
+LEVELS, FEWEST = 3, 50  # of common visibility, and same pairs that each needs
+FARS = (0.1, 0.01, 0.001, 0.0001)  # of the table
+BINS = 10  # of the reliability diagram
+STRANGERS = 200_000  # pairs of different identities that are kept
+_EDGE = 1e-6
+
+
+def common_visibility(query: Embedding, gallery: Embedding, floor: float = 0.1) -> np.ndarray | None:
+    """[Q, G] how much of the body both images show: the mean over the parts of the product of their visibilities.
+
+    Visibilities below `floor` count as 0, as in the part distance. None without visibilities.
+    """
+    if query.visibility is None or gallery.visibility is None:
+        return None
+    one, other = (torch.where(e.visibility < floor, 0.0, e.visibility.float()) for e in (query, gallery))
+    return (one @ other.T / one.shape[1]).cpu().numpy()
+
+
+@dataclass
+class Pairs:
+    """N pairs of images: distance, whether of the same person, common visibility (None: not known), both identities."""
+
+    distance: np.ndarray
+    same: np.ndarray
+    common: np.ndarray | None
+    identities: np.ndarray  # [N, 2]
+
+    def __getitem__(self, chosen) -> Pairs:
+        common = None if self.common is None else self.common[chosen]
+        return Pairs(self.distance[chosen], self.same[chosen], common, self.identities[chosen])
+
+    def __len__(self) -> int:
+        return len(self.distance)
+
+    @property
+    def blind(self) -> np.ndarray:
+        """[N] bool: nothing of the body is visible in both."""
+        return np.zeros(len(self), bool) if self.common is None else self.common <= 0
+
+
+def pairs_of(
+    embedding: Embedding,
+    pids: np.ndarray,
+    camids: np.ndarray | None,
+    distance: Callable[[Embedding, Embedding], Tensor],
+    floor: float = 0.1,
+    seed: int = 0,
+) -> Pairs:
+    """All pairs of the same person from different cameras (from any, if `camids` is None), and many of different ones.
+
+    Raises:
+        DataError: fewer than two persons, or no person is there twice.
+    """
+    found, rng = [], np.random.default_rng(seed)
+    share = min(1.0, STRANGERS / max(len(pids) ** 2, 1))
+    for start in range(0, len(pids), 256):
+        rows = np.arange(start, min(start + 256, len(pids)))
+        part = embedding[rows.tolist()]
+        distances = distance(part, embedding).float().cpu().numpy()
+        common = common_visibility(part, embedding, floor)
+        same = pids[rows][:, None] == pids[None]
+        apart = np.ones_like(same) if camids is None else camids[rows][:, None] != camids[None]
+        others = rows[:, None] != np.arange(len(pids))[None]
+        chosen = (same & apart & others) | (~same & (rng.random(same.shape) < share))
+        at = np.nonzero(chosen)
+        both = np.stack([pids[rows][at[0]], pids[at[1]]], axis=1)
+        found.append(Pairs(distances[at], same[at], None if common is None else common[at], both))
+    if not found or not any(each.same.any() for each in found) or all(each.same.all() for each in found):
+        raise DataError(
+            "there are no pairs to calibrate on: several persons are needed, each with images from two cameras (or two "
+            "images, where cameras are not known)"
+        )
+    common = None if found[0].common is None else np.concatenate([each.common for each in found])
+    fields = (np.concatenate([getattr(each, name) for each in found]) for name in ("distance", "same"))
+    return Pairs(*fields, common, np.concatenate([each.identities for each in found]))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From distances to probabilities.
+
+    Args:
+        kind: "logistic" or "isotonic".
+        edges: common visibility at which the next curve begins; none for one curve.
+        curves: per level of common visibility, `x` and `y`: probabilities at distances (isotonic), or `slope` and
+            `shift` of the log-odds (logistic).
+        strangers: [K] distances of different persons, ascending, at the shares `shares` [K].
+        floor: visibility below which a part counts as hidden.
+        facts: on how many pairs of whom, and how well it does on identities it was not fitted on.
+    """
+
+    kind: str
+    edges: list[float]
+    curves: list[dict]
+    strangers: list[float]
+    shares: list[float]
+    floor: float = 0.1
+    facts: dict = field(default_factory=dict)
+
+    def probability(self, distance, common=None, prior: float = 0.5) -> np.ndarray:
+        """P(same person) [N] of `distance` [N] at common visibilities `common` [N]; nan where nothing is in common."""
+        distance = np.asarray(distance, np.float64)
+        level = np.zeros(distance.shape, int)
+        if common is not None and self.edges:
+            level = np.searchsorted(self.edges, common, "right")
+        odds = np.zeros(distance.shape)
+        for number, curve in enumerate(self.curves):
+            at = level == number
+            odds[at] = _log_odds(curve, distance[at])
+        odds += np.log(prior / (1 - prior))
+        result = 1 / (1 + np.exp(-odds))
+        return result if common is None else np.where(np.asarray(common) <= 0, np.nan, result)
+
+    def false_accept_rate(self, distance) -> np.ndarray:
+        """Share of pairs of different persons that are as near as `distance` [N]."""
+        return np.interp(np.asarray(distance, np.float64), self.strangers, self.shares, left=0.0, right=1.0)
+
+    def threshold(self, rate: float) -> float:
+        """The distance up to which `rate` of the pairs of different persons lie."""
+        return float(np.interp(rate, self.shares, self.strangers))
+
+    def as_dict(self) -> dict:
+        """Plain values, for files."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def _log_odds(curve: dict, distance: np.ndarray) -> np.ndarray:
+    if "slope" in curve:
+        return curve["slope"] * distance + curve["shift"]
+    p = np.interp(distance, curve["x"], curve["y"]).clip(_EDGE, 1 - _EDGE)
+    return np.log(p / (1 - p))
+
+
+def calibrate(pairs: Pairs, kind: str = "logistic", floor: float = 0.1) -> Calibration:
+    """Fit `kind` on `pairs`; `facts` say how fits on half of the identities do on the other half."""
+    seen = pairs[~pairs.blind]
+    if len(seen) == 0 or not seen.same.any() or seen.same.all():
+        raise DataError("no pair of the same person has a part in common that both images show")
+    made = _fit(seen, kind, floor)
+    return Calibration(**{**made.as_dict(), "facts": _facts(pairs, kind, floor, made)})
+
+
+def _fit(pairs: Pairs, kind: str, floor: float) -> Calibration:
+    edges = _edges(pairs)
+    level = np.zeros(len(pairs), int) if not edges else np.searchsorted(edges, pairs.common, "right")
+    curves = [_curve(pairs[level == number], kind) for number in range(len(edges) + 1)]
+    strangers = np.sort(pairs.distance[~pairs.same])
+    count = len(strangers)
+    # all of the near ones, which decide about low rates, and some of the others
+    places = np.unique(np.concatenate([np.arange(min(count, 200)), np.linspace(0, count - 1, 400).astype(int)]))
+    shares = ((places + 1) / count).tolist()
+    return Calibration(kind, edges, curves, strangers[places].astype(float).tolist(), shares, floor)
+
+
+def _edges(pairs: Pairs) -> list[float]:
+    """Where levels of common visibility begin, so that each has enough same pairs; none if they all are alike."""
+    if pairs.common is None:
+        return []
+    own = pairs.common[pairs.same]
+    levels = min(LEVELS, len(own) // FEWEST)
+    edges = sorted(set(np.quantile(own, np.arange(1, levels) / levels).round(6).tolist())) if levels > 1 else []
+    level = np.searchsorted(edges, pairs.common, "right")
+    full = all(pairs.same[level == n].any() and not pairs.same[level == n].all() for n in range(len(edges) + 1))
+    return edges if full else []
+
+
+def _curve(pairs: Pairs, kind: str) -> dict:
+    weight = _balanced(pairs.same)
+    if kind == "isotonic":
+        from sklearn.isotonic import IsotonicRegression
+
+        fit = IsotonicRegression(y_min=0, y_max=1, increasing=False, out_of_bounds="clip")
+        fit.fit(pairs.distance, pairs.same.astype(float), sample_weight=weight)
+        return {"x": fit.X_thresholds_.astype(float).tolist(), "y": fit.y_thresholds_.astype(float).tolist()}
+    from sklearn.linear_model import LogisticRegression
+
+    spread = max(float(pairs.distance.std()), 1e-12)
+    fit = LogisticRegression(C=1e3).fit(pairs.distance[:, None] / spread, pairs.same, sample_weight=weight)
+    return {"slope": float(fit.coef_[0, 0]) / spread, "shift": float(fit.intercept_[0])}
+
+
+def _balanced(same: np.ndarray) -> np.ndarray:
+    """Weights under which half of the pairs are of the same person."""
+    share = same.mean().clip(1e-12, 1 - 1e-12)
+    return np.where(same, 0.5 / share, 0.5 / (1 - share))
+
+
+# ---------------------------------------------------------------------- how well it does
+
+
+def _facts(pairs: Pairs, kind: str, floor: float, made: Calibration) -> dict:
+    """Figures of fits on half of the identities, tested on pairs of the other half alone."""
+    identities = np.unique(pairs.identities)
+    half = np.isin(pairs.identities, np.random.default_rng(0).permutation(identities)[::2])
+    sides = [half.all(axis=1), (~half).all(axis=1)]
+    tested, predicted = [], []
+    for fitted, other in (sides, sides[::-1]):
+        train, test = pairs[fitted & ~pairs.blind], pairs[other & ~pairs.blind]
+        if not (train.same.any() and test.same.any()) or train.same.all() or test.same.all():
+            continue
+        predicted.append(_fit(train, kind, floor).probability(test.distance, test.common))
+        tested.append(test)
+    found = {
+        "identities": len(identities),
+        "same_pairs": int(pairs.same.sum()),
+        "different_pairs": int((~pairs.same).sum()),
+        "abstains": float((pairs.blind * _balanced(pairs.same)).sum() / _balanced(pairs.same).sum()),
+        "wrong_if_it_did_not": _wrong_when_blind(pairs, made),
+        "rates": [[rate, made.threshold(rate), _accepted(pairs, made.threshold(rate))] for rate in FARS],
+    }
+    if tested:
+        same = np.concatenate([each.same for each in tested])
+        found |= _reliability(np.concatenate(predicted), same)
+    return found
+
+
+def _accepted(pairs: Pairs, threshold: float) -> float:
+    return float((pairs.distance[pairs.same & ~pairs.blind] <= threshold).mean())
+
+
+def _wrong_when_blind(pairs: Pairs, made: Calibration) -> float | None:
+    """Share of wrong answers among the pairs with nothing in common, had they been answered by the lowest curve."""
+    blind = pairs[pairs.blind]
+    if not len(blind):
+        return None
+    answers = made.probability(blind.distance, np.full(len(blind), _EDGE) if made.edges else None) >= 0.5
+    return float(((answers != blind.same) * _balanced(blind.same)).sum() / _balanced(blind.same).sum())
+
+
+def _reliability(predicted: np.ndarray, same: np.ndarray) -> dict:
+    """`ece`, the expected calibration error, and per bin of probability: mean prediction, share that was the same,
+    weight of the bin."""
+    weight = _balanced(same)
+    bins = np.minimum((predicted * BINS).astype(int), BINS - 1)
+    rows = []
+    for number in range(BINS):
+        at = bins == number
+        if at.any():
+            w = weight[at]
+            rows.append(
+                [float((predicted[at] * w).sum() / w.sum()), float(w[same[at]].sum() / w.sum()), float(w.sum())]
+            )
+    total = sum(row[2] for row in rows)
+    rows = [[p, share, w / total] for p, share, w in rows]
+    return {"ece": sum(abs(p - share) * w for p, share, w in rows), "reliability": rows}

@@ -1,0 +1,158 @@
+"""Distances become probabilities that hold."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import occplug
+from occplug import Embedding
+from occplug.cli import main
+from occplug.config import resolved_yaml
+from occplug.engine import save_checkpoint
+from occplug.errors import ConfigError, DataError
+from occplug.evaluation import Metric
+from occplug.serving.calibration import Calibration, Pairs, calibrate, common_visibility, pairs_of
+
+
+def drawn(count=20_000, seed=0, slope=-6.0, shift=3.0):
+    """Pairs whose P(same | distance) is a logistic curve of known slope and shift, half of them the same."""
+    rng = np.random.default_rng(seed)
+    distance = rng.uniform(0, 1, count)
+    same = rng.random(count) < 1 / (1 + np.exp(-(slope * distance + shift)))
+    return Pairs(distance, same, None, rng.integers(0, 200, (count, 2)))
+
+
+@pytest.mark.parametrize("kind", ["logistic", "isotonic"])
+def test_a_known_curve_is_found(kind):
+    made = calibrate(drawn(), kind)
+    distance = np.linspace(0.1, 0.9, 9)
+    np.testing.assert_allclose(made.probability(distance), 1 / (1 + np.exp(6 * distance - 3)), atol=0.05)
+    assert made.facts["ece"] < 0.03
+    lower = made.probability(distance, prior=0.1)
+    odds, other = (p / (1 - p) for p in (made.probability(distance), lower))
+    np.testing.assert_allclose(other, odds / 9, rtol=1e-6)
+
+
+def test_false_accepts_are_shares_of_strangers():
+    pairs = drawn()
+    made = calibrate(pairs)
+    strangers = pairs.distance[~pairs.same]
+    for distance in (0.2, 0.5, 0.8):
+        assert made.false_accept_rate(distance) == pytest.approx((strangers <= distance).mean(), abs=0.003)
+    for rate, distance, accepted in made.facts["rates"][:3]:
+        assert (strangers <= distance).mean() == pytest.approx(rate, rel=0.1)
+        assert accepted == pytest.approx((pairs.distance[pairs.same] <= distance).mean())
+
+
+def test_levels_of_common_visibility_have_their_own_curves():
+    clear, dim = drawn(slope=-20, shift=10), drawn(seed=1, slope=-2, shift=1)
+    both = {f: np.concatenate([getattr(clear, f), getattr(dim, f)]) for f in ("distance", "same", "identities")}
+    common = np.concatenate([np.full(len(clear), 0.9), np.full(len(dim), 0.2)])
+    blind = Pairs(np.array([0.1, 0.2]), np.array([True, False]), np.zeros(2), np.array([[1, 1], [1, 2]]))
+    joined = {f: np.concatenate([both[f], getattr(blind, f)]) for f in both}
+    made = calibrate(Pairs(joined["distance"], joined["same"], np.concatenate([common, [0, 0]]), joined["identities"]))
+    assert made.edges
+    near = made.probability([0.2, 0.2, 0.2], [0.9, 0.2, 0.0])
+    assert near[0] > 0.95 and near[1] < 0.75 and np.isnan(near[2])
+    assert 0 < made.facts["abstains"] < 0.01 and made.facts["wrong_if_it_did_not"] is not None
+
+
+def test_common_visibility_by_hand():
+    one = Embedding(torch.ones(1, 2), torch.ones(1, 2, 2), torch.tensor([[0.5, 0.05]]))
+    other = Embedding(torch.ones(2, 2), torch.ones(2, 2, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    np.testing.assert_allclose(common_visibility(one, other), [[0.25, 0.0]])  # 0.05 is below the floor
+    assert common_visibility(Embedding(torch.ones(1, 2)), other) is None
+
+
+def test_pairs_are_those_evaluation_counts():
+    vectors = Embedding(torch.randn(6, 4))
+    pids, camids = np.array([1, 1, 1, 2, 2, 3]), np.array([1, 1, 2, 1, 2, 1])
+    pairs = pairs_of(vectors, pids, camids, Metric("cosine"))
+    assert pairs.same.sum() == 2 * (2 + 1) and (~pairs.same).sum() == 36 - 9 - 4 - 1
+    assert pairs_of(vectors, pids, None, Metric("cosine")).same.sum() == 6 + 2
+    with pytest.raises(DataError, match="no pairs to calibrate on"):
+        pairs_of(vectors, np.arange(6), camids, Metric("cosine"))
+
+
+def test_it_travels_as_plain_values():
+    made = calibrate(drawn(2000))
+    again = Calibration(**json.loads(json.dumps(made.as_dict())))
+    np.testing.assert_array_equal(again.probability([0.3]), made.probability([0.3]))
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    assert main(["synthocc", "--root", str(root), "--size", "tiny", "--workers", "1"]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(data_root, tmp_path_factory):
+    """A checkpoint that says it was trained on half of the identities."""
+    folder = tmp_path_factory.mktemp("weights")
+    found = {}
+    for name in ("profd", "clip_reid"):
+        model = occplug.load(f"zoo://{name}/vit_tiny/synthocc", options=["synthocc.size", "tiny"])
+        known = occplug.runs.extractor.DataManager if False else None
+        assert known is None
+        pids = _half_of(model, data_root)
+        state = dict(model.method.state_dict())
+        content = {"state_dict": state, "pids": pids, "cameras": [1], "bound_to": model.method.bound_to()}
+        found[name] = folder / f"{name}.pth"
+        save_checkpoint({**content, "config": resolved_yaml(model.cfg)}, found[name])
+    return found
+
+
+def _half_of(model, root):
+    """As many person numbers as the model has classes; of the data set's own only every second."""
+    from occplug.data.manager import DataManager
+
+    cfg = model.cfg.clone()
+    cfg.defrost()
+    cfg.data.root = str(root)
+    own = DataManager(cfg, trains=False, sources=True).pids[::2]
+    return own + [100_000 + n for n in range(model.method.num_classes - len(own))]
+
+
+@pytest.mark.parametrize("name", ["profd", "clip_reid"])
+def test_a_calibrated_model_says_same_or_not(name, weights, data_root, tmp_path, capsys):
+    with pytest.raises(ConfigError, match="are not calibrated.*occplug calibrate --weights .* --root DIR"):
+        occplug.load(weights[name]).same([], [])
+    report, diagram = tmp_path / "r.json", tmp_path / "r.png"
+    words = ["calibrate", "--weights", str(weights[name]), "--root", str(data_root)]
+    assert main([*words, "--report", str(report), "--diagram", str(diagram), "-o", str(tmp_path / "c.pth")]) == 0
+    out = capsys.readouterr().out
+    assert "identities held out of training" in out and "false accept rate" in out
+    facts = json.loads(report.read_text())
+    assert 0 <= facts["ece"] < 0.5 and diagram.stat().st_size > 1000
+    model = occplug.load(tmp_path / "c.pth")
+    images = sorted((data_root / "synthocc" / "tiny" / "bounding_box_train").glob("*.jpg"))
+    itself = model.same(images[0], images[0])
+    assert itself.probability > 0.5 and itself.distance == pytest.approx(0, abs=2e-2) and not itself.abstains
+    assert isinstance(itself.probability, float) and itself.false_accept_rate <= 0.02
+    several = model.same(images[:3], images[-1])
+    assert several.probability.shape == (3,) and (several.probability < itself.probability).all()
+    with pytest.raises(DataError, match="2 and 3 images"):
+        model.same(images[:2], images[:3])
+    with pytest.raises(ConfigError, match="prior is 1"):
+        model.same(images[0], images[1], prior=1)
+
+
+def test_it_abstains_where_nothing_is_in_common(weights, data_root, tmp_path):
+    main(["calibrate", "--weights", str(weights["profd"]), "--root", str(data_root), "-o", str(tmp_path / "c.pth")])
+    model = occplug.load(tmp_path / "c.pth")
+    images = sorted((data_root / "synthocc" / "tiny" / "bounding_box_train").glob("*.jpg"))
+    one, other = model.embed(images[0]), model.embed(images[1])
+    one.visibility, other.visibility = torch.zeros_like(one.visibility), torch.zeros_like(other.visibility)
+    one.visibility[:, 0], other.visibility[:, 1] = 1, 1
+    found = model.same(one, other)
+    assert found.abstains is True and np.isnan(found.probability) and found.common_visibility == 0
+
+
+def test_trained_identities_are_refused(data_root, tmp_path, capsys):
+    words = ["calibrate", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "--root", str(data_root)]
+    assert main(words) == 2 and "name one to write with -o FILE" in capsys.readouterr().err
+    words += ["-o", str(tmp_path / "c.safetensors"), "--set", "synthocc.size", "tiny"]
