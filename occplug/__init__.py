@@ -51,8 +51,8 @@ def evaluate(cfg, weights, rerank=False) -> dict:
 
 
 def load(weights, config_file=None, options=None, device="cpu"):
-    """The trained model behind `weights`, for pictures of one's own: :func:`occplug.runs.extractor.load`."""
-    from occplug.runs import extractor
+    """The trained model behind `weights`, for pictures of one's own: :func:`occplug.serving.extractor.load`."""
+    from occplug.serving import extractor
 
     return extractor.load(weights, config_file, options, device)
 

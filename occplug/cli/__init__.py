@@ -24,6 +24,8 @@ COMMANDS = {
     "search": ("search", "the images of a gallery nearest to yours"),
     "gallery": ("gallery", "build, extend, shrink and describe a gallery"),
     "export": ("export", "a trained model as one ONNX or TorchScript file"),
+    "calibrate": ("calibrate", "what the distances of trained weights mean"),
+    "cluster": ("cluster", "who is the same over many of your images"),
     "attribute-report": ("attribute_report", "what the learnt prompt tokens of each identity say"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),

@@ -9,8 +9,8 @@ import numpy as np
 
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
-from occplug.runs.extractor import Extractor
 from occplug.serving.calibration import Calibration, calibrate, pairs_of
+from occplug.serving.extractor import Extractor
 
 __all__ = ["IDENTITIES", "calibrate_model", "draw_reliability", "unseen_images"]
 

@@ -180,7 +180,8 @@ def _edges(pairs: Pairs) -> list[float]:
         return []
     own = pairs.common[pairs.same]
     levels = min(LEVELS, len(own) // FEWEST)
-    edges = sorted(set(np.quantile(own, np.arange(1, levels) / levels).round(6).tolist())) if levels > 1 else []
+    found = np.quantile(own, np.arange(1, levels) / levels) if levels > 1 else np.zeros(0)
+    edges = sorted({float(edge) for edge in found if edge > own.min()})
     level = np.searchsorted(edges, pairs.common, "right")
     full = all(pairs.same[level == n].any() and not pairs.same[level == n].all() for n in range(len(edges) + 1))
     return edges if full else []

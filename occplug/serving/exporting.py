@@ -21,7 +21,7 @@ from occplug.errors import ConfigError
 from occplug.evaluation import evaluate_embeddings, extract
 from occplug.importers.exported import ENDINGS, FORMAT, INPUTS, KEY, ExportedModel, exported_format, read_exported
 from occplug.method import Method
-from occplug.runs.extractor import Extractor
+from occplug.serving.extractor import Extractor
 from occplug.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD
 from occplug.utils.files import write_atomically
 

@@ -83,3 +83,14 @@ def test_skipped_images_are_listed(crops, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "skipped " + str(tmp_path / "bad.jpg") in out and "3 images, 1 skipped, as they are (no flip)" in out
     assert list(Embedding.load(file).skipped) == [str(tmp_path / "bad.jpg")]
+
+
+@pytest.mark.parametrize("way", [["--way", "hdbscan"], ["--threshold", "0.05"]])
+def test_images_are_grouped_by_person(way, crops, tmp_path, capsys):
+    table, sheet = tmp_path / "groups.csv", tmp_path / "groups.png"
+    assert main(["cluster", str(crops), "--weights", MODEL, "-o", str(table), "--sheet", str(sheet), *way]) == 0
+    assert "9 images in 3 groups" in capsys.readouterr().out
+    groups = {row["path"]: row["group"] for row in csv.DictReader(table.open())}
+    for person in range(3):
+        assert len({groups[str(crops / f"p{person}" / f"{n}.png")] for n in range(3)}) == 1
+    assert sheet.stat().st_size > 1000

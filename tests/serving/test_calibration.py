@@ -96,8 +96,6 @@ def weights(data_root, tmp_path_factory):
     found = {}
     for name in ("profd", "clip_reid"):
         model = occplug.load(f"zoo://{name}/vit_tiny/synthocc", options=["synthocc.size", "tiny"])
-        known = occplug.runs.extractor.DataManager if False else None
-        assert known is None
         pids = _half_of(model, data_root)
         state = dict(model.method.state_dict())
         content = {"state_dict": state, "pids": pids, "cameras": [1], "bound_to": model.method.bound_to()}
@@ -152,7 +150,22 @@ def test_it_abstains_where_nothing_is_in_common(weights, data_root, tmp_path):
     assert found.abstains is True and np.isnan(found.probability) and found.common_visibility == 0
 
 
-def test_trained_identities_are_refused(data_root, tmp_path, capsys):
+def test_trained_identities_are_refused(weights, data_root, tmp_path, capsys):
     words = ["calibrate", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "--root", str(data_root)]
     assert main(words) == 2 and "name one to write with -o FILE" in capsys.readouterr().err
-    words += ["-o", str(tmp_path / "c.safetensors"), "--set", "synthocc.size", "tiny"]
+    from occplug.engine import load_checkpoint
+    from occplug.serving.calibrating import unseen_images
+
+    content = load_checkpoint(weights["clip_reid"])
+    model = occplug.load(weights["clip_reid"])
+    everybody = {pid for _, pid, _ in unseen_images(model, str(data_root), [], "trained")[0]}
+    unseen = {pid for _, pid, _ in unseen_images(model, str(data_root), [])[0]}
+    assert len(unseen) == len(everybody) // 2 and unseen < everybody
+    content["pids"] = list(range(len(content["pids"])))
+    save_checkpoint({k: v for k, v in content.items() if k != "format"}, tmp_path / "all.pth")
+    words = ["calibrate", "--weights", str(tmp_path / "all.pth"), "--root", str(data_root)]
+    assert main(words) == 2
+    assert "were trained on" in (said := capsys.readouterr().err) and "mixing.held_out 0.1" in said
+    assert main([*words, "--identities", "trained", "--kind", "isotonic"]) == 0
+    assert "optimistic" in capsys.readouterr().out
+    assert occplug.load(tmp_path / "all.pth").calibration.kind == "isotonic"

@@ -13,8 +13,8 @@ from occplug.config import default_config
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import build_method
 from occplug.registry import METHODS, names
-from occplug.runs.extractor import Extractor
 from occplug.serving.exporting import compare, export
+from occplug.serving.extractor import Extractor
 from occplug.zoo import read_index
 
 onnx = pytest.importorskip("onnx")

@@ -1,0 +1,53 @@
+"""`occplug cluster`: who is the same over many of a user's images."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from occplug.cli.own_images import add_embedding, add_model, embed_with, parse
+
+__all__ = ["main"]
+
+
+def main(argv: list[str]) -> None:
+    """Parse `argv`, group, write."""
+    parser = argparse.ArgumentParser("occplug cluster", description="Group images of one person each by person.")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, and folders whose images are all taken")
+    add_model(parser, required=True)
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="CSV", help="path and group of each image")
+    parser.add_argument("--sheet", metavar="PNG", help="also draw the groups, a row for each")
+    text = "agglomerative or hdbscan; by default the first where a threshold is known"
+    parser.add_argument("--way", choices=("agglomerative", "hdbscan"), help=text)
+    text = "distance up to which groups are one; by default where a calibrated model is undecided"
+    parser.add_argument("--threshold", type=float, metavar="D", help=text)
+    add_embedding(parser)
+    args = parse(parser, argv)
+
+    import occplug
+    from occplug.serving.cluster import cluster
+    from occplug.serving.sheet import draw_ranked
+    from occplug.utils.files import write_atomically
+
+    model = occplug.load(args.weights, args.config_file, device=args.device)
+    found = embed_with(model, args.inputs, args)
+    groups = cluster(model, found, args.way, args.threshold).tolist()
+    rows = sorted(zip(groups, found.paths), key=lambda row: (row[0] < 0, row))
+    write_atomically(args.output, lambda temporary: _write(temporary, rows))
+    if args.sheet:
+        drawn = [
+            [(path, str(group)) for g, path in rows if g == group] for group in sorted({g for g in groups if g >= 0})
+        ]
+        draw_ranked(drawn, args.sheet)
+    alone = groups.count(-1)
+    print(f"{args.output}: {len(groups)} images in {len(set(groups) - {-1})} groups, {alone} of them in none")
+    for path, reason in found.skipped.items():
+        print(f"skipped {path}: {reason}")
+
+
+def _write(path: Path, rows: list) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "group"])
+        writer.writerows([image, group] for group, image in rows)
