@@ -55,7 +55,7 @@ LOOSE = {"__init__", "__main__", "_moved", "embedding", "errors", "method", "reg
 # Imports inside functions, for speed of import alone: torchreid and its host take seconds, the others are read by a few
 # calls only. None of them hides a circle: `test_rooms_import_each_other_in_no_circle` counts them too.
 DEFERRED = {
-    "__init__.py": {"runs", "plugin"},  # `import occplug` brings neither torchreid nor a model
+    "__init__.py": {"runs", "plugin", "serving"},  # `import occplug` brings neither torchreid nor a model
     "config/load.py": {"torchreid_host"},
     "transforms/stock.py": {"torchreid_host"},
     "plugin/register.py": {"config", "evaluation", "transforms", "utils"},
