@@ -19,6 +19,7 @@ import contextlib
 import functools
 import inspect
 import logging
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,15 +56,16 @@ def _model_builder(method_name: str, backbone_name: str):
         cfg = default_config(method_name, backbone_name, [x for k, v in settings for x in (f"method.{k}", v)])
         model = TorchreidModel(build_method(cfg, num_classes, 1, pretrained), loss)
         if model.image_size is not None:
-            _say_input(f"{method_name} on {backbone_name}", model)
+            _say_input(f"{method_name} on {backbone_name}", model, model.image_size)
         return model
 
     return build_occplug_model
 
 
-def _say_input(name: str, model: TorchreidModel) -> None:
+def _say_input(name: str, model: TorchreidModel, size: tuple[int, int]) -> None:
     """What a data manager must be given for this model; a warning where torchreid's default size does not fit."""
-    (height, width), tower = model.image_size, model.method.backbone
+    height, width = size
+    tower: Any = model.method.backbone
     stock = inspect.signature(host.ImageDataManager.__init__).parameters
     fits = (height, width) == (stock["height"].default, stock["width"].default)
     given = f"height={height}, width={width}"

@@ -104,10 +104,10 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     try:
         content = load_checkpoint(path)
     except CheckpointError:
-        content = _torchreids(path)
-        if content is None:
+        stock = _torchreids(path)
+        if stock is None:
             raise
-        return content
+        return stock
     state = content["state_dict"]
     if "source" in content:  # converted; what the official file lacks only training needs, or `fill` objects
         check_parts(content, ("num_classes", "num_cameras"), path)
