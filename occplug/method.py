@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from occplug import _moved
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
-from occplug.registry import METHODS, get
+from occplug.registry import model_class
 
 __all__ = ["ExtraOptimizer", "Group", "Method", "Stage", "build_method", "parameter_groups"]
 
@@ -135,6 +135,7 @@ class Method(nn.Module):
         in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
         squared_distance: whether the method's distance is a squared one, or the cosine distance, which is half of one
             (a property where a key decides it). Re-ranking squares plain distances and takes squared ones as they are.
+        is_stock: whether it is torchreid's own model, wrapped, which torchreid's engines train in one stage.
     """
 
     constant_in_tests: tuple[str, ...] = ()
@@ -146,6 +147,7 @@ class Method(nn.Module):
     backbones: dict[str, str] = {}
     in_one_stage: dict[str, object] = {}
     squared_distance: bool = False
+    is_stock: bool = False
 
     def __init_subclass__(cls, **kwargs):
         """`matcher` is the public name of `distance`: a class that defines one of them has both."""
@@ -155,6 +157,14 @@ class Method(nn.Module):
             cls.matcher = cls.distance
         elif "matcher" in own and "distance" not in own:
             cls.distance = cls.matcher  # type: ignore[method-assign]
+
+    @classmethod
+    def build(cls, cfg, num_classes: int, num_cameras: int, pretrained: bool = True) -> Method:
+        """See :func:`build_method`."""
+        method = cls(cfg, num_classes, num_cameras)
+        if pretrained:
+            method.load_pretrained()
+        return method
 
     @staticmethod
     def check(cfg) -> None:
@@ -172,6 +182,16 @@ class Method(nn.Module):
         W], and "occluder", int64 [B], from a transform that puts something before the person.
         """
         return ()
+
+    @staticmethod
+    def takes_cameras(cfg) -> bool:
+        """Whether `embed` reads the camera of a test image."""
+        return bool(cfg.backbone.sie_camera and cfg.method.get("test_cameras", True))
+
+    @staticmethod
+    def protocol(cfg) -> dict:
+        """How test features are made and compared, as arguments of `occplug.evaluation.protocol_line`."""
+        return {"neck": cfg.method.get("neck"), "stride": cfg.backbone.stride, "metric": "method"}
 
     @property
     def training_only(self) -> tuple[str, ...]:
@@ -276,15 +296,14 @@ def parameter_groups(module: nn.Module, groups: list[Group]) -> list[dict]:
 
 
 def build_method(cfg, num_classes: int, num_cameras: int, pretrained: bool = True) -> Method:
-    """The method `cfg.model.name` with `num_classes` training identities and `num_cameras` training cameras.
+    """The model `cfg.model.name` with `num_classes` training identities and `num_cameras` training cameras.
+
+    A torchreid model comes wrapped as a method (:class:`occplug.methods._stock.StockModel`).
 
     Args:
-        pretrained: read the initial weights that `cfg.backbone.weights` names; False leaves random ones.
+        pretrained: read the initial weights that the config names; False leaves random ones.
 
     Raises:
-        ConfigError: unknown method; CheckpointError: initial weights missing or of another shape.
+        ConfigError: unknown model; CheckpointError: initial weights missing or of another shape.
     """
-    method = get(METHODS, cfg.model.name)(cfg, num_classes, num_cameras)
-    if pretrained:
-        method.load_pretrained()
-    return method
+    return model_class(cfg.model.name).build(cfg, num_classes, num_cameras, pretrained)

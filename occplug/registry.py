@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import importlib
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,6 +23,7 @@ __all__ = [
     "build",
     "build_part",
     "get",
+    "model_class",
     "names",
     "part_node",
 ]
@@ -73,6 +75,16 @@ def get(registry: Registry, name: str):
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(f"no {registry.name} is called {name!r}{hint}; there are: {', '.join(known) or 'none'}")
     return registry.module_dict[name]
+
+
+def model_class(name: str) -> type:
+    """The class of the models that `model.name` calls `name`: of that method, or else of torchreid's models, wrapped.
+
+    What differs between the two is asked of the class (`occplug.method.Method`), never of the name.
+    """
+    if name in METHODS.module_dict:
+        return get(METHODS, name)
+    return importlib.import_module("occplug.methods._stock").StockModel
 
 
 def part_node(registry: Registry, name: str, section: Mapping = MappingProxyType({})) -> dict:

@@ -11,7 +11,6 @@ from occplug.cli.arguments import parse_options
 from occplug.engine import save_checkpoint
 from occplug.errors import ConfigError
 from occplug.importers import SOURCES, load_official
-from occplug.importers.torchreid_stock import StockModel
 from occplug.importers.vit_family import SaliencyModel
 from occplug.runs.session import start_logging
 from occplug.utils.files import user_path
@@ -88,8 +87,7 @@ def convert(source: str, given: Path, made: Path, image_size: tuple[int, int] = 
     """
     with key_report() as report:
         module = load_official(source, given, image_size=image_size)
-    net = module.net if isinstance(module, StockModel) else module
-    state = net.state_dict()
+    state = module.state_dict()
     cameras = state.get("backbone.camera_embedding")
     content = {
         "state_dict": state,

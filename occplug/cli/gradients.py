@@ -10,7 +10,7 @@ from occplug.cli.arguments import config_parser, parse_config
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.errors import ConfigError
 from occplug.method import build_method
-from occplug.registry import METHODS, names
+from occplug.registry import model_class
 from occplug.runs.gradients import gradient_report
 from occplug.runs.session import load_trained, start_logging
 from occplug.utils.files import user_path, write_atomically
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--generated", action="store_true", help="random pictures in place of the data sets")
     parser.add_argument("--output", metavar="JSON", type=user_path, help="also write the figures to a file")
     args, cfg = parse_config(parser, argv)
-    if cfg.model.name not in names(METHODS):
+    if model_class(cfg.model.name).is_stock:
         raise ConfigError(f"{cfg.model.name} is torchreid's, with one loss; this is for the methods")
     start_logging()
     data = (GeneratedDataManager if args.generated else DataManager)(cfg)

@@ -9,7 +9,7 @@ from occplug.cli.arguments import config_parser, parse_config
 from occplug.cli.sheets import draw_sheet, overlaid, pixels, resized, to_unit_range
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
-from occplug.registry import METHODS, get, names
+from occplug.registry import model_class
 from occplug.runs.session import load_trained
 from occplug.utils.files import user_path, write_atomically
 
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     args, cfg = parse_config(parser, argv)
     if args.images < 1:
         raise ConfigError(f"--images is {args.images}; it must be at least 1")
-    if cfg.model.name not in names(METHODS) or not hasattr(get(METHODS, cfg.model.name), "attention_maps"):
+    if not hasattr(model_class(cfg.model.name), "attention_maps"):
         raise ConfigError(f"{args.config_file}: {cfg.model.name} has no attention maps of parts; profd has")
     method = load_trained(cfg, args.weights)
     images, camids = _queries(DataManager(cfg, trains=False), args.images)

@@ -13,7 +13,7 @@ from occplug.engine import seed_everything
 from occplug.errors import ConfigError
 from occplug.evaluation import mask_statistics
 from occplug.method import Method, build_method
-from occplug.registry import METHODS, get, names
+from occplug.registry import model_class
 from occplug.runs.session import load_trained, start_logging
 from occplug.utils.files import user_path, write_atomically
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
 
 def check_masks(cfg, config_file: str) -> None:
     """Raise ConfigError for a method that neither masks prototypes nor transfers patches."""
-    known = cfg.model.name in names(METHODS) and "transfer" in get(METHODS, cfg.model.name).defaults
+    known = "transfer" in model_class(cfg.model.name).defaults
     if not known or not (cfg.method.spt or cfg.method.get("mask", "none") != "none"):
         raise ConfigError(
             f"{config_file}: {cfg.model.name} has neither prototype masks nor patch transfer here; dpm and dpmpp have, "

@@ -77,7 +77,7 @@ def check(cfg, method, origin: dict[str, str], source: str) -> None:
     """Raise ConfigError for the first value of `cfg` that cannot work.
 
     Args:
-        method: the class registered for `cfg.model.name`, or None for a torchreid model.
+        method: the class of `cfg.model.name` (`occplug.registry.model_class`).
         origin: key -> file or command line that set it.
         source: named for keys that have their default.
     """
@@ -88,8 +88,8 @@ def check(cfg, method, origin: dict[str, str], source: str) -> None:
 
 
 def unused_reason(key: str, method) -> str | None:
-    """Why `key` means nothing to the class `method` (to torchreid models if it is None); None if it means something."""
-    if method is None:
+    """Why `key` means nothing to models of the class `method`; None if it means something."""
+    if method.is_stock:
         table = UNUSED_BY_STOCK
     else:
         table = UNUSED_BY_METHODS | (UNUSED_WITH_BACKBONE if method.backbones else UNUSED_WITHOUT_BACKBONE)
@@ -102,7 +102,7 @@ def unused_reason(key: str, method) -> str | None:
 
 def _declared(method, what: str) -> dict:
     """Dotted key or section -> what the classes that have it in their `what` declare; the core's comes first."""
-    tables = {} if method is None else {"method": method}
+    tables = {"method": method}
     tables |= {f"augment.{name}": get(TRANSFORMS, name) for name in names(TRANSFORMS)}
     tables |= {f"backbone.{name}": get(BACKBONES, name) for name in names(BACKBONES)}
     declared: dict[str, Any] = dict(CHOICES if what == "choices" else RANGES)
@@ -172,7 +172,7 @@ def _data(cfg, method) -> Iterator[tuple[str, str]]:
     for key in ("norm_mean", "norm_std"):
         if len(cfg.data[key]) != 3:
             yield f"data.{key}", f"data.{key} has {len(cfg.data[key])} values; it must have 3, for red, green and blue"
-    if method is not None and cfg.data.type != "image":
+    if not method.is_stock and cfg.data.type != "image":
         yield "data.type", f"data.type is {cfg.data.type!r}, but {cfg.model.name} takes images"
     low_high = cfg.synthocc.ratio
     if len(low_high) != 2 or low_high[0] >= low_high[1]:
@@ -207,7 +207,7 @@ _DEPENDENT = {
 
 def _say_dependent(cfg, method, origin: dict[str, str], source: str) -> None:
     """Warn of keys of a torchreid model that another key switches off."""
-    if method is not None:
+    if not method.is_stock:
         return
     defaults, values = dict(flatten(CORE)), dict(flatten(cfg))
     for key, value in values.items():
@@ -220,7 +220,7 @@ def _say_dependent(cfg, method, origin: dict[str, str], source: str) -> None:
 
 def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
     b = cfg.backbone
-    if method is None or not method.backbones:
+    if not method.backbones:
         return
     name = b.get(b.name, {}).get("clip", b.name)  # the CLIP tower, of a hybrid the one inside
     # a backbone of a user's says which listed one it stands for

@@ -26,7 +26,7 @@ from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, OBSOLETE
 from occplug.config.files import COMMAND_LINE, END, WHOLE, Setting, flatten, mapping_of, parse_options, read_settings
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
-from occplug.registry import BACKBONES, METHODS, TRANSFORMS, get, names, part_node
+from occplug.registry import BACKBONES, METHODS, TRANSFORMS, get, model_class, names, part_node
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.texts import parse_yaml_text
 
@@ -83,8 +83,8 @@ def default_config(model_name="clip_reid", backbone_name: str | None = None, opt
         ConfigError: as `load_config`.
     """
     chosen: dict[str, Any] = {"model.name": model_name}
-    if backbone_name is None and model_name in names(METHODS):
-        backbone_name = next(iter(get(METHODS, model_name).backbones.values()), None)
+    if backbone_name is None:
+        backbone_name = next(iter(model_class(model_name).backbones.values()), None)
     if backbone_name is not None:
         chosen |= {"backbone.name": backbone_name, **MADE_FOR.get(backbone_name, {})}
     own = [Setting(key, value, "default_config") for key, value in chosen.items()]
@@ -98,7 +98,7 @@ def _resolve(own: list[Setting], options: list[Setting], source: str) -> CfgNode
     """The checked, frozen config of the settings `own` of a file and the `options` over them."""
     own, options = _with_custom_imports(own, options)
     chosen = _model_name([*own, *options], source)
-    method = get(METHODS, chosen) if chosen in names(METHODS) else None
+    method = model_class(chosen)
     if chosen != _model_name(own, source):
         own = _without_other_models_keys(own, chosen, method)
     tree, nullable = _default_tree(method, [*own, *options])
@@ -109,8 +109,7 @@ def _resolve(own: list[Setting], options: list[Setting], source: str) -> CfgNode
     cfg = CfgNode(tree)
     cfg.freeze()
     check(cfg, method, {key: where for key, (_, where) in values.items()}, source)
-    if method is not None:
-        method.check(cfg)
+    method.check(cfg)
     return cfg
 
 
@@ -172,11 +171,10 @@ def _default_tree(method, settings: list[Setting]) -> tuple[dict, frozenset[str]
         if own:
             nodes[f"backbone.{name}"] = get(BACKBONES, name)
             tree["backbone"][name] = copy.deepcopy(own)
-    if method is not None:
-        nodes["method"] = method
-        tree["method"] = copy.deepcopy(method.defaults)
-        for key, registry in getattr(method, "parts", {}).items():
-            _fill_part(tree["method"], key, registry, settings)
+    nodes["method"] = method
+    tree["method"] = copy.deepcopy(method.defaults)
+    for key, registry in method.parts.items():
+        _fill_part(tree["method"], key, registry, settings)
     nullable = {f"{prefix}.{key}" for prefix, entry in nodes.items() for key in getattr(entry, "nullable", ())}
     return tree, frozenset(nullable)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from occplug.backbones.tower import MEAN_CAMERA
 from occplug.errors import DataError
-from occplug.registry import DATASETS, METHODS, get, names
+from occplug.registry import DATASETS, get, model_class, names
 
 __all__ = [
     "CameraRows",
@@ -38,8 +38,7 @@ CameraRows = Mapping[str, tuple[int, int]]
 
 def sees_cameras(cfg) -> bool:
     """Whether the model of `cfg` is given the camera of a test image."""
-    is_method = cfg.model.name in names(METHODS)
-    return bool(is_method and cfg.backbone.sie_camera and cfg.method.get("test_cameras", True))
+    return model_class(cfg.model.name).takes_cameras(cfg)
 
 
 def rows_of_sources(sources: Sequence[str], cameras: Sequence[int]) -> dict[str, tuple[int, int]]:

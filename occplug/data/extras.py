@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 
 from occplug.errors import ConfigError
 from occplug.masks import PartMasks
-from occplug.registry import METHODS, TRANSFORMS, get, names
+from occplug.registry import TRANSFORMS, get, model_class, names
 from occplug.transforms import Pipeline
 
 __all__ = ["Extras", "wanted_extras"]
@@ -21,13 +21,13 @@ _NO_OCCLUDER = -1
 
 
 def wanted_extras(cfg) -> tuple[str, ...]:
-    """The entries that the method of `cfg` asks for; none for a torchreid model.
+    """The entries that the model of `cfg` asks for.
 
     Raises:
         ConfigError: nobody provides one of them; names the key or the transforms that would.
     """
     model = cfg.model.name
-    wanted = get(METHODS, model).extras(cfg) if model in names(METHODS) else ()
+    wanted = model_class(model).extras(cfg)
     given = {entry for name in cfg.data.transforms for entry in _provided(name)}
     for entry in wanted:
         if entry == "masks":

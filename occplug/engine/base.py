@@ -24,6 +24,7 @@ from occplug.engine.randomness import random_states
 from occplug.errors import TrainingError
 from occplug.evaluation import Ranker, evaluate_embeddings, extract, rank_distances, rerank_embeddings
 from occplug.evaluation.cuhk03 import evaluate_cuhk03
+from occplug.method import Method
 from occplug.torchreid_host import visualize_ranked_results
 
 __all__ = ["RunMixin", "StageRecord"]
@@ -66,13 +67,14 @@ class _NoWriter:
 class RunMixin:
     """Mixed into torchreid engines; `run`, `train`, `test` and `save_model` stay torchreid's with additions.
 
-    An engine that mixes this in sets, before `run`: `cfg`, `folder` (of the run), `device`, `stage_name`,
-    `stage_index`, `trained_epochs` (of earlier stages) and `limit` (batches per epoch in dry runs, or None), and
-    states `embed`, `distance` and `protocol`.
+    An engine that mixes this in sets, before `run`, `model` (what torchreid trains) and, by `setup_run`, `cfg`,
+    `method` (what is tested), `folder` (of the run), `device` and `limit` (batches per epoch in dry runs, or None).
+    `stage_name`, `stage_index` and `trained_epochs` (of earlier stages) say where it is.
     """
 
-    def setup_run(self, cfg, folder: Path, device: torch.device, limit: int | None = None) -> None:
+    def setup_run(self, cfg, method: Method, folder: Path, device: torch.device, limit: int | None = None) -> None:
         """Set the bookkeeping's initial state."""
+        self.method = method
         self.cfg, self.folder, self.device, self.limit = cfg, Path(folder), device, limit
         self.ranks = current_ranks()
         self.stage_name, self.stage_index, self.trained_epochs = "train", 0, 0
@@ -87,12 +89,12 @@ class RunMixin:
     # ------------------------------------------------------------------ what a run looks like
 
     def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
-        """Test-time embedding of `images` [B, 3, H, W], cameras `camids` [B] where known."""
-        raise TypeError(f"{type(self).__name__} does not state its embedding")
+        """Test-time embedding of `images` [B, 3, H, W], cameras `camids` [B] where known: `Method.embed`."""
+        return self.method.embed(images, camids)
 
     def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """Distances [Q, G], smaller is closer."""
-        raise TypeError(f"{type(self).__name__} does not state its distance")
+        """Distances [Q, G], smaller is closer: `Method.distance`."""
+        return self.method.distance(query, gallery)
 
     def embed_for(self, target: str) -> Callable[[Tensor, Tensor], Embedding]:
         """`embed` of images of the data set `target`, whose cameras are numbered within it."""
@@ -107,8 +109,8 @@ class RunMixin:
 
     @property
     def squared_distance(self) -> bool:
-        """As `Method.squared_distance`, of `distance`."""
-        return False
+        """`Method.squared_distance`, of `distance`."""
+        return self.method.squared_distance
 
     def run_stage(self, epochs: int, start_epoch: int = 0) -> None:
         """Train `epochs` epochs through torchreid's `run`, from `start_epoch` on; then its test and checkpoint."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from occplug.distributed import SplitImages, Splitter
-from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin, StageRecord
 from occplug.engine.checkpoint import check_same_run, load_weights
 from occplug.engine.contents import check_parts
@@ -40,26 +39,13 @@ class MethodEngine(RunMixin, Engine):
 
     def __init__(self, cfg, data, method: Method, folder: Path, device: torch.device, limit: int | None = None):
         super().__init__(data, use_gpu=device.type == "cuda")
-        self.setup_run(cfg, folder, device, limit)
+        self.setup_run(cfg, method, folder, device, limit)
         self.model = method
         self.stages = method.stages()
         dtype = AMP_TYPES[cfg.amp.dtype] if device.type == "cuda" else None
         self.amp_dtype = dtype
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.splitter = Splitter(self.ranks, cfg.train.micro_batch)
-
-    def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
-        """The method's own; see `Method.embed`."""
-        return self.model.embed(images, camids)
-
-    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """The method's own; see `Method.distance`."""
-        return self.model.distance(query, gallery)
-
-    @property
-    def squared_distance(self) -> bool:
-        """The method's own; see `Method.squared_distance`."""
-        return self.model.squared_distance
 
     # ------------------------------------------------------------------ stages
 

@@ -6,37 +6,21 @@ import contextlib
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from occplug.distributed import Splitter
-from occplug.embedding import Embedding
 from occplug.engine.base import RunMixin
 from occplug.engine.checkpoint import load_weights
 from occplug.engine.contents import check_parts
 from occplug.engine.randomness import restore_random_states
 from occplug.engine.resuming import check_epochs, restore_moments, wind_forward
 from occplug.errors import ConfigError
-from occplug.evaluation import cosine_distance, squared_euclidean
+from occplug.method import Method
 from occplug.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
 
 __all__ = ["stock_engine"]
 
 
 class _StockMixin(RunMixin):
-    def embed(self, images: Tensor, camids: Tensor | None) -> Embedding:
-        features = self.model(images).float()
-        return Embedding(F.normalize(features) if self.cfg.test.normalize_feature else features)
-
-    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
-        distance = cosine_distance if self.cfg.test.dist_metric == "cosine" else squared_euclidean
-        return distance(query.vector, gallery.vector)
-
-    @property
-    def squared_distance(self) -> bool:
-        """Both are: the cosine distance is half the squared distance of unit vectors."""
-        return True
-
     def forward_backward(self, data: dict) -> dict[str, float]:
         values = super().forward_backward(data)
         self.note_losses(values, data)
@@ -48,7 +32,6 @@ class _StockMixin(RunMixin):
 
     def run_stages(self, resumed: dict | None = None) -> None:
         """The one stage a stock model has, then the test."""
-        self.model.__dict__["splits"] = "images"  # what it says about an image depends on that image alone
         splitter = Splitter(self.ranks, self.cfg.train.micro_batch)
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         hook = self.optimizer.register_step_pre_hook(lambda *_: splitter.reduce(trained))
@@ -92,9 +75,13 @@ def _settings_named(keys: str):
         raise ConfigError(f"torchreid cannot train with these settings ({error}); change {keys}") from error
 
 
-def stock_engine(cfg, data, model: nn.Module, folder: Path, device: torch.device, limit: int | None = None):
-    """torchreid's engine for `cfg.loss.name` on a torchreid `model`, with torchreid's optimiser and scheduler keys."""
-    t = cfg.train
+def stock_engine(cfg, data, method: Method, folder: Path, device: torch.device, limit: int | None = None):
+    """torchreid's engine for `cfg.loss.name` that trains the model in `method`, by torchreid's optimiser keys.
+
+    Args:
+        method: of the class `is_stock`, on `device`; its `net` is what torchreid trains.
+    """
+    t, model = cfg.train, method.net
     with _settings_named("train.lr, train.optim, sgd.*, rmsprop.* or adam.*"):
         optimizer = build_optimizer(
             model,
@@ -123,5 +110,5 @@ def stock_engine(cfg, data, model: nn.Module, folder: Path, device: torch.device
         engine = _StockTriplet(data, model, optimizer, **weights, **common)
     else:
         engine = _StockSoftmax(data, model, optimizer, **common)
-    engine.setup_run(cfg, folder, device, limit)
+    engine.setup_run(cfg, method, folder, device, limit)
     return engine

@@ -27,7 +27,7 @@ from occplug.data.manager import DataManager
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, read_per_query
 from occplug.method import build_method
-from occplug.registry import METHODS, names
+from occplug.registry import model_class
 from occplug.runs.candidates import Candidate
 from occplug.runs.evaluate import evaluate_candidate
 from occplug.runs.session import start_logging
@@ -231,7 +231,7 @@ def _check_buildable(training: Training) -> None:
 
 def _stage_names(cfg: CfgNode) -> list[str]:
     """What a run of `cfg` trains; none for torchreid's models, which have one stage without a name."""
-    if cfg.model.name not in names(METHODS):
+    if model_class(cfg.model.name).is_stock:
         return []
     with torch.device("meta"):
         return [stage.name for stage in build_method(cfg, 2, 2, pretrained=False).stages()]

@@ -5,39 +5,14 @@ from __future__ import annotations
 import os
 
 import torch
-from torch import Tensor, nn
 
-from occplug.embedding import Embedding
 from occplug.errors import ConfigError
-from occplug.evaluation import Metric
 from occplug.importers.report import load_renamed, most_common
-from occplug.method import Method
+from occplug.methods._stock import StockModel
 from occplug.torchreid_host import build_stock_model, load_stock_checkpoint
 from occplug.utils.tensors import read_tensors
 
 __all__ = ["StockModel", "load"]
-
-
-class StockModel(Method):
-    """A stock torchreid model, tested as torchreid does: its features as they are, Euclidean distance."""
-
-    training_only = (r"(.*\.)?\w*classifier\w*\..*",)  # with and without the prefix `net.`
-
-    def __init__(self, net: nn.Module, num_classes: int):
-        super().__init__()
-        self.net, self.num_classes = net, num_classes
-
-    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
-        """The model's eval-mode output [B, D], not normalised."""
-        return Embedding(self.net(images).float())  # [B, D]
-
-    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """Squared Euclidean distance, [Q, G]."""
-        return self.named_distance()(query, gallery)
-
-    def named_distance(self) -> Metric:
-        """The distance as data."""
-        return Metric("squared_euclidean")
 
 
 def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str, model: str) -> StockModel:

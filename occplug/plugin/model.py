@@ -17,6 +17,7 @@ from occplug.engine.freezing import close_layers
 from occplug.errors import ConfigError
 from occplug.evaluation import masked_distance
 from occplug.method import Method, parameter_groups
+from occplug.utils.keys import hide_child
 
 __all__ = ["PackedEmbeddings", "TorchreidModel", "packed_distances"]
 
@@ -45,8 +46,7 @@ class TorchreidModel(nn.Module):
         self._frozen = tuple(parameter for parameter in method.parameters() if not parameter.requires_grad)
         close_layers(method)
         self._closed = tuple(module for module in method.modules() if not module.training)
-        self.register_state_dict_post_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
+        hide_child(self, "method")
 
     def forward(self, images: Tensor):
         """As torchreid's engines expect: embeddings in eval mode, else logits (and features for loss "triplet").
@@ -88,16 +88,6 @@ class TorchreidModel(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("method"), name)
-
-
-def _drop_prefix(module, state: dict, prefix: str, metadata) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}method.")]:
-        state[prefix + key[len(f"{prefix}method.") :]] = state.pop(key)
-
-
-def _add_prefix(module, state: dict, prefix: str, *unused) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[f"{prefix}method.{key[len(prefix) :]}"] = state.pop(key)
 
 
 class PackedEmbeddings(Tensor):

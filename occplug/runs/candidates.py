@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from yacs.config import CfgNode
 
 from occplug.config import load_config, resolved_yaml, shipped_configs
@@ -16,11 +15,8 @@ from occplug.data.cameras import rows_of_sources
 from occplug.data.manager import DataManager
 from occplug.engine import MethodEngine, check_same_meaning
 from occplug.errors import CheckpointError, ConfigError
-from occplug.importers.torchreid_stock import StockModel
 from occplug.method import Method, build_method
-from occplug.registry import METHODS, names
 from occplug.runs.session import build_engine
-from occplug.torchreid_host import build_stock_model
 from occplug.zoo import Entry, Index, read_index
 from occplug.zoo.addresses import ZOO, weight_file
 from occplug.zoo.fetching import fetch
@@ -137,7 +133,7 @@ def engine_of(candidate: Candidate, data: DataManager, folder: Path, device: tor
     if weights.module is not None:
         return MethodEngine(cfg, data, weights.module, folder, device)
     engine = build_engine(cfg, data, folder, device, weights.num_classes, weights.num_cameras, pretrained=False)
-    fit(engine.model.eval(), candidate)
+    fit(engine.method.eval(), candidate)
     engine.camera_rows = weights.camera_rows or _rows_in(candidate)
     return engine
 
@@ -155,29 +151,24 @@ def _rows_in(candidate: Candidate) -> dict[str, tuple[int, int]]:
 
 def model_of(found: Candidate) -> Method:
     """The model of `found` with its weights, in eval mode on the CPU. Raises CheckpointError if they do not fit."""
-    cfg, given = found.cfg, found.weights
-    if given.module is not None:
-        return given.module.eval()
-    if cfg.model.name in names(METHODS):
-        model = method = build_method(cfg, given.num_classes, given.num_cameras, pretrained=False).eval()
-    else:
-        model = build_stock_model(cfg.model.name, given.num_classes, cfg.loss.name, pretrained=False, use_gpu=False)
-        method = StockModel(model, given.num_classes).eval()
-    fit(model, found)
+    weights = found.weights
+    if weights.module is not None:
+        return weights.module.eval()
+    method = build_method(found.cfg, weights.num_classes, weights.num_cameras, pretrained=False).eval()
+    fit(method, found)
     return method
 
 
-def fit(model: nn.Module, candidate: Candidate) -> None:
-    """Put the candidate's weights into `model`.
+def fit(method: Method, candidate: Candidate) -> None:
+    """Put the candidate's weights into `method`.
 
     Raises:
         CheckpointError: they do not fit, mean something else there, or lack what testing needs.
     """
     weights = candidate.weights
     _check_constants(candidate)
-    if isinstance(model, Method):
-        check_same_meaning({"bound_to": weights.bound_to}, model.bound_to(), weights.where)
-    fill(model, weights, model.training_only if isinstance(model, Method) else StockModel.training_only)
+    check_same_meaning({"bound_to": weights.bound_to}, method.bound_to(), weights.where)
+    fill(method, weights, method.training_only)
 
 
 # Keys without which weights mean something else, though every tensor has the shape it must have.
@@ -215,9 +206,8 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
         name: of the zoo entry, for the file's header.
     """
     method = model_of(Candidate(cfg, "", weights))
-    model = method.net if isinstance(method, StockModel) else method  # stock files have torchreid's own names
-    state = model.state_dict()
-    wanted = needed_tensors(model, method.training_only)
+    state = method.state_dict()
+    wanted = needed_tensors(method, method.training_only)
     kept = {key: state[key] for key in wanted}
     header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
     header |= {"bound_to": weights.bound_to, "camera_rows": weights.camera_rows}

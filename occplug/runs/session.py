@@ -27,10 +27,9 @@ from occplug.engine import (
 from occplug.engine.contents import OF_A_RUN, check_parts
 from occplug.evaluation import PerQuery, protocol_line
 from occplug.method import Method, build_method
-from occplug.registry import METHODS, names
+from occplug.registry import model_class
 from occplug.runs.failures import LogFile
 from occplug.runs.record import run_record, sources, start_record
-from occplug.torchreid_host import build_stock_model, load_stock_weights
 from occplug.utils.files import write_atomically
 
 __all__ = [
@@ -114,15 +113,9 @@ def build_engine(
     pretrained = options.pop("pretrained", True)
     classes = data.num_train_pids if num_classes is None else num_classes
     cameras = data.num_train_cams if num_cameras is None else num_cameras
-    if cfg.model.name in names(METHODS):
-        method = build_method(cfg, classes, cameras, pretrained=pretrained).to(device)
-        return MethodEngine(cfg, data, method, folder, device, **options)
-    model = build_stock_model(
-        cfg.model.name, classes, cfg.loss.name, pretrained and cfg.model.pretrained, device.type == "cuda"
-    )
-    if pretrained and cfg.model.load_weights:
-        load_stock_weights(model, cfg.model.load_weights)
-    return stock_engine(cfg, data, model.to(device), folder, device, **options)
+    method = build_method(cfg, classes, cameras, pretrained=pretrained).to(device)
+    engine = stock_engine if method.is_stock else MethodEngine
+    return engine(cfg, data, method, folder, device, **options)
 
 
 def load_trained(cfg, weights: str) -> Method:
@@ -149,16 +142,13 @@ def describe_protocol(
         camera_rows: of the model's camera embedding; None where they are not known.
         combined: the weights were trained on query and gallery images, too (`data.combineall`).
     """
-    is_method = cfg.model.name in names(METHODS)
     return protocol_line(
         method=cfg.model.name,
-        neck=cfg.method.neck if is_method and "neck" in cfg.method else None,
         flip=cfg.eval.flip,
         cameras=sees_cameras(cfg) and (camera_rows is None or describe_cameras(cfg.data.targets, camera_rows)),
-        stride=cfg.backbone.stride if is_method else None,
-        metric="method" if is_method else cfg.test.dist_metric,
         reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
         combined=combined or cfg.data.combineall,
+        **model_class(cfg.model.name).protocol(cfg),
     )
 
 

@@ -19,8 +19,7 @@ from occplug.distributed import current_ranks, join_ranks
 from occplug.engine import check_run, check_same_run, load_checkpoint
 from occplug.engine.contents import TO_RESUME, check_parts
 from occplug.errors import CheckpointError, ConfigError
-from occplug.method import Method
-from occplug.registry import METHODS, names
+from occplug.registry import model_class
 from occplug.runs.failures import failures_named
 from occplug.runs.session import (
     build_engine,
@@ -94,8 +93,7 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     with ranks.local_main_first():  # who finds no initial weights fetches them
         engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     if state is not None:
-        is_method = isinstance(engine.model, Method)
-        check_same_run(state, engine.model.bound_to() if is_method else {}, list(data.pids), source)
+        check_same_run(state, engine.method.bound_to(), list(data.pids), source)
         _check_same_data(state, data, source)
         if not is_after:
             _note_changes(cfg, engine, state, source)
@@ -144,7 +142,7 @@ def _finished_stage(path: Path, cfg) -> dict:
     check_parts(state, TO_RESUME, path)
     if "optimizer" in state:
         raise CheckpointError(f"{path} is a state to --resume from; --after takes the file of a finished stage")
-    if cfg.model.name not in names(METHODS):
+    if model_class(cfg.model.name).is_stock:
         raise ConfigError(f"{cfg.model.name} trains in one stage, so there is none to go on behind; leave out --after")
     return state
 

@@ -20,7 +20,6 @@ from occplug.embedding import Embedding, Origin
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import extract
 from occplug.method import Method
-from occplug.registry import METHODS, names
 from occplug.runs.candidates import candidates, model_of
 from occplug.serving.calibration import Calibration, common_visibility
 from occplug.serving.pictures import Source, crops_of, open_source, prefetched
@@ -155,7 +154,7 @@ class Extractor:
         return found
 
     def _cameras(self, camids, count: int | None) -> Iterator[int] | int:
-        if camids is None and self.cfg.model.name in names(METHODS) and sees_cameras(self.cfg) and count != 0:
+        if camids is None and sees_cameras(self.cfg) and count != 0:
             raise ConfigError("this model has a camera embedding (backbone.sie_camera); give camids, from 0")
         if camids is None or isinstance(camids, int):
             return camids or 0

@@ -5,12 +5,12 @@ import contextvars
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from occplug import _moved
 from occplug.errors import CheckpointError
 
-__all__ = ["KeyReport", "check_fit", "key_report", "note_found", "note_renamed"]
+__all__ = ["KeyReport", "check_fit", "hide_child", "key_report", "note_found", "note_renamed"]
 
 __getattr__ = _moved.older_names(__name__)
 
@@ -93,3 +93,19 @@ def check_fit(
     ]
     if lines:
         raise CheckpointError("\n  ".join([f"{where} does not fit {what}", *lines, *hints]))
+
+
+def hide_child(module: nn.Module, name: str) -> None:
+    """From now on `module`'s state dict names the tensors of its only child `name` without `name.`, both ways."""
+    inner = f"{name}."
+
+    def drop(_, state: dict, prefix: str, metadata) -> None:
+        for key in [key for key in state if key.startswith(prefix + inner)]:
+            state[prefix + key[len(prefix + inner) :]] = state.pop(key)
+
+    def add(_, state: dict, prefix: str, *unused) -> None:
+        for key in [key for key in state if key.startswith(prefix)]:
+            state[prefix + inner + key[len(prefix) :]] = state.pop(key)
+
+    module.register_state_dict_post_hook(drop)
+    module.register_load_state_dict_pre_hook(add)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from occplug.config import find_config, load_config, shipped_configs
 from occplug.errors import ConfigError
-from occplug.registry import METHODS, names
+from occplug.registry import model_class
 from occplug.zoo.index import Entry, Published
 
 __all__ = ["entry_of_config"]
@@ -30,11 +30,11 @@ def entry_of_config(file: Path, name: str | None = None) -> Entry:
     file = find_config(file)
     cfg = load_config(file)
     header = _header(file)
-    licence = {"code": cfg.model.name, "weights": "none", "data": cfg.data.sources[0]}
-    if cfg.model.name in names(METHODS):
-        licence["weights"] = cfg.backbone.weights
+    if model_class(cfg.model.name).is_stock:
+        code, weights = "torchreid", "imagenet" if cfg.model.pretrained else "none"
     else:
-        licence |= {"code": "torchreid", "weights": "imagenet" if cfg.model.pretrained else "none"}
+        code, weights = cfg.model.name, cfg.backbone.weights
+    licence = {"code": code, "weights": weights, "data": cfg.data.sources[0]}
     published, remark = _published(header, file)
     if file.resolve().parent != shipped_configs():
         raise ConfigError(f"{file}: the zoo's configs are in {shipped_configs()}; copy the file there")
@@ -51,7 +51,7 @@ def entry_of_config(file: Path, name: str | None = None) -> Entry:
 
 def _name(cfg, stem: str) -> str:
     method, data = cfg.model.name, stem.rpartition("_")[2]
-    if method not in names(METHODS):
+    if model_class(method).is_stock:
         return f"torchreid/{method}/{data}"
     hybrid = cfg.backbone.get(cfg.backbone.name) or {}
     backbone = hybrid.get("clip", cfg.backbone.name)  # of a hybrid, the CLIP tower in it

@@ -23,7 +23,6 @@ from occplug.engine.contents import OF_A_RUN, check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.importers import load_official
 from occplug.importers.exported import ExportedModel, exported_format, read_exported
-from occplug.importers.torchreid_stock import StockModel
 from occplug.torchreid_host import load_stock_checkpoint
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.integrity import is_intact, save_checked
@@ -164,7 +163,7 @@ def _official(path: Path, form: str, cfg) -> TestWeights:
     neck = cfg.method.neck if "neck" in cfg.method else "before"
     module = load_official(form, path, image_size=(cfg.data.height, cfg.data.width), neck=neck)
     classes = getattr(module, "num_classes", 1)
-    state = (module.net if isinstance(module, StockModel) else module).state_dict()
+    state = module.state_dict()
     cameras = state.get("backbone.camera_embedding")
     return TestWeights(state, classes, 1 if cameras is None else len(cameras), str(path), False)
 

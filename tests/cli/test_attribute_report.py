@@ -78,7 +78,7 @@ def test_markdown_has_a_row_for_each_identity_and_no_broken_table(run, data, tmp
         ("page.txt", [], "--output is"),
         ("page.md", ["backbone.weights", "none"], "backbone.weights is 'none', but words have no embeddings then"),
         ("page.md", ["method.template", "random"], "was trained with method.template 'A photo of a X X person"),
-        ("page.md", ["model.name", "torchreid_model"], "torchreid_model has no key method.template"),
+        ("page.md", ["model.name", "osnet_x0_25"], "osnet_x0_25 has no key method.template"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(run, data, tmp_path, capsys, page, options, message):

@@ -121,27 +121,6 @@ def test_a_stock_model_trains_with_torchreids_engine(data, tmp_path):
     assert metrics["method"] == "osnet_x0_25" and metrics["stages"][0]["epochs"] == 1
 
 
-def test_our_engine_trains_a_stock_resnet50(data, tmp_path):
-    file = tmp_path / "resnet50.yaml"
-    file.write_text("model: {name: torchreid_model, pretrained: False}\nmethod: {arch: resnet50, train: {epochs: 1}}\n")
-    options = [
-        "synthocc.size",
-        "tiny",
-        "data.workers",
-        "0",
-        "train.batch_size",
-        "16",
-        "data.height",
-        "64",
-        "data.width",
-        "32",
-    ]
-    options += ["sampler.train_sampler", "identity", "data.save_dir", str(tmp_path / "run")]
-    command = ["train", "--config-file", str(file), "--root", str(data), "-s", "synthocc", "-t", "synthocc", *options]
-    assert main(command) == 0
-    assert json.loads((tmp_path / "run/metrics.json").read_text())["method"] == "torchreid_model"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,4 +1,4 @@
-"""Merging, types and errors of configs. Methods and transforms are stand-ins, so that nothing heavy loads."""
+"""Merging, types and errors of configs. Methods and transforms are stand-ins."""
 # ruff: noqa: E501 (one mistake and its whole message on a line)
 
 import logging
@@ -12,11 +12,13 @@ from occplug.config.defaults import TORCHREID
 from occplug.config.files import flatten
 from occplug.config.ranges import ABOVE_0, SHARE, Range, under
 from occplug.errors import ConfigError, OutputError
+from occplug.method import Method
+from occplug.methods import _stock  # noqa: F401 - else it is first imported while the stand-ins are in place
 from occplug.registry import BACKBONES, METHODS, SAMPLERS, TRANSFORMS
 from occplug.utils import files
 
 
-class Prompted:
+class Prompted(Method):
     defaults = {
         "prompts": True,
         "neck": "before",
@@ -39,7 +41,7 @@ class Prompted:
         """The declarations say everything."""
 
 
-class Wrapped:
+class Wrapped(Method):
     defaults = {"arch": "resnet50", "train": {"epochs": 10}, "alpha": 0.5, "gamma": 0.5, "loss_factor": 1.0}
     backbones: dict = {}
 

@@ -23,8 +23,6 @@ from occplug.runs.session import load_trained
 
 CLASSES, CAMERAS, SIZE = 8, 2, (64, 32)  # two batches an epoch
 SMALLEST = {"clip_vit_tiny": {"backbone.stride": 8}}  # backbones small enough for here -> what they need
-# What a method needs beside the usual: the smallest model of those it can wrap
-OPTIONS = {"torchreid_model": {"method.arch": "osnet_x0_25", "model.pretrained": False}}
 # What takes time and is the same for each: sizes, epochs (the last stage has two, so that it can be interrupted)
 USUAL = {
     "data.height": SIZE[0],
@@ -52,7 +50,7 @@ class Case:
 
     def config(self, folder):
         options = {"backbone.weights": "none", **SMALLEST[self.backbone]} if self.backbone else {}
-        options |= USUAL | OPTIONS.get(self.method, {}) | {"data.save_dir": str(folder)}
+        options |= USUAL | {"data.save_dir": str(folder)}
         for key, _ in flatten(get(METHODS, self.method).defaults):
             if key.split(".")[-1] in SHORT:
                 options[f"method.{key}"] = SHORT[key.split(".")[-1]]

@@ -35,7 +35,6 @@ MODELS = {
     "profd": ("profd", "clip_vit_tiny", ["masks.source", "stripes"]),
     "dpm": ("dpm", "clip_vit_tiny", MASKS),
     "dpmpp": ("dpmpp", "clip_vit_tiny", [*MASKS, *MIXING, "method.train.alternating", True]),
-    "torchreid_model": ("torchreid_model", None, ["method.arch", "osnet_x0_25", "model.pretrained", False]),
     "osnet_x0_25": ("osnet_x0_25", None, ["model.pretrained", False, "loss.name", "triplet", "train.max_epoch", 2]),
 }
 
