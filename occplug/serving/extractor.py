@@ -282,6 +282,18 @@ class Extractor:
         probability = known.probability(distance, visible, prior)
         return Same.of(probability, distance, known.false_accept_rate(distance), common, common <= 0)
 
+    def save_pretrained(self, folder, **options):
+        """Write the model to `folder`, to be passed on; :func:`occplug.serving.hub.save_pretrained`."""
+        from occplug.serving.hub import save_pretrained
+
+        return save_pretrained(self, folder, **options)
+
+    def push(self, repository: str, **options):
+        """Upload the model to the Hugging Face hub; :func:`occplug.serving.hub.push`."""
+        from occplug.serving.hub import push
+
+        return push(self, repository, **options)
+
     def check(self, embedding: Embedding, name: str = "these embeddings") -> None:
         """Raise DataError if `embedding` is known to be of another model than this one."""
         if embedding.origin is not None and embedding.origin.model:

@@ -230,10 +230,13 @@ def needed_tensors(model: nn.Module, training_only: Sequence[str]) -> list[str]:
     return _read_by_tests(model.state_dict(), training_only)
 
 
-def save_small(path: Path, state: dict[str, Tensor], num_classes: int, num_cameras: int, **header) -> None:
+def save_small(
+    path: Path, state: dict[str, Tensor], num_classes: int, num_cameras: int, half: bool = True, **header
+) -> None:
     """Write `state` as a small file: floats as fp16, or as they are where fp16 has not their range.
 
     Args:
+        half: False: floats stay as they are.
         header: texts; `config`, `pids` (a list) and `bound_to` (a dict) are read again by :func:`read_test_weights`.
 
     Raises:
@@ -242,7 +245,7 @@ def save_small(path: Path, state: dict[str, Tensor], num_classes: int, num_camer
     bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if bad:
         raise CheckpointError(f"{path} is not written: not finite: {', '.join(bad)}")
-    tensors = {name: _narrow(value) for name, value in state.items()}
+    tensors = {name: _narrow(value) if half else value.detach().cpu().clone() for name, value in state.items()}
     texts = {"config": "", "pids": [], **header, "num_classes": num_classes, "num_cameras": num_cameras}
     texts = {key: text if isinstance(text, str) else json.dumps(text) for key, text in texts.items()}
     write_atomically(path, lambda temporary: save_checked(tensors, temporary, {"format": FORMAT, **texts}))

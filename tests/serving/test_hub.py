@@ -1,0 +1,128 @@
+"""Models are passed on as folders and by way of a stand-in for the hub."""
+
+import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from PIL import Image
+
+import occplug
+from occplug.errors import CheckpointError
+from occplug.zoo.hub import parse_hub
+
+
+@pytest.fixture(scope="module")
+def model():
+    return occplug.load("zoo://clip_reid/vit_tiny/synthocc")
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    place = tmp_path_factory.mktemp("pretrained") / "m"
+    figures = {"synthocc": {"mAP": 0.5, "rank1": 0.25, "protocol": "as tested"}}
+    return model.save_pretrained(place, licence="mit", figures=figures)
+
+
+def test_a_folder_is_the_model(model, folder):
+    read = occplug.load(folder)
+    picture = Image.new("RGB", (30, 60), "red")
+    assert torch.equal(read.embed(picture).vector, model.embed(picture).vector)
+    assert read.fingerprint == model.fingerprint and read.preprocessing() == model.preprocessing()
+    card = (folder / "README.md").read_text()
+    assert "license: mit" in card and "| synthocc | 50.0 | 25.0 | as tested |" in card and model.fingerprint in card
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "config.yaml",
+        "model.safetensors",
+        "preprocessing.json",
+    ]
+
+
+def test_addresses():
+    assert parse_hub("hf://u/r") == ("u/r", None, "model.safetensors")
+    assert parse_hub("hf://u/r@v1") == ("u/r", "v1", "model.safetensors")
+    assert parse_hub("hf://u/r@v1/a/b.pth") == ("u/r", "v1", "a/b.pth")
+    assert parse_hub("hf://u/r/b.pth") == ("u/r", None, "b.pth")
+    with pytest.raises(CheckpointError, match="repositories are hf://USER/REPO"):
+        parse_hub("hf://r")
+
+
+def test_without_a_connection_the_message_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match="hf://nobody/nothing: not in the cache, and the hub cannot be reached"):
+        occplug.load("hf://nobody/nothing")
+
+
+@pytest.fixture
+def hub(folder):
+    """A server that answers for files of one repository as the hub does."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def _answer(self, send):
+            name = self.path.split("/resolve/main/")[-1].split("?")[0]
+            file = folder / name
+            if not self.path.startswith("/someone/model/") or not file.is_file():
+                self.send_response(404)
+                self.send_header("X-Error-Code", "EntryNotFound")
+                self.end_headers()
+                return
+            content = file.read_bytes()
+            self.send_response(200)
+            self.send_header("ETag", hashlib.sha256(content).hexdigest())
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if send:
+                self.wfile.write(content)
+
+        def do_HEAD(self):
+            self._answer(False)
+
+        def do_GET(self):
+            self._answer(True)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_model_is_fetched_from_the_hub(hub, model, tmp_path):
+    code = "import occplug; print(occplug.load('hf://someone/model').fingerprint)"
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == model.fingerprint
+
+
+def test_push_uploads_what_is_saved(model, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Api:
+        def create_repo(self, repository, **options):
+            calls.append((repository, options))
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            calls.append((repo_id, sorted(os.listdir(folder_path))))
+            return "done"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    assert model.push("someone/model") == "done"
+    assert calls[0] == ("someone/model", {"private": True, "exist_ok": True})
+    assert calls[1][0] == "someone/model" and "model.safetensors" in calls[1][1]
+
+    def refused(self, *args, **options):
+        raise OSError("401")
+
+    monkeypatch.setattr(Api, "create_repo", refused)
+    with pytest.raises(CheckpointError, match="someone/model: the hub did not take it"):
+        model.push("someone/model")
