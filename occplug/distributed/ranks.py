@@ -221,7 +221,7 @@ def _one_message(store) -> Iterator[None]:
             raise SystemExit(
                 "occplug: another process of this run has ended or cannot be reached; its own messages are above, if "
                 "it had time for any. The run can go on from its last state: start the same command with --resume "
-                f"({str(error).splitlines()[0]})"
+                f"({str(error).splitlines()[0][:120]})"
             ) from None
         raise
     except KeyboardInterrupt:

@@ -93,7 +93,7 @@ def prepare(cfg, saves: bool = True) -> tuple[Path, torch.device]:
 
 def check_same_start(cfg, data: DataManager) -> None:
     """Raise DataError if the processes of a run have other images, keys, code or versions; folders may differ."""
-    local = ("data.root", "data.save_dir", "data.workers", "run.threads")
+    local = ("data.root", "data.save_dir", "data.workers", "data.cache", "masks.root", "masks.cache", "run.threads")
     values = {key: value for key, value in flatten(cfg) if key not in local}
     values |= {f"the fingerprint of {name}": summary["fingerprint"] for name, summary in data.summary().items()}
     values |= {"occplug's code": sources(), "torch": torch.__version__}
