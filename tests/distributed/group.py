@@ -58,7 +58,7 @@ class Group:
             pipe.send((name, args, kwargs))
         answers = []
         for pipe in self.pipes:
-            assert pipe.poll(120), f"no answer to {name} {args}"
+            assert pipe.poll(300), f"no answer to {name} {args}"
             answers.append(pipe.recv())
         return answers
 
