@@ -29,6 +29,7 @@ COMMANDS = {
     "attribute-report": ("attribute_report", "what the learnt prompt tokens of each identity say"),
     "synthocc": ("synthocc", "render the embedded benchmark SynthOcc"),
     "build-occluders": ("build_occluders", "make an occluder library for rwoa and oia"),
+    "show": ("show", "draw queries beside their nearest gallery images"),
     "show-augment": ("show_augment", "draw augmented images beside their originals"),
     "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
     "compare": ("compare", "train several configs over several seeds and print one table"),

@@ -1,0 +1,1 @@
+"""What can be looked at: ranked galleries as figures."""

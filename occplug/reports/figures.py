@@ -1,0 +1,77 @@
+"""Ranked galleries as a figure for a paper: a query beside its nearest images, one row a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from occplug.errors import ConfigError
+from occplug.reports.rankings import Ranking
+from occplug.utils.files import write_atomically
+from occplug.utils.imagefile import open_picture
+
+__all__ = ["draw_rankings"]
+
+ENDINGS = (".pdf", ".svg", ".png")
+# blue and orange of Okabe and Ito, told apart by all kinds of colour vision; a wrong match is dashed as well
+RIGHT = {"color": "#0072B2", "linestyle": "-"}
+WRONG = {"color": "#D55E00", "linestyle": "--"}
+DPI = 300
+ASPECT = 2.0  # height over width of a picture's place
+
+
+def draw_rankings(ranked: list[Ranking], queries: list[int], file: Path, columns: int = 5, width: float = 7.0) -> Path:
+    """Write the figure `file` (.pdf, .svg or .png): for each query a row a model, right matches in solid blue frames
+    and wrong ones in dashed orange; the distance stands over each, the query's average precision before each row.
+
+    Args:
+        ranked: of the same queries.
+        queries: rows of `ranked` to draw.
+        columns: nearest images of each query.
+        width: of the figure, in inches.
+
+    Raises:
+        ConfigError: another ending, or no query.
+        OutputError: the file cannot be written.
+    """
+    if file.suffix not in ENDINGS:
+        raise ConfigError(f"--figure {file}: a figure ends in {', '.join(ENDINGS)}")
+    if not queries:
+        raise ConfigError("--queries names no query")
+    rows = len(queries) * len(ranked)
+    height = rows * width / (columns + 1.6) * ASPECT * 1.12
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns + 1, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.16})
+    for place, (query, ranking) in enumerate((query, ranking) for query in queries for ranking in ranked):
+        _row(grid[place], ranking, query)
+    metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}[file.suffix]  # equal every time
+    kind = file.suffix[1:]
+    write_atomically(
+        file, lambda temporary: figure.savefig(temporary, format=kind, bbox_inches="tight", metadata=metadata)
+    )
+    return file
+
+
+def _row(axes, ranking: Ranking, query: int) -> None:
+    _picture(axes[0], ranking.query_paths[query], "query", {"color": "black", "linestyle": "-"}, 1.0)
+    axes[0].set_ylabel(f"{ranking.title}\nAP {100 * ranking.result.ap[query]:.0f} %", fontsize=7)
+    for axis, image, distance in zip(axes[1:], ranking.nearest[query], ranking.distances[query]):
+        if image < 0:
+            axis.set_axis_off()
+            continue
+        is_right = ranking.g_pids[image] == ranking.q_pids[query]
+        _picture(axis, ranking.gallery_paths[image], f"{distance:.2f}", RIGHT if is_right else WRONG, 2.2)
+    for axis in axes[1 + len(ranking.nearest[query]) :]:
+        axis.set_axis_off()
+
+
+def _picture(axis, path: str, title: str, frame: dict, linewidth: float) -> None:
+    axis.imshow(open_picture(path), aspect="auto", interpolation="antialiased")
+    axis.set_box_aspect(ASPECT)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize=6, pad=2)
+    for spine in axis.spines.values():
+        spine.set(linewidth=linewidth, **frame)
