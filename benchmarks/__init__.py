@@ -13,6 +13,7 @@ from benchmarks.distances import masked_distances, part_distances
 from benchmarks.hybrid import ska, wgff
 from benchmarks.loading import augment, loading
 from benchmarks.ranking import ranking, reranking
+from benchmarks.serving import embed, search
 from benchmarks.testing import ag_reid_test
 from benchmarks.training import dpmpp_step, stage1
 from occplug.utils.measuring import machine
@@ -29,6 +30,8 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison]] = {
     "ag_reid_test": ag_reid_test,
     "loading": loading,
     "augment": augment,
+    "embed": embed,
+    "search": search,
     "wgff": wgff,
     "ska": ska,
 }

@@ -44,7 +44,7 @@ def _embedding(whose: str, paths: list[str]) -> Callable:
     def loop() -> float:
         found = []
         for start in range(0, len(paths), 64):
-            read = (cv2.imread(path)[..., ::-1] for path in paths[start : start + 64])
+            read = (cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths[start : start + 64])
             images = [(cv2.resize(image, (data.width, data.height)) / np.float32(255) - mean) / std for image in read]
             found.append(model.method.embed(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)).vector)
         return float(torch.cat(found).abs().mean())
