@@ -100,6 +100,8 @@ setup(
         "tensorboard>=2.18",
         "opencv-python>=4.10.0.84",  # torchreid 0.2.5 declares no dependencies; these are what it imports
         "Pillow>=12.2",  # CVE-2026-25990 and later
+        "ImageHash>=4.3.2",  # near-duplicates; the first tested with numpy 2
+        "packaging>=24.0",
         "six>=1.16",
         "h5py>=3.11",
     ],

@@ -126,6 +126,7 @@ stock_build_transforms = _function(
 stock_build_sampler = _function(
     manager, "build_train_sampler", "data_source", "train_sampler", "batch_size", "num_instances"
 )
+stock_init_dataset = _function(manager, "init_image_dataset", "name")
 stock_run = _function(Engine, "run", "dist_metric", "normalize_feature")
 stock_distances = _function(metrics, "compute_distance_matrix", "input1", "input2", "metric")
 stock_evaluate_rank = _function(

@@ -59,7 +59,7 @@ DEFERRED = {
     "serving/extractor.py": {"serving"},  # `hub` is loaded when a model is passed on
     "config/load.py": {"torchreid_host"},
     "transforms/stock.py": {"torchreid_host"},
-    "plugin/register.py": {"config", "evaluation", "transforms", "utils"},
+    "plugin/register.py": {"config", "datasets", "evaluation", "transforms", "utils"},
     "backbones/download.py": {"utils"},
     "masks/sources.py": {"datasets"},
     "zoo/addresses.py": {"zoo"},

@@ -32,6 +32,7 @@ COMMANDS = {
     "show": ("show", "draw queries beside their nearest gallery images"),
     "show-augment": ("show_augment", "draw augmented images beside their originals"),
     "make-masks": ("make_masks", "make part masks of images with pose and mask models"),
+    "doctor": ("doctor", "what is installed, which data sets are there, what is wrong with their images"),
     "compare": ("compare", "train several configs over several seeds and print one table"),
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
     "keep": ("keep", "collect kept runs of folders and files in one file"),

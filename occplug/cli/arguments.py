@@ -21,8 +21,12 @@ def config_parser(name: str, text: str, several: bool = False) -> argparse.Argum
     given = {"action": "append", "default": []} if several else {"required": True}
     parser.add_argument("--config-file", metavar="F", help="a yaml file of configs/ or your own", **given)
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
-    parser.add_argument("-s", "--sources", nargs="+", metavar="SRC", help="training data sets (data.sources)")
-    parser.add_argument("-t", "--targets", nargs="+", metavar="TGT", help="data sets to test on (data.targets)")
+    text = "training data sets (data.sources): names, folder:DIR or csv:FILE"
+    parser.add_argument("-s", "--sources", nargs="+", metavar="SRC", help=text)
+    text = "data sets to test on (data.targets), as --sources"
+    parser.add_argument("-t", "--targets", nargs="+", metavar="TGT", help=text)
+    text = r"finds pid, camid, split in paths of folder:DIR, e.g. '(?P<pid>\w+)-cam(?P<camid>\d+)' (data.pattern)"
+    parser.add_argument("--pattern", metavar="REGEX", help=text)
     parser.add_argument("--transforms", nargs="+", metavar="T", help="training transforms (data.transforms)")
     return parser
 
@@ -41,8 +45,8 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     """Parse `argv` -> (namespace, config options: the flags that stand for keys, then the KEY VALUE pairs).
 
     Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot (or is
-    `use_gpu`) and a data set's, transform's, table row's or zoo entry's name has none, everything from the first such
-    word on goes back to the pairs.
+    `use_gpu`) and a data set's, transform's, table row's or zoo entry's name has none, unless a path follows its colon,
+    everything from the first such word on goes back to the pairs.
 
     Raises:
         ConfigError: an unknown flag.
@@ -53,7 +57,7 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
         raise ConfigError(f"there is no option {unknown[0]}; see occplug {parser.prog.split()[-1]} --help")
     for flag in ("sources", "targets", "transforms", "rows", "names"):
         values = getattr(args, flag, None) or []
-        cut = next((i for i, word in enumerate(values) if "." in word or word == "use_gpu"), len(values))
+        cut = next((i for i, word in enumerate(values) if _is_key(word)), len(values))
         if cut < len(values):
             setattr(args, flag, values[:cut])
             pairs = values[cut:] + pairs
@@ -61,6 +65,12 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     for flag in ("sources", "targets", "transforms"):
         if getattr(args, flag, None):
             options += [f"data.{flag}", repr(getattr(args, flag))]
-    if getattr(args, "root", None) is not None:
-        options += ["data.root", args.root]
+    for flag in ("root", "pattern"):
+        if getattr(args, flag, None) is not None:
+            options += [f"data.{flag}", getattr(args, flag)]
     return args, options + pairs
+
+
+def _is_key(word: str) -> bool:
+    """Whether `word` can be a config key, not a name or a path such as folder:crops.v2."""
+    return word == "use_gpu" or "." in word.partition(":")[0]

@@ -116,9 +116,9 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _of_data_set(args) -> tuple[list[Path], Path]:
-    from occplug.registry import DATASETS, get
+    from occplug.datasets.by_path import dataset_class
 
-    data = get(DATASETS, args.set)(root=args.root, mode="query", verbose=False)
+    data = dataset_class(args.set)(root=args.root, mode="query", verbose=False)
     items = [*data.train, *data.query, *data.gallery] if args.all else data.train
     return [Path(item[0]) for item in items], Path(data.dataset_dir)
 

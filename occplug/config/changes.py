@@ -33,8 +33,8 @@ OF_TRAINING = (
 )  # fmt: skip
 # Keys that say what is trained on which images in which order: two values in one run are neither run.
 FIXED = (
-    "model.name", "backbone.name", "data.sources", "data.combineall", "data.split_id", "mixing.held_out", "train.seed",
-    "cuhk03.labeled_images", "cuhk03.classic_split", "synthocc.*",
+    "model.name", "backbone.name", "data.sources", "data.combineall", "data.split_id", "data.pattern",
+    "mixing.held_out", "train.seed", "cuhk03.labeled_images", "cuhk03.classic_split", "synthocc.*",
 )  # fmt: skip
 
 

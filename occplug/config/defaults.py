@@ -52,7 +52,7 @@ TORCHREID = {
         "sources": ["market1501"],
         "targets": ["market1501"],
         "workers": 4,  # processes that read images
-        "split_id": 0,
+        "split_id": 0,  # which split, where a data set has several or is split by chance (folder:, csv:)
         "height": 256,  # pixels
         "width": 128,
         "combineall": False,  # train on query and gallery too
@@ -144,6 +144,10 @@ OURS = {
     },
     "amp": {"dtype": "fp32"},  # fp16 or bf16 on a GPU; a CPU always computes in fp32
     "eval": {"flip": False, "rerank_k1": 20, "rerank_k2": 6, "rerank_lambda": 0.3},
+    "data": {
+        **TORCHREID["data"],
+        "pattern": "",  # finds pid, camid and split in the paths of folder:DIR
+    },
     "train": {
         **_TORCHREID_TRAIN,
         "micro_batch": 0,  # most images whose intermediate values are in memory at once; 0: the batch

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from occplug.backbones.tower import MEAN_CAMERA
+from occplug.datasets.by_path import dataset_class, is_ours
 from occplug.errors import DataError
-from occplug.registry import DATASETS, get, model_class, names
+from occplug.registry import model_class
 
 __all__ = [
     "CameraRows",
@@ -68,7 +69,7 @@ def _source_of(target: str, rows: CameraRows) -> str | None:
 
 
 def _network(name: str) -> str:
-    known = get(DATASETS, name) if name in names(DATASETS) else None
+    known = dataset_class(name) if is_ours(name) else None
     return getattr(known, "cameras_of", "") or name
 
 
@@ -87,6 +88,8 @@ def to_rows(target: str, rows: CameraRows) -> Callable[[Tensor], Tensor]:
         if place is None:
             return torch.full_like(camids, MEAN_CAMERA)
         first, count = place
+        if count == 1:  # the row that stood for all training images, also for those of unknown camera
+            camids = camids.clamp(min=0)
         unknown = camids[(camids < 0) | (camids >= count)]
         if len(unknown):
             raise DataError(

@@ -19,6 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from occplug.data.extras import Extras, wanted_extras
 from occplug.data.loaders import DealtBatches, Images, Loader, SplitLoader
+from occplug.datasets.by_path import dataset_class, is_ours, is_path
 from occplug.distributed import check_deal, current_ranks
 from occplug.errors import ConfigError, DataError
 from occplug.masks import MaskSource, PartMasks, Stripes, build_source
@@ -157,7 +158,7 @@ class DataManager(ImageDataManager):
     def _dataset(self, name: str):
         """The data set `name`, ours or torchreid's, with the options of its own section and torchreid's."""
         cfg = self.cfg
-        ours = name in names(DATASETS)
+        ours = is_ours(name)
         options = dict(cfg[name]) if ours and name in cfg and name not in STOCK_SECTIONS else {}
         options |= dict(
             root=cfg.data.root,
@@ -169,7 +170,9 @@ class DataManager(ImageDataManager):
             cuhk03_classic_split=cfg.cuhk03.classic_split,
             verbose=False,
         )
-        data = get(DATASETS, name)(**options) if ours else _stock(name, options)
+        if is_path(name):
+            options["pattern"] = cfg.data.pattern
+        data = dataset_class(name)(**options) if ours or ":" in name else _stock(name, options)
         if not ours:  # torchreid's own classes keep neither the numbers behind their labels nor a fingerprint
             data.pids, data.cameras = list(range(data.num_train_pids)), list(range(data.num_train_cams))
             sides = (data.train, data.query, data.gallery)
@@ -337,7 +340,7 @@ class GeneratedDataManager(DataManager):
         super().__init__(cfg, trains)
 
     def _dataset(self, name: str) -> _GeneratedSet:
-        if name not in names(DATASETS):
+        if not is_ours(name):
             stock_dataset(name)  # an unknown name is found here rather than after the dry run
         return _GeneratedSet(*self.shape)
 

@@ -16,7 +16,7 @@ from occplug.errors import ConfigError, DataError
 from occplug.torchreid_host import ImageDataset
 from occplug.utils.files import user_path
 
-__all__ = ["Counts", "FOLDER_CAMERAS", "MARKET_LAYOUT", "MARKET_NAME", "ReidDataset"]
+__all__ = ["Counts", "FOLDER_CAMERAS", "MARKET_LAYOUT", "MARKET_NAME", "ReidDataset", "warn_once"]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class ReidDataset(ImageDataset):
     Attributes:
         pids: label -> person number, training split.
         cameras: camid -> camera number, training split.
+        differences: split -> in which counts it is not as published.
         left_out: why a file below the data set's folders is no image of it -> how many.
         fingerprint: sha256 over the names and sizes of all images.
     Args:
@@ -81,6 +82,7 @@ class ReidDataset(ImageDataset):
     published: dict[str, Counts] = {}
     cameras_of: ClassVar[str] = ""
     shared_ids: ClassVar[bool] = True  # one numbering of persons for training and test
+    shared_cure: ClassVar[str] = "unpack the data set anew"  # where persons are in both
     _junk_pids = [0, -1]  # torchreid's: no person, in the gallery only
 
     def __init__(self, root: str = "", **options):
@@ -176,13 +178,15 @@ class ReidDataset(ImageDataset):
     # ---- checks
 
     def _check(self, splits: dict[str, list[Labelled]]) -> None:
+        self.differences: dict[str, list[str]] = {}
         if self.shared_ids:
             self._refuse_shared_ids(splits)
         for split, images in splits.items():
             differences = _differences(images, self.published.get(split, Counts()), self._junk_pids)
             if differences:
+                self.differences[split] = differences
                 what = f"{self.name}: the {split} split in {self.dataset_dir} is not as published"
-                _warn_once(f"{what}: {', '.join(differences)}")
+                warn_once(f"{what}: {', '.join(differences)}")
 
     def _refuse_shared_ids(self, splits: dict[str, list[Labelled]]) -> None:
         train = {image.pid for image in splits["train"]} - set(self._junk_pids)
@@ -192,7 +196,7 @@ class ReidDataset(ImageDataset):
                 first = ", ".join(map(str, shared[:5])) + (", ..." if len(shared) > 5 else "")
                 raise DataError(
                     f"{self.name}: {len(shared)} person{'s'[: len(shared) > 1]} in both the train and the {split} "
-                    f"split of {self.dataset_dir}: {first}; unpack the data set anew"
+                    f"split of {self.dataset_dir}: {first}; {self.shared_cure}"
                 )
 
     def _fingerprint(self, splits: dict[str, list[Labelled]]) -> str:
@@ -226,5 +230,6 @@ def _differences(images: list[Labelled], published: Counts, junk: list[int]) -> 
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Log a warning, the same one once in a process: torchreid builds each data set three times."""
     log.warning("%s", message)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from occplug.errors import DataError
 
-__all__ = ["Layout", "Part", "find_layout", "inventory"]
+__all__ = ["Layout", "Part", "find_layout", "holds", "inventory"]
 
 _CONTAINERS = (  # folders of other sets in which public repositories keep a set
     "dukemtmcreid",
@@ -77,6 +77,11 @@ def find_layout(name: str, root: str, folders: Sequence[str], layouts: Sequence[
         )
     found = "; ".join(f"{folder} holds {inventory(folder)}" for folder in candidates)
     raise DataError(f"{name}: its folder has an unknown layout: {found}; {accepted}")
+
+
+def holds(root: str, folders: Sequence[str]) -> bool:
+    """Whether the folder `root` is or holds a folder with one of these names, whatever its layout."""
+    return bool(_candidates(root, folders))
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from occplug.errors import DataError
 
-__all__ = ["IMAGE_ENDINGS", "ImageFile", "list_images", "passed_over"]
+__all__ = ["IMAGE_ENDINGS", "ImageFile", "list_images", "list_tree", "passed_over"]
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
 
@@ -32,7 +32,7 @@ class _Listing(NamedTuple):
     passed_over: collections.Counter  # why files are no images of the set -> how many
 
 
-_listings: dict[tuple[str, bool], _Listing] = {}
+_listings: dict[tuple[str, bool, bool], _Listing] = {}
 
 
 def list_images(folder: str, nested: bool = False) -> list[ImageFile]:
@@ -52,14 +52,23 @@ def passed_over(folder: str, nested: bool = False) -> collections.Counter:
     return _listing(folder, nested).passed_over
 
 
-def _listing(folder: str, nested: bool) -> _Listing:
-    known = _listings.get((folder, nested))
+def list_tree(folder: str) -> tuple[list[ImageFile], collections.Counter]:
+    """The images of `folder` and all folders below it, sorted, and why other files are none -> how many.
+
+    Files of different folders may have the same name. Raises DataError as `list_images`.
+    """
+    listing = _listing(folder, True, True)
+    return listing.files, listing.passed_over
+
+
+def _listing(folder: str, nested: bool, deep: bool = False) -> _Listing:
+    known = _listings.get((folder, nested, deep))
     if known is None or any(_time(path) != time for path, time in known.times.items()):
         try:
-            known = _scan(folder, nested)
+            known = _scan(folder, nested, deep)
         except OSError as error:
             raise DataError(f"{error.filename or folder} cannot be read ({error.strerror or error})") from error
-        _listings[folder, nested] = known
+        _listings[folder, nested, deep] = known
     return known
 
 
@@ -70,10 +79,14 @@ def _time(folder: str) -> int:
         return -1
 
 
-def _scan(folder: str, nested: bool) -> _Listing:
+def _scan(folder: str, nested: bool, deep: bool) -> _Listing:
     times, files, others = {}, [], collections.Counter()
-    waiting = [("", folder)]
+    waiting, visited = [("", folder)], set()
     for below, path in waiting:
+        real = os.path.realpath(path)
+        if real in visited:  # a link to a folder above
+            continue
+        visited.add(real)
         times[path] = _time(path)
         with os.scandir(path) as entries:
             for entry in entries:
@@ -84,12 +97,13 @@ def _scan(folder: str, nested: bool) -> _Listing:
                     files.append(ImageFile(entry.path, below + entry.name, entry.stat().st_size))
                 elif is_image and entry.is_symlink() and not os.path.exists(entry.path):
                     raise DataError(f"{entry.path} is a link to a file that does not exist; restore or delete it")
-                elif nested and not below and entry.is_dir():
-                    waiting.append((f"{entry.name}/", entry.path))
+                elif (deep or (nested and not below)) and entry.is_dir():
+                    waiting.append((f"{below}{entry.name}/", entry.path))
                 else:
                     others[_reason(entry)] += 1
     files.sort(key=lambda file: file.below)
-    _refuse_duplicates(files)
+    if not deep:
+        _refuse_duplicates(files)
     return _Listing(times, files, others)
 
 

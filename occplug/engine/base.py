@@ -26,6 +26,7 @@ from occplug.evaluation import Ranker, evaluate_embeddings, extract, rank_distan
 from occplug.evaluation.cuhk03 import evaluate_cuhk03
 from occplug.method import Method
 from occplug.torchreid_host import visualize_ranked_results
+from occplug.utils.files import plain_name
 
 __all__ = ["RunMixin", "StageRecord"]
 
@@ -326,7 +327,7 @@ class RunMixin:
 
     def _draw_ranks(self, name: str, distances, save_dir: str, topk: int) -> None:
         data = self.datamanager
-        target = str(Path(save_dir or self.folder) / f"visrank_{name}")
+        target = str(Path(save_dir or self.folder) / f"visrank_{plain_name(name)}")
         visualize_ranked_results(
             distances,
             data.fetch_test_loaders(name),

@@ -15,7 +15,7 @@ from occplug.evaluation.mask_quality import (
 from occplug.evaluation.masked import MASK_PLACES, masked_cosine, masked_distance
 from occplug.evaluation.metric import Metric
 from occplug.evaluation.parts import part_distance
-from occplug.evaluation.per_query import PerQuery, read_per_query
+from occplug.evaluation.per_query import PerQuery, per_query_file, read_per_query
 from occplug.evaluation.protocol import protocol_line
 from occplug.evaluation.ranking import (
     Ranker,
@@ -59,6 +59,7 @@ __all__ = [
     "rank_distances",
     "re_ranking",
     "rerank_embeddings",
+    "per_query_file",
     "read_per_query",
     "reranking_inputs",
     "slot_accuracies",

@@ -10,9 +10,10 @@ import numpy as np
 
 from occplug.errors import CheckpointError, DataError
 from occplug.evaluation.ranking import RankResult
+from occplug.utils.files import plain_name
 from occplug.utils.integrity import check_archive
 
-__all__ = ["PerQuery", "read_per_query"]
+__all__ = ["PerQuery", "per_query_file", "read_per_query"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class PerQuery:
         """Write numpy's compressed archive, one array a field, to exactly `file`."""
         with Path(file).open("wb") as stream:  # given a path, numpy would append .npz to a temporary name
             np.savez_compressed(stream, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+def per_query_file(run: Path, target: str) -> Path:
+    """Where the run in folder `run` keeps the figures of `target`."""
+    return Path(run) / "per_query" / f"{plain_name(target)}.npz"
 
 
 def read_per_query(file: Path) -> PerQuery:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = ["protocol_line"]
 
 CAMERA_RULE = "gallery images of the query's person and camera left out"
+NO_CAMERA_RULE = "camera filter no"
 
 
 def protocol_line(
@@ -17,6 +20,7 @@ def protocol_line(
     reranked: tuple[int, int, float] | None = None,
     camera_rule: str = CAMERA_RULE,
     combined: bool = False,
+    unfiltered: Sequence[str] = (),
 ) -> str:
     """What is printed under the results and kept in `metrics.json`.
 
@@ -30,7 +34,11 @@ def protocol_line(
         reranked: k1, k2 and lambda of k-reciprocal re-ranking, None without.
         camera_rule: which gallery images do not count.
         combined: the model was trained on the query and gallery images, too.
+        unfiltered: data sets whose cameras are unknown, so that all gallery images count; "" for all of them.
     """
+    if unfiltered:
+        named = ", ".join(unfiltered)
+        camera_rule = f"{NO_CAMERA_RULE} ({named}); of others {camera_rule}" if named else NO_CAMERA_RULE
     parts = [
         method,
         neck and f"feature {neck} neck",

@@ -19,6 +19,7 @@ from yacs.config import CfgNode
 from occplug.config import load_config, resolved_yaml
 from occplug.config.files import flatten
 from occplug.errors import ConfigError, DataError
+from occplug.evaluation import per_query_file
 from occplug.experiments.keptfile import as_folder
 from occplug.experiments.trainings import KEPT, RUN, Row, Training, run_rows
 from occplug.utils.files import user_path, write_atomically
@@ -146,7 +147,7 @@ def _copy(training: Training, kept: Path, sources: dict[str, str | None]) -> Non
     metrics.pop("tested", None)  # of a file that is not kept; `tests` says whose weights they were
     config = resolved_yaml(_portable(training))
     for target in metrics["targets"]:
-        name = f"per_query/{target}.npz"
+        name = per_query_file(Path(), target)
         write_atomically(kept / name, lambda temporary, n=name: shutil.copyfile(run / n, temporary))
     # metrics last: with them a run counts as complete
     for name, text in {"config.yaml": config, KEPT: _json(sources), "metrics.json": _json(metrics)}.items():

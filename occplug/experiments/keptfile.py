@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from occplug.errors import DataError
-from occplug.evaluation import PerQuery, read_per_query
+from occplug.evaluation import PerQuery, per_query_file, read_per_query
 from occplug.utils.files import write_atomically
 from occplug.utils.processes import held
 
@@ -101,14 +101,14 @@ def _packed(name: str, run: Path) -> dict:
         config = (run / CONFIG).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DataError(f"{run} is no complete kept run ({error}); delete it, and it is kept again") from error
-    queries = {target: _columns(read_per_query(run / "per_query" / f"{target}.npz")) for target in metrics["targets"]}
+    queries = {target: _columns(read_per_query(per_query_file(run, target))) for target in metrics["targets"]}
     return {"run": name, "config": config, "kept": kept, "metrics": metrics, "queries": queries}
 
 
 def _unpack(content: dict, run: Path) -> None:
     (run / "per_query").mkdir(parents=True)
     for target, columns in content["queries"].items():
-        _queries(columns).write(run / "per_query" / f"{target}.npz")
+        _queries(columns).write(per_query_file(run, target))
     (run / CONFIG).write_text(content["config"], encoding="utf-8")
     for name, part in ((KEPT, "kept"), (METRICS, "metrics")):
         (run / name).write_text(json.dumps(content[part], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -25,7 +25,7 @@ from occplug.config.custom import import_custom
 from occplug.config.files import Setting, flatten
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError, DataError, TrainingError
-from occplug.evaluation import PerQuery, read_per_query
+from occplug.evaluation import PerQuery, per_query_file, read_per_query
 from occplug.method import build_method
 from occplug.registry import model_class
 from occplug.runs.candidates import Candidate
@@ -155,7 +155,7 @@ class Run:
         """The run in `folder`. Raises DataError if its figures per query cannot be read."""
         metrics = read_metrics(folder)
         seconds = sum(stage["seconds"] for stage in metrics["stages"])
-        queries = {target: read_per_query(folder / "per_query" / f"{target}.npz") for target in metrics["targets"]}
+        queries = {target: read_per_query(per_query_file(folder, target)) for target in metrics["targets"]}
         fingerprints = {name: summary["fingerprint"] for name, summary in metrics["data"].items()}
         record = metrics.get("record")
         made, code = made_on(record), (record or {}).get("sources")

@@ -18,7 +18,7 @@ from occplug.masks.cache import MaskCache
 from occplug.masks.degrade import degraded
 from occplug.masks.files import check_mask_file, find_mask_files, read_mask_file
 from occplug.masks.schemes import NUM_CHANNELS, SCHEMES
-from occplug.utils.files import user_path
+from occplug.utils.files import plain_name, user_path
 from occplug.utils.imagefile import open_picture
 
 __all__ = ["FileMasks", "MaskSource", "RenderedMasks", "Stripes", "build_source"]
@@ -164,7 +164,7 @@ class FileMasks:
         self.cache: MaskCache | None = None
         if options.cache and self.files:
             place = zlib.crc32(os.fsencode(os.path.abspath(self.folder)))  # runs with other masks have another file
-            cache = user_path(options.cache) / f"{_name(data)}_{options.directory}_{place:08x}.safetensors"
+            cache = user_path(options.cache) / f"{plain_name(_name(data))}_{options.directory}_{place:08x}.safetensors"
             self.cache = MaskCache(cache, list(self.files.values()))
         else:
             for file in self.files.values():
@@ -185,7 +185,7 @@ def _folder(options, data) -> str:
     if not options.root:
         return os.path.join(data.dataset_dir, "masks", options.directory)
     root = str(user_path(options.root))
-    own = os.path.join(root, _name(data), options.directory)
+    own = os.path.join(root, plain_name(_name(data)), options.directory)
     return own if os.path.isdir(own) else os.path.join(root, options.directory)
 
 

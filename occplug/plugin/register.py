@@ -101,6 +101,13 @@ def _build_transforms(height, width, transforms="random_flip", norm_mean=None, n
     return host.stock_build_transforms(height, width, transforms, norm_mean, norm_std, **kwargs)
 
 
+def _init_image_dataset(name, **kwargs):
+    """torchreid's, which knows names alone; a name with a colon is a path to a user's own images."""
+    from occplug.datasets.by_path import dataset_class
+
+    return dataset_class(name)(**kwargs) if ":" in name else host.stock_init_dataset(name, **kwargs)
+
+
 def _build_train_sampler(data_source, train_sampler, batch_size=32, num_instances=4, **kwargs):
     """torchreid's builder, with our samplers beside its own; ours are seeded with torch's initial seed."""
     while _unbound:  # a data manager calls this next after `_build_transforms`, with the images that some need
@@ -191,6 +198,7 @@ def _our_functions() -> list[tuple]:
         *((module, "load_pretrained_weights", _load_pretrained_weights) for module in loads),
         (host.manager, "build_transforms", _build_transforms),
         (host.manager, "build_train_sampler", _build_train_sampler),
+        (host.manager, "init_image_dataset", _init_image_dataset),
         (host.metrics, "evaluate_rank", _evaluate_rank),
         (host.metrics, "compute_distance_matrix", _compute_distance_matrix),
         (Engine, "run", _run),

@@ -61,7 +61,7 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
         "mixing": {**vars(mixture), "persons": len(set(pids.tolist())), "seen_in_training": seen},
     }
     protocol = f"{_describe(mixture, found)} of: " + " | ".join(
-        describe_protocol(c.cfg, camera_rows=engine.camera_rows, combined=combined(c))
+        describe_protocol(c.cfg, camera_rows=engine.camera_rows, combined=combined(c), data=managers[0])
         for c, engine in zip(found, engines)
     )
     files = ", ".join(c.config_file for c in found)

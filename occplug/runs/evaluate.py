@@ -12,6 +12,7 @@ from occplug.data.manager import DataManager
 from occplug.distributed import current_ranks, join_ranks
 from occplug.runs.candidates import Candidate, candidate_of, combined, differences, engine_of
 from occplug.runs.failures import failures_named
+from occplug.runs.preflight import check_matches, write_splits
 from occplug.runs.session import check_same_start, describe_protocol, prepare, write_metrics
 from occplug.utils.files import file_sha256
 
@@ -56,6 +57,8 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     with ranks.local_main_first():
         data = DataManager(cfg, trains=False)
     check_same_start(cfg, data)
+    check_matches(data)
+    ranks.from_main(lambda: write_splits(data, folder))
     engine = engine_of(candidate, data, folder, device)
     options = {**engine.test_options(), "rerank": rerank, "visrank": visrank, "visrank_topk": cfg.test.visrank_topk}
     with failures_named(folder):
@@ -64,7 +67,8 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     file = file or folder / "test" / "metrics.json"
     if ranks.is_main:
         save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
-    weights, line = candidate.weights, describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate))
+    weights = candidate.weights
+    line = describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate), data)
     protocol = "; ".join(filter(None, [line, weights.note]))
     more = {"tested": file_sha256(Path(weights.where))}
     changed = differences(candidate)

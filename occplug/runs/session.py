@@ -25,7 +25,7 @@ from occplug.engine import (
     stock_engine,
 )
 from occplug.engine.contents import OF_A_RUN, check_parts
-from occplug.evaluation import PerQuery, protocol_line
+from occplug.evaluation import PerQuery, per_query_file, protocol_line
 from occplug.method import Method, build_method
 from occplug.registry import model_class
 from occplug.runs.failures import LogFile
@@ -134,20 +134,29 @@ def load_trained(cfg, weights: str) -> Method:
 
 
 def describe_protocol(
-    cfg, reranked: bool = False, camera_rows: CameraRows | None = None, combined: bool = False
+    cfg,
+    reranked: bool = False,
+    camera_rows: CameraRows | None = None,
+    combined: bool = False,
+    data: DataManager | None = None,
 ) -> str:
     """One line that says how features were made and compared.
 
     Args:
         camera_rows: of the model's camera embedding; None where they are not known.
         combined: the weights were trained on query and gallery images, too (`data.combineall`).
+        data: tells of which targets cameras are unknown.
     """
+    unfiltered = [] if data is None else [n for n in data.targets if not getattr(data.sets[n], "has_cameras", True)]
+    if data is not None and len(unfiltered) == len(data.targets):
+        unfiltered = [""]
     return protocol_line(
         method=cfg.model.name,
         flip=cfg.eval.flip,
         cameras=sees_cameras(cfg) and (camera_rows is None or describe_cameras(cfg.data.targets, camera_rows)),
         reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
         combined=combined or cfg.data.combineall,
+        unfiltered=unfiltered,
         **model_class(cfg.model.name).protocol(cfg),
     )
 
@@ -180,7 +189,7 @@ def _write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, mor
         metrics["resumed"] = engine.changes
     for name, result in engine.results.items():
         queries = PerQuery.of(result, engine.query_paths[name])
-        write_atomically(file.parent / "per_query" / f"{name}.npz", queries.write)
+        write_atomically(per_query_file(file.parent, name), queries.write)
     write_atomically(file, lambda temporary: temporary.write_text(json.dumps(metrics, indent=2) + "\n"))
     log.info("protocol: %s", protocol)
     log.info("results are in %s", file)

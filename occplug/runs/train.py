@@ -21,6 +21,7 @@ from occplug.engine.contents import TO_RESUME, check_parts
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import model_class
 from occplug.runs.failures import failures_named
+from occplug.runs.preflight import check_disk, check_images, check_matches, check_memory, write_splits
 from occplug.runs.session import (
     build_engine,
     check_same_start,
@@ -90,6 +91,8 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
         data = DataManager(cfg)
     check_same_start(cfg, data)
     check_cameras(cfg, data)
+    check_matches(data)
+    check_images(data)
     with ranks.local_main_first():  # who finds no initial weights fetches them
         engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     if state is not None:
@@ -99,6 +102,9 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
             _note_changes(cfg, engine, state, source)
         if ranks.is_main:
             save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
+    check_memory(engine, cfg)
+    ranks.from_main(lambda: check_disk(engine.model, len(engine.planned()), folder))
+    ranks.from_main(lambda: write_splits(data, folder))
     try:
         engine.run_stages(state, source) if is_after else engine.run_stages(state)
     except KeyboardInterrupt:
@@ -106,7 +112,7 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
         raise
     finally:
         data.close()
-    protocol = describe_protocol(cfg, cfg.test.rerank, engine.camera_rows)
+    protocol = describe_protocol(cfg, cfg.test.rerank, engine.camera_rows, data=data)
     return write_metrics(cfg, engine, config_file, protocol, folder / "metrics.json")
 
 

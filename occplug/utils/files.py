@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ try:
 except ModuleNotFoundError:  # Windows, where a folder in use cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["clear_leftovers", "file_sha256", "user_path", "write_atomically"]
+__all__ = ["clear_leftovers", "file_sha256", "plain_name", "user_path", "write_atomically"]
 
 _BLOCK = 1 << 20
 _LEFTOVER = re.compile(r"\..+\.\d+\.part")
@@ -30,6 +31,14 @@ _LEFTOVER = re.compile(r"\..+\.\d+\.part")
 def user_path(path: str | bytes | os.PathLike) -> Path:
     """`path` as a user means it: `~` and `~name` at its start are home folders. All paths that users give come here."""
     return Path(os.path.expanduser(os.fsdecode(path)))
+
+
+def plain_name(text: str) -> str:
+    """A file name for `text`: the same where it is one of letters, digits, `_`, `-` and `.`, else cut and hashed."""
+    if re.fullmatch(r"[\w.-]{1,100}", text):
+        return text
+    ending = re.sub(r"[^\w.-]+", "_", text)[-60:].strip("._")
+    return f"{ending}_{zlib.crc32(os.fsencode(text)):08x}"
 
 
 def file_sha256(path: str | os.PathLike) -> str:

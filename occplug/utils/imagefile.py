@@ -24,7 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from occplug.errors import DataError
 from occplug.utils.files import user_path
 
-__all__ = ["FORMATS", "MAX_PIXELS", "open_picture", "original_message", "read_image"]
+__all__ = ["FORMATS", "MAX_PIXELS", "check_header", "open_picture", "original_message", "read_image"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "PPM", "WEBP")
 MAX_PIXELS = 1 << 26  # 8,192 x 8,192: a whole 8K frame has half as many
@@ -252,3 +252,18 @@ def original_message(error: BaseException) -> str:
         return text
     starts = list(re.finditer(rf"^(?:\w+\.)*{type(error).__name__}: ", text, re.MULTILINE))
     return text[starts[-1].end() :].strip() if starts else text
+
+
+def check_header(path: str | os.PathLike) -> None:
+    """Raise DataError, as :func:`read_image`, for what a file's first bytes tell: missing, empty, of another format."""
+    name = str(user_path(path))
+    try:
+        with open(name, "rb") as file, _naming_damage(name):
+            try:
+                with Image.open(file, formats=FORMATS) as picture:
+                    _check_size(picture.size, name)
+            except UnidentifiedImageError:
+                file.seek(0)
+                raise DataError(f"{name}: {_what_it_is(file.read(64))}") from None
+    except OSError as error:
+        raise DataError(f"{name}: the image file cannot be read ({error.strerror or error}); {_CURE}") from error

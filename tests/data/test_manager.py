@@ -127,15 +127,10 @@ def test_two_sources_keep_their_persons_and_cameras_apart(tmp_path, monkeypatch)
     market(tmp_path / "a")
     market(tmp_path / "b", ids=(2, 30), per_id=4)
     classes = {"one": tmp_path / "a", "two": tmp_path / "b"}
-    duke = datamanager.get(datamanager.DATASETS, "occluded_duke")
-    monkeypatch.setattr(datamanager, "names", lambda registry: ["one", "two", "identity", "occluded_duke"])
-    found = datamanager.get
+    duke = datamanager.dataset_class("occluded_duke")
+    monkeypatch.setattr(datamanager, "is_ours", lambda name: True)
     monkeypatch.setattr(
-        datamanager,
-        "get",
-        lambda registry, name: (
-            (lambda **k: duke(**{**k, "root": str(classes[name])})) if name in classes else found(registry, name)
-        ),
+        datamanager, "dataset_class", lambda name: lambda **options: duke(**{**options, "root": str(classes[name])})
     )
     data = manager(tmp_path, "data.sources", ["one", "two"], "data.targets", ["one"])
     assert data.pids == [2, 5, 9, 2, 30] and data.num_train_pids == 5 and data.num_train_cams == 4

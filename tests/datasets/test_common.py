@@ -275,7 +275,7 @@ def test_the_fingerprint_follows_names_sizes_and_splits_but_not_the_place(tmp_pa
 def test_a_folder_is_listed_once_until_it_changes(home, monkeypatch):
     scans = []
     scan = listing._scan
-    monkeypatch.setattr(listing, "_scan", lambda folder, nested: scans.append(folder) or scan(folder, nested))
+    monkeypatch.setattr(listing, "_scan", lambda folder, *how: scans.append(folder) or scan(folder, *how))
     for _ in range(3):
         load(home.parent)
     assert len(scans) == 3  # one per split
