@@ -65,6 +65,7 @@ RENAMED: dict[str, str] = {
     "occplug.engine.checkpoint.demand_run": "occplug.engine.checkpoint.check_run",
     "occplug.engine.checkpoint.demand_same_meaning": "occplug.engine.checkpoint.check_same_meaning",
     "occplug.engine.checkpoint.demand_same_run": "occplug.engine.checkpoint.check_same_run",
+    "occplug.plugin.model.PackedEmbeddings": "occplug.embedding.Embedding",
     "occplug.stages.MaskedMetric": "occplug.heads.MaskedMetric",
     "occplug.engine.write_atomically": "occplug.utils.files.write_atomically",
     "occplug.cli.ablate.choose_table": "occplug.experiments.ablating.choose_table",

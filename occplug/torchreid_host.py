@@ -128,6 +128,7 @@ stock_build_sampler = _function(
 )
 stock_init_dataset = _function(manager, "init_image_dataset", "name")
 stock_run = _function(Engine, "run", "dist_metric", "normalize_feature")
+stock_test = _function(Engine, "test", "dist_metric", "normalize_feature")
 stock_distances = _function(metrics, "compute_distance_matrix", "input1", "input2", "metric")
 stock_evaluate_rank = _function(
     metrics, "evaluate_rank", "distmat", "q_pids", "g_pids", "q_camids", "g_camids", "max_rank", "use_metric_cuhk03"

@@ -1,4 +1,4 @@
-"""A method as torchreid's own engines want a model: one module, one tensor out, one distance by name.
+"""A method as torchreid's own engines want a model: one module, one tensor out, a distance by name.
 
 Nothing here imports torchreid; `occplug.plugin.register` puts it in place.
 """
@@ -7,26 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occplug import registry
+from occplug import _moved, registry
 from occplug.embedding import Embedding
 from occplug.engine.freezing import close_layers
 from occplug.errors import ConfigError
 from occplug.evaluation import masked_distance
-from occplug.method import Method, parameter_groups
+from occplug.method import parameter_groups
 from occplug.utils.keys import hide_child
 
-__all__ = ["PackedEmbeddings", "TorchreidModel", "packed_distances"]
+__all__ = ["TorchreidModel", "packed_distances"]
+
+__getattr__ = _moved.older_names(__name__)
 
 
 class TorchreidModel(nn.Module):
     """A method in the form torchreid's own engines, FeatureExtractor and checkpoints expect.
 
     In train mode `forward` returns what the loss needs: a list of logits [B, C] for "softmax", a tuple of that list and
-    a list of features [B, D] for "triplet". In eval mode it returns :class:`PackedEmbeddings`.
+    a list of features [B, D] for "triplet". In eval mode it returns all fields of the embeddings side by side, [B, K]
+    (`Embedding.pack`), and keeps their layout in `layout`, with which an engine's test compares them.
 
     torchreid runs one joint training, so what trains is what the method's *last* stage trains; the rest stays closed
     although torchreid opens all layers every epoch. Direct children and checkpoint keys are the method's own, so
@@ -62,7 +63,9 @@ class TorchreidModel(nn.Module):
                 f"{width})"
             )
         if not self.training:
-            return PackedEmbeddings.of(self.method.embed(images), self.method)
+            embedding = self.method.embed(images)
+            self.layout = embedding.layout()
+            return embedding.pack()
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         logits, features = self.method.outputs(images)
@@ -74,6 +77,36 @@ class TorchreidModel(nn.Module):
         for module in self._closed:
             module.training = False
         return self
+
+    def metrics(self) -> list[str]:
+        """Names of the distances of its embeddings: the method's, and for vectors with masks DPM's."""
+        known = registry.names(registry.METHODS)
+        names = [name for name in known if registry.get(registry.METHODS, name) is type(self.method)]
+        has_masks = [name for name, _ in self.layout] == ["vector", "mask"]
+        return names + ["dpm"] * (has_masks and "dpm" not in names)
+
+    def check_metric(self, metric: str, normalize: bool = False) -> None:
+        """Check how a test wants to compare embeddings of the present `layout`.
+
+        Args:
+            metric: a method's name, or one of torchreid's distances.
+            normalize: whether rows are divided by their length before.
+
+        Raises:
+            ConfigError: rows of several fields taken for one vector, or another method's distance.
+        """
+        hold = f"these embeddings hold {', '.join(name for name, _ in self.layout)}"
+        if normalize and len(self.layout) > 1:
+            raise ConfigError(
+                f"{hold} side by side, which are not normalised as if they were one vector; set normalize_feature to "
+                "False"
+            )
+        is_methods = metric in registry.names(registry.METHODS)
+        if metric not in self.metrics() if is_methods else len(self.layout) > 1:
+            raise ConfigError(
+                f"dist_metric is {metric!r}, but {hold}, and their method's own distance is "
+                f"dist_metric={self.metrics()[0]!r}"
+            )
 
     def children(self):
         """The method alone."""
@@ -90,98 +123,30 @@ class TorchreidModel(nn.Module):
             return getattr(super().__getattr__("method"), name)
 
 
-class PackedEmbeddings(Tensor):
-    """Embeddings [B, K] float32 with all fields side by side, that know how they are told apart and compared.
-
-    They still do after what engines do with features: moving, putting batches together, taking rows. Any other result
-    is a plain tensor. Several fields side by side cannot be normalised as if they were one vector.
-
-    Attributes:
-        method: whose they are.   fields: as `Embedding.layout`.
-    """
-
-    method: Method
-    fields: tuple
-
-    @classmethod
-    def of(cls, embedding: Embedding, method: Method) -> PackedEmbeddings:
-        """All fields of `embedding` as one tensor [B, K] that `method` can compare."""
-        return cls._made(embedding.pack(), method, embedding.layout())
-
-    @classmethod
-    def _made(cls, packed: Tensor, method: Method, layout: tuple) -> PackedEmbeddings:
-        made = packed.as_subclass(cls)
-        made.method, made.fields = method, layout
-        return made
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        given = [*args, *(kwargs or {}).values()]
-        first = given[0][0] if isinstance(given[0], (list, tuple)) else given[0]
-        if function is F.normalize and isinstance(first, cls) and len(first.fields) > 1:
-            raise ConfigError(
-                f"{first.told()} side by side, which are not normalised as if they were one vector; set "
-                "normalize_feature to False"
-            )
-        with torch._C.DisableTorchFunctionSubclass():
-            result = function(*args, **(kwargs or {}))
-            if not isinstance(result, Tensor):
-                return result
-            whole = isinstance(first, cls) and result.ndim == 2 and result.shape[1:] == first.shape[1:]
-            if function not in _KEEPING or not whole:
-                return result.as_subclass(Tensor)
-            return cls._made(result, first.method, first.fields)
-
-    def __reduce_ex__(self, protocol):
-        return self.as_subclass(Tensor).__reduce_ex__(protocol)  # a file of features holds no model
-
-    def unpack(self) -> Embedding:
-        """The embeddings they were packed from."""
-        return Embedding.unpack(self.as_subclass(Tensor), self.fields)
-
-    def told(self) -> str:
-        """What they hold, for messages."""
-        return f"these embeddings hold {', '.join(name for name, _ in self.fields)}"
-
-    def metrics(self) -> list[str]:
-        """Names of the distance they are made for: the method's, and for vectors with masks DPM's."""
-        known = registry.names(registry.METHODS)
-        own = [name for name in known if registry.get(registry.METHODS, name) is type(self.method)]
-        return own + ["dpm"] * ([name for name, _ in self.fields] == ["vector", "mask"] and "dpm" not in own)
-
-
-_KEEPING = (Tensor.cpu, Tensor.cuda, Tensor.to, Tensor.detach, Tensor.clone, Tensor.__getitem__, torch.cat)
-
-
-def packed_distances(one: Tensor, other: Tensor, metric: str, stock: Callable) -> Tensor:
+def packed_distances(
+    one: Tensor, other: Tensor, metric: str, stock: Callable, model: TorchreidModel | None = None
+) -> Tensor:
     """Distances [Q, G] by name: a method's name is that method's own distance; other names are `stock`'s.
 
     Args:
-        one, other: [Q, K] and [G, K]; for methods' names as our models return them. "dpm" also takes plain tensors of
+        one, other: [Q, K] and [G, K].
+        model: whose embeddings they are; None outside an engine's test, where only DPM's distance can be computed: of
             a feature and its mask side by side.
 
     Raises:
-        ConfigError: a stock distance for embeddings that hold more than a vector, another method's, or a method's for
-            plain tensors.
+        ConfigError: as `TorchreidModel.check_metric`, or a method's distance for tensors of no known model.
     """
-    known = [each for each in (one, other) if isinstance(each, PackedEmbeddings)]
-    packed = len(known) == 2
-    is_stock = metric not in registry.names(registry.METHODS)
-    if (packed and not is_stock and metric not in one.metrics()) or (
-        is_stock and any(len(each.fields) > 1 for each in known)
-    ):
-        raise ConfigError(
-            f"dist_metric is {metric!r}, but {known[0].told()}, and their method's own distance is "
-            f"dist_metric={known[0].metrics()[0]!r}"
-        )
-    if is_stock:
+    if model is not None:
+        model.check_metric(metric)
+    if metric not in registry.names(registry.METHODS):
         return stock(one, other, metric)
-    if packed:
-        return one.method.distance(one.unpack(), other.unpack())
+    if model is not None:
+        return model.method.distance(*(Embedding.unpack(each, model.layout) for each in (one, other)))
     if metric == "dpm" and one.shape[1] % 2 == 0:
         (query, mask), (gallery, _) = one.chunk(2, dim=1), other.chunk(2, dim=1)
         return masked_distance(query, mask, gallery)
     raise ConfigError(
-        f"dist_metric is {metric!r}, which compares embeddings as occplug's models return them; these are plain "
-        "tensors: set normalize_feature to False, and keep embeddings in files by Embedding.save"
+        f"dist_metric is {metric!r}, which compares embeddings as occplug's models return them; outside torchreid's "
+        "engines they are plain tensors without a layout: call Method.distance, and keep embeddings in files by "
+        "Embedding.save"
     )

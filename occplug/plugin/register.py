@@ -1,6 +1,6 @@
 """The plugin: what occplug puts into torchreid, and takes out again.
 
-Importing this file changes nothing; :func:`register` changes table entries and six functions of torchreid,
+Importing this file changes nothing; :func:`register` changes table entries and functions of torchreid,
 :func:`unregister` puts back what was there.
 
 Faults of torchreid that are cured while registered, each with a test that shows the fault:
@@ -16,13 +16,13 @@ Data loading workers that are spawned (not forked) import torchreid again and se
 """
 
 import contextlib
+import contextvars
 import functools
 import inspect
 import logging
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import Sampler
 
 from occplug import registry
@@ -145,32 +145,60 @@ def _evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use
     return host.stock_cuhk03(*case, use_cython=use_cython) if use_metric_cuhk03 else evaluate_rank(*case)
 
 
+_tested: contextvars.ContextVar[TorchreidModel | None] = contextvars.ContextVar("tested", default=None)
+
+
 def _compute_distance_matrix(input1, input2, metric="euclidean"):
-    """torchreid's distances, and those of our methods by their names."""
-    return packed_distances(input1, input2, metric, host.stock_distances)
+    """torchreid's distances, and inside an engine's test those of our methods by their names."""
+    return packed_distances(input1, input2, metric, host.stock_distances, _tested.get())
+
+
+@contextlib.contextmanager
+def _comparing(engine, metric: str, normalize: bool):
+    """Inside, distances are those of the engine's model, if it is ours. Raises ConfigError for one that does not fit.
+
+    One image is embedded before, so that a wrong distance is not noticed only after all of them.
+    """
+    models = [(whole, getattr(whole, "module", whole)) for whole in engine._models.values()]  # of a DataParallel
+    ours = [(whole, model) for whole, model in models if isinstance(model, TorchreidModel)]
+    if not ours:
+        yield
+        return
+    whole, model = ours[0]
+    images = next(iter(engine.test_loader.values()))["query"].dataset[0]["img"]
+    images = images if images.ndim == 4 else images[None]  # a video is a batch already
+    packed = model.eval()(images.to(model.device)).cpu()
+    model.check_metric(metric, normalize)
+    if len(getattr(whole, "device_ids", ())) > 1 and metric in model.metrics():
+        raise ConfigError(
+            "DataParallel over several GPUs gathers plain tensors of copies that keep their layout to themselves; give "
+            "the engine the model itself"
+        )
+    token = _tested.set(model)
+    try:
+        _compute_distance_matrix(packed, packed, metric)
+        yield
+    finally:
+        _tested.reset(token)
+
+
+def _call_comparing(function, engine, args: tuple, kwargs: dict):
+    given = inspect.signature(function).bind(engine, *args, **kwargs)
+    given.apply_defaults()
+    with _comparing(engine, given.arguments["dist_metric"], given.arguments["normalize_feature"]):
+        return function(*given.args, **given.kwargs)
 
 
 @functools.wraps(host.stock_run)
 def _run(engine, *args, **kwargs):
     """torchreid's `Engine.run`, which would find out after training only that its distance does not fit our model."""
-    given = inspect.signature(host.stock_run).bind(engine, *args, **kwargs)
-    given.apply_defaults()
-    for whole in engine._models.values():
-        model = getattr(whole, "module", whole)  # of a DataParallel
-        if isinstance(model, TorchreidModel):
-            images = next(iter(engine.test_loader.values()))["query"].dataset[0]["img"]
-            images = images if images.ndim == 4 else images[None]  # a video is a batch already
-            seen = model.eval()(images.to(model.device)).cpu()
-            seen = nn.functional.normalize(seen) if given.arguments["normalize_feature"] else seen
-            _compute_distance_matrix(seen, seen, given.arguments["dist_metric"])
-            if len(getattr(whole, "device_ids", ())) > 1 and given.arguments["dist_metric"] not in (
-                "euclidean",
-                "cosine",
-            ):
-                raise ConfigError(
-                    "DataParallel over several GPUs gathers plain tensors; give the engine the model itself"
-                )
-    return host.stock_run(*given.args, **given.kwargs)
+    return _call_comparing(host.stock_run, engine, args, kwargs)
+
+
+@functools.wraps(host.stock_test)
+def _test(engine, *args, **kwargs):
+    """torchreid's `Engine.test`, which `run` calls, and users do."""
+    return _call_comparing(host.stock_test, engine, args, kwargs)
 
 
 def _load_pretrained_weights(model, weight_path) -> None:
@@ -202,6 +230,7 @@ def _our_functions() -> list[tuple]:
         (host.metrics, "evaluate_rank", _evaluate_rank),
         (host.metrics, "compute_distance_matrix", _compute_distance_matrix),
         (Engine, "run", _run),
+        (Engine, "test", _test),
         (host.reader, "read_image", read_image),
         (host.drawing, "cv2", host.CvWithOurPictures()),
     ]

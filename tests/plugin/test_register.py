@@ -778,17 +778,28 @@ def test_a_stock_distance_of_several_fields_is_refused_before_training(toys, toy
         engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric="toy")
 
 
-def test_packed_embeddings_stay_so_where_rows_stay_whole(tmp_path):
-    packed = toy_model("softmax").eval()(torch.randn(4, 3, HEIGHT, WIDTH))
-    kept = [packed.cpu(), packed.detach(), packed.to("cpu"), packed[:2]]
-    assert all(isinstance(each, model_module.PackedEmbeddings) and each.fields == packed.fields for each in kept)
-    together = torch.cat([packed[:1], packed[1:]])
-    assert torch.equal(together.unpack().parts, packed.unpack().parts) and together.unpack().parts.shape == (4, 2, 6)
-    plain = [packed + 1, packed.sum(), torch.cat([torch.zeros(1, 18), packed]), packed[:, :6], packed[0]]
-    plain += [torch.cat(tensors=[packed, packed], dim=1), packed.clone().div_(2), packed.mean(dim=1, keepdim=True)]
-    assert all(type(other) is torch.Tensor for other in plain)
-    torch.save(packed, tmp_path / "features.pt")
-    assert torch.equal(torch.load(tmp_path / "features.pt", weights_only=True), packed)
+def test_features_are_plain_tensors_with_a_layout_beside_them(tmp_path):
+    model = toy_model("softmax").eval()
+    images = torch.randn(4, 3, HEIGHT, WIDTH)
+    packed, embedding = model(images), model.method.embed(images)
+    assert type(packed) is torch.Tensor and model.layout == embedding.layout()
+    assert torch.equal(Embedding.unpack(packed, model.layout).parts, embedding.parts)
+    with pytest.warns(DeprecationWarning, match="PackedEmbeddings is occplug.embedding.Embedding now"):
+        assert model_module.PackedEmbeddings is Embedding
+
+
+def test_the_distance_is_bound_only_while_the_engine_tests(toys, toy_root):
+    occplug.register()
+    model = torchreid.models.build_model("toy_small", num_classes=4, loss="triplet", pretrained=False)
+    engine = stock_engine(toy_manager(toy_root), model)
+    engine.test(dist_metric="toy")
+    features = model.eval()(torch.randn(2, 3, HEIGHT, WIDTH))
+    with pytest.raises(ConfigError, match="outside torchreid's engines they are plain tensors"):
+        host.metrics.compute_distance_matrix(features, features, "toy")
+    with pytest.raises(ConfigError, match="hold vector, parts side by side"):
+        engine.test(dist_metric="toy", normalize_feature=True)
+    with pytest.raises(ConfigError, match="dist_metric='toy'"):
+        engine.test()
 
 
 def test_dpm_compares_features_with_their_masks_beside_them():
@@ -991,10 +1002,9 @@ def registered_for_weights():
 
 def test_parts_read_from_a_file_are_not_compared_as_one_vector():
     method = build_method(default_config("profd", "clip_vit_tiny", ["backbone.weights", "none"]), 5, 3).eval()
-    fresh = model_module.PackedEmbeddings.of(method.embed(torch.randn(2, 3, 128, 64)), method)
-    stored = torch.from_numpy(fresh.as_subclass(torch.Tensor).numpy())
-    for pair in ((fresh, stored), (stored, fresh)):
-        with pytest.raises(ConfigError, match="their method's own distance is dist_metric='profd'"):
-            packed_distances(*pair, "euclidean", lambda *given: 0)
+    model = model_module.TorchreidModel(method, "triplet").eval()
+    stored = torch.from_numpy(model(torch.randn(2, 3, 128, 64)).numpy())
+    with pytest.raises(ConfigError, match="their method's own distance is dist_metric='profd'"):
+        packed_distances(stored, stored, "euclidean", lambda *given: 0, model)
     with pytest.raises(ConfigError, match="keep embeddings in files by Embedding.save"):
         packed_distances(stored, stored, "profd", lambda *given: 0)
