@@ -16,7 +16,8 @@ LEVELS = {
     "config": 2, "method": 3,
     "evaluation": 5, "losses": 5, "heads": 5, "prompts": 5, "backbones": 5, "occluders": 5, "samplers": 6,
     "transforms": 6, "datasets": 7, "stages": 7, "masks": 7, "data": 8, "methods": 9, "engine": 9, "plugin": 10,
-    "importers": 10, "zoo": 11, "runs": 12, "serving": 12, "experiments": 13, "reports": 13, "cli": 14, "__main__": 15,
+    "importers": 10, "zoo": 11, "doctor": 11, "runs": 12, "serving": 12, "experiments": 13, "reports": 13,
+    "cli": 14, "__main__": 15,
 }  # fmt: skip
 
 
