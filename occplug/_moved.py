@@ -65,6 +65,15 @@ RENAMED: dict[str, str] = {
     "occplug.engine.checkpoint.demand_run": "occplug.engine.checkpoint.check_run",
     "occplug.engine.checkpoint.demand_same_meaning": "occplug.engine.checkpoint.check_same_meaning",
     "occplug.engine.checkpoint.demand_same_run": "occplug.engine.checkpoint.check_same_run",
+    **{
+        f"{where}.{old}": f"{where}.{new}"
+        for where in ("occplug.evaluation", "occplug.evaluation.ensemble")
+        for old, new in {
+            "MixedEmbedding": "EnsembleEmbedding",
+            "Mixture": "Ensemble",
+            "choose_weights": "choose_ensemble",
+        }.items()
+    },
     "occplug.plugin.model.PackedEmbeddings": "occplug.embedding.Embedding",
     "occplug.stages.MaskedMetric": "occplug.heads.MaskedMetric",
     "occplug.engine.write_atomically": "occplug.utils.files.write_atomically",
@@ -81,6 +90,7 @@ MEMBERS: dict[str, str] = {
     "occplug.method.Stage.companions": "extra_optimizers",
     "occplug.engine.base.RunMixin.matcher": "distance",
     "occplug.methods.profd.ProFD.see": "forward_features",
+    "occplug.evaluation.ensemble.Ensemble.matcher": "distance",
 }
 
 

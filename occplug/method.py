@@ -131,6 +131,7 @@ class Method(nn.Module):
         ranges: key or section of `defaults` -> (lowest, highest) number or a `config.ranges.Range`; None: no end.
         parts: key of `defaults` (dotted) that holds `{"type": NAME}` -> the registry NAME is looked up in. A config
             may name another part, with that part's arguments as keys beside `type` (`occplug.registry.build_part`).
+        follows: key of the core -> key of `defaults`; unless a config sets the former, it has the value of the latter.
         backbones: torchreid name suffix -> name of a backbone the method works with.
         in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
         squared_distance: whether the method's distance is a squared one, or the cosine distance, which is half of one
@@ -144,6 +145,7 @@ class Method(nn.Module):
     choices: dict = {}
     ranges: dict = {}
     parts: dict = {}
+    follows: dict[str, str] = {}
     backbones: dict[str, str] = {}
     in_one_stage: dict[str, object] = {}
     squared_distance: bool = False

@@ -101,14 +101,15 @@ def unused_reason(key: str, method) -> str | None:
 
 
 def _declared(method, what: str) -> dict:
-    """Dotted key or section -> what the classes that have it in their `what` declare; the core's comes first."""
+    """Dotted key or section -> what the classes that have it in their `what` declare; the core's comes last,
+    as its keys may follow a method's (`Method.follows`)."""
     tables = {"method": method}
     tables |= {f"augment.{name}": get(TRANSFORMS, name) for name in names(TRANSFORMS)}
     tables |= {f"backbone.{name}": get(BACKBONES, name) for name in names(BACKBONES)}
-    declared: dict[str, Any] = dict(CHOICES if what == "choices" else RANGES)
+    declared: dict[str, Any] = {}
     for section, entry in tables.items():
         declared |= under(section, getattr(entry, what, {}))
-    return declared
+    return declared | (CHOICES if what == "choices" else RANGES)
 
 
 def declared_keys(entry) -> set[str]:

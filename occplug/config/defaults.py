@@ -135,7 +135,7 @@ OURS = {
         "source": "files",  # files, synthocc (its rendered masks), stripes, none
         "root": "",  # folder in place of <data set>/masks
         "directory": "pifpaf_maskrcnn_filtering",  # folder of the files below it
-        "scheme": "five_v",  # grouping of the channels into parts
+        "scheme": "five_v",  # grouping of the channels into parts; ProFD sets it by method.parts
         "interp": "bicubic",  # of mask files to the image's size
         "missing": "error",  # background: an image without a mask trains as background alone
         "cache": "",  # folder for one memory-mapped file per data set; empty: the files are read each time

@@ -106,6 +106,10 @@ def _resolve(own: list[Setting], options: list[Setting], source: str) -> CfgNode
     for key, (value, _) in values.items():
         *parents, last = key.split(".")
         functools.reduce(dict.__getitem__, parents, tree)[last] = value
+    for key, leader in method.follows.items():
+        if key not in values:
+            section, _, last = key.rpartition(".")
+            tree[section][last] = tree["method"][leader]
     cfg = CfgNode(tree)
     cfg.freeze()
     check(cfg, method, {key: where for key, (_, where) in values.items()}, source)

@@ -1,7 +1,8 @@
 """From embeddings to figures: distances, CMC and mAP, re-ranking, the protocol line. Knows no model."""
 
+from occplug import _moved
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
-from occplug.evaluation.ensemble import MixedEmbedding, Mixture, choose_weights
+from occplug.evaluation.ensemble import Ensemble, EnsembleEmbedding, choose_ensemble
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
 from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
@@ -29,8 +30,8 @@ from occplug.evaluation.reranking import re_ranking, rerank_embeddings, rerankin
 from occplug.evaluation.significance import PairedDifference, paired_bootstrap
 
 __all__ = [
-    "MixedEmbedding",
-    "Mixture",
+    "EnsembleEmbedding",
+    "Ensemble",
     "MASK_PLACES",
     "Metric",
     "PairedDifference",
@@ -39,7 +40,7 @@ __all__ = [
     "RankResult",
     "Ranker",
     "by_group",
-    "choose_weights",
+    "choose_ensemble",
     "channel_correlations",
     "color_histogram",
     "correlation",
@@ -65,3 +66,5 @@ __all__ = [
     "slot_accuracies",
     "squared_euclidean",
 ]
+
+__getattr__ = _moved.older_names(__name__)

@@ -2,9 +2,9 @@ r"""Several models as one: a weighted sum of their distances, each in its own un
 
     distance = sum_m w_m d_m / s_m        w_m >= 0, sum_m w_m = 1
 
-s_m, the unit, is the standard deviation of model m's distances between pictures of different persons. Units and weights
-are found on pictures of training persons (`choose_weights`) and then fixed: nothing of the test split enters them.
-Where no person was left out of training, weights are equal.
+s_m, the unit, is the standard deviation of model m's distances between images of different identities. Units and
+weights are chosen on images of training identities (`choose_ensemble`) and then fixed: nothing of the test split
+enters them. Where no identity was left out of training, weights are equal.
 Within a query's ranking an added constant changes nothing, so none is subtracted.
 """
 
@@ -19,18 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from occplug import _moved
 from occplug.embedding import Embedding
 from occplug.errors import DataError
 from occplug.evaluation.ranking import rank_distances
 
-__all__ = ["MixedEmbedding", "Mixture", "choose_weights"]
+__all__ = ["Ensemble", "EnsembleEmbedding", "choose_ensemble"]
 
-Matcher = Callable[[Embedding, Embedding], Tensor]
+__getattr__ = _moved.older_names(__name__)
+
+Distance = Callable[[Embedding, Embedding], Tensor]
 _STEPS = {2: 50, 3: 20, 4: 10}  # of the grid of weights, by the number of models; 4 for more
 
 
 @dataclass
-class MixedEmbedding:
+class EnsembleEmbedding:
     """What each of M models says about the same B images; `len()` and slicing act on all."""
 
     models: list[Embedding]
@@ -38,18 +41,18 @@ class MixedEmbedding:
     def __len__(self) -> int:
         return len(self.models[0])
 
-    def __getitem__(self, index) -> MixedEmbedding:
-        return MixedEmbedding([each[index] for each in self.models])
+    def __getitem__(self, index) -> EnsembleEmbedding:
+        return EnsembleEmbedding([each[index] for each in self.models])
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """How M models are mixed.
+class Ensemble:
+    """How the distances of M models are added.
 
     Args:
         weights: [M], at least 0, sum 1.
-        units: [M] standard deviations of the models' distances between different persons.
-        mAP: on the persons they were chosen on.
+        units: [M] standard deviations of the models' distances between different identities.
+        mAP: on the identities they were chosen on.
         alone: [M] mAP of each model there.
     """
 
@@ -58,32 +61,38 @@ class Mixture:
     mAP: float
     alone: tuple[float, ...]
 
-    def matcher(self, matchers: Sequence[Matcher]) -> Callable[[MixedEmbedding, MixedEmbedding], Tensor]:
-        """The mixed distance [Q, G] from the models' own; a model of weight 0 is not asked."""
+    def matcher(self, matchers: Sequence[Distance]) -> Callable[[EnsembleEmbedding, EnsembleEmbedding], Tensor]:
+        """The older name of `distance`; it goes in the next version."""
+        return self.distance(matchers)
 
-        def mixed(query: MixedEmbedding, gallery: MixedEmbedding) -> Tensor:
-            models = zip(self.weights, self.units, matchers, query.models, gallery.models)
-            parts = (match(q, g) * (weight / unit) for weight, unit, match, q, g in models if weight)
+    def distance(self, distances: Sequence[Distance]) -> Callable[[EnsembleEmbedding, EnsembleEmbedding], Tensor]:
+        """The weighted sum [Q, G] of the models' `distances`; one of weight 0 is not computed."""
+
+        def total(query: EnsembleEmbedding, gallery: EnsembleEmbedding) -> Tensor:
+            models = zip(self.weights, self.units, distances, query.models, gallery.models)
+            parts = (distance(q, g) * (weight / unit) for weight, unit, distance, q, g in models if weight)
             return functools.reduce(torch.add, parts)
 
-        return mixed
+        return total
 
 
-def choose_weights(matchers: Sequence[Matcher], images: MixedEmbedding, pids, camids, equal: bool = False) -> Mixture:
-    """The mixture with the highest mAP on `images`; among equals the one nearest to equal weights.
+def choose_ensemble(
+    models: Sequence[Distance], images: EnsembleEmbedding, pids, camids, equal: bool = False
+) -> Ensemble:
+    """The ensemble with the highest mAP on `images`; among equals the one nearest to equal weights.
 
-    Of every person and camera the first image is a query, all others are the gallery. All weights on a grid are tried,
-    of steps of 0.02 for two models and coarser for more.
+    Of every identity and camera the first image is a query, all others are the gallery. All weights on a grid are
+    tried, of steps of 0.02 for two models and coarser for more.
 
     Args:
-        matchers: M models' distances.
-        images: of N pictures, none of them of the test split.
+        models: M models' distances.
+        images: embeddings of N images, none of them of the test split.
         pids, camids: [N] integers.
-        equal: give every model the weight 1 / M, for models that have seen these persons: the one that knows them best
-            would win, not the best one. Units are found all the same.
+        equal: give every model the weight 1 / M, for models that were trained on these identities: the one that
+            fits them best would win, not the best one. Units are computed all the same.
 
     Raises:
-        DataError: fewer than two persons, or no picture has another of its person from another camera.
+        DataError: fewer than two identities, or no image has another of its identity from another camera.
     """
     pids, camids = np.asarray(pids), np.asarray(camids)
     query, gallery = _split(pids, camids)
@@ -92,21 +101,21 @@ def choose_weights(matchers: Sequence[Matcher], images: MixedEmbedding, pids, ca
     q, g = images[query.tolist()], images[gallery.tolist()]
     strangers = torch.as_tensor(pids[query][:, None] != pids[gallery])
     distances, units = [], []
-    for match, one, other in zip(matchers, q.models, g.models):
-        found = match(one, other).detach().cpu()
+    for model, one, other in zip(models, q.models, g.models):
+        found = model(one, other).detach().cpu()
         units.append(float(found[strangers].double().std()) or 1.0)
         distances.append(found / units[-1])
     ids = (pids[query], pids[gallery], camids[query], camids[gallery])
-    models = len(distances)
-    candidates = [(1 / models,) * models] if equal else _grid(models)
+    count = len(distances)
+    candidates = [(1 / count,) * count] if equal else _grid(count)
     tried = {weights: _mean_ap(distances, weights, ids) for weights in candidates}
     best = max(tried, key=lambda weights: (round(tried[weights], 9), -_distance_to_equal(weights)))
-    alone = tuple(_mean_ap(distances, tuple(corner), ids) for corner in np.eye(models).tolist())
-    return Mixture(best, tuple(units), tried[best], alone)
+    alone = tuple(_mean_ap(distances, tuple(corner), ids) for corner in np.eye(count).tolist())
+    return Ensemble(best, tuple(units), tried[best], alone)
 
 
 def _split(pids: np.ndarray, camids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the queries (the first image of each person and camera) and of the gallery (the others)."""
+    """Places of the queries (the first image of each identity and camera) and of the gallery (the others)."""
     seen: set[tuple[int, int]] = set()
     is_query = np.zeros(len(pids), bool)
     for place, key in enumerate(zip(pids.tolist(), camids.tolist())):

@@ -172,6 +172,7 @@ class ProFD(Method):
     nullable = ("train.margin",)
     choices = CHOICES
     parts = {"train.triplet": LOSSES}
+    follows = {"masks.scheme": "parts"}
     ranges = {
         **dict.fromkeys(("decoder_layers", "decoder_heads"), AT_LEAST_1),
         **dict.fromkeys(("m_g", "m_p", "align_smooth", "dropout"), BELOW_1),
@@ -193,7 +194,7 @@ class ProFD(Method):
             raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, but profd needs patch tokens; use {known}")
         if ProFD.extras(cfg) and cfg.masks.scheme != cfg.method.parts:
             named = f"method.parts is {cfg.method.parts!r}, but masks.scheme is {cfg.masks.scheme!r}"
-            raise ConfigError(f"{named}; both name the same parts")
+            raise ConfigError(f"{named}; both name the same parts: leave masks.scheme out")
         for key, value in (("backbone.stride", cfg.backbone.stride), *((f"data.{k}", cfg.data[k]) for k in SIDES)):
             if ProFD.extras(cfg) and value % CELL:
                 raise ConfigError(f"{key} is {value}; with part masks it must be a multiple of {CELL}")

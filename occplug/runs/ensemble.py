@@ -1,4 +1,4 @@
-"""The test of several models whose distances are mixed (:mod:`occplug.evaluation.ensemble`)."""
+"""The test of several models whose distances are added (:mod:`occplug.evaluation.ensemble`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from occplug.data.manager import DataManager, held_out_labels
 from occplug.errors import DataError
-from occplug.evaluation import MixedEmbedding, Mixture, choose_weights, evaluate_embeddings, extract
+from occplug.evaluation import Ensemble, EnsembleEmbedding, choose_ensemble, evaluate_embeddings, extract
 from occplug.runs.candidates import Candidate, combined, engine_of
 from occplug.runs.session import describe_protocol, prepare, write_metrics
 
@@ -21,8 +21,8 @@ SHARE = 0.2  # of the training persons, for the units of models that were traine
 def evaluate_ensemble(found: list[Candidate]) -> dict:
     """Evaluate the models `found` as one; returns what `metrics.json` (in the first config's data.save_dir/test) holds.
 
-    Weights are chosen on the training persons that `mixing.held_out` left out of training, and on no others: if a model
-    has seen them, all weights are equal, and a warning says why.
+    Weights are chosen on the training identities that `mixing.held_out` left out of training, and on no others: if a
+    model was trained on them, all weights are equal, and a warning says why.
 
     Raises:
         DataError: the configs have other training or test images.
@@ -33,7 +33,7 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
     managers = [DataManager(candidate.cfg, trains=False, sources=True) for candidate in found]
     _check_same_images(managers)
     engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
-    matchers = [engine.distance for engine in engines]
+    distances = [engine.distance for engine in engines]
     persons, seen = _persons(found, managers[0])
     if seen:
         log.warning(
@@ -44,23 +44,23 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
     images, pids, camids, _ = _extract(
         engines, managers, lambda data: data.persons_loader(persons), "training persons", ""
     )
-    mixture = choose_weights(matchers, images, pids, camids, equal=bool(seen))
-    log.info("mixed: %s", _describe(mixture, found))
+    ensemble = choose_ensemble(distances, images, pids, camids, equal=bool(seen))
+    log.info("ensemble: %s", _describe(ensemble, found))
     results, paths = {}, {}
     for target in managers[0].targets:
         query, q_pids, q_camids, paths[target] = _of_target(engines, managers, target, "query")
         gallery, g_pids, g_camids, _ = _of_target(engines, managers, target, "gallery")
         ids = (q_pids, g_pids, q_camids, g_camids)
-        results[target] = evaluate_embeddings(mixture.matcher(matchers), query, gallery, *ids)
+        results[target] = evaluate_embeddings(ensemble.distance(distances), query, gallery, *ids)
         log.info("%s: %s", target, results[target])
     for data in managers:
         data.close()
     engine = SimpleNamespace(results=results, query_paths=paths, records=[], datamanager=managers[0])
     more = {
         "method": " + ".join(c.cfg.model.name for c in found),
-        "mixing": {**vars(mixture), "persons": len(set(pids.tolist())), "seen_in_training": seen},
+        "mixing": {**vars(ensemble), "persons": len(set(pids.tolist())), "seen_in_training": seen},
     }
-    protocol = f"{_describe(mixture, found)} of: " + " | ".join(
+    protocol = f"{_describe(ensemble, found)} of: " + " | ".join(
         describe_protocol(c.cfg, camera_rows=engine.camera_rows, combined=combined(c), data=managers[0])
         for c, engine in zip(found, engines)
     )
@@ -68,8 +68,8 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
     return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "mixed" / "metrics.json", **more)
 
 
-def _describe(mixture: Mixture, found: list[Candidate]) -> str:
-    parts = (f"{w:.2f} {c.cfg.model.name} / {u:.4g}" for w, u, c in zip(mixture.weights, mixture.units, found))
+def _describe(ensemble: Ensemble, found: list[Candidate]) -> str:
+    parts = (f"{w:.2f} {c.cfg.model.name} / {u:.4g}" for w, u, c in zip(ensemble.weights, ensemble.units, found))
     return f"sum of distances {' + '.join(parts)}"
 
 
@@ -89,7 +89,7 @@ def _extract(engines: list, managers: list[DataManager], loader, title: str, tar
         embed = engine.embed_for(target) if target else engine.embed
         runs.append(extract(embed, loader(data), engine.device, flip=flip, title=title))
     _, pids, camids, paths = runs[0]
-    return MixedEmbedding([run[0] for run in runs]), pids, camids, paths
+    return EnsembleEmbedding([run[0] for run in runs]), pids, camids, paths
 
 
 def _check_same_images(managers: list[DataManager]) -> None:
@@ -104,7 +104,7 @@ def _check_same_images(managers: list[DataManager]) -> None:
     for data in managers[1:]:
         if listed(data) != first:
             raise DataError(
-                "models can be mixed if their configs have the same training and test sets; these have "
+                "models can be tested as one if their configs have the same training and test sets; these have "
                 f"{managers[0].sources}, {managers[0].targets} and {data.sources}, {data.targets}, or other versions"
             )
 

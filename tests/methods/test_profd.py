@@ -21,8 +21,6 @@ PLAIN = ["backbone.weights", "none"]
 
 
 def config(*options):
-    grouping = [option.replace("method.parts", "masks.scheme") for option in options if "method.parts" in option]
-    options = [*options, *(option for option in grouping if "six" not in option)]
     return default_config("profd", "clip_vit_tiny", [*SMALL, *options])
 
 
@@ -401,6 +399,11 @@ def test_wrong_keys_are_errors_before_anything_is_built(option, message):
     with pytest.raises(ConfigError) as caught:
         config(option)
     assert message in str(caught.value)
+
+
+def test_masks_have_the_scheme_of_the_parts_unless_they_are_given_one():
+    assert config("method.parts=eight").masks.scheme == "eight" and config().masks.scheme == "five_v"
+    assert config("method.parts=eight", "masks.scheme=eight").masks.scheme == "eight"
 
 
 def test_masks_of_another_scheme_than_the_parts_are_refused():
