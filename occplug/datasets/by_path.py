@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import functools
 import hashlib
@@ -15,7 +16,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -111,8 +112,11 @@ class OwnImages(ReidDataset):
     """
 
     kind: ClassVar[str]
+    train: list[tuple]
+    query: list[tuple]
+    gallery: list[tuple]
     shared_cure = "give all images of a person the same side: train, or query and gallery"
-    _junk_pids = []
+    _junk_pids: list[int] = []
 
     def __init__(self, place: str, root: str = "", pattern: str = "", split_id: int = 0, **options):
         self.place, self.pattern, self.split_id = place, pattern, split_id
@@ -156,29 +160,27 @@ class OwnImages(ReidDataset):
 
     def _numbered_cameras(self, rows: list[Row]) -> tuple[bool, list[int]]:
         """Whether cameras are known, and each image's, from 0 in the order of their numbers or names."""
-        texts = [row.camera for row in rows]
-        if None in texts:
-            lacking = sum(text is None for text in texts)
-            if lacking < len(rows):
-                warn_once(f"{self.name}: {lacking} of {len(rows)} images tell no camera, so none is used")
+        texts = [row.camera for row in rows if row.camera is not None]
+        if len(texts) < len(rows):
+            if texts:
+                warn_once(f"{self.name}: {len(rows) - len(texts)} of {len(rows)} images tell no camera; none is used")
             warn_once(f"{self.name}: cameras are unknown; it is evaluated without the camera filter")
             return False, [0] * len(rows)
         number = _numbers(texts)
-        place = {text: position for position, text in enumerate(sorted(number, key=number.get))}
+        place = {text: position for position, text in enumerate(sorted(number, key=lambda text: number[text]))}
         return True, [place[text] for text in texts]
 
     # ---- splits
 
     def _sides(self, rows: list[Row], cameras: list[int]) -> list[str]:
-        told = [row.split for row in rows]
-        lacking = [row.file.path for row in rows if row.split is None]
-        if lacking and len(lacking) < len(rows):
+        told = [row.split for row in rows if row.split is not None]
+        if told and len(told) < len(rows):
+            lacking = [row.file.path for row in rows if row.split is None]
             raise DataError(f"{self.name}: {_first(lacking)} have no split; tell it of all images, or of none")
-        self.is_drawn = bool(lacking) or "test" in told
+        self.is_drawn = not told or "test" in told
         persons = [self.persons[row.person] for row in rows]
         rng = np.random.default_rng(self.split_id)
-        if lacking:
-            told = self._halves(persons, cameras, rng)
+        told = told or self._halves(persons, cameras, rng)
         sides = self._queries(persons, cameras, told, rng)
         if self.is_drawn:
             log.info(
@@ -206,11 +208,11 @@ class OwnImages(ReidDataset):
 
     def _queries(self, persons: list[int], cameras: list[int], told: Sequence[str], rng) -> list[str]:
         """`told` with each "test" made a query or a gallery image."""
-        sides, images = list(told), {}
+        sides, images = list(told), collections.defaultdict(list)
         for index, side in enumerate(told):
             if side == "test":
                 sides[index] = "gallery"
-                images.setdefault(persons[index], []).append((index, cameras[index] if self.has_cameras else 0))
+                images[persons[index]].append((index, cameras[index] if self.has_cameras else 0))
         for person in sorted(images):
             for index in self._drawn(images[person], rng):
                 sides[index] = "query"
@@ -314,8 +316,8 @@ class FolderImages(OwnImages):
                 "or set data.pattern (--pattern)"
             )
         for pattern in KNOWN_NAMES:
-            found = [re.match(pattern, file.stem) for file in files]
-            if all(found):
+            found = [match for file in files if (match := re.match(pattern, file.stem))]
+            if len(found) == len(files):
                 return [Row(file, m["pid"], m.groupdict().get("camid"), split) for file, m in zip(files, found)]
         strange = [file.path for file in files if not any(re.match(pattern, file.stem) for pattern in KNOWN_NAMES)]
         raise DataError(
@@ -337,9 +339,10 @@ def _by_pattern(name: str, pattern: str, files: list[ImageFile]) -> list[Row]:
             f"data.pattern is {pattern!r}; it must have the group (?P<pid>...), and may have (?P<camid>...) and "
             "(?P<split>...)" + (f", but it has {', '.join(sorted(strange))}" if strange else "")
         )
-    found = [compiled.search(file.below) for file in files]
-    without = [file.path for file, match in zip(files, found) if match is None or not match["pid"]]
-    if without:
+    found = [match for file in files if (match := compiled.search(file.below)) and match["pid"]]
+    if len(found) < len(files):
+        fitting = {match.string for match in found}
+        without = [file.path for file in files if file.below not in fitting]
         raise DataError(f"{name}: {_first(without)} do not fit data.pattern {pattern!r}; rename or move them")
     rows = []
     for file, match in zip(files, found):
@@ -431,7 +434,7 @@ def _split(text: str | None, where: str, name: str) -> str | None:
     return split
 
 
-def _numbers(texts: list[str]) -> dict[str, int]:
+def _numbers(texts: Iterable[str]) -> dict[str, int]:
     """Text -> its number where all are different whole numbers below 2^31, else its place, from 1, when sorted."""
     different = sorted(set(texts))
     if all(re.fullmatch(r"\d{1,10}", text) for text in different):

@@ -48,7 +48,7 @@ def build_occluded_duke(duke: str, lists: str, out: str) -> Path:
     def copy(folder: Path) -> None:
         for split, paths in found.items():
             (folder / LISTS[split]).mkdir(parents=True)
-            for path in paths:
+            for path in filter(None, paths):
                 shutil.copy(path, folder / LISTS[split])
 
     write_atomically(target, copy)

@@ -60,7 +60,7 @@ def near_pairs(
 def _groups(keys: np.ndarray) -> Iterator[np.ndarray]:
     """Indices, ascending, of each key that several have."""
     order = np.argsort(keys, kind="stable")
-    ends = np.flatnonzero(np.diff(keys[order])) + 1
+    ends: np.ndarray = np.flatnonzero(np.diff(keys[order])) + 1
     for group in np.split(order, ends):
         if len(group) > 1:
             yield group

@@ -47,7 +47,7 @@ class _Picture(NamedTuple):
 def items_of(data: ReidDataset) -> list[Item]:
     """All images of `data`; an image of two sides once."""
     sides = {"train": data.train, "query": data.query, "gallery": data.gallery}
-    items = {}
+    items: dict[str, Item] = {}
     for side, rows in sides.items():
         for path, pid, camid, *_ in rows:
             number = data.pids[pid] if side == "train" else pid
@@ -68,13 +68,13 @@ def examine(data: ReidDataset, workers: int = 2) -> dict:
     items = items_of(data)
     with ThreadPoolExecutor(workers) as pool:
         pictures = list(pool.map(_read, [item.path for item in items]))
-    shown = [n for n, p in enumerate(pictures) if not p.damage and p.spread >= BLANK]
+    hashes = {n: p.hash for n, p in enumerate(pictures) if p.hash is not None and p.spread >= BLANK}
     return {
         "images": len(items),
         "damaged": _found([p.damage for p in pictures if p.damage]),
         "blank": _found([i.path for i, p in zip(items, pictures) if not p.damage and p.spread < BLANK]),
         "small": _found([i.path for i, p in zip(items, pictures) if not p.damage and min(p.size) < SMALL]),
-        "near_duplicates": _near([items[n] for n in shown], [pictures[n].hash for n in shown], data._junk_pids),
+        "near_duplicates": _near([items[n] for n in hashes], list(hashes.values()), data._junk_pids),
         "labels": suspicious_labels(items, getattr(data, "has_cameras", True), data._junk_pids),
     }
 
@@ -111,8 +111,8 @@ def suspicious_labels(items: Sequence[Item], has_cameras: bool, junk: Sequence[i
     """Persons with one image, persons in one camera alone, queries without a match, a person with a tenth of all images
     (of ten persons or more).
     """
-    images, cameras = collections.Counter(), collections.defaultdict(set)
-    gallery = collections.defaultdict(set)
+    images: collections.Counter = collections.Counter()
+    cameras, gallery = collections.defaultdict(set), collections.defaultdict(set)
     for item in items:
         if item.person not in junk:
             images[item.person] += 1

@@ -88,7 +88,7 @@ def check_images(data: DataManager) -> None:
                 f"{name}: {len(damaged)} of {len(own.rows)} images cannot be read: {told} (occplug doctor {name} lists "
                 "all)"
             )
-        counts = defaultdict(int)
+        counts: dict[int, int] = defaultdict(int)
         for _, label, *_ in own.train:
             counts[label] += 1
         single = [str(own.pids[label]) for label, count in counts.items() if count == 1]
