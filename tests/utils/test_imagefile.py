@@ -335,7 +335,7 @@ def test_long_texts_in_a_png_are_no_damage(tmp_path, kind):
 def readers(folder):
     """name -> function from a path to uint8 [H, W, 3], of everything that reads pictures."""
     from occplug import torchreid_host as host
-    from occplug.data.manager import _Images
+    from occplug.data.loaders import Images
     from occplug.masks.making import Job, make_masks
     from occplug.transforms import build_pipeline
 
@@ -345,7 +345,7 @@ def readers(folder):
         return (got[0] * 255).round().byte().permute(1, 2, 0).numpy()
 
     def seen_by_data_set(path):
-        rows = _Images([(str(path), 0, 0)], build_pipeline([], 48, 24, (0, 0, 0), (1, 1, 1), {}, "bilinear"))
+        rows = Images([(str(path), 0, 0)], build_pipeline([], 48, 24, (0, 0, 0), (1, 1, 1), {}, "bilinear"))
         return rows[0]["img"].permute(1, 2, 0).numpy()
 
     return {
