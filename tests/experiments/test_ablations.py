@@ -102,7 +102,14 @@ def test_rows_for_other_configs_say_why_not():
 
 def test_dpl_reid_has_the_tables_of_its_spec():
     tables = load_tables(CONFIGS / "ablations/dpl_reid.yaml")
-    assert list(tables) == ["components", "augmentation", "templates", "tokens", "ratio", "fusion", "backbone"]
+    assert list(tables) == [
+        "components", "augmentation", "templates", "tokens", "ratio", "fusion", "text_weight", "readings", "backbone"
+    ]  # fmt: skip
+    texts = {
+        name: [row.overrides.get(f"method.stage2.weights.loss_i2t_{kind}", 1.0) for kind in ("full", "occ")]
+        for name, row in tables["text_weight"].rows.items()
+    }
+    assert texts == {"full_1": [1, 1], "full_2": [2, 1], "dual_half": [0.5, 0.5], "dual_1": [1, 1]}
     components = {name: row.overrides for name, row in tables["components"].rows.items()}
     switches = {(o["method.prompts"], o["data.transforms"][-1], o["backbone.name"]) for o in components.values()}
     assert len(switches) == 8  # base, three single ones, three pairs, all
@@ -163,7 +170,7 @@ def test_ag_reid_has_the_tables_of_its_paper():
 
 def test_profd_has_the_tables_of_its_paper():
     tables = load_tables(CONFIGS / "ablations/profd.yaml")
-    assert list(tables) == ["decoder", "banks", "losses", "momentum", "masks", "visibility"]
+    assert list(tables) == ["decoder", "banks", "losses", "momentum", "masks", "visibility", "readings"]
     given = CONFIGS / "profd_occduke.yaml"
     table3 = {"wap": [62.4, 70.1], "sea": [62.6, 70.3], "spa": [62.8, 70.5], "hybrid": [62.8, 70.8], "mask": None}
     for name, row in tables["decoder"].rows.items():
@@ -175,7 +182,7 @@ def test_profd_has_the_tables_of_its_paper():
     assert [row.overrides["method.bank"] for row in tables["banks"].rows.values()] == ["none", "global", "part", "both"]
     weights = {name: shown_by(row, given)[1].method.train.weights for name, row in tables["losses"].rows.items()}
     on = {name: [bool(w[f"loss_{term}"]) for term in ("align", "div", "attn")] for name, w in weights.items()}
-    assert on == {"none": [False, False, True], "align": [True, False, True], "div": [False, True, True],
+    assert on == {"none": [False, False, True], "none_official": [False, False, False], "align": [True, False, True], "div": [False, True, True],
                   "both": [True, True, True], "no_attn": [False, True, False]}  # fmt: skip
     for row in [*tables["masks"].rows.values(), *tables["visibility"].rows.values()]:
         trained = {k: v for k, v in row.overrides.items() if k not in ("method.test_visibility", "method.vis_floor")}
