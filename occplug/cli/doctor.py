@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "occplug doctor",
         description="Say what is installed, which data sets are there and how they differ from the published counts, "
-        "and which images are damaged, alike across persons or across training and test, or strangely labelled. The "
+        "and which images are damaged, alike across identities or across training and test, or strangely labelled. The "
         "report fits into an issue. Status 2 means that what was asked for cannot be read.",
     )
     text = "data sets to look at: folder:DIR, csv:FILE, or names below --root; without any, all that are below --root"

@@ -13,7 +13,9 @@ def main(argv: list[str]) -> None:
     """Parse `argv` and train."""
     parser = config_parser("train", "Train every stage of a method, or a stock torchreid model, then test it.")
     parser.add_argument("--resume", action="store_true", help="go on from data.save_dir/checkpoints/last.pth")
-    parser.add_argument("--after", metavar="PATH", help="go on behind the stage that ended in PATH, e.g. stage1.pth")
+    parser.add_argument(
+        "--after", metavar="PATH", help="train the stages after the one that ended in PATH, e.g. stage1.pth"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="build at full size, two steps a stage, generated images"
     )

@@ -237,7 +237,7 @@ def _recorded(entry: Entry) -> Run:
 
 
 def _train_again(cfg, config_file: str) -> dict:
-    """Train `cfg` in its folder: an interrupted replay with the same config goes on, any other is made anew."""
+    """Train `cfg` in its folder: an interrupted replay with the same config goes on, any other starts again."""
     folder = Path(cfg.data.save_dir)
     saved = folder / "config.yaml"
     if saved.exists() and ((folder / "metrics.json").exists() or saved.read_text() != resolved_yaml(cfg)):

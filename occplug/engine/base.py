@@ -148,7 +148,7 @@ class RunMixin:
         }
 
     def train(self, *args, **kwargs) -> None:
-        """One epoch: torchreid's loop behind a progress bar, then the resumable state."""
+        """One epoch: torchreid's loop under a progress bar, then the resumable state."""
         start = time.perf_counter()
         set_epoch = getattr(self.datamanager, "set_epoch", None)
         if set_epoch is not None:
@@ -193,7 +193,7 @@ class RunMixin:
             )
 
     def note_losses(self, values: dict[str, float], batch: dict) -> None:
-        """Show `values` behind the bar. Raises TrainingError as `check_finite`."""
+        """Show `values` beside the bar. Raises TrainingError as `check_finite`."""
         self.check_finite(values, batch)
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value

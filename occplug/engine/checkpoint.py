@@ -100,7 +100,7 @@ def _unreadable(error: Exception) -> str:
 
 
 def check_run(state: dict, path) -> None:
-    """Raise CheckpointError unless `state` is of a training run, which knows its persons, cameras and stages."""
+    """Raise CheckpointError unless `state` is of a training run, which holds its identities, cameras and stages."""
     if "pids" not in state:
         raise CheckpointError(
             f"{path} was not written by occplug train (a converted file?), so it does not say whose persons and which "
@@ -122,7 +122,7 @@ def check_same_meaning(state: dict, bound_to: dict[str, str], path) -> None:
 def check_same_run(state: dict, bound_to: dict[str, str], pids: list, path) -> None:
     """Check that a checkpoint's weights mean in this run what they meant in the one that wrote it.
 
-    Shapes alone do not tell: prompts learnt for other persons, or in another text of the same length, load silently.
+    Shapes alone do not show it: prompts learnt for other identities, or in another text of the same length, load too.
 
     Args:
         state: of the checkpoint `path`.

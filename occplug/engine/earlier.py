@@ -44,7 +44,7 @@ class EarlierStages:
 
     Args:
         path: written by `occplug train` at the end of a stage, or by `occplug convert` of an official one. That does
-            not say on which persons and files it was trained, so it is not asked.
+            not say on which identities and files it was trained, so neither is checked.
 
     Raises:
         CheckpointError: missing, unreadable, or not ours.
@@ -58,7 +58,7 @@ class EarlierStages:
         """Copy into `module` what each stage has trained.
 
         Args:
-            parts: stage name -> prefixes of the parameters and buffers that it leaves behind.
+            parts: stage name -> prefixes of the parameters and buffers that it has trained for later stages.
             bound_to: of `Method.bound_to`, what concerns these parts.
 
         Raises:
@@ -100,7 +100,7 @@ class EarlierStages:
             raise CheckpointError("\n  ".join(lines + ([f"missing: {', '.join(missing[:10])}"] if missing else [])))
 
     def check_data(self, data) -> None:
-        """Raise CheckpointError if the file was trained on other persons or other files than `data` has."""
+        """Raise CheckpointError if the file was trained on other identities or other files than `data` has."""
         if "pids" not in self.state:
             log.warning("%s does not say on which data it was trained; it must be this run's training data", self.path)
             return

@@ -1,4 +1,4 @@
-"""A progress bar around a loader, with the running losses behind it."""
+"""A progress bar around a loader, with the running losses beside it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ class Progress:
             yield from self._bar
 
     def show(self, values: dict[str, float]) -> None:
-        """Put `values` behind the bar."""
+        """Show `values` beside the bar."""
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)

@@ -360,7 +360,7 @@ def _in_turn(trainings: list[Training], run: Callable) -> Iterator[Training]:
 
 
 def _in_parallel(trainings: list[Training], jobs: int, run: Callable) -> Iterator[Training]:
-    """As they finish; one that needs another's files starts behind it. After a failure none starts any more.
+    """As they finish; one that needs another's files starts after it. After a failure no further one starts.
 
     Fresh processes share the cores evenly (`run.threads` says otherwise) and write to their logs.
     """

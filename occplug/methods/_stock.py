@@ -58,7 +58,7 @@ class StockModel(Method):
         """As of any module; `hacnn` asks its attribute `use_gpu` where to make its tensors."""
         super()._apply(function, *args, **kwargs)
         if hasattr(self.net, "use_gpu"):
-            self.net.use_gpu = self.device.type == "cuda"
+            self.net.__dict__["use_gpu"] = self.device.type == "cuda"
         return self
 
     @staticmethod

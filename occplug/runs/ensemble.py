@@ -15,7 +15,7 @@ from occplug.runs.session import describe_protocol, prepare, write_metrics
 __all__ = ["evaluate_ensemble"]
 
 log = logging.getLogger(__name__)
-SHARE = 0.2  # of the training persons, for the units of models that were trained on all of them
+SHARE = 0.2  # of the training identities, for the units of models that were trained on all of them
 
 
 def evaluate_ensemble(found: list[Candidate]) -> dict:
@@ -110,8 +110,9 @@ def _check_same_images(managers: list[DataManager]) -> None:
 
 
 def _persons(found: list[Candidate], data: DataManager) -> tuple[dict[str, set[int]], list[str]]:
-    """Labels, per source, of the training persons that no model was trained on, or, where these are less than two, of
-    a drawn share; and the models to which that is due.
+    """Labels, per source, of the training identities that no model was trained on, and no names.
+
+    Where fewer than two are left, labels of a drawn share, and the names of the models that were trained on all.
     """
     everybody = {name: data.sets[name].pids for name in data.sources}
     known = [set(c.weights.pids or ()) for c in found]

@@ -67,7 +67,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache  # a process runs the code it was started with
 def revision() -> str:
-    """The checkout's commit, with `+` behind it if tracked files differ from it; "unknown" without git."""
+    """The checkout's commit, followed by `+` if tracked files differ from it; "unknown" without git."""
     folder = Path(occplug.__file__).parents[1]
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD").strip()

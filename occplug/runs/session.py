@@ -114,8 +114,9 @@ def build_engine(
     classes = data.num_train_pids if num_classes is None else num_classes
     cameras = data.num_train_cams if num_cameras is None else num_cameras
     method = build_method(cfg, classes, cameras, pretrained=pretrained).to(device)
-    engine = stock_engine if method.is_stock else MethodEngine
-    return engine(cfg, data, method, folder, device, **options)
+    if method.is_stock:
+        return stock_engine(cfg, data, method, folder, device, **options)
+    return MethodEngine(cfg, data, method, folder, device, **options)
 
 
 def load_trained(cfg, weights: str) -> Method:

@@ -45,7 +45,7 @@ def train(cfg, resume: bool = False, after: str | None = None, config_file: str 
 
     Args:
         resume: go on with the interrupted run in `data.save_dir`; `after` is not read again then.
-        after: checkpoint another run wrote at the end of a stage; training starts with the stage behind it.
+        after: checkpoint another run wrote at the end of a stage; training starts with the stage after it.
         config_file: where `cfg` was read, noted in `metrics.json`.
 
     Raises:
@@ -142,14 +142,14 @@ def _note_changes(cfg, engine, state: dict, path: Path) -> None:
 
 
 def _finished_stage(path: Path, cfg) -> dict:
-    """The state of a stage's closing checkpoint that `cfg` has stages behind."""
+    """The state of a stage's closing checkpoint that `cfg` has later stages for."""
     state = load_checkpoint(path)
     check_run(state, path)
     check_parts(state, TO_RESUME, path)
     if "optimizer" in state:
         raise CheckpointError(f"{path} is a state to --resume from; --after takes the file of a finished stage")
     if model_class(cfg.model.name).is_stock:
-        raise ConfigError(f"{cfg.model.name} trains in one stage, so there is none to go on behind; leave out --after")
+        raise ConfigError(f"{cfg.model.name} trains in one stage, so there is no later one to train; leave out --after")
     return state
 
 
