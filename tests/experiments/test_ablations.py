@@ -182,8 +182,8 @@ def test_profd_has_the_tables_of_its_paper():
     assert [row.overrides["method.bank"] for row in tables["banks"].rows.values()] == ["none", "global", "part", "both"]
     weights = {name: shown_by(row, given)[1].method.train.weights for name, row in tables["losses"].rows.items()}
     on = {name: [bool(w[f"loss_{term}"]) for term in ("align", "div", "attn")] for name, w in weights.items()}
-    assert on == {"none": [False, False, True], "none_official": [False, False, False], "align": [True, False, True], "div": [False, True, True],
-                  "both": [True, True, True], "no_attn": [False, True, False]}  # fmt: skip
+    assert on == {"none": [False, False, True], "none_official": [False, False, False], "align": [True, False, True],
+                  "div": [False, True, True], "both": [True, True, True], "no_attn": [False, True, False]}  # fmt: skip
     for row in [*tables["masks"].rows.values(), *tables["visibility"].rows.values()]:
         trained = {k: v for k, v in row.overrides.items() if k not in ("method.test_visibility", "method.vis_floor")}
         of = tables["masks" if row.name.endswith(("_all", "_even")) else "visibility"].rows.get(row.tests, row)
