@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from occplug.evaluation import (
     mask_statistics,
     rank_correlation,
 )
-from occplug.runs.session import load_trained, start_logging
+from occplug.runs.session import load_trained_for, start_logging
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.imagefile import open_picture
 
@@ -45,9 +46,9 @@ def main(argv: list[str]) -> None:
     if others:
         raise ConfigError(f"data.targets has {', '.join(others)}; true masks are known of synthocc alone (-t synthocc)")
     start_logging()
-    method, data = load_trained(cfg, args.weights), DataManager(cfg)
+    (method, rows), data = load_trained_for(cfg, args.weights, "synthocc"), DataManager(cfg)
     dataset = data.sets["synthocc"]
-    sets = {name: _Seen(method, cfg, data, getattr(dataset, name)) for name in ("query", "query_holistic")}
+    sets = {name: _Seen(method, cfg, data, getattr(dataset, name), rows) for name in ("query", "query_holistic")}
     data.close()
     report = {"config_file": str(args.config_file), "weights": str(args.weights), "sets": {}}
     for name, seen in sets.items():
@@ -71,11 +72,11 @@ class _Seen:
         person, occluder: [N, H, W] bool, what of the person is visible, and what hides the rest.
     """
 
-    def __init__(self, method, cfg, data: DataManager, items: list):
+    def __init__(self, method, cfg, data: DataManager, items: list, rows: Callable[[Tensor], Tensor]):
         size = (cfg.data.height, cfg.data.width)
         masks, saliency = [], []
         for batch in data.loader_of(items):
-            found = method.embed(batch["img"], batch["camid"]).mask
+            found = method.embed(batch["img"], rows(batch["camid"])).mask
             masks += [] if found is None else [found]
             saliency += [_saliency(method, batch["img"])] if cfg.method.spt else []
         self.masks = torch.cat(masks).numpy() if masks else None

@@ -10,7 +10,7 @@ from occplug.cli.sheets import draw_sheet, overlaid, pixels, resized, to_unit_ra
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
 from occplug.registry import model_class
-from occplug.runs.session import load_trained
+from occplug.runs.session import load_trained_for
 from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["main"]
@@ -27,9 +27,10 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"--images is {args.images}; it must be at least 1")
     if not hasattr(model_class(cfg.model.name), "attention_maps"):
         raise ConfigError(f"{args.config_file}: {cfg.model.name} has no attention maps of parts; profd has")
-    method = load_trained(cfg, args.weights)
-    images, camids = _queries(DataManager(cfg, trains=False), args.images)
-    titles, maps = method.eval().attention_maps(images, camids)
+    data = DataManager(cfg, trains=False)
+    method, rows = load_trained_for(cfg, args.weights, data.targets[0])
+    images, camids = _queries(data, args.images)
+    titles, maps = method.eval().attention_maps(images, rows(camids))
     pictures = pixels(images, cfg.data.norm_mean, cfg.data.norm_std)
     maps = resized(to_unit_range(maps.float()), pictures.shape[1:3])
     cells = torch.cat([pictures[:, None], overlaid(pictures, maps)], dim=1)

@@ -23,6 +23,7 @@ from occplug.registry import model_class
 
 __all__ = [
     "CameraRows",
+    "camera_input",
     "check_cameras",
     "describe_cameras",
     "given_rows",
@@ -99,6 +100,11 @@ def to_rows(target: str, rows: CameraRows) -> Callable[[Tensor], Tensor]:
         return camids + first
 
     return convert
+
+
+def camera_input(cfg, target: str, rows: CameraRows) -> Callable[[Tensor], Tensor]:
+    """Cameras [B] of images of `target` -> what the model of `cfg` is given for them; as they are if it reads none."""
+    return to_rows(target, rows) if sees_cameras(cfg) else lambda camids: camids
 
 
 def describe_cameras(targets: Sequence[str], rows: CameraRows) -> str:

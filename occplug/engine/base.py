@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from occplug.config import resolved_yaml
-from occplug.data.cameras import sees_cameras, to_rows
+from occplug.data.cameras import camera_input
 from occplug.distributed import check_agreement, current_ranks
 from occplug.embedding import Embedding
 from occplug.engine.checkpoint import not_finite, save_checkpoint
@@ -99,9 +99,7 @@ class RunMixin:
 
     def embed_for(self, target: str) -> Callable[[Tensor, Tensor], Embedding]:
         """`embed` of images of the data set `target`, whose cameras are numbered within it."""
-        if not sees_cameras(self.cfg):
-            return self.embed
-        rows = to_rows(target, self.camera_rows)
+        rows = camera_input(self.cfg, target, self.camera_rows)
         return lambda images, camids: self.embed(images, rows(camids))
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:

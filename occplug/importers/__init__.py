@@ -46,10 +46,12 @@ def load_official(
         neck: test feature before or after the batch norm neck, where there is one.
 
     Raises:
-        ConfigError: unknown source.
+        ConfigError: unknown source, or `neck` is neither "before" nor "after".
         CheckpointError: unreadable, or every name that is wrongly shaped, missing or unknown. Official names that are
             not needed are listed in the log.
     """
+    if neck not in ("before", "after"):
+        raise ConfigError(f"neck is {neck!r}; there are: before, after")
     return _loader(source)(checkpoint, image_size, num_cameras, neck)
 
 

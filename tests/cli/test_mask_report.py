@@ -9,8 +9,9 @@ from PIL import Image
 
 from occplug import build_method
 from occplug.cli import main, mask_report
-from occplug.config import default_config, save_config
-from occplug.engine import save_checkpoint
+from occplug.config import default_config, load_config, save_config
+from occplug.engine import load_checkpoint, save_checkpoint
+from occplug.method import Method
 
 
 def test_mask_figures_find_the_dimension_that_follows_a_part():
@@ -105,3 +106,18 @@ def test_mistakes_are_named(root, tmp_path, capsys):
     assert main(arguments(root, tmp_path, "clip_reid")) == 2
     assert "clip_reid has neither prototype masks nor patch transfer here; dpm and dpmpp" in capsys.readouterr().err
     assert not (tmp_path / "r.json").exists()
+
+
+def test_cameras_of_a_second_source_are_given_by_their_rows(root, tmp_path, monkeypatch):
+    words, given = arguments(root, tmp_path, "dpm", "backbone.sie_camera", True), set()
+    state = load_checkpoint(tmp_path / "w.pth")
+    cfg = load_config(tmp_path / "c.yaml")
+    state["state_dict"] = build_method(cfg, 20, 10).state_dict()
+    state |= {"cameras": [*range(6), *range(4)], "camera_rows": {"market1501": (0, 6), "synthocc": (6, 4)}}
+    save_checkpoint(state, tmp_path / "w.pth")
+    embed = Method.embed
+    monkeypatch.setattr(
+        Method, "embed", lambda m, images, camids: given.update(camids.tolist()) or embed(m, images, camids)
+    )
+    assert main(words) == 0
+    assert given == {6, 7, 8, 9}

@@ -8,10 +8,12 @@ from PIL import Image
 
 import occplug
 from occplug import build_method
+from occplug.backbones.tower import MEAN_CAMERA
 from occplug.cli import main, sheets, show_attention
 from occplug.config import default_config, resolved_yaml, save_config
 from occplug.data.manager import DataManager, GeneratedDataManager
-from occplug.engine import save_checkpoint
+from occplug.engine import load_checkpoint, save_checkpoint
+from occplug.registry import model_class
 from tests.data.test_manager import SMALL, market
 
 EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
@@ -99,3 +101,20 @@ def test_small_files_of_the_zoo_are_not_looked_into(trained, tmp_path, capsys):
         arguments[arguments.index("--weights") + 1] = weights
         assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png")]) == 2
         assert "what a test needs and no more; give a checkpoint of occplug train" in capsys.readouterr().err
+
+
+def test_cameras_of_a_second_source_are_given_by_their_rows(trained, tmp_path, monkeypatch):
+    """Two of four rows are another set's: generated queries are of camera 0, which is row 2 here, or the mean row."""
+    arguments = trained("backbone.sie_camera", True, "data.targets", ["synthocc"])
+    given = []
+
+    def attention_maps(method, images, camids):
+        given.append(camids.tolist())
+        return ["part"], torch.rand(len(images), 1, 4, 2)
+
+    monkeypatch.setattr(model_class("profd"), "attention_maps", attention_maps)
+    state = load_checkpoint(tmp_path / "w.pth")
+    for rows in ({"market1501": (0, 2), "synthocc": (2, 2)}, {"market1501": (0, 2), "msmt17": (2, 2)}):
+        save_checkpoint({**state, "camera_rows": rows}, tmp_path / "w.pth")
+        assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png"), "--images", "2"]) == 0
+    assert given == [[2, 2], [MEAN_CAMERA] * 2]

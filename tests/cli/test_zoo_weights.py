@@ -108,8 +108,10 @@ def test_mistakes_of_mixing(run, tmp_path, capsys):
     assert "--rerank and --visrank are for one model" in capsys.readouterr().err
     assert main(["test", "--config-file", CONFIG, "--weights", "a.pth", "--weights", "b.pth"]) == 2
     assert "2 times --weights and 1 times --config-file" in capsys.readouterr().err
+    assert main(["test", "--weights", "a.pth", "--weights", "b.pth", "--config-file", CONFIG]) == 2
+    assert "2 times --weights and 1 times --config-file" in capsys.readouterr().err
     assert main(["test", "--weights", "a.pth"]) == 2
-    assert "1 times --weights and 0 times --config-file" in capsys.readouterr().err
+    assert "a.pth: there is no such checkpoint file" in capsys.readouterr().err
     assert main(["test", "--weights", "zoo://clip_reid/vit_b16/ocduke"]) == 2
     assert "the nearest: clip_reid/vit_b16/occduke" in capsys.readouterr().err
 

@@ -131,7 +131,7 @@ def test_another_image_size_camera_count_or_neck_is_refused():
         load_official("dpm", state, image_size=(128, 64))
     with pytest.raises(CheckpointError, match=r"base.sie_embed is \[2, 1, 32\], expected \[6, 1, 32\]"):
         load_official("dpm", state, image_size=SIZE, num_cameras=6)
-    with pytest.raises(ConfigError, match="neck is 'before' or 'after', not 'both'"):
+    with pytest.raises(ConfigError, match="^neck is 'both'; there are: before, after"):
         load_official("dpm", state, image_size=SIZE, neck="both")
     with pytest.raises(ConfigError, match="neck is 'after'; a mask model"):
         load_official("spt_sps", official("spt_sps"), image_size=SIZE, neck="after")
