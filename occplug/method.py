@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from occplug import _moved
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.registry import model_class
+
+if TYPE_CHECKING:
+    from occplug.evaluation.metric import Metric
 
 __all__ = ["ExtraOptimizer", "Group", "Method", "Stage", "build_method", "parameter_groups"]
 
@@ -249,7 +252,7 @@ class Method(nn.Module):
 
     matcher = distance
 
-    def named_distance(self) -> object | None:
+    def named_distance(self) -> Metric | None:
         """The distance as data (`occplug.evaluation.Metric`), for files, galleries and exports; None if it has no name.
 
         Calling it gives the values of the method's own distance.

@@ -1,15 +1,21 @@
 """The eight registries of occplug's parts, and one :func:`build` whose errors name the nearest entry."""
 
+from __future__ import annotations
+
 import copy
 import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from mmengine.registry import Registry
 
 from occplug.errors import ConfigError
+
+if TYPE_CHECKING:
+    from occplug.method import Method
 
 __all__ = [
     "BACKBONES",
@@ -96,7 +102,7 @@ def part_node(registry: Registry, name: str, section: Mapping = MappingProxyType
     Raises:
         ConfigError: nothing has that name, or an argument has no default, so a config could not leave it out.
     """
-    node = {"type": name}
+    node: dict[str, Any] = {"type": name}
     for argument, default in _arguments(get(registry, name)).items():
         if argument in section:
             continue

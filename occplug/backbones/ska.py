@@ -7,6 +7,7 @@ this is plain PyTorch, the same on CPU and GPU.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ def small_kernel_aggregation(x: Tensor, kernels: Tensor) -> Tensor:
 def _summed(x: Tensor, kernels: Tensor) -> Tensor:
     """The same sum, with new memory for every tap: exporters lose what is written through a view."""
     slices = enumerate(_shifted(_padded(x, kernels), kernels))
-    return sum(shifted * kernels[:, None, :, tap] for tap, shifted in slices).flatten(1, 2)
+    return cast(Tensor, sum(shifted * kernels[:, None, :, tap] for tap, shifted in slices)).flatten(1, 2)
 
 
 class _Aggregation(torch.autograd.Function):

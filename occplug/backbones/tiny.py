@@ -117,7 +117,7 @@ def load(path=ASSET) -> dict[str, Tensor]:
     return {key: value.float() for key, value in state.items()} | {TABLE: table}
 
 
-def describe(path=ASSET) -> dict[str, object]:
+def describe(path=ASSET) -> dict[str, Any]:
     """What is in the file: `metadata`, and the token ids by what training did to their rows.
 
     Returns: `trained` (ids whose rows training moved), `stored_untrained` (in the file, still initial noise), and

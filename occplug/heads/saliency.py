@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class SaliencyNet(nn.Module):
         ConfigError: a level that is no block of the backbone.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, levels: Sequence[int], key: str = "levels"):
+    def __init__(self, backbone: Any, num_classes: int, levels: Sequence[int], key: str = "levels"):
         super().__init__()
         self.backbone, self.levels = backbone, checked_levels(levels, backbone.depth, key)
         width = backbone.widths[1]

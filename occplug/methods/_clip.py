@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +123,11 @@ class CLIPMethod(Method):
     }
     backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
     squared_distance = True
+    text: Any  # TextTower, or None before `learn_texts`
+    saliency: Any  # with `spt`: SaliencyNet, and the PatchTransfer it guides
+    transfer: Any
+    prompts: Any  # of `learn_texts`, with their features
+    text_features: Tensor
 
     @staticmethod
     def check(cfg) -> None:
@@ -142,11 +148,12 @@ class CLIPMethod(Method):
         self.options = cfg.method
         self.weights_source = cfg.backbone.weights
         self.num_classes = num_classes
-        self.backbone = build_backbone(cfg, num_cameras)
+        self.backbone: Any = build_backbone(cfg, num_cameras)  # a CLIP's tower, or a hybrid around one
         _, width, projected = self.backbone.widths
         self.neck = BNNeck(width, num_classes)
         self.neck_proj = BNNeck(projected, num_classes)
-        self.text, self.templates = None, []  # tower and keys of `learn_texts`
+        self.text = None  # tower of `learn_texts`
+        self.templates: list[str] = []  # its keys
         self.triplet = build_part(LOSSES, self.options.stage2, "triplet")
         self.ignoring = IgnoringCrossEntropy(self.options.stage2.label_smoothing)
         if self.options.spt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,7 +34,8 @@ class StockModel(Method):
 
     def __init__(self, net: nn.Module, num_classes: int, normalize: bool = False, metric: str = "euclidean"):
         super().__init__()
-        self.net, self.num_classes = net, num_classes
+        self.net: Any = net  # without types
+        self.num_classes = num_classes
         self.normalize, self.metric = normalize, metric
         # what it says about an image depends on that image alone (occplug.distributed)
         self.net.__dict__["splits"] = "images"
@@ -54,9 +57,9 @@ class StockModel(Method):
             load_stock_weights(net, cfg.model.load_weights)
         return cls(net, num_classes, cfg.test.normalize_feature, cfg.test.dist_metric)
 
-    def _apply(self, function, *args, **kwargs):
+    def _apply(self, fn, *args, **kwargs):
         """As of any module; `hacnn` asks its attribute `use_gpu` where to make its tensors."""
-        super()._apply(function, *args, **kwargs)
+        super()._apply(fn, *args, **kwargs)
         if hasattr(self.net, "use_gpu"):
             self.net.__dict__["use_gpu"] = self.device.type == "cuda"
         return self

@@ -181,7 +181,9 @@ class _Guidance(nn.Module):
 
     def __init__(self, align: AttributeAlign, options):
         super().__init__()
-        self.align, self.name, self.scope = align, options.noise_mask.method, options.noise_mask.scope
+        self.align: AttributeAlign = align
+        self.name, self.scope = options.noise_mask.method, options.noise_mask.scope
+        self.gamma: Tensor
         self.register_buffer("gamma", torch.tensor(float("inf")))
         self._seen: list[tuple[Tensor, Tensor]] = []  # (cosines [n, r], gamma) of each batch of this epoch
 

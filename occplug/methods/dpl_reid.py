@@ -16,6 +16,8 @@ The test needs images alone: texts belong to training identities.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -93,6 +95,10 @@ class DPLReID(CLIPMethod):
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)
+        self.prompts_full: Any
+        self.prompts_occ: Any
+        self.text_features_full: Tensor
+        self.text_features_occ: Tensor
         self.sets = SETS[self.options.prompts]
         for kind in self.sets:
             self.learn_texts(f"template_{kind}", shared=self.options.occ_tokens == "shared")

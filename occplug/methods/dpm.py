@@ -14,6 +14,8 @@ a rate that no schedule changes. Test: the query's mask acts on the gallery.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -142,16 +144,16 @@ class DPM(Method):
         super().__init__()
         self.options = o = cfg.method
         self.weights_source, self.num_classes = cfg.backbone.weights, num_classes
-        form = {"sie_scope": "all"}
+        form: dict[str, Any] = {"sie_scope": "all"}
         if cfg.backbone.name == "vit_b16":
             form = {"drop_path": 0.1 if o.drop_path is None else o.drop_path}
-        self.backbone = build_backbone(cfg, num_cameras, **form)
-        width, depth = self.backbone.widths[1], self.backbone.depth
+        self.backbone: Any = build_backbone(cfg, num_cameras, **form)
+        width, depth = self.backbone.widths[1], cast(int, self.backbone.depth)
         generator = None
         if o.mask != "none":
             generator = MaskGenerator(width, o.mask_levels, width, self.backbone.grid, depth, o.mask_pool)
         self.metric = MaskedMetric(width, num_classes, generator, o)
-        self.earlier = None
+        self.earlier: EarlierStages | None = None
         if o.spt:
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes, **form)
 
@@ -258,7 +260,7 @@ class DPM(Method):
         return self.metric.embedding(features.feature, features)
 
     @property
-    def squared_distance(self) -> bool:
+    def squared_distance(self) -> bool:  # type: ignore[override]  # a key decides it
         """Angles under masks are plain distances; cosine distances, without masks, are not."""
         return self.metric.squared_distance
 

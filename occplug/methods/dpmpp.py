@@ -14,6 +14,8 @@ f [B, 768] is the class token after the last norm, f_p [B, 512] its projection i
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -166,19 +168,20 @@ class DPMpp(Method):
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
         self.options = o = cfg.method
-        self.weights_source, self.num_classes, self.earlier = cfg.backbone.weights, num_classes, None
-        self.backbone = build_backbone(cfg, num_cameras, sie_scope=o.sie_scope)
+        self.weights_source, self.num_classes = cfg.backbone.weights, num_classes
+        self.earlier: EarlierStages | None = None
+        self.backbone: Any = build_backbone(cfg, num_cameras, sie_scope=o.sie_scope)
         _, width, projected = self.backbone.widths
         widths = {"feature": width, "projected": projected, "both": width + projected}
         generator = None
         if o.mask != "none":
             out = projected if o.prototypes == "text" else widths[o.space]
-            grid, depth = self.backbone.grid, self.backbone.depth
+            grid, depth = self.backbone.grid, cast(int, self.backbone.depth)
             generator = MaskGenerator(width, o.mask_levels, out, grid, depth, o.mask_pool)
         self.metric = MaskedMetric(widths[o.space], num_classes, generator, o)
         self.coarse = IgnoringCrossEntropy(o.train.label_smoothing)
         if o.prompts:
-            self.text = build_text_tower(self.backbone.arch)
+            self.text = build_text_tower(cast(dict, self.backbone.arch))
             self.prompts = IdentityPrompts(self.text.width, num_classes, o.template)
             # [num_classes, E]: coarse prototypes T, fixed in the stage train and computed at its start
             self.register_buffer("text_features", torch.empty(0), persistent=False)
@@ -338,7 +341,7 @@ class DPMpp(Method):
         return self.metric.embedding(vector, features)
 
     @property
-    def squared_distance(self) -> bool:
+    def squared_distance(self) -> bool:  # type: ignore[override]  # a key decides it
         """Angles under masks are plain distances; cosine distances, without masks, are not."""
         return self.metric.squared_distance
 

@@ -19,6 +19,7 @@ B images, K parts, R = K + 2 rows of queries, L = h w patches, E the width CLIP'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +95,8 @@ class Features:
     tokens: Tensor
     queries: Tensor
     parts: Tensor
-    attention: Tensor | None
-    labels: Tensor | None
+    attention: Any  # Tensor or None; terms that need it are active only where it is
+    labels: Any  # Tensor or None, likewise
 
     @property
     def joint(self) -> Tensor:
@@ -242,7 +243,7 @@ class ProFD(Method):
         self.diversity = PartDiversity(o.div_weighting)
         self.focal = VisibilityFocal(o.vis_alpha, o.vis_gamma)
         sizes = {"loss_pcl_g": (width, o.m_g), "loss_pcl_p": (self.num_parts * width, o.m_p)}
-        self.banks = nn.ModuleDict(
+        self.banks: Any = nn.ModuleDict(
             {
                 name: PrototypeMemory(self.num_classes, size, momentum, o.pcl_temperature, o.bank_update)
                 for name, (size, momentum) in sizes.items()
@@ -290,7 +291,7 @@ class ProFD(Method):
 
     see = forward_features  # the older name; it goes in the next version
 
-    def _patch_labels(self, masks: Tensor | None) -> Tensor | None:
+    def _patch_labels(self, masks: Tensor | None) -> Any:
         patch = self.backbone.visual.conv1.kernel_size[0]
         return None if masks is None else patch_labels(masks, patch // CELL, self.backbone.stride // CELL)
 
@@ -341,7 +342,7 @@ class ProFD(Method):
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """The terms of eq. 19; loss_id and loss_tri are sums over F_g and F_c."""
         label, smoothing = batch["pid"], self.options.train.label_smoothing
-        masks = self._masks(batch) if self.needs_masks else None
+        masks: Any = self._masks(batch) if self.needs_masks else None
         features = self.forward_features(batch["img"], batch["camid"], masks)
         (whole, whole_score), (joint, joint_score) = self._necks(features)
         remembered = self._remembered(features.whole, whole, features.joint, joint)

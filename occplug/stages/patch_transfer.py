@@ -258,7 +258,7 @@ class _PartMix:
 
     own: Tensor
     candidates: Tensor
-    tower: object
+    tower: Any
 
     def __call__(self, patches: Tensor) -> Tensor:
         return torch.where(self.own, patches, self.tower.embed_patches(self.candidates))
