@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,15 @@ class RunMixin:
     `method` (what is tested), `folder` (of the run), `device` and `limit` (batches per epoch in dry runs, or None).
     `stage_name`, `stage_index` and `trained_epochs` (of earlier stages) say where it is.
     """
+
+    model: Any
+    datamanager: Any
+    optimizer: Any
+    scheduler: Any
+    max_epoch: int
+    batch_idx: int
+    train_loader: Any
+    run: Callable[..., None]
 
     def setup_run(self, cfg, method: Method, folder: Path, device: torch.device, limit: int | None = None) -> None:
         """Set the bookkeeping's initial state."""
@@ -156,7 +166,7 @@ class RunMixin:
         self.train_loader = self.progress = Progress(loader, title, self.limit, shows=self.ranks.is_main)
         self.sums: dict[str, float] = {}
         try:
-            super().train(*args, **kwargs)
+            super().train(*args, **kwargs)  # type: ignore[misc]  # of the engine this is mixed into
         finally:
             self.train_loader = loader
         self.after_epoch()
@@ -264,7 +274,7 @@ class RunMixin:
         if not self.evaluates:
             return float("nan")
         with contextlib.redirect_stdout(_ToLog()):
-            return super().test(*args, **kwargs)
+            return super().test(*args, **kwargs)  # type: ignore[misc]  # of the engine this is mixed into
 
     @torch.no_grad()
     def _evaluate(

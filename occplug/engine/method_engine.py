@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -194,7 +196,7 @@ class MethodEngine(RunMixin, Engine):
             losses = self.stage.losses(batch)
         if losses.keys() != self.stage.weights.keys():
             raise TrainingError(f"{self.stage.name} returns {sorted(losses)} and weighs {sorted(self.stage.weights)}")
-        total = sum(self.stage.weights[name] * loss for name, loss in losses.items())
+        total = cast(Tensor, sum(self.stage.weights[name] * loss for name, loss in losses.items()))
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         values["loss"] = float(total.detach())
         note = self.check_finite if steppers[0].own_pass else self.note_losses
@@ -234,7 +236,7 @@ class _Stepper:
         self.own_pass = part.own_pass
         self.parameters = [parameter for group in own for parameter in group["params"]]
         self.optimizer = part.optimizer([{key: g[key] for key in ("params", "lr", "weight_decay")} for g in own])
-        factors = [lambda done, f=g["of"].schedule or schedule: f(done + 1) for g in own]
+        factors = [_from_zero(g["of"].schedule or schedule) for g in own]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factors)
 
     def state_dict(self) -> dict:
@@ -259,3 +261,8 @@ def _summary(groups: list[dict]) -> str:
     numbers = sum(p.numel() for g in groups for p in g["params"])
     rates = ", ".join(f"{g['lr']:g}" for g in groups)
     return f"{tensors} tensors, {numbers / 1e6:.3f} M numbers, base rates {rates}"
+
+
+def _from_zero(schedule: Callable[[int], float]) -> Callable[[int], float]:
+    """`schedule`, which counts epochs from 1, by the number of epochs that are done."""
+    return lambda done: schedule(done + 1)

@@ -1,6 +1,7 @@
 """All random states of a run, as plain tensors and numbers that load with `weights_only=True`."""
 
 import random
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ def seed_everything(seed: int) -> None:
 
 def random_states() -> dict:
     """The states of python's, numpy's and torch's generators."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    kind, keys, position, has_gauss, cached = cast(tuple, np.random.get_state())
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),

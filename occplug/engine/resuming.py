@@ -50,7 +50,7 @@ def _check_moments(optimizer: torch.optim.Optimizer, state: dict, path) -> None:
             raise CheckpointError(f"{path}: the state of its optimiser is damaged; resume from another file")
         parameter, group = groups[number]
         wanted = None if needed is None else needed | ({"max_exp_avg_sq"} if group.get("amsgrad") else set())
-        if wanted is not None and not wanted <= moments.keys() <= wanted | optional:
+        if wanted is not None and not wanted <= moments.keys() <= wanted | (optional or set()):
             raise CheckpointError(
                 f"{path} holds the state of another optimiser ({', '.join(sorted(map(str, moments)))}) than the "
                 f"{type(optimizer).__name__} of this config; set the optimiser (train.optim, or "

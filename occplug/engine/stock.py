@@ -22,7 +22,7 @@ __all__ = ["stock_engine"]
 
 class _StockMixin(RunMixin):
     def forward_backward(self, data: dict) -> dict[str, float]:
-        values = super().forward_backward(data)
+        values = super().forward_backward(data)  # type: ignore[misc]  # of the engine this is mixed into
         self.note_losses(values, data)
         return values
 

@@ -14,7 +14,7 @@ from occplug.embedding import Embedding
 from occplug.engine.freezing import close_layers
 from occplug.errors import ConfigError
 from occplug.evaluation import masked_distance
-from occplug.method import parameter_groups
+from occplug.method import Method, parameter_groups
 from occplug.utils.keys import hide_child
 
 __all__ = ["TorchreidModel", "packed_distances"]
@@ -34,10 +34,11 @@ class TorchreidModel(nn.Module):
     `open_layers` and `new_layers` take its names (e.g. `classifier`) and its checkpoints are interchangeable.
     """
 
-    def __init__(self, method: nn.Module, loss: str):
+    def __init__(self, method: Method, loss: str):
         super().__init__()
         if loss not in ("softmax", "triplet"):
             raise ConfigError(f"loss is {loss!r}; torchreid's engines know 'softmax' and 'triplet'")
+        self.method: Method
         self.loss = loss
         # (height, width), where the backbone was built for one size
         self.image_size = getattr(getattr(method, "backbone", None), "image_size", None)

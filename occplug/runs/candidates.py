@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from yacs.config import CfgNode
@@ -60,14 +62,14 @@ def candidates(config_files: list[str], addresses: list[str], options: list) -> 
         ConfigError: numbers that do not pair up, no such zoo entry, or what `load_config` objects to.
         CheckpointError: weights that cannot be fetched or read.
     """
-    config_files = config_files or [None] * len(addresses)
-    if len(config_files) != len(addresses):
+    files: Sequence[str | None] = config_files or [None] * len(addresses)
+    if len(files) != len(addresses):
         raise ConfigError(
-            f"{len(addresses)} times --weights and {len(config_files)} times --config-file: give one of each for a "
+            f"{len(addresses)} times --weights and {len(files)} times --config-file: give one of each for a "
             "model, or no --config-file at all: the zoo, runs and their checkpoints know their configs"
         )
     index = read_index() if any(address.startswith(ZOO) for address in addresses) else None
-    return [_candidate(file, address, options, index) for file, address in zip(config_files, addresses)]
+    return [_candidate(file, address, options, index) for file, address in zip(files, addresses)]
 
 
 def _candidate(config_file: str | None, address: str, options: list, index: Index | None) -> Candidate:
@@ -75,6 +77,7 @@ def _candidate(config_file: str | None, address: str, options: list, index: Inde
         weights = read_test_weights(weight_file(address))
         cfg = _held_config(weights, address, options) if config_file is None else load_config(config_file, options)
         return Candidate(cfg, config_file or "", weights)
+    assert index is not None  # read where an address is the zoo's
     entry = index.find(address)
     if config_file is None:
         config_file = str(config_path(entry))
@@ -102,6 +105,7 @@ def candidate_of(cfg: CfgNode, address: str) -> Candidate:
 
 def _zoo_weights(index: Index, entry: Entry, cfg: CfgNode) -> TestWeights:
     path = fetch(index, entry)
+    assert entry.checkpoint is not None  # or there was nothing to fetch
     try:
         return read_test_weights(path, entry.checkpoint.format, cfg)
     except CheckpointError as error:
@@ -209,6 +213,6 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
     state = method.state_dict()
     wanted = needed_tensors(method, method.training_only)
     kept = {key: state[key] for key in wanted}
-    header = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
+    header: dict[str, Any] = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
     header |= {"bound_to": weights.bound_to, "camera_rows": weights.camera_rows}
     save_small(path, kept, weights.num_classes, weights.num_cameras, **header)

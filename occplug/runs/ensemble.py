@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from occplug.data.manager import DataManager, held_out_labels
 from occplug.errors import DataError
@@ -120,7 +121,7 @@ def _persons(found: list[Candidate], data: DataManager) -> tuple[dict[str, set[i
     unseen = {name: {label for label, pid in enumerate(pids) if pid not in seen} for name, pids in everybody.items()}
     if all(known) and sum(map(len, unseen.values())) > 1:
         return unseen, []
-    drawn = {name: held_out_labels(len(pids), SHARE) for name, pids in everybody.items()}
+    drawn = {name: set(held_out_labels(len(pids), SHARE)) for name, pids in everybody.items()}
     named = {pid for pids in everybody.values() for pid in pids}
     whole = [c.cfg.model.name for c, pids in zip(found, known) if not pids or named <= pids]
     return drawn, whole or [c.cfg.model.name for c in found]

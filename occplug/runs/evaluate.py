@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,7 +71,7 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     weights = candidate.weights
     line = describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate), data)
     protocol = "; ".join(filter(None, [line, weights.note]))
-    more = {"tested": file_sha256(Path(weights.where))}
+    more: dict[str, Any] = {"tested": file_sha256(Path(weights.where))}
     changed = differences(candidate)
     if changed:
         told = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changed.items())

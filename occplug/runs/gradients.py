@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 import torch
@@ -94,7 +95,7 @@ def _stage(method: Method, name: str) -> Stage:
 
 def _open(method: Method, stage: Stage, data, device: torch.device) -> None:
     """Prepare `stage` as the engine does: what it trains has gradients, the rest is closed."""
-    parts = [stage, *stage.extra_optimizers]
+    parts: list[Any] = [stage, *stage.extra_optimizers]
     parameter_groups(method, [group for part in parts for group in part.groups])
     method.to(device).eval()
     stage.prepare(data, device)
