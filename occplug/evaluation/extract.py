@@ -53,8 +53,8 @@ def extract(
     if not results:
         raise DataError(f"{title}: there is no image to embed; check the data set's query and gallery folders")
     embeddings, pids, camids, paths = zip(*results)
-    ids = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
-    return (Embedding.cat(list(embeddings)), *ids, [path for some in paths for path in some])
+    persons, cameras = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
+    return Embedding.cat(list(embeddings)), persons, cameras, [path for some in paths for path in some]
 
 
 def _mean(one: Embedding, other: Embedding) -> Embedding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class ExportedModel(Method):
         self.run, self.about = run, about
         mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
         wanted = {"model": (mean, std), "unit": (torch.zeros_like(mean), torch.ones_like(std))}
-        wanted["imagenet"] = tuple(torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        wanted["imagenet"] = (torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None])
         other_mean, other_std = wanted[about["input"]]
         self.scale, self.shift = std / other_std, (mean - other_mean) / other_std
         self.named = Metric.of_dict(about["distance"])
@@ -63,7 +64,8 @@ class ExportedModel(Method):
         if self.about["input"] != "model":
             own = self.scale * own + self.shift
         outputs = self.run(own)
-        return Embedding(**{name: outputs[name].float().to(images.device) for name in FIELDS if name in outputs})
+        fields: dict[str, Any] = {name: outputs[name].float().to(images.device) for name in FIELDS if name in outputs}
+        return Embedding(**fields)
 
     def named_distance(self) -> Metric:
         """The distance that the file names."""
@@ -125,7 +127,8 @@ def _torchscript(path: Path) -> tuple[Callable, str]:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path}: not a readable TorchScript file ({reason})") from error
-    text = extra[KEY] if isinstance(extra[KEY], str) else extra[KEY].decode()
+    raw: Any = extra[KEY]  # text, or bytes by torch's version
+    text = raw if isinstance(raw, str) else raw.decode()
 
     @torch.no_grad()
     def run(images: Tensor) -> dict[str, Tensor]:

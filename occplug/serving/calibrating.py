@@ -83,10 +83,12 @@ def calibrate_model(
     pids, camids = (np.array([row[column] for row in rows]) for column in (1, 2))
     given = None if "camids" in options else camids.tolist() if not sources else None
     found = model.embed([row[0] for row in rows], **{"camids": given, **options})
-    floor = model.method.named_distance().options.get("vis_floor", 0.1) if model.method.named_distance() else 0.1
+    metric = model.method.named_distance()
+    floor = metric.options.get("vis_floor", 0.1) if metric else 0.1
     several = len(set(camids.tolist())) > 1
     pairs = pairs_of(found, pids, camids if several else None, model.distances, floor)
     made = calibrate(pairs, kind, floor)
+    assert found.origin is not None  # `Extractor.embed` says it
     made.facts.update(whose=whose, images=len(rows), flip=found.origin.preprocessing["flip"])
     return made
 

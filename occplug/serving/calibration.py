@@ -34,7 +34,7 @@ def common_visibility(query: Embedding, gallery: Embedding, floor: float = 0.1) 
     """
     if query.visibility is None or gallery.visibility is None:
         return None
-    one, other = (torch.where(e.visibility < floor, 0.0, e.visibility.float()) for e in (query, gallery))
+    one, other = (torch.where(v < floor, 0.0, v.float()) for v in (query.visibility, gallery.visibility))
     return (one @ other.T / one.shape[1]).cpu().numpy()
 
 
@@ -93,8 +93,10 @@ def pairs_of(
             "images, where cameras are not known)"
         )
     common = None if found[0].common is None else np.concatenate([each.common for each in found])
-    fields = (np.concatenate([getattr(each, name) for each in found]) for name in ("distance", "same"))
-    return Pairs(*fields, common, np.concatenate([each.identities for each in found]))
+    distances, same, identities = (
+        np.concatenate([getattr(each, name) for each in found]) for name in ("distance", "same", "identities")
+    )
+    return Pairs(distances, same, common, identities)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,10 @@ def calibrate(pairs: Pairs, kind: str = "logistic", floor: float = 0.1) -> Calib
 
 def _fit(pairs: Pairs, kind: str, floor: float) -> Calibration:
     edges = _edges(pairs)
-    level = np.zeros(len(pairs), int) if not edges else np.searchsorted(edges, pairs.common, "right")
+    level = np.zeros(len(pairs), int)
+    if edges:
+        assert pairs.common is not None  # edges are quantiles of it
+        level = np.searchsorted(edges, pairs.common, "right")
     curves = [_curve(pairs[level == number], kind) for number in range(len(edges) + 1)]
     strangers = np.sort(pairs.distance[~pairs.same])
     count = len(strangers)

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ class _Tensors(nn.Module):
     def __init__(self, method: Method, scale: Tensor, shift: Tensor, names: list[str], half: bool):
         super().__init__()
         self.method, self.names, self.half_precision = method, names, half
+        self.scale: Tensor
+        self.shift: Tensor
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
@@ -121,7 +124,7 @@ def _affine(model: Extractor, input: str) -> tuple[Tensor, Tensor]:
     """scale and shift [3, 1, 1] from what the file is given to what the model sees."""
     mean, std = (torch.tensor(list(v))[:, None, None] for v in (model.cfg.data.norm_mean, model.cfg.data.norm_std))
     given = {"model": (mean, std), "unit": (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))}
-    given["imagenet"] = tuple(torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    given["imagenet"] = (torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None])
     other_mean, other_std = given[input]
     return other_std / std, (other_mean - mean) / std
 
@@ -131,6 +134,7 @@ class _FixedNorm(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm1d):
         super().__init__()
+        assert norm.running_var is not None and norm.running_mean is not None  # necks track them
         scale = (norm.running_var + norm.eps).rsqrt()
         scale = scale if norm.weight is None else scale * norm.weight
         shift = -norm.running_mean * scale
@@ -167,7 +171,7 @@ def _folded(model: Extractor, camera: int | None) -> Iterator[Method]:
 
 
 def _fold_camera(method: Method, camera: int | None) -> None:
-    towers = [module for module in method.modules() if getattr(module, "camera_embedding", None) is not None]
+    towers: list[Any] = [module for module in method.modules() if getattr(module, "camera_embedding", None) is not None]
     if camera is not None and not towers:
         raise ConfigError("a camera was given, and this model has no camera embedding (backbone.sie_camera)")
     for tower in towers:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,7 +202,7 @@ class Extractor:
         self, batches: Iterator[dict], flip: bool, amp: bool, bar: tqdm, count: int | None
     ) -> tuple[Embedding, list[str]]:
         """Embeddings of all batches in arrays that are made once where `count` is known, so no two copies are held."""
-        fields: dict[str, Tensor] = {}
+        fields: dict[str, Any] = {}  # tensors
         pieces: list[Embedding] = []
         paths: list[str] = []
         for batch in batches:
@@ -209,10 +210,11 @@ class Extractor:
                 part = extract(self.method.embed, [batch], self.device, flip=flip, progress=False)[0]
             if count is None:
                 pieces.append(part)
-            for name, shape in part.layout() if count is not None else ():
-                if name not in fields:
-                    fields[name] = torch.empty(count, *shape)
-                fields[name][len(paths) : len(paths) + len(part)] = getattr(part, name)
+            else:
+                for name, shape in part.layout():
+                    if name not in fields:
+                        fields[name] = torch.empty(count, *shape)
+                    fields[name][len(paths) : len(paths) + len(part)] = getattr(part, name)
             paths += batch["impath"]
             bar.update(len(part))
         if not paths:

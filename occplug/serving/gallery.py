@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
 from occplug.serving.engines import Engine, build_engine
 from occplug.serving.quality import measure, tune
-from occplug.serving.store import FileStore, Rows, Store, checksum, open_store
+from occplug.serving.store import FileStore, FolderStore, Rows, Store, checksum, open_store
 from occplug.serving.where import matching
 from occplug.utils.files import write_atomically
 
@@ -55,10 +55,11 @@ class Gallery:
     def __init__(self, rows: Rows, engine: Engine, name: str, distance: Distance | None, metric: Metric | None):
         self._rows, self._engine, self.engine = rows, engine, name
         self._metric = metric or (_metric_of(rows.embedding) if distance is None else None)
-        self._distance = distance or self._metric
+        self._distance = distance or cast("Metric", self._metric)
         self._next = int(rows.ids.max()) + 1 if len(rows) else 0
-        self._store: Store | None = None
-        self._version, self.quality = 0, {}
+        self._store: FolderStore | FileStore | None = None
+        self._version = 0
+        self.quality: dict = {}
         self._index: dict | None = None  # file and checksum of what the engine wrote
         self._order: np.ndarray | None = None
 
@@ -333,6 +334,7 @@ class Gallery:
         """Write the engine's file and note it in the header; an older one goes."""
         if not self._engine.ending:
             return
+        assert self._store is not None  # who writes has saved or opened it
         before = self._index
         path = self._store.index_path(self._version + 1, self._engine.ending)
         write_atomically(path, self._engine.write)
@@ -376,6 +378,7 @@ class Gallery:
         engine = self._engine
         if engine.is_exact:
             return
+        assert self._store is not None  # as `Gallery.open` set it
         engine.attach(_folder(self._store))
         path = self._store.path.parent
         try:
@@ -383,7 +386,7 @@ class Gallery:
                 path = self._store.index_path(0, engine.ending).with_name(
                     self._index["file"] if self._index else "none"
                 )
-                if checksum(path) != self._index["checksum"]:
+                if checksum(path) != (self._index or {}).get("checksum"):
                     raise ValueError("its checksum is wrong")
             self._catch_up(engine.read(path, self.ids))
         except (OSError, RuntimeError, ValueError) as error:

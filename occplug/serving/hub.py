@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from occplug.config import resolved_yaml
@@ -50,7 +51,7 @@ def save_pretrained(model: Extractor, folder, licence: str = "other", figures: d
         "README.md": _card(model, licence, figures or {}),
     }
     for name, text in texts.items():
-        write_atomically(folder / name, lambda temporary, text=text: Path(temporary).write_text(text, encoding="utf-8"))
+        write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
     return folder
 
 

@@ -288,7 +288,7 @@ class FileStore(Store):
         return self.path.with_name(f"{self.path.name}.index-{number:06d}{ending}")
 
 
-def open_store(path) -> Store:
+def open_store(path) -> FolderStore | FileStore:
     """The store for `path`: one file if it ends in .safetensors or is a file, else a folder."""
     path = user_path(path)
     return FileStore(path) if path.suffix == ".safetensors" or path.is_file() else FolderStore(path)

@@ -153,9 +153,16 @@ def _is_safetensors(path) -> bool:
 def _exported(path: Path) -> TestWeights:
     module = read_exported(path)
     about = module.about
-    sizes, more = (about["num_classes"], about["num_cameras"]), {"calibration": about.get("calibration")}
     return TestWeights(
-        {}, *sizes, str(path), False, about["config"], module=module, fingerprint=about["fingerprint"], **more
+        {},
+        about["num_classes"],
+        about["num_cameras"],
+        str(path),
+        False,
+        about["config"],
+        module=module,
+        fingerprint=about["fingerprint"],
+        calibration=about.get("calibration"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -39,8 +39,11 @@ class Faiss(Engine):
         super().__init__(inner_product)
         import faiss
 
-        self._faiss, self.index, self.effort = faiss, index, 256 if effort is None else int(effort)
-        self._made, self._built, self._gone, self._stale = None, 0, set(), False
+        self._faiss: Any = faiss  # its types know a part of what SWIG made
+        self.index, self.effort = index, 256 if effort is None else int(effort)
+        self._made: Any = None
+        self._built, self._stale = 0, False
+        self._gone: set[int] = set()
 
     def options(self) -> dict:
         """Keyword arguments that make this engine again."""
@@ -92,8 +95,8 @@ class Faiss(Engine):
             gone = self._faiss.IDSelectorBatch(np.fromiter(self._gone, np.int64))
             selector = self._faiss.IDSelectorNot(gone)
         parameters = self._parameters(selector, count)
-        queries = prepared(queries, self.inner_product)
-        return self._made.search(queries, min(count, self._made.ntotal), params=parameters)[1]
+        vectors = prepared(queries, self.inner_product)
+        return self._made.search(vectors, min(count, self._made.ntotal), params=parameters)[1]
 
     def _parameters(self, selector, count: int):
         # an IDMap translates the selector of our ids for the index inside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -46,11 +46,13 @@ class Milvus(Engine):
         import pymilvus
 
         if not uri:
-            import milvus_lite  # noqa: F401 - pymilvus would complain at the first call only
+            import milvus_lite  # type: ignore[import-untyped]  # noqa: F401 - pymilvus would complain at the first call only
         self._milvus, self.uri, self.token = pymilvus, uri, token
         self.collection, self.index = collection, index
         self.effort = 256 if effort is None else int(effort)
-        self._client, self._folder, self._temporary = None, None, None
+        self._client: Any = None
+        self._folder: Path | None = None
+        self._temporary: tempfile.TemporaryDirectory | None = None
 
     def options(self) -> dict:
         """Keyword arguments that make this engine again, but for the token."""
