@@ -44,7 +44,7 @@ _TORCHREID_TRAIN: dict = {
     "seed": 1,
 }
 
-TORCHREID = {
+TORCHREID: dict[str, Any] = {
     "model": {"name": DEFAULT_MODEL, "pretrained": True, "load_weights": "", "resume": ""},
     "data": {
         "type": "image",

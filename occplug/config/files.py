@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,7 +36,7 @@ class Setting:
     """One dotted key, its value, and the file or command line it comes from."""
 
     key: str
-    value: object
+    value: Any
     where: str
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,9 @@ class DataManager(ImageDataManager):
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._load_sets()
         self.extras = self._extras() if trains else None
-        self.sampler = self.train_loader = self.train_loader_t = None
+        self.sampler: Any = None
+        self.train_loader: Any = None
+        self.train_loader_t: Any = None
         if read:
             self.transform_tr.bind(self.train_items, self._read)
             self._images = Images(self.train_items, self.transform_tr, cfg.train.seed, self._read, self.extras)
@@ -127,7 +130,9 @@ class DataManager(ImageDataManager):
 
     def _load_sets(self) -> None:
         self.sets = {name: self._dataset(name) for name in dict.fromkeys(self.sources + self.targets)}
-        self.train_items, self.pids, self.cameras = [], [], []
+        self.train_items: list = []
+        self.pids: list = []
+        self.cameras: list = []
         self.camera_rows: dict[str, tuple[int, int]] = {}  # source -> first row, number (`occplug.data.cameras`)
         for number, name in enumerate(self.sources):
             source = self.sets[name]
@@ -221,7 +226,7 @@ class DataManager(ImageDataManager):
     def _loader(self, images: Images, batch_size: int | None, **options):
         """Batches of `images`; `batch_size` is None where `options` has a `batch_sampler`."""
         workers = self.cfg.data.workers
-        size = {} if batch_size is None else {"batch_size": batch_size}
+        size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
         return Loader(
             DataLoader(
                 images,
@@ -263,7 +268,7 @@ class DataManager(ImageDataManager):
         """Images of the training persons with `labels` of each source, held out or not, as for the test; pids are
         numbered among themselves, cameras as in training.
         """
-        items = []
+        items: list[tuple] = []
         for name, chosen in labels.items():
             offset, (cameras, _) = len({pid for _, pid, _ in items}), self.camera_rows[name]
             number = {label: offset + position for position, label in enumerate(sorted(chosen))}
@@ -348,6 +353,6 @@ class GeneratedDataManager(DataManager):
         return Stripes(self.cfg.masks.scheme, (self.height, self.width))
 
     @staticmethod
-    def _read(path: str) -> Image.Image:
+    def _read(path: str | os.PathLike) -> Image.Image:
         rng = np.random.default_rng(list(os.fsencode(path)))
         return Image.fromarray(rng.integers(0, 256, (160, 80, 3), dtype=np.uint8))

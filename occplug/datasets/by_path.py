@@ -111,6 +111,8 @@ class OwnImages(ReidDataset):
         ConfigError: a pattern that is none.
     """
 
+    name: str  # type: ignore[misc]  # of the object here: the place is in it
+    pattern: str  # type: ignore[misc]
     kind: ClassVar[str]
     train: list[tuple]
     query: list[tuple]
@@ -238,7 +240,8 @@ class OwnImages(ReidDataset):
         if options.get("mode") != "train" or not train:
             raise DataError(self.untestable(bool(query)))
         super()._start(train, train, train, options | {"combineall": False})
-        self.query, self.gallery = [], []
+        self.query: list = []
+        self.gallery: list = []
 
     def untestable(self, has_queries: bool = False) -> str:
         """Why this set without queries, or without gallery images, cannot be a target, and the cure."""
@@ -346,6 +349,7 @@ def _by_pattern(name: str, pattern: str, files: list[ImageFile]) -> list[Row]:
         raise DataError(f"{name}: {_first(without)} do not fit data.pattern {pattern!r}; rename or move them")
     rows = []
     for file, match in zip(files, found):
+        assert match is not None  # `without` is empty
         groups = match.groupdict()
         rows.append(Row(file, groups["pid"], groups.get("camid"), _split(groups.get("split"), file.path, name)))
     return rows

@@ -89,7 +89,7 @@ class ReidDataset(ImageDataset):
         options = self._known(options)
         self.root = os.path.abspath(user_path(root))
         self.dataset_dir, layout = self._locate()
-        self.left_out = collections.Counter()
+        self.left_out: collections.Counter = collections.Counter()
         splits = self._read(layout)
         self._check(splits)
         self.fingerprint = self._fingerprint(splits)
@@ -157,6 +157,7 @@ class ReidDataset(ImageDataset):
                 f"{self.name}: {file.path} has a name that tells no person and camera (1, 2, ...); it must match "
                 f"{self.pattern}; rename it, or move it elsewhere"
             )
+        assert match is not None  # or it would have no camera
         return Labelled(file, self._number(match["pid"], "person", MOST_PERSONS, file), camid)
 
     def _number(self, digits: str, what: str, most: int, file: ImageFile) -> int:

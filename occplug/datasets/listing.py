@@ -80,7 +80,8 @@ def _time(folder: str) -> int:
 
 
 def _scan(folder: str, nested: bool, deep: bool) -> _Listing:
-    times, files, others = {}, [], collections.Counter()
+    times, files = {}, []
+    others: collections.Counter = collections.Counter()
     waiting, visited = [("", folder)], set()
     for below, path in waiting:
         real = os.path.realpath(path)

@@ -15,7 +15,7 @@ __all__ = ["MSMT17", "DukeMTMCreID", "Market1501"]
 
 
 @DATASETS.register_module("market1501")
-class Market1501(ReidDataset, stock_dataset("market1501")):
+class Market1501(ReidDataset, stock_dataset("market1501")):  # type: ignore[misc]  # a class of torchreid, looked up by name
     """Market-1501 (Zheng et al., ICCV 2015).
 
     Args:
@@ -49,7 +49,7 @@ class Market1501(ReidDataset, stock_dataset("market1501")):
 
 
 @DATASETS.register_module("dukemtmcreid")
-class DukeMTMCreID(ReidDataset, stock_dataset("dukemtmcreid")):
+class DukeMTMCreID(ReidDataset, stock_dataset("dukemtmcreid")):  # type: ignore[misc]  # a class of torchreid, looked up by name
     """DukeMTMC-reID (Ristani et al., ECCVW 2016; Zheng et al., ICCV 2017)."""
 
     name = "dukemtmcreid"
@@ -64,7 +64,7 @@ class DukeMTMCreID(ReidDataset, stock_dataset("dukemtmcreid")):
 
 
 @DATASETS.register_module("msmt17")
-class MSMT17(ReidDataset, stock_dataset("msmt17")):
+class MSMT17(ReidDataset, stock_dataset("msmt17")):  # type: ignore[misc]  # a class of torchreid, looked up by name
     """MSMT17 (Wei et al., CVPR 2018), version 1, or 2 with blurred faces; splits are the list files beside the images.
 
     Training images are those of `list_train.txt` and `list_val.txt`, 32,621 in all, as in published results;

@@ -41,7 +41,7 @@ class _Picture(NamedTuple):
     damage: str = ""
     size: tuple[int, int] = (0, 0)
     spread: float = 0.0
-    hash: np.ndarray | None = None
+    hash: np.ndarray = np.empty(0, bool)  # of a damaged one
 
 
 def items_of(data: ReidDataset) -> list[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Candidate:
     image: str
     box: tuple[int, int, int, int]
     area: float
-    shape: object
+    shape: Any
     note: dict = field(default_factory=dict)
 
 

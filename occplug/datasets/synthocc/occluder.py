@@ -154,6 +154,7 @@ def cutout(category: str, draw: np.random.Generator, world_seed: int, group_size
         canvas, other = _clear((height, height)), persona(world_seed, int(draw.integers(_PEOPLE)), group_size)
         view = View(draw.uniform(-np.pi, np.pi), draw.uniform(0.03, 0.3), 0.9 * height, height / 2, 0.96 * height)
         paint_person(canvas, other, skeleton(draw_pose(draw), other.width), view, light)
+        assert canvas.alpha is not None  # `_clear` gives it
         picture = np.concatenate([canvas.rgb, 255 * canvas.alpha[..., None]], axis=2)
     rows, columns = (np.flatnonzero((picture[..., 3] > 0).any(axis=axis)) for axis in (1, 0))
     picture = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -31,8 +31,8 @@ class Sketch:
     def __init__(self, width: float, height: float, side: int, draw: np.random.Generator):
         self.scale = OVERSAMPLING * side / max(width, height)
         self.shape = (max(8, round(height * self.scale)), max(8, round(width * self.scale)))
-        self.colour = np.zeros((*self.shape, 3), np.float32)  # premultiplied
-        self.alpha = np.zeros(self.shape, np.float32)
+        self.colour: np.ndarray = np.zeros((*self.shape, 3), np.float32)  # premultiplied
+        self.alpha: np.ndarray = np.zeros(self.shape, np.float32)
         self.draw = draw
         azimuth = draw.uniform(-1, 1)  # of the light, from the left or the right, always from above
         light = np.array([0.6 * azimuth, -0.62, 0.7])
@@ -125,7 +125,7 @@ class Sketch:
             round_: the border region that is shaded as round, in units; 0: flat.
             grain: spread of the texture, as a share of the colour.
         """
-        tone = np.ones(self.shape, np.float32)
+        tone: np.ndarray = np.ones(self.shape, np.float32)
         if round_:
             tone = tone * self.relief(mask, round_)
         if grain:

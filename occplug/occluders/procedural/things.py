@@ -71,9 +71,9 @@ def suitcase(draw: np.random.Generator, side: int) -> np.ndarray:
     for x in (0.12, 0.5):
         s.paint(s.disc(x, 1.06, 0.05), (26, 26, 28), round_=0.03)
     body = s.box(0.03, 0.3, 0.59, 1.06, 0.07)
-    x, y = s.grid()
+    across, _ = s.grid()
     hard = draw.random() < 0.6
-    ribs: np.ndarray = 1 + (0.16 * np.sin(2 * np.pi * x / 0.08) if hard else 0.05 * s.noise(0.03))
+    ribs: np.ndarray = 1 + (0.16 * np.sin(2 * np.pi * across / 0.08) if hard else 0.05 * s.noise(0.03))
     s.paint(body, colour * np.broadcast_to(ribs, s.shape)[..., None], round_=0.1, grain=0.02)
     if not hard:
         s.paint(s.box(0.1, 0.6, 0.52, 0.98, 0.04), 0.85 * colour, round_=0.06)
