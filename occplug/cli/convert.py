@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from occplug.cli.arguments import parse_options
 from occplug.engine import save_checkpoint
@@ -99,4 +100,4 @@ def convert(source: str, given: Path, made: Path, image_size: tuple[int, int] = 
     if isinstance(module, SaliencyModel):  # not a model to test, but a stage that others build on
         content |= module.as_stage()
     save_checkpoint(content, made)
-    return Outcome.of(report, content["state_dict"])
+    return Outcome.of(report, cast(dict, content["state_dict"]))

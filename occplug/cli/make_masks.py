@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 import torch
@@ -89,12 +89,10 @@ def _jobs(args) -> list[Job]:
         raise DataError(f"{base}: there are no {'' if args.all or args.images else 'training '}images in it")
     below = [PurePath(os.path.relpath(image, base)) for image in found]
     present = find_mask_files(str(out), [str(name) for name in below])  # under any name that training would read
-    jobs = [
-        Job(
-            image, Path(present[str(name)].path) if present[str(name)] else out / name.parent / mask_names(name.name)[0]
-        )
-        for image, name in zip(found, below)
-    ]
+    jobs = []
+    for image, name in zip(found, below):
+        file = present[str(name)]
+        jobs.append(Job(image, Path(file.path) if file else out / name.parent / mask_names(name.name)[0]))
     _refuse_shared_masks(jobs)
     return jobs
 
@@ -129,7 +127,7 @@ def _detector(args) -> PersonDetector:
     return PersonDetector(*models)
 
 
-def _progress(batches: list):
+def _progress(batches: Iterable):
     return tqdm(batches, "masks", unit="batch")
 
 

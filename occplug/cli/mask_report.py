@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     dataset = data.sets["synthocc"]
     sets = {name: _Seen(method, cfg, data, getattr(dataset, name), rows) for name in ("query", "query_holistic")}
     data.close()
-    report = {"config_file": str(args.config_file), "weights": str(args.weights), "sets": {}}
+    report: dict[str, Any] = {"config_file": str(args.config_file), "weights": str(args.weights), "sets": {}}
     for name, seen in sets.items():
         report["sets"][name] = seen.figures()
     occluded, whole = sets["query"], sets["query_holistic"]
@@ -79,8 +79,8 @@ class _Seen:
             found = method.embed(batch["img"], rows(batch["camid"])).mask
             masks += [] if found is None else [found]
             saliency += [_saliency(method, batch["img"])] if cfg.method.spt else []
-        self.masks = torch.cat(masks).numpy() if masks else None
-        self.saliency = torch.cat(saliency).numpy() if saliency else None
+        self.masks: Any = torch.cat(masks).numpy() if masks else None
+        self.saliency: Any = torch.cat(saliency).numpy() if saliency else None
         self.salient = self.saliency >= cfg.method.transfer.threshold if saliency else None
         dataset, paths = data.sets["synthocc"], [item[0] for item in items]
         told = [dataset.annotation(path) for path in paths]
@@ -93,7 +93,7 @@ class _Seen:
 
     def figures(self) -> dict:
         """All figures of the set."""
-        found = {"images": len(self.visible)}
+        found: dict[str, Any] = {"images": len(self.visible)}
         if self.masks is not None:
             found["prototype_mask"] = mask_figures(self.masks, self.visible, self.parts)
         if self.salient is not None:
@@ -105,7 +105,7 @@ class _Seen:
 def _saliency(method, images: Tensor) -> Tensor:
     """Saliency [B, H, W] in pixels: every pixel has that of its patch."""
     maps = method.transfer.saliency(images).unflatten(1, method.transfer.grid)
-    return resized(maps[:, None], tuple(images.shape[2:]), "nearest")[:, 0]
+    return resized(maps[:, None], (images.shape[2], images.shape[3]), "nearest")[:, 0]
 
 
 def _picture(file: str | None, size: tuple[int, int]) -> np.ndarray:

@@ -14,8 +14,8 @@ __all__ = ["draw_sheet", "heat", "overlaid", "pixels", "resized", "to_unit_range
 
 def pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """[N, H, W, 3] in [0, 1] of normalised images [N, 3, H, W]."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
-    return (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1)
+    shift, scale = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    return (images * scale + shift).clamp(0, 1).permute(0, 2, 3, 1)
 
 
 def to_unit_range(maps: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> None:
     images, camids = _queries(data, args.images)
     titles, maps = method.eval().attention_maps(images, rows(camids))
     pictures = pixels(images, cfg.data.norm_mean, cfg.data.norm_std)
-    maps = resized(to_unit_range(maps.float()), pictures.shape[1:3])
+    maps = resized(to_unit_range(maps.float()), (pictures.shape[1], pictures.shape[2]))
     cells = torch.cat([pictures[:, None], overlaid(pictures, maps)], dim=1)
     write_atomically(args.output, lambda temporary: draw_sheet(cells, ["image", *titles], temporary))
     print(f"{args.output}: {len(images)} images, {len(titles)} maps each")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -67,7 +69,7 @@ def check_masks(cfg, config_file: str) -> None:
 @torch.no_grad()
 def _drawn(method: Method, cfg, images: Tensor, camids: Tensor, count: int) -> tuple[list[str], Tensor, list[str]]:
     """Titles of the columns, cells [N, K, H, W, 3] of the rows, and lines to print."""
-    size, lines = tuple(images.shape[2:]), []
+    size, lines = (images.shape[2], images.shape[3]), []
     pictures = pixels(images, cfg.data.norm_mean, cfg.data.norm_std)
     columns, mixed = {"image": pictures}, torch.zeros(len(images), dtype=torch.bool)
     if cfg.method.spt:
@@ -93,7 +95,8 @@ def _spread(mixed: Tensor, count: int) -> Tensor:
 
 def _mixing(method: Method, cfg, images: Tensor, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor, str]:
     """Columns of the patch transfer, which images are mixed [B], and a line about the batch."""
-    size, transfer = tuple(images.shape[2:]), method.transfer
+    size: tuple[int, int] = (images.shape[2], images.shape[3])
+    transfer: Any = method.transfer
     saliency = transfer.saliency(images).unflatten(1, transfer.grid)  # [B, h, w]
     salient = resized(transfer.masks(images)[:, None], size, "nearest")
     plan = transfer.plan(images)

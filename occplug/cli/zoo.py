@@ -160,6 +160,7 @@ def _with_weights(args, index: Index, entry: Entry, runs: list) -> Entry:
             )
             metrics = evaluate_candidate(Candidate(cfg, entry.config, read_test_weights(made)))
             start_logging()
+            assert entry.ours is not None  # an entry is made of runs
             recorded = next(r for r in entry.ours.runs if r.seed == run.cfg.train.seed)
             finding = compare(entry, recorded, metrics, cfg, cfg)
             print("\n".join(finding.lines()))
@@ -212,11 +213,13 @@ def _replay(args, index: Index, entry: Entry) -> Finding:
         raise ConfigError(f"zoo verify sets {', '.join(taken)} itself; leave it out (--save-dir: where replays go)")
     replayed = [Setting(key, value, "zoo verify") for key, value in own.items()]
     cfg = load_config(config_path(entry), [*entry_settings(entry, measured=True), *replayed, *args.options])
-    weights = read_test_weights(fetch(index, entry), entry.checkpoint.format, cfg) if is_ours else None
+    checkpoint = entry.checkpoint
+    weights = read_test_weights(fetch(index, entry), checkpoint.format, cfg) if checkpoint and is_ours else None
     before = config_of(weights.config) if weights is not None and weights.config else None
     if args.train:
         metrics = _train_again(cfg, entry.config)
     else:
+        assert weights is not None  # checked at the start
         metrics = evaluate_candidate(Candidate(cfg, entry.config, weights))
     spread = spread_over_seeds(index.entries.values(), entry.data) if args.train else None
     return compare(entry, run, metrics, cfg, before, spread)
@@ -248,7 +251,7 @@ def _train_again(cfg, config_file: str) -> dict:
 _NAME = (("name",), {"metavar": "NAME", "help": "method/variant/data, zoo:// allowed"})
 _NAMES = (("names",), {"metavar": "NAME", "nargs": "+", "help": "method/variant/data, zoo:// allowed"})
 _ROOT = (("--root",), {"metavar": "DIR", "help": "folder that holds the data sets (data.root)"})
-ACTIONS = {
+ACTIONS: dict[str, tuple] = {
     "list": (
         _list,
         "print the entries",

@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from occplug.config import load_config
 from occplug.config.files import Setting, flatten, parse_yaml
@@ -237,7 +238,7 @@ def _cell(node, origin: str) -> PublishedCell:
 
 
 def _conditions(node: dict | None, origin: str) -> dict[str, list]:
-    where = dict(flatten(node or {}))
+    where: dict[str, Any] = dict(flatten(node or {}))
     for key, values in where.items():
         if not isinstance(values, list):
             raise ConfigError(f"{origin}: where {key} is {values!r}, expected a list of the values it may have")

@@ -11,8 +11,9 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from yacs.config import CfgNode
 
@@ -87,7 +88,10 @@ class KeptRuns:
         found = self._find(key)
         if found is None:
             sources = (("tests", training.tests), ("after", training.after))
-            kept = {name: source and self.keep(source).relative_to(self.folder).as_posix() for name, source in sources}
+            kept = {
+                name: None if source is None else self.keep(source).relative_to(self.folder).as_posix()
+                for name, source in sources
+            }
             # rows of two tables may have one name, and one row several settings
             row = f"{training.row}-{_hash(key)}"
             found = self.folder / Path(training.config_file).stem / row / f"seed{training.seed}"
@@ -105,9 +109,12 @@ class KeptRuns:
     def _key_of(self, run: Path) -> Key | None:
         """The key of a kept run; None if no version of today reads its config, or that of a run it builds on."""
         if run not in self._keys:
-            sources = [self._key_of(self.folder / name) if name else "" for name in _read_sources(run)]
+            sources: list[Key | Literal[""] | None] = [
+                self._key_of(self.folder / name) if name else "" for name in _read_sources(run)
+            ]
             cfg = _config_in((run / "config.yaml").read_text(encoding="utf-8"), run / "config.yaml")
-            self._keys[run] = None if cfg is None or None in sources else _of(cfg, sources)
+            known = [source for source in sources if source is not None]
+            self._keys[run] = None if cfg is None or len(known) < len(sources) else _of(cfg, known)
         return self._keys[run]
 
 
@@ -147,11 +154,11 @@ def _copy(training: Training, kept: Path, sources: dict[str, str | None]) -> Non
     metrics.pop("tested", None)  # of a file that is not kept; `tests` says whose weights they were
     config = resolved_yaml(_portable(training))
     for target in metrics["targets"]:
-        name = per_query_file(Path(), target)
-        write_atomically(kept / name, lambda temporary, n=name: shutil.copyfile(run / n, temporary))
+        file = per_query_file(Path(), target)
+        write_atomically(kept / file, partial(shutil.copyfile, run / file))
     # metrics last: with them a run counts as complete
     for name, text in {"config.yaml": config, KEPT: _json(sources), "metrics.json": _json(metrics)}.items():
-        write_atomically(kept / name, lambda temporary, t=text: temporary.write_text(t, encoding="utf-8"))
+        write_atomically(kept / name, partial(Path.write_text, data=text, encoding="utf-8"))
 
 
 def _portable(training: Training) -> CfgNode:
@@ -159,8 +166,9 @@ def _portable(training: Training) -> CfgNode:
     cfg = training.cfg.clone()
     cfg.defrost()
     cfg.data.root = cfg.data.save_dir = ""
-    known = dict(flatten(cfg))
-    moved = [[key, known[key].replace(str(training.after.folder), RUN)] for key in training.placed]
+    known: dict[str, Any] = dict(flatten(cfg))
+    after = cast(Training, training.after)  # keys are `placed` below its folder; without it there are none
+    moved = [[key, known[key].replace(str(after.folder), RUN)] for key in training.placed]
     cfg.merge_from_list([word for pair in moved for word in pair])
     return cfg
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ class Report:
         content = json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n"
         files = {"results.json": content, "results.md": f"# {self.title}\n\n{text}\n", page.name: html}
         for name, written in files.items():
-            write_atomically(self.folder / name, lambda temporary, w=written: temporary.write_text(w, encoding="utf-8"))
+            write_atomically(self.folder / name, partial(Path.write_text, data=written, encoding="utf-8"))
         if readme is not None:
             replace_marked(readme, mark, text)
         return page

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from yacs.config import CfgNode
@@ -219,12 +220,13 @@ def _check_buildable(training: Training) -> None:
         _stage_names(training.cfg)
     except ConfigError as error:
         raise ConfigError(f"{training.row}: {error}") from error
-    known = dict(flatten(training.cfg))
+    known: dict[str, Any] = dict(flatten(training.cfg))
+    after = cast(Training, training.after)  # keys are `placed` below its folder; without it there are none
     wanted = [Path(known[key]) for key in training.placed]
-    missing = [file.stem for file in wanted if file.stem not in _stage_names(training.after.cfg)]
+    missing = [file.stem for file in wanted if file.stem not in _stage_names(after.cfg)]
     if missing:
         raise ConfigError(
-            f"{training.row} builds on the stage {missing[0]} of {training.after.row}, which does not train it with "
+            f"{training.row} builds on the stage {missing[0]} of {after.row}, which does not train it with "
             "these settings; leave out those that skip it or switch it off, or leave this row out with --rows"
         )
 
