@@ -83,7 +83,7 @@ def get(registry: Registry, name: str):
     return registry.module_dict[name]
 
 
-def model_class(name: str):
+def model_class(name: str) -> type[Method]:
     """The class of the models that `model.name` calls `name`: of that method, or else of torchreid's models, wrapped.
 
     What differs between the two is asked of the class (`occplug.method.Method`), never of the name.

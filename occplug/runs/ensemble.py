@@ -52,7 +52,8 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
         query, q_pids, q_camids, paths[target] = _of_target(engines, managers, target, "query")
         gallery, g_pids, g_camids, _ = _of_target(engines, managers, target, "gallery")
         ids = (q_pids, g_pids, q_camids, g_camids)
-        results[target] = evaluate_embeddings(ensemble.distance(distances), query, gallery, *ids)
+        distance: Any = ensemble.distance(distances)  # of ensemble embeddings, as both sides are
+        results[target] = evaluate_embeddings(distance, query, gallery, *ids)
         log.info("%s: %s", target, results[target])
     for data in managers:
         data.close()
