@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
     data = DataManager(cfg, trains=False)
     method, rows = load_trained_for(cfg, args.weights, data.targets[0])
     images, camids = _queries(data, args.images)
-    titles, maps = method.eval().attention_maps(images, rows(camids))
+    model: Any = method.eval()  # one of the classes with such maps, as asked above
+    titles, maps = model.attention_maps(images, rows(camids))
     pictures = pixels(images, cfg.data.norm_mean, cfg.data.norm_std)
     maps = resized(to_unit_range(maps.float()), (pictures.shape[1], pictures.shape[2]))
     cells = torch.cat([pictures[:, None], overlaid(pictures, maps)], dim=1)

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,7 +139,7 @@ def load_trained_for(cfg, weights: str, target: str) -> tuple[Method, Callable[[
     Raises as `load_trained`; the function raises DataError for a camera that the weights have not learnt.
     """
     method, state = _read_trained(cfg, weights)
-    held = saved_values(state["config"]) if state.get("config") else {}
+    held: dict[str, Any] = saved_values(state["config"]) if state.get("config") else {}
     trained_on = held.get("data.sources", cfg.data.sources)
     rows = state.get("camera_rows") or rows_of_sources(trained_on, state["cameras"])
     return method, camera_input(cfg, target, rows)
