@@ -100,7 +100,7 @@ def facts(args: argparse.Namespace, trainer) -> dict[str, str]:
     options |= {"samples": args.samples} if math.isinf(args.minutes) else {"minutes": f"{args.minutes:g}"}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = shlex.join(["python", "tools/pretrain_clip.py", *words])
-    data = f"{args.personas:,} people x 2 images, {args.cameras} cameras at severity 1, {OCCLUDED:.0%} occluded"
+    data = f"{args.personas:,} people x 2 images, {args.cameras} cameras at severity 1, {100 * OCCLUDED:.0f} % occluded"
     wall, cpu = trainer.seconds / 60, trainer.cpu_seconds / 60
     return {
         "command": f"`{command}`",

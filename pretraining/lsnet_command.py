@@ -30,7 +30,7 @@ linear head each on the mean of the last stage; the heads were dropped. **It kno
 Licence: CC0-1.0; nobody depicted in the training images is real.
 
 * command: `{command}`
-* data: SynthOcc world 500: {people:,} people x 2 images, {cameras} cameras at severity 1, {occluded:.0%} occluded
+* data: SynthOcc world 500: {people:,} people x 2 images, {cameras} cameras at severity 1, {occluded:.0f} % occluded
 * samples seen: {samples:,} in {steps:,} steps; {minutes:g} min CPU, rendering not counted
 * date: {date}
 * versions: python {python}, torch {torch}, source {source}
@@ -86,7 +86,7 @@ def write_card(args: argparse.Namespace, net: lsnet.AttributeNet, counts: dict[s
     text = CARD.format(
         parameters=sum(p.numel() for p in net.lsnet.parameters()) / 1e6,
         command=shlex.join(["python", "tools/pretrain_lsnet.py", *words]),
-        people=args.personas, cameras=args.cameras, occluded=OCCLUDED, minutes=args.minutes,
+        people=args.personas, cameras=args.cameras, occluded=100 * OCCLUDED, minutes=args.minutes,
         date=date.today().isoformat(),
         python=platform.python_version(), torch=torch.__version__, source=revision(), rows="\n".join(rows), **counts,
     )  # fmt: skip

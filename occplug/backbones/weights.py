@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from occplug.backbones import tiny
 from occplug.backbones.download import check_sum, openai_file
 from occplug.backbones.position import resize_positions, stored_grid
+from occplug.backbones.temperature import check_temperature
 from occplug.backbones.tower import CLIPTower
 from occplug.errors import CheckpointError, ConfigError
 from occplug.utils.files import user_path
@@ -116,6 +117,7 @@ def fit_clip(
     tower.visual.load_state_dict({k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")})
     if text is not None:
         text.load_state_dict({key: state[key] for key in text.state_dict()})
+        check_temperature(tower, text, state, where, TOKEN_TABLE)
     for prompt in prompts:
         prompt.fill(state[TOKEN_TABLE])
     _log.info("%s: %d tensors read, %d not needed here", where, len(expected), len(unused))

@@ -1,10 +1,12 @@
 """Raw products of a CLIP's features against its logit scale."""
 
+import math
+
 import pytest
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
-from occplug.backbones import CLIPResNet, CLIPViT, build_text_tower
+from occplug.backbones import CLIPResNet, CLIPViT, architecture, build_text_tower, tiny
 from occplug.backbones.temperature import PERSON, product_of_norms
 from occplug.backbones.weights import TOKEN_TABLE, fit_clip
 from tests.backbones.small import RESNET, SIZE, VIT, resnet_state, text_state, vit_state
@@ -27,3 +29,25 @@ def test_products_are_those_of_the_towers_and_leave_them_as_they_were(make, arch
     with torch.no_grad():
         text.text_projection *= 3
     assert product_of_norms(tower, text, weights[TOKEN_TABLE]) == pytest.approx(3 * value, rel=1e-5)
+
+
+@pytest.mark.parametrize(("factor", "word"), [(1, None), (1.5, None), (12, "sharp"), (1 / 12, "flat")])
+def test_scaled_copies_of_the_embedded_clip_are_named(factor, word, caplog):
+    state = tiny.load()
+    state["text_projection"] = state["text_projection"] * factor
+    arch = architecture("clip_vit_tiny")
+    tower, text = CLIPViT(arch, (128, 64)), build_text_tower(arch)
+    fit_clip(state, "a copy", tower, text)
+    warned = [line.message for line in caplog.records if line.levelname == "WARNING"]
+    assert len(warned) == (word is not None) and all(f"times too {word}" in line for line in warned)
+
+
+def test_the_embedded_clip_has_openais_image_norm_and_products_at_its_temperature():
+    state, arch = tiny.load(), architecture("clip_vit_tiny")
+    tower, text = CLIPViT(arch, (128, 64)), build_text_tower(arch)
+    fit_clip(state, "the embedded CLIP", tower, text)
+    images = torch.rand(8, 3, 128, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        assert 6 < tower.eval()(images).projected.norm(dim=1).mean() < 15
+    scale = math.exp(state["logit_scale"])
+    assert scale / 1.7 < product_of_norms(tower, text, state[TOKEN_TABLE]) < scale * 1.7

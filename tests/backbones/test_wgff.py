@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from occplug import build_method
 from occplug.backbones import CLIPViT, lsnet_weights
@@ -340,6 +341,17 @@ def test_without_a_network_released_weights_are_an_error_with_the_cure(monkeypat
         lsnet_weights.released_file("lsnet_s")
     with pytest.raises(ConfigError, match="there is no released lsnet_mini; there are lsnet_t, lsnet_s, lsnet_b"):
         lsnet_weights.released_file("lsnet_mini")
+
+
+def test_the_embedded_lsnet_is_lsnet_mini_and_knows_rendered_people(caplog):
+    net = hybrid(lsnet="lsnet_mini", weights="embedded")
+    net.load_beside_clip()
+    for name, value in load_file(lsnet_weights.EMBEDDED).items():
+        assert value.dtype in (torch.float16, torch.int64)
+        assert torch.equal(net.lsnet.state_dict()[name], value.to(net.lsnet.state_dict()[name].dtype))
+    assert lsnet_weights.EMBEDDED.stat().st_size < 1e6 and "random" not in caplog.text
+    with pytest.raises(CheckpointError, match="holds lsnet_mini, but backbone.wgff.lsnet is 'lsnet_t'"):
+        hybrid(lsnet="lsnet_t", weights="embedded").load_beside_clip()
 
 
 def test_lsnet_weights_go_into_lsnet(towers, tmp_path, caplog):
