@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from occplug.cli.arguments import parse_options
-from occplug.config import load_config, resolved_yaml
+from occplug.config import load_config
 from occplug.config.files import Setting
 from occplug.errors import ConfigError, OccplugError
 from occplug.experiments.markdown import replace_marked
@@ -239,11 +239,19 @@ def _recorded(entry: Entry) -> Run:
     return entry.ours.runs[0] if seed is None else runs[seed]
 
 
+def _is_saved(cfg, file: Path) -> bool:
+    """Whether `file` holds exactly `cfg`."""
+    try:
+        return load_config(file) == cfg
+    except ConfigError:
+        return False
+
+
 def _train_again(cfg, config_file: str) -> dict:
     """Train `cfg` in its folder: an interrupted replay with the same config goes on, any other starts again."""
     folder = Path(cfg.data.save_dir)
     saved = folder / "config.yaml"
-    if saved.exists() and ((folder / "metrics.json").exists() or saved.read_text() != resolved_yaml(cfg)):
+    if saved.exists() and ((folder / "metrics.json").exists() or not _is_saved(cfg, saved)):
         shutil.rmtree(folder, ignore_errors=True)
     return train(cfg, resume=(folder / "checkpoints" / "last.pth").exists(), config_file=config_file)
 

@@ -22,7 +22,9 @@ _COMPUTING = {".py", ".safetensors", ".png", ".json", ".yaml"}  # code, the tiny
 # of these folders only the files named have a part in figures; the rest shows, lists or measures
 _PARTLY = {
     "cli": set(),
+    "doctor": set(),
     "experiments": set(),
+    "reports": set(),
     "runs": {"candidates.py", "ensemble.py", "evaluate.py", "session.py", "train.py"},
     "zoo": {"weights.py"},
 }

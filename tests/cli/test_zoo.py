@@ -389,8 +389,8 @@ def test_sources_are_what_computes_figures(tmp_path):
         return record._hash(tmp_path)
 
     first = written("losses/triplet.py")
-    assert {written(name) for name in ("cli/zoo.py", "zoo/table.py", "benchmarks/speed.py", "losses/a.md")} == {first}
-    changed = [written("losses/triplet.py", "x = 2"), written("cli/train.py"), written("assets/tiny.safetensors")]
+    assert {written(name) for name in ("cli/zoo.py", "zoo/table.py", "reports/figures.py", "losses/a.md")} == {first}
+    changed = [written("losses/triplet.py", "x = 2"), written("runs/train.py"), written("assets/tiny.safetensors")]
     assert len({first, *changed}) == 4
 
 

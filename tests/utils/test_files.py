@@ -101,6 +101,7 @@ def test_names_outside_utf8_are_listed_logged_and_saved(tmp_path, capfd):
     from occplug.runs.session import start_logging
     from tests.datasets.trees import market_tree
 
+    logging.getLogger("occplug").propagate = False  # pytest's own record of such a name cannot go from worker to main
     odd = os.fsdecode(b"caf\xe9")
     market_tree(tmp_path / odd / "market1501", name="{:04d}_c{}s1_000151_01" + odd + ".jpg")
     data = Market1501(root=str(tmp_path / odd), verbose=False)
