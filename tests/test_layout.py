@@ -15,8 +15,8 @@ LEVELS = {
     "errors": 0, "_moved": 0, "utils": 1, "registry": 1, "embedding": 1, "torchreid_host": 1, "distributed": 1,
     "config": 2, "method": 3,
     "evaluation": 5, "losses": 5, "heads": 5, "prompts": 5, "backbones": 5, "occluders": 5, "samplers": 6,
-    "transforms": 6, "datasets": 7, "stages": 7, "masks": 7, "data": 8, "methods": 9, "engine": 9, "plugin": 10,
-    "importers": 10, "zoo": 11, "doctor": 11, "runs": 12, "serving": 12, "experiments": 13, "reports": 13,
+    "transforms": 6, "datasets": 7, "stages": 7, "masks": 7, "data": 8, "methods": 9, "engine": 9,
+    "importers": 10, "zoo": 11, "doctor": 11, "runs": 12, "plugin": 12, "serving": 12, "experiments": 13, "reports": 13,
     "cli": 14, "__main__": 15,
 }  # fmt: skip
 

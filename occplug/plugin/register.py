@@ -10,7 +10,8 @@ Faults of torchreid that are cured while registered, each with a test that shows
 * ranking is a Python loop: `metrics.evaluate_rank` is ours;
 * the CUHK03 metric uses `np.bool`, which numpy 1.24 to 1.26 do not have;
 * labels depend on the order of a Python set: our Market, Duke and MSMT17 replace torchreid's;
-* every epoch opens frozen layers and their batch norm: :class:`TorchreidModel` keeps them closed.
+* every epoch opens frozen layers and their batch norm: :class:`TorchreidModel` keeps them closed;
+* `FeatureExtractor` goes on with other weights where the file is not there: an error; it takes `zoo://NAME`, too.
 
 Data loading workers that are spawned (not forked) import torchreid again and see none of this.
 """
@@ -20,6 +21,7 @@ import contextvars
 import functools
 import inspect
 import logging
+import os
 from typing import Any
 
 import torch
@@ -30,8 +32,10 @@ from occplug import torchreid_host as host
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import build_method
 from occplug.plugin.model import TorchreidModel, packed_distances
+from occplug.runs.candidates import candidates
 from occplug.torchreid_host import STOCK_TRANSFORMS, Engine, safe_globals, sub
 from occplug.utils.tensors import read_tensors
+from occplug.zoo.addresses import ZOO
 
 __all__ = ["register", "unregister"]
 
@@ -203,12 +207,15 @@ def _test(engine, *args, **kwargs):
 
 def _load_pretrained_weights(model, weight_path) -> None:
     """torchreid's, which takes what fits and calls that a success however little it is; ours must mostly fit."""
-    if isinstance(model, TorchreidModel):
-        state, where = read_tensors(weight_path)
+    from_zoo = str(weight_path).startswith(ZOO)
+    if from_zoo or isinstance(model, TorchreidModel):
+        state, where = _zoo_tensors(str(weight_path)) if from_zoo else read_tensors(weight_path)
         own = model.state_dict()
         fitting = [name for name, value in state.items() if name in own and own[name].shape == value.shape]
         if 2 * len(fitting) < len(own):
-            kind = f"{type(model.method).__name__} on {type(model.method.backbone).__name__}"
+            kind = type(model).__name__
+            if isinstance(model, TorchreidModel):
+                kind = f"{type(model.method).__name__} on {type(model.method.backbone).__name__}"
             raise CheckpointError(
                 f"{where}: it fills {len(fitting)} of the {len(own)} tensors of {kind}, so it is of another model (on "
                 "a hybrid backbone?); occplug.load reads weights with the config they were trained with"
@@ -218,12 +225,26 @@ def _load_pretrained_weights(model, weight_path) -> None:
     host.stock_load_pretrained(model, weight_path)
 
 
+def _zoo_tensors(address: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Tensors by our names of the zoo entry `address`, and their file. Raises ConfigError if there is no such entry."""
+    weights = candidates([], [address], [])[0].weights
+    return weights.state, weights.where
+
+
+def _check_isfile(path) -> bool:
+    """For `FeatureExtractor`, which goes on with other weights where torchreid's own finds no file."""
+    if str(path).startswith(ZOO) or os.path.isfile(path):
+        return True
+    raise CheckpointError(f"{path}: there is no such weight file")
+
+
 def _our_functions() -> list[tuple]:
     from occplug.utils.imagefile import read_image
 
     loads = [sub("utils.torchtools"), sub("utils"), sub("utils.feature_extractor")]
     return [
         *((module, "load_pretrained_weights", _load_pretrained_weights) for module in loads),
+        (sub("utils.feature_extractor"), "check_isfile", _check_isfile),
         (host.manager, "build_transforms", _build_transforms),
         (host.manager, "build_train_sampler", _build_train_sampler),
         (host.manager, "init_image_dataset", _init_image_dataset),

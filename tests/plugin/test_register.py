@@ -39,6 +39,7 @@ from occplug.plugin import model as model_module
 from occplug.plugin import register
 from occplug.plugin.model import packed_distances
 from occplug.registry import DATASETS, METHODS, SAMPLERS, TRANSFORMS, names
+from occplug.runs.candidates import candidates
 
 torchreid = host.torchreid
 HEIGHT, WIDTH = 32, 16
@@ -1008,3 +1009,35 @@ def test_parts_read_from_a_file_are_not_compared_as_one_vector():
         packed_distances(stored, stored, "euclidean", lambda *given: 0, model)
     with pytest.raises(ConfigError, match="keep embeddings in files by Embedding.save"):
         packed_distances(stored, stored, "profd", lambda *given: 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("clip_reid_vit_tiny", "zoo://clip_reid/vit_tiny/synthocc"),
+        ("osnet_x0_25", "zoo://torchreid/osnet_x0_25/synthocc"),
+    ],
+)
+def test_feature_extractor_takes_weights_of_the_zoo(name, address):
+    """What a test reads: the zoo's files hold no classifiers, nor necks behind the feature."""
+    occplug.register()
+    extractor = torchreid.utils.FeatureExtractor(name, address, image_size=(128, 64), device="cpu", verbose=False)
+    expected, loaded = candidates([], [address], [])[0].weights.state, extractor.model.state_dict()
+    same = [key for key in loaded if key in expected and torch.equal(loaded[key], expected[key].to(loaded[key].dtype))]
+    others = set(loaded) - set(same)
+    assert len(same) > 50 and all(re.search("^neck|classifier|num_batches_tracked", key) for key in others), others
+
+
+def test_feature_extractor_fails_where_its_weights_are_not():
+    occplug.register()
+
+    def extractor(name, path):
+        return torchreid.utils.FeatureExtractor(name, path, image_size=(128, 64), device="cpu", verbose=False)
+
+    with pytest.raises(ConfigError, match="the nearest: clip_reid/vit_tiny/synthocc"):
+        extractor("clip_reid_vit_tiny", "zoo://clip_reid/vit_tiny/synthoc")
+    for name in ("clip_reid_vit_tiny", "osnet_x0_25"):
+        with pytest.raises(CheckpointError, match="nowhere.pth: there is no such weight file"):
+            extractor(name, "nowhere.pth")
+    with pytest.raises(CheckpointError, match="of another model"):
+        extractor("osnet_x0_25", "zoo://clip_reid/vit_tiny/synthocc")
