@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -38,6 +40,7 @@ def failures_named(folder) -> Iterator[None]:
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         if _is_of_a_reader(error):
+            _silence_torch()
             raise TrainingError(
                 f"{folder}: a process that reads images has ended ({_first_line(error)}): killed, or out of memory or "
                 f"of shared memory (/dev/shm); lower data.workers or train.batch_size; {_GO_ON}"
@@ -55,6 +58,12 @@ def _is_of_a_reader(error: Exception) -> bool:
         return "DataLoader worker" in str(error)
     cut = isinstance(error, (ConnectionError, EOFError))
     return cut or (isinstance(error, FileNotFoundError) and error.filename is None)
+
+
+def _silence_torch() -> None:
+    """Torch raises anew for every look at the dead process, in the middle of whatever runs then: once is enough."""
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _first_line(error: BaseException) -> str:

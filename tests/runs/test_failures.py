@@ -15,6 +15,7 @@ from occplug.cli import run
 from occplug.config import default_config
 from occplug.engine.stock import stock_engine
 from occplug.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from occplug.methods._stock import StockModel
 from occplug.runs.failures import LogFile, failures_named
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +138,7 @@ def test_stock_weights_that_cannot_be_downloaded_are_named(monkeypatch, error):
 def test_settings_that_torch_refuses_are_named(options, message, tmp_path):
     cfg = default_config("resnet50", opts=options)
     with pytest.raises(ConfigError, match=f"torchreid cannot train with these settings .*{message}"):
-        stock_engine(cfg, None, torch.nn.Linear(2, 2), tmp_path, torch.device("cpu"))
+        stock_engine(cfg, None, StockModel(torch.nn.Linear(2, 2), 2), tmp_path, torch.device("cpu"))
 
 
 # ---- the command line
