@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from occplug.cli.own_images import add_embedding, add_model, parse
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -27,9 +27,9 @@ def main(argv: list[str]) -> None:
     text = "whose images: unseen, or trained, which makes the model look better than it is (unseen)"
     parser.add_argument("--identities", choices=("unseen", "trained"), default="unseen", help=text)
     text = "write the weights with their calibration there; by default over --weights"
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--report", type=Path, metavar="JSON", help="also write the figures")
-    parser.add_argument("--diagram", type=Path, metavar="PNG", help="also draw the reliability diagram")
+    parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help=text)
+    parser.add_argument("--report", type=user_path, metavar="JSON", help="also write the figures")
+    parser.add_argument("--diagram", type=user_path, metavar="PNG", help="also draw the reliability diagram")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys, e.g. synthocc.size=tiny"
     )

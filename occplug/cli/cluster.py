@@ -7,6 +7,7 @@ import csv
 from pathlib import Path
 
 from occplug.cli.own_images import add_embedding, add_model, embed_with, parse
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -16,7 +17,9 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("occplug cluster", description="Group images of one person each by person.")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, and folders whose images are all taken")
     add_model(parser, required=True)
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="CSV", help="path and group of each image")
+    parser.add_argument(
+        "-o", "--output", required=True, type=user_path, metavar="CSV", help="path and group of each image"
+    )
     parser.add_argument("--sheet", metavar="PNG", help="also draw the groups, a row for each")
     text = "agglomerative or hdbscan; by default the first where a threshold is known"
     parser.add_argument("--way", choices=("agglomerative", "hdbscan"), help=text)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from occplug.cli.own_images import add_model, parse
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 
 __all__ = ["main"]
 
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> None:
     )
     add_model(parser, required=True)
     parser.add_argument("--format", choices=("onnx", "torchscript"), help="by default as the file's ending says")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=".onnx or .torchscript")
+    parser.add_argument("-o", "--output", required=True, type=user_path, metavar="FILE", help=".onnx or .torchscript")
     parser.add_argument("--half", action="store_true", help="float16 inside, for GPUs; input and outputs stay float32")
     text = "camera, from 0, that a model with a camera embedding sees; by default the mean of the embedding"
     parser.add_argument("--camera", type=int, metavar="N", help=text)
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> None:
     text = "also test the file and the model on this target (of the config by default) below --root"
     parser.add_argument("-t", "--target", metavar="TGT", help=text)
     parser.add_argument("--root", metavar="DIR", help="folder of data sets; measures Rank-1 and mAP through the file")
-    parser.add_argument("--report", type=Path, metavar="JSON", help="also write what is printed")
+    parser.add_argument("--report", type=user_path, metavar="JSON", help="also write what is printed")
     args = parse(parser, argv)
     if args.device != "cpu":
         raise ConfigError("files are made and compared on the CPU; leave --device out")

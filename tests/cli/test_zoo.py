@@ -322,7 +322,7 @@ def test_then_to_the_config(replay, runs):
     move(replay, 0.1)
     other = load_config(runs / "seed2/config.yaml", ["method.stage2.lr", 0.1, "data.workers", 3, "data.root", "x"])
     finding = found(replay, before=other)
-    assert finding.causes == {"config": "method.stage2.lr 0.1 then, 0.0005 now"}
+    assert finding.causes == {"config": "method.stage2.lr 0.1 then, 0.0003 now"}
     assert finding.verdict().startswith("failed: due to config")
 
 
@@ -470,7 +470,9 @@ def test_runs_that_do_not_belong_together_are_refused(zoo, export, runs, tmp_pat
     shutil.copytree(runs / "seed1", other)
     assert "two runs have the same train.seed" in export(runs / "seed1", other)
     text = (other / "config.yaml").read_text()
-    (other / "config.yaml").write_text(text.replace("seed: 1\nsgd", "seed: 3\nsgd").replace("lr: 0.0005", "lr: 0.5"))
+    (other / "config.yaml").write_text(
+        text.replace("seed: 1\n  micro", "seed: 3\n  micro").replace("\n    lr: 0.0003", "\n    lr: 0.5")
+    )
     assert "are runs of different configs: method.stage2.lr" in export(runs / "seed1", other)
     assert "is a run of clip_reid on synthocc, not clip_reid/vit_b16/occduke" in export(
         runs / "seed1", name="clip_reid/vit_b16/occduke"

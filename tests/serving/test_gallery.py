@@ -121,9 +121,8 @@ def test_what_is_added_is_on_the_disk(engine, name, tmp_path):
     half.save(tmp_path / f"half-{name}")
     read = Gallery.load(tmp_path / f"half-{name}")
     assert read.embedding.vector.dtype == torch.float16
-    np.testing.assert_allclose(
-        read.search(query, 5).distances, Gallery.build(parted()).search(query, 5).distances, atol=0.01
-    )
+    found = read.search(query, 5, candidates=300).distances  # all of them: what an engine overlooks is another matter
+    np.testing.assert_allclose(found, Gallery.build(parted()).search(query, 5).distances, atol=0.01)
 
 
 def test_many_small_additions_are_put_together(tmp_path, monkeypatch):
