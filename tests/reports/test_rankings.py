@@ -121,5 +121,5 @@ def test_the_command_draws_what_the_test_ranks(tmp_path, capsys):
     words = ["show", "zoo://clip_reid/vit_tiny/synthocc", "--root", str(tmp_path / "data"), "--queries", "worst:1"]
     assert main([*words, "--figure", str(tmp_path / "r.png"), "synthocc.size", "tiny", "data.workers", "0"]) == 0
     assert (tmp_path / "r.png").stat().st_size > 10_000
-    assert main([*words, "--figure", str(tmp_path / "r.png"), "--titles", "a", "b", "synthocc.size", "tiny"]) == 2
+    assert main([*words, "--titles", "a", "b", "--figure", str(tmp_path / "r.png"), "synthocc.size", "tiny"]) == 2
     assert "--titles has 2 titles for 1 models; give one each" in capsys.readouterr().err
