@@ -86,7 +86,11 @@ def use(python: Path, folder: Path) -> None:
     said("occplug train with a config by its name")
     call([str(python), "-c", LIBRARY], folder)
     said("configs, weights inside the wheel and what is said of those outside it")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (render,) = re.findall(r"^occplug (synthocc [^#\n]*)", readme, re.M)  # what the first python block embeds
+    call([occplug, *render.split()], folder)
+    said("the README's first command")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
     code = f"for block in {blocks!r}:\n    exec(compile(block, block, 'exec'), {{}})"
     call([str(python), "-c", code], folder)
     said(f"{len(blocks)} python blocks of the README")
