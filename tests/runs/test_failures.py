@@ -162,6 +162,7 @@ def test_a_second_ctrl_c_shows_no_traceback():
     """The first one ends the command; the second meets the process on its way out."""
     code = (
         "import atexit, os, signal, sys, time; from occplug.cli import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits that it is ignored
         "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2)))\n"
         "def command(argv): os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"
         "sys.exit(run('train', command, []))"
