@@ -86,6 +86,7 @@ def to_rows(target: str, rows: CameraRows) -> Callable[[Tensor], Tensor]:
         )
 
     def convert(camids: Tensor) -> Tensor:
+        """Rows [B] of the cameras `camids` [B]; the mean row for a target that is no source."""
         if place is None:
             return torch.full_like(camids, MEAN_CAMERA)
         first, count = place
