@@ -70,8 +70,8 @@ class Report:
         self.differences = {target: differences(self.rows, self.baseline, target) for target in self.targets}
         self.rates = {target: false_discovery_rates(found) for target, found in self.differences.items()}
         explained = (
-            f"Δ: from {self.baseline}, each query's mean over seeds; paired bootstrap over the queries' identities, 95 % "
-            "interval, with the seeds as they are; p is of each difference alone"
+            f"Δ: from {self.baseline}, each query's mean over seeds; paired bootstrap over the queries' identities, 95 "
+            "% interval, with the seeds as they are; p is of each difference alone"
         )
         compared = [explained, *self._remaining()] if any(self.differences.values()) else []
         self.footer = [
