@@ -13,6 +13,7 @@ from occplug import _moved
 from occplug.cli.arguments import config_parser, parse_options
 from occplug.config import find_config
 from occplug.experiments.ablating import ablate
+from occplug.experiments.drawing import add_figure_option, draw_report
 from occplug.experiments.kept import add_keep_option
 from occplug.experiments.markdown import check_marks
 from occplug.utils.files import user_path
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--readme", type=user_path, metavar="FILE", help="put the table between this command's marks in FILE"
     )
+    add_figure_option(parser)
     args, options = parse_options(parser, argv)
     config_file = find_config(args.config_file)
     mark = f"ablate {config_file.stem} {args.table}"
@@ -53,4 +55,5 @@ def main(argv: list[str]) -> None:
         "python tools/ablate.py " + " ".join(argv),
     )
     print(f"\n{report.title}\n\n{report.markdown()}")
-    print(f"\nreport: {report.write(args.readme, mark)}")
+    figure = None if args.figure is None else draw_report(report, args.figure)
+    print(f"\nreport: {report.write(args.readme, mark, figure)}")

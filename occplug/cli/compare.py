@@ -12,6 +12,7 @@ from pathlib import Path
 
 from occplug.cli.arguments import parse_options
 from occplug.experiments.comparing import compare
+from occplug.experiments.drawing import add_figure_option, draw_report
 from occplug.experiments.kept import add_keep_option
 from occplug.experiments.markdown import check_marks
 from occplug.utils.files import user_path
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--readme", metavar="FILE", type=user_path, help="replace the table between this command's marks in FILE"
     )
+    add_figure_option(parser)
     args, options = parse_options(parser, argv)
     mark = f"compare {args.name}"
     if args.readme is not None:
@@ -51,4 +53,5 @@ def main(argv: list[str]) -> None:
         "python tools/compare.py " + " ".join(argv),
     )
     print(f"\n{report.markdown()}")
-    print(f"\nreport: {report.write(args.readme, mark)}")
+    figure = None if args.figure is None else draw_report(report, args.figure)
+    print(f"\nreport: {report.write(args.readme, mark, figure)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -95,8 +96,8 @@ class Report:
             lines.append(f"{text}remain: {named}" if named else f"{text}none remains")
         return lines
 
-    def write(self, readme: Path | None = None, mark: str = "") -> Path:
-        """Write all files, and the text between the marks `mark` of `readme`; returns the page."""
+    def write(self, readme: Path | None = None, mark: str = "", figure: Path | None = None) -> Path:
+        """Write all files, and the text between the marks `mark` of `readme`, with `figure` above; returns the page."""
         page, text = self.folder / "report.html", self.markdown()
         template = Environment(loader=PackageLoader("occplug", "assets"), autoescape=True).get_template("table.html")
         tables = [(target, self.heads(), self.lines(target)) for target in self.targets]
@@ -106,7 +107,8 @@ class Report:
         for name, written in files.items():
             write_atomically(self.folder / name, partial(Path.write_text, data=written, encoding="utf-8"))
         if readme is not None:
-            replace_marked(readme, mark, text)
+            picture = "" if figure is None else f"![{self.title}]({_beside(figure, readme)})\n\n"
+            replace_marked(readme, mark, picture + text)
         return page
 
     def heads(self) -> list[str]:
@@ -220,6 +222,11 @@ def spread(fractions: list[float]) -> str:
     """Mean in per cent, with the standard deviation if there are several values."""
     mean = f"{100 * statistics.mean(fractions):.1f}"
     return f"{mean} ± {100 * statistics.stdev(fractions):.1f}" if len(fractions) > 1 else mean
+
+
+def _beside(figure: Path, document: Path) -> str:
+    """The path of `figure` as a link in `document`."""
+    return Path(os.path.relpath(figure.absolute(), document.absolute().parent)).as_posix()
 
 
 def _codes(rows: list[Row]) -> list[str]:
