@@ -92,6 +92,7 @@ class RunMixin:
         self.evaluates = True
         self.records: list[StageRecord] = []
         self.changes: list[dict] = []  # of the config, at each resume: stage, epoch and the keys with both values
+        self.embedded: dict[str, str] | None = None  # the package's files it started from; None: not known
         self.results: dict = {}  # target -> RankResult
         self.query_paths: dict[str, list[str]] = {}  # target -> files, in the order of the result's queries
         self.camera_rows = dict(getattr(self.datamanager, "camera_rows", {}))  # of the sources; a test's are the file's
@@ -228,6 +229,7 @@ class RunMixin:
             "cameras": list(self.datamanager.cameras),
             "camera_rows": {name: list(rows) for name, rows in self.camera_rows.items()},
             "data": self.datamanager.summary(),
+            **({} if self.embedded is None else {"embedded": self.embedded}),
         }
 
     def save_state(self, epoch: int, rank1: float = float("nan")) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -22,13 +23,17 @@ from occplug.config.files import flatten
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import per_query_file
 from occplug.experiments.keptfile import as_folder
-from occplug.experiments.trainings import KEPT, RUN, Row, Training, run_rows
+from occplug.experiments.trainings import KEPT, RUN, Row, Training, embedded_in, run_rows
+from occplug.runs.record import embedded
 from occplug.utils.files import user_path, write_atomically
 from occplug.zoo.exporting import public, read_metrics
 
 __all__ = ["KeptRuns", "add_keep_option", "run_and_keep"]
 
-# Seed, and what else moves the figures of a run: its settings, and the runs it builds on in place of their folders
+log = logging.getLogger(__name__)
+
+# Seed, and what else moves the figures of a run: its settings, the runs it builds on in place of their folders, and the
+# package's files it was made with
 Key = tuple[int, str]
 
 
@@ -67,6 +72,7 @@ class KeptRuns:
         self.folder = folder
         self._named = {_name(run): run for run in self._runs()}
         self._keys: dict[Path, Key | None] = {}
+        self._unsaid: dict[Path, Key] = {}  # of runs that do not say what they were made with: the key if it is today's
 
     def _runs(self) -> list[Path]:
         return sorted(metrics.parent for metrics in self.folder.rglob("seed*/metrics.json"))
@@ -84,7 +90,7 @@ class KeptRuns:
         """Copy the complete run `training`, and the run it builds on, unless they are here; returns the copy."""
         if training.folder.is_relative_to(self.folder):
             return training.folder
-        key = _key(training)
+        key = _key_of_made(training)
         found = self._find(key)
         if found is None:
             sources = (("tests", training.tests), ("after", training.after))
@@ -104,18 +110,38 @@ class KeptRuns:
         if found is not None:
             return found
         # config keys that came later are not in the hash, but stand at their defaults in the config
-        return next((run for run in self._runs() if self._key_of(run) == key), None)
+        found = next((run for run in self._runs() if self._key_of(run) == key), None)
+        unsaid = next((run for run, known in self._unsaid.items() if known == key), None)
+        if found is None and unsaid is not None:
+            log.warning(
+                "the kept run %s does not say with which weights and occluders of the package it was made, so it is "
+                "made again; if they were this version's, `occplug keep SOURCE --to FILE --same-weights` says so",
+                unsaid.relative_to(self.folder),
+            )
+        return found
 
     def _key_of(self, run: Path) -> Key | None:
-        """The key of a kept run; None if no version of today reads its config, or that of a run it builds on."""
+        """The key of a kept run; None if this version does not read its config or that of a run it builds on, or if
+        one of them does not say with which files of the package it was made."""
         if run not in self._keys:
             sources: list[Key | Literal[""] | None] = [
                 self._key_of(self.folder / name) if name else "" for name in _read_sources(run)
             ]
             cfg = _config_in((run / "config.yaml").read_text(encoding="utf-8"), run / "config.yaml")
             known = [source for source in sources if source is not None]
-            self._keys[run] = None if cfg is None or len(known) < len(sources) else _of(cfg, known)
+            self._keys[run] = None
+            if cfg is not None and len(known) == len(sources):
+                self._keys[run] = self._of_run(run, cfg, known)
         return self._keys[run]
+
+    def _of_run(self, run: Path, cfg: CfgNode, sources: list[Key | Literal[""]]) -> Key | None:
+        metrics = read_metrics(run)
+        is_test = bool(_read_sources(run)[0])
+        files, today = embedded_in(metrics), {} if is_test else embedded(cfg)
+        if today and files is None:
+            self._unsaid[run] = _of(cfg, sources, today)
+            return None
+        return _of(cfg, sources, {} if is_test else files or {})
 
 
 _READ: dict[str, CfgNode | None] = {}  # text of a config -> what it is: a command that looks twice reads once
@@ -141,11 +167,20 @@ def _hash(key: Key) -> str:
 
 
 def _key(training: Training) -> Key:
-    return _of(_portable(training), [_key(each) if each else "" for each in (training.tests, training.after)])
+    sources: list[Key | Literal[""]] = [_key(each) if each else "" for each in (training.tests, training.after)]
+    return _of(_portable(training), sources, training.embedded)
 
 
-def _of(cfg: CfgNode, sources: list[Key | Literal[""]]) -> Key:
-    return cfg.train.seed, repr((public(cfg), [source and source[1] for source in sources]))
+def _key_of_made(training: Training) -> Key:
+    """`_key` by what the complete run says it was made with; one that does not say has the key of early versions."""
+    sources: list[Key | Literal[""]] = [_key_of_made(s) if s else "" for s in (training.tests, training.after)]
+    files = {} if training.tests else embedded_in(read_metrics(training.folder)) or {}
+    return _of(_portable(training), sources, files)
+
+
+def _of(cfg: CfgNode, sources: list[Key | Literal[""]], files: dict[str, str]) -> Key:
+    parts = (public(cfg), [source and source[1] for source in sources])
+    return cfg.train.seed, repr((*parts, files) if files else parts)
 
 
 def _copy(training: Training, kept: Path, sources: dict[str, str | None]) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from occplug.evaluation import PerQuery, per_query_file, read_per_query
 from occplug.utils.files import write_atomically
 from occplug.utils.processes import held
 
-__all__ = ["SUFFIX", "add_runs", "as_folder", "is_file_of_runs", "read_runs"]
+__all__ = ["SUFFIX", "add_runs", "as_folder", "is_file_of_runs", "read_runs", "say_embedded"]
 
 SUFFIX = ".jsonl"
 CONFIG, KEPT, METRICS = "config.yaml", "kept.json", "metrics.json"
@@ -73,6 +73,39 @@ def add_runs(file: Path, folder: Path) -> list[str]:
             text = "".join([before, "" if before.endswith("\n") or not before else "\n", *lines])
             write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return added
+
+
+def say_embedded(file: Path, files: Callable[[str], dict[str, str] | None]) -> int:
+    """Write into the runs of `file` that do not say it with which files of the package they were made.
+
+    Args:
+        files: text of a config -> name and hash of each file, as `record.embedded` of `metrics.json` has them; None
+            leaves the run as it is.
+
+    Returns:
+        How many runs were changed. The text of the other lines stays; of a run that is there twice, as a merge leaves
+        it, the line that says it stays.
+    """
+    with held(file.with_name(f".{file.name}.lock"), f"the file {file}", wait=True):
+        read_runs(file)  # names a damaged line
+        before, changed, lines = file.read_text(encoding="utf-8"), 0, dict[str, str]()
+        pairs = [(json.loads(line), line) for line in before.splitlines()]
+        # a stable order: of two lines of one run the first that says it, else the first
+        for content, line in sorted(pairs, key=lambda pair: "embedded" not in pair[0]["metrics"].get("record", {})):
+            lines.setdefault(content["run"], line)
+        for name in (content["run"] for content, _ in pairs):
+            content = json.loads(lines[name])
+            record = content["metrics"].setdefault("record", {})
+            says = "embedded" in record or content["kept"]["tests"] is not None
+            if not says and (found := files(content["config"])) is not None:
+                record["embedded"] = found
+                lines[name] = json.dumps(content, ensure_ascii=False)
+                changed += 1
+        names = dict.fromkeys(content["run"] for content, _ in pairs)
+        text = "".join(f"{lines[name]}\n" for name in names)
+        if text != before:
+            write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return changed
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from occplug.method import build_method
 from occplug.registry import model_class
 from occplug.runs.candidates import Candidate
 from occplug.runs.evaluate import evaluate_candidate
+from occplug.runs.record import embedded
 from occplug.runs.session import start_logging
 from occplug.runs.train import train
 from occplug.utils.files import file_sha256
@@ -38,7 +39,7 @@ from occplug.utils.processes import end_with_parent
 from occplug.zoo.exporting import FinishedRun, public, read_metrics
 from occplug.zoo.weights import read_test_weights
 
-__all__ = ["KEPT", "RUN", "Row", "Run", "Training", "known_runs", "made_on", "plan", "run_rows", "share"]
+__all__ = ["KEPT", "RUN", "Row", "Run", "Training", "embedded_in", "known_runs", "made_on", "plan", "run_rows", "share"]
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,29 @@ class Training:
         """Whether the folder holds this run with its final test.
 
         Raises:
-            ConfigError: it holds a run of another config.
+            ConfigError: it holds a run of another config, or from other weights or occluders of the package.
         """
         exists = (self.folder / "metrics.json").exists()
         if (exists or self.can_resume()) and not self._is_of_this_config():
             raise ConfigError(f"{self.folder} holds a run of another config; delete it, or choose another folder")
+        if exists:
+            self._check_embedded()
         return exists and self._metrics().get("tested") == self._to_test()
+
+    @property
+    def embedded(self) -> dict[str, str]:
+        """The package's files that move its figures (`occplug.runs.record.embedded`); a test has none, its run has."""
+        return {} if self.tests else embedded(self.cfg)
+
+    def _check_embedded(self) -> None:
+        """Runs of early versions do not say what they started from, and are taken as before."""
+        before = embedded_in(self._metrics())
+        if before is not None and self.tests is None and before != self.embedded:
+            names = sorted(name for name, _ in before.items() ^ self.embedded.items())
+            raise ConfigError(
+                f"{self.folder} holds a run made with another {' and '.join(dict.fromkeys(names))} than this version "
+                "of occplug has, so its figures are others; delete it, or choose another folder"
+            )
 
     def _metrics(self) -> dict:
         return read_metrics(self.folder)
@@ -115,6 +133,11 @@ class Training:
     def can_resume(self) -> bool:
         """Whether an interrupted run left a state to go on from."""
         return (self.folder / "checkpoints" / "last.pth").exists()
+
+
+def embedded_in(metrics: dict) -> dict[str, str] | None:
+    """The package's files that the run of `metrics` was made with; None if it does not say."""
+    return metrics.get("record", {}).get("embedded")
 
 
 def _identity(cfg: CfgNode) -> tuple[int, dict[str, object]]:
@@ -246,7 +269,10 @@ def known_runs(folder: Path) -> dict[str, Path]:
         if (metrics.parent / KEPT).exists():
             continue  # no weights, and perhaps a mere test
         cfg = _config_of(metrics.parent, {})
-        if cfg is not None and "tested" not in read_metrics(metrics.parent):
+        content = read_metrics(metrics.parent)
+        if cfg is None or "tested" in content:
+            continue
+        if embedded_in(content) in (None, embedded(cfg)):
             known.setdefault(repr(_identity(cfg)), metrics.parent)
     return known
 

@@ -13,9 +13,14 @@ from pathlib import Path
 import torch
 
 import occplug
+from occplug.backbones import tiny
+from occplug.backbones.lsnet_weights import EMBEDDED
+from occplug.occluders.categories import EMBEDDED_CATEGORIES
+from occplug.occluders.library import EMBEDDED_LIBRARY
+from occplug.registry import model_class
 from occplug.utils.measuring import MIB, peak_memory, processor, reset_peak
 
-__all__ = ["revision", "run_record", "sources", "start_record", "versions"]
+__all__ = ["embedded", "revision", "run_record", "sources", "start_record", "versions"]
 
 PACKAGES = ("torch", "torchvision", "torchreid", "open_clip_torch", "timm", "numpy", "opencv-python", "pillow")
 _COMPUTING = {".py", ".safetensors", ".png", ".json", ".yaml"}  # code, the tiny CLIP, occluders
@@ -36,6 +41,30 @@ def start_record() -> None:
     reset_peak()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+
+
+def embedded(cfg) -> dict[str, str]:
+    """Files of the package that move the figures of a training of `cfg`, with 12 digits of their SHA-256.
+
+    They may be other ones in the next version, and no config key says so: initial weights and drawn occluders.
+    """
+    files = []
+    if not model_class(cfg.model.name).is_stock:
+        if cfg.backbone.weights == "embedded":
+            files.append(tiny.ASSET)
+        if cfg.backbone.name == "wgff" and cfg.backbone.wgff.weights == "embedded":
+            files.append(EMBEDDED)
+    for name in ("oia", "rwoa"):
+        if name in cfg.data.transforms:
+            files += [] if cfg.augment[name].library else [EMBEDDED_LIBRARY]
+            files += [] if cfg.augment[name].categories else [EMBEDDED_CATEGORIES]
+    return {path.name: _digits(path) for path in sorted(set(files))}
+
+
+@functools.cache  # as of `sources`
+def _digits(path: Path) -> str:
+    """12 hexadecimal digits of a file, or over names and contents of a folder."""
+    return _hash(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def run_record() -> dict:

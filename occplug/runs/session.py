@@ -195,8 +195,13 @@ def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **mo
     return current_ranks().from_main(lambda: _write_metrics(cfg, engine, config_file, protocol, file, more))
 
 
+def _record(engine) -> dict:
+    world, files = current_ranks().world, getattr(engine, "embedded", None)
+    record = run_record() | ({"processes": world} if world > 1 else {})
+    return record if files is None else {**record, "embedded": files}
+
+
 def _write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, more: dict) -> dict:
-    world = current_ranks().world
     metrics = {
         "method": cfg.model.name,
         "config_file": str(config_file),
@@ -205,7 +210,7 @@ def _write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, mor
         "targets": {name: result.summary() for name, result in engine.results.items()},
         "stages": [vars(record) for record in engine.records],
         "data": engine.datamanager.summary(),
-        "record": run_record() | ({"processes": world} if world > 1 else {}),
+        "record": _record(engine),
         **more,
     }
     if getattr(engine, "changes", None):  # the config was another one in the epochs before

@@ -22,6 +22,7 @@ from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import model_class
 from occplug.runs.failures import failures_named
 from occplug.runs.preflight import check_disk, check_images, check_matches, check_memory, write_splits
+from occplug.runs.record import embedded
 from occplug.runs.session import (
     build_engine,
     check_same_start,
@@ -95,6 +96,8 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     check_images(data)
     with ranks.local_main_first():  # who finds no initial weights fetches them
         engine = build_engine(cfg, data, folder, device, pretrained=state is None)
+    # a state has the weights that came of the files of its time; states of early versions do not say which
+    engine.embedded = embedded(cfg) if state is None else state.get("embedded")
     if state is not None:
         check_same_run(state, engine.method.bound_to(), list(data.pids), source)
         _check_same_data(state, data, source)
