@@ -54,6 +54,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "occplug.cli.tables": ("occplug.experiments.tables",),
     "occplug.cli.kept": ("occplug.experiments.kept",),
     "occplug.cli.markdown": ("occplug.experiments.markdown",),
+    "occplug.cli.sheets": ("occplug.reports.sheets",),
 }
 
 # old name -> new name, each with its module; both modules exist
@@ -81,7 +82,13 @@ RENAMED: dict[str, str] = {
     "occplug.cli.ablate.plan_rows": "occplug.experiments.ablating.plan_rows",
     "occplug.utils.keys.demand_fit": "occplug.utils.keys.check_fit",
     "occplug.experiments.markdown.demand_marks": "occplug.experiments.markdown.check_marks",
-    "occplug.cli.show_mixing.demand_masks": "occplug.cli.show_mixing.check_masks",
+    "occplug.cli.show_mixing.check_masks": "occplug.reports.mixing.check_masks",
+    "occplug.cli.show_mixing.demand_masks": "occplug.reports.mixing.check_masks",
+    **{
+        f"occplug.cli.mask_report.{name}": f"occplug.reports.masks.{name}"
+        for name in ("mask_figures", "saliency_figures", "twin_figures")
+    },
+    "occplug.cli.show_augment.sheet": "occplug.reports.augmentation.augmentation_sheet",
 }
 
 # old member -> new member of the same class; the class itself keeps the old one for one version, `matcher` for good

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-
+from occplug import _moved
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.cli.sheets import resized
-from occplug.cli.show_mixing import check_masks
-from occplug.data.manager import DataManager
-from occplug.errors import ConfigError
-from occplug.evaluation import (
-    channel_correlations,
-    correlation,
-    intersection_over_union,
-    mask_statistics,
-    rank_correlation,
-)
-from occplug.runs.session import load_trained_for, start_logging
-from occplug.utils.files import user_path, write_atomically
-from occplug.utils.imagefile import open_picture
+from occplug.reports.masks import mask_report
+from occplug.utils.files import user_path
 
-__all__ = ["main", "mask_figures", "saliency_figures", "twin_figures"]
+__all__ = ["main"]
 
-SEED = 1  # of the order that shows what chance gives
+__getattr__ = _moved.older_names(__name__)
 
 
 def main(argv: list[str]) -> None:
@@ -42,144 +24,4 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint written by occplug train")
     parser.add_argument("--output", required=True, metavar="JSON", type=user_path, help="the file to write")
     args, cfg = parse_config(parser, argv)
-    check_masks(cfg, args.config_file)
-    others = [name for name in cfg.data.targets if name != "synthocc"]
-    if others:
-        raise ConfigError(f"data.targets has {', '.join(others)}; true masks are known of synthocc alone (-t synthocc)")
-    start_logging()
-    (method, rows), data = load_trained_for(cfg, args.weights, "synthocc"), DataManager(cfg)
-    dataset = data.sets["synthocc"]
-    sets = {name: _Seen(method, cfg, data, getattr(dataset, name), rows) for name in ("query", "query_holistic")}
-    data.close()
-    report: dict[str, Any] = {"config_file": str(args.config_file), "weights": str(args.weights), "sets": {}}
-    for name, seen in sets.items():
-        report["sets"][name] = seen.figures()
-    occluded, whole = sets["query"], sets["query_holistic"]
-    if occluded.masks is not None:
-        report["twins"] = twin_figures(occluded.masks, whole.masks, occluded.visible)
-    text = json.dumps(report, indent=2) + "\n"
-    write_atomically(args.output, lambda temporary: temporary.write_text(text))
-    print(text, end="")
-
-
-class _Seen:
-    """What a method says of a query set's images, and what is true of them.
-
-    Attributes:
-        masks: prototype masks [N, d], or None.
-        saliency: [N, H, W], or None.
-        salient: [N, H, W] bool, or None.
-        visible: visible share of each person [N].   parts: name -> visible share of that part [N].
-        person, occluder: [N, H, W] bool, what of the person is visible, and what hides the rest.
-    """
-
-    def __init__(self, method, cfg, data: DataManager, items: list, rows: Callable[[Tensor], Tensor]):
-        size = (cfg.data.height, cfg.data.width)
-        masks, saliency = [], []
-        for batch in data.loader_of(items):
-            found = method.embed(batch["img"], rows(batch["camid"])).mask
-            masks += [] if found is None else [found]
-            saliency += [_saliency(method, batch["img"])] if cfg.method.spt else []
-        self.masks: Any = torch.cat(masks).numpy() if masks else None
-        self.saliency: Any = torch.cat(saliency).numpy() if saliency else None
-        self.salient = self.saliency >= cfg.method.transfer.threshold if saliency else None
-        dataset, paths = data.sets["synthocc"], [item[0] for item in items]
-        told = [dataset.annotation(path) for path in paths]
-        self.visible = np.array([1 - line["occlusion_ratio"] for line in told])
-        self.parts = {
-            name: np.array([line["part_visibility"][name] for line in told]) for name in told[0]["part_visibility"]
-        }
-        self.person = np.stack([_picture(dataset.part_mask_path(path), size) for path in paths])
-        self.occluder = np.stack([_picture(dataset.occluder_mask_path(path), size) for path in paths])
-
-    def figures(self) -> dict:
-        """All figures of the set."""
-        found: dict[str, Any] = {"images": len(self.visible)}
-        if self.masks is not None:
-            found["prototype_mask"] = mask_figures(self.masks, self.visible, self.parts)
-        if self.salient is not None:
-            found["saliency"] = saliency_figures(self.saliency, self.salient, self.person, self.occluder)
-        return found
-
-
-@torch.no_grad()
-def _saliency(method, images: Tensor) -> Tensor:
-    """Saliency [B, H, W] in pixels: every pixel has that of its patch."""
-    maps = method.transfer.saliency(images).unflatten(1, method.transfer.grid)
-    return resized(maps[:, None], (images.shape[2], images.shape[3]), "nearest")[:, 0]
-
-
-def _picture(file: str | None, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] bool, where the mask in `file` is not 0; nowhere if there is no file."""
-    if file is None:
-        return np.zeros(size, bool)
-    return np.asarray(open_picture(file, "L").resize((size[1], size[0]), Image.Resampling.NEAREST)) > 0
-
-
-def mask_figures(masks: np.ndarray, visible: np.ndarray, parts: dict[str, np.ndarray]) -> dict:
-    """How prototype masks follow what is visible.
-
-    Single dimensions may follow single parts, so the strongest of the d correlations is given for each part; with many
-    dimensions it is large by chance too, and `chance` is the same figure with the images in random order.
-
-    Args:
-        masks: [N, d].   visible: visible share of the person [N].   parts: name -> visible share of the part [N].
-    """
-    means = masks.mean(axis=1)
-    order = np.random.default_rng(SEED).permutation(len(masks))
-    return {
-        **mask_statistics(masks),
-        "mean_with_visibility": {"pearson": correlation(means, visible), "spearman": rank_correlation(means, visible)},
-        "strongest_dimension": {
-            name: {"abs_pearson": _strongest(masks, values), "chance": _strongest(masks[order], values)}
-            for name, values in {"person": visible, **parts}.items()
-        },
-    }
-
-
-def _strongest(masks: np.ndarray, values: np.ndarray) -> float | None:
-    found = np.abs(channel_correlations(masks, values))
-    return None if np.isnan(found).all() else float(np.nanmax(found))
-
-
-def saliency_figures(saliency: np.ndarray, salient: np.ndarray, person: np.ndarray, occluder: np.ndarray) -> dict:
-    """How saliency separates the visible person from the occluder and the background.
-
-    Args:
-        saliency: [N, H, W].   salient, person, occluder: [N, H, W] bool.
-
-    Returns: means over the images; `iou_person_of_all` is the intersection over union of the whole picture with the
-        person, which a salient map that knows nothing reaches; mean saliency is that of each region's pixels.
-    """
-    regions = {"person": person, "occluder": occluder, "background": ~person & ~occluder}
-    has_occluder = occluder.any((1, 2))
-    return {
-        "salient_share": float(salient.mean()),
-        "iou_person": _mean(intersection_over_union(salient, person)),
-        "iou_person_of_all": _mean(intersection_over_union(np.ones_like(person), person)),
-        "iou_occluder": _mean(intersection_over_union(salient, occluder)[has_occluder]),
-        "iou_occluder_of_all": _mean(intersection_over_union(np.ones_like(person), occluder)[has_occluder]),
-        "mean_saliency": {name: _mean(saliency[region]) for name, region in regions.items()},
-    }
-
-
-def _mean(values: np.ndarray) -> float | None:
-    values = values[~np.isnan(values)]
-    return float(values.mean(dtype=np.float64)) if values.size else None
-
-
-def twin_figures(masks: np.ndarray, twins: np.ndarray, visible: np.ndarray) -> dict:
-    """What the occluder alone does to the masks: images and their twins without it differ in nothing else.
-
-    Args:
-        masks, twins: [N, d] of occluded images and of the same images without occluders.
-        visible: visible share of the person in the occluded images [N].
-    """
-    change = np.abs(masks - twins).mean(axis=1)
-    return {
-        "mean_change": float(change.mean()),
-        "change_with_occluded_share": {
-            "pearson": correlation(change, 1 - visible),
-            "spearman": rank_correlation(change, 1 - visible),
-        },
-    }
+    print(json.dumps(mask_report(cfg, args.weights, args.output, str(args.config_file)), indent=2))

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import random
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
-
+from occplug import _moved
 from occplug.cli.arguments import parse_config
-from occplug.errors import ConfigError, DataError
-from occplug.registry import TRANSFORMS, get
+from occplug.errors import ConfigError
+from occplug.reports.augmentation import Pictures, augmentation_sheet, pictures_of_config, pictures_of_folder
 from occplug.runs.session import start_logging
-from occplug.transforms import build_pipeline
-from occplug.utils.files import user_path
-from occplug.utils.imagefile import read_image
+from occplug.utils.files import user_path, write_atomically
 
-__all__ = ["main", "sheet"]
+__all__ = ["main"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+__getattr__ = _moved.older_names(__name__)
+
 NAMES = ["random_erase_pixel", "oamn", "oia", "rwoa"]
-GAP, LABEL = 4, 16  # pixels
-MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def main(argv: list[str]) -> None:
@@ -51,17 +43,13 @@ def main(argv: list[str]) -> None:
     if args.output.suffix.lower() != ".png" or min(args.count, args.draws, args.seed + 1) < 1:
         raise ConfigError("--output must end in .png, --count and --draws must be at least 1, and --seed at least 0")
     names, options = _names_and_pairs(args.names or NAMES, options)
-    start_logging()
-    if args.config_file:
-        items, read, size, augment = _of_config(args, options)
-    elif options:
+    if options and not args.config_file:
         raise ConfigError(f"there is no option {options[0]}; see occplug show-augment --help")
-    else:
-        items, read, size, augment = _of_folder(args.images), read_image, (256, 128), {}
-    picture = sheet(items, read, names, size, augment, args.count, args.draws, args.seed)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(args.output)
-    print(f"{args.output}: {picture.width} x {picture.height} pixels, {', '.join(names)}")
+    start_logging()
+    pictures = _of_config(args, options) if args.config_file else pictures_of_folder(args.images)
+    sheet = augmentation_sheet(pictures, names, args.count, args.draws, args.seed)
+    write_atomically(args.output, lambda temporary: sheet.save(temporary, format="png"))
+    print(f"{args.output}: {sheet.width} x {sheet.height} pixels, {', '.join(names)}")
 
 
 def _names_and_pairs(names: list[str], rest: list[str]) -> tuple[list[str], list[str]]:
@@ -70,65 +58,10 @@ def _names_and_pairs(names: list[str], rest: list[str]) -> tuple[list[str], list
     return names[:at], names[at:] + rest
 
 
-def _of_config(args, options: list[str]):
-    from occplug.data.manager import DataManager
-
+def _of_config(args, options: list[str]) -> Pictures:
     parser = argparse.ArgumentParser("occplug show-augment", allow_abbrev=False)
     for name in ("config-file", "root", "sources", "targets", "transforms"):
         parser.add_argument(f"--{name}")
     root = ["--root", args.root] if args.root else []
     _, cfg = parse_config(parser, ["--config-file", args.config_file, *root, *options])
-    data = DataManager(cfg)
-    augment = {name: dict(node) for name, node in cfg.augment.items()}
-    return data.train_items, data._read, (cfg.data.height, cfg.data.width), augment
-
-
-def _of_folder(folder: Path) -> list[tuple[str]]:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise DataError(f"{folder}: there is no image in the folder ({', '.join(SUFFIXES)})")
-    return [(str(file),) for file in files]
-
-
-def sheet(
-    items: list,
-    read: Callable,
-    names: list[str],
-    size: tuple[int, int],
-    augment: dict,
-    count: int,
-    draws: int,
-    seed: int,
-) -> Image.Image:
-    """A row for each of `count` images of `items`: the original, then `draws` results of each augmentation.
-
-    Args:
-        items: rows (path, ...).   read: path -> RGB picture.
-        names: of transforms; their probability is set to 1.
-        size: (height, width) of each picture, in pixels.
-        augment: name -> options.
-        seed: with the image's and the column's number it decides the draws.
-    """
-    columns = [("original", build_pipeline([], *size, MEAN, STD))]
-    for name in names:
-        options = {
-            **augment.get(name, {}),
-            **({"prob": 1.0} if "prob" in getattr(get(TRANSFORMS, name), "defaults", {}) else {}),
-        }
-        pipeline = build_pipeline([name], *size, MEAN, STD, {name: options})
-        pipeline.bind(items, read)
-        columns += [(name if draw == 0 else "", pipeline) for draw in range(draws)]
-    height, width = size
-    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    result = Image.new("RGB", (len(columns) * (width + GAP) + GAP, LABEL + len(chosen) * (height + GAP) + GAP), "white")
-    drawing, font = ImageDraw.Draw(result), ImageFont.load_default(11)
-    for column, (label, pipeline) in enumerate(columns):
-        left = GAP + column * (width + GAP)
-        drawing.text((left, 2), label, "black", font)
-        for row, index in enumerate(chosen):
-            draw_seed = int(np.random.SeedSequence([seed, int(index), column]).generate_state(1)[0])
-            torch.manual_seed(draw_seed)
-            random.seed(draw_seed)
-            pixels = pipeline(read(items[index][0])).mul(127.5).add(127.5).round().clamp(0, 255).byte()
-            result.paste(Image.fromarray(pixels.permute(1, 2, 0).numpy()), (left, LABEL + row * (height + GAP)))
-    return result
+    return pictures_of_config(cfg)

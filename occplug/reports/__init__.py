@@ -1,1 +1,1 @@
-"""What can be looked at: ranked galleries as figures."""
+"""What can be looked at: figures of rankings, attention, augmentation and mixing, and what masks and tokens say."""

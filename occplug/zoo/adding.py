@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from occplug.config import find_config, load_config, shipped_configs
 from occplug.errors import ConfigError
 from occplug.registry import model_class
-from occplug.zoo.index import Entry, Published
+from occplug.zoo.index import Entry, Index, Published
 
-__all__ = ["entry_of_config"]
+__all__ = ["add_entries", "entry_of_config"]
 
 _TAGS = {"clip_vit_b16": "vit_b16", "clip_rn50": "rn50", "clip_vit_tiny": "vit_tiny"}
 _PUBLISHED = re.compile(r"Published mAP / Rank-1: (?:(\d+\.\d|-) / (\d+\.\d|-)|not published)(.*)")
@@ -94,3 +96,32 @@ def _published(header: dict[str, list[str]], file: Path) -> tuple[tuple[Publishe
         raise ConfigError(f"{file}: its header gives published figures and needs a line '# Source: ...'")
     mean_ap, rank1 = figures
     return (Published(mean_ap, rank1, source),), [f"{remark[0].upper()}{remark[1:]}."] if remark else []
+
+
+def add_entries(index: Index, files: Sequence[Path], name: str | None = None) -> list[str]:
+    """Put entries for config `files` into `index` and write it; what is measured and where weights are stays.
+
+    Args:
+        name: of a single entry; by default made from the config.
+
+    Returns: a line an entry, which says whether it is new.
+
+    Raises:
+        ConfigError: one name for several files, a name that another config has, or a header that cannot be read.
+    """
+    if name is not None and len(files) > 1:
+        raise ConfigError(f"--name is of one entry, but {len(files)} config files are given; leave it out")
+    lines = []
+    for file in files:
+        new = entry_of_config(file, name)
+        # code that no entry had before is of this repository, like its licence
+        index.licences["code"].setdefault(new.licence["code"], "this repository MIT")
+        old = index.entries.get(new.name)
+        if old is not None:
+            if old.config != new.config:
+                raise ConfigError(f"{new.name} is already the entry of {old.config}; choose another --name for {file}")
+            new = dataclasses.replace(new, ours=old.ours, checkpoint=old.checkpoint, log=old.log)
+        index.put(new)
+        lines.append(f"{new.name}: {'as its config says now' if old else 'added'}")
+    index.write()
+    return lines

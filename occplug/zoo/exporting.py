@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class FinishedRun:
         return named if named.is_file() else folder / "last.pth"
 
 
-def read_runs(folders: list[Path], entry: Entry) -> list[FinishedRun]:
+def read_runs(folders: Sequence[Path], entry: Entry) -> list[FinishedRun]:
     """The runs in `folders`, by seed, checked to be seeds of one config of `entry`.
 
     Raises:

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from occplug import build_method
-from occplug.cli import main, mask_report
+from occplug.cli import main
 from occplug.config import default_config, load_config, save_config
 from occplug.engine import load_checkpoint, save_checkpoint
 from occplug.method import Method
+from occplug.reports import masks as mask_report
 
 
 def test_mask_figures_find_the_dimension_that_follows_a_part():

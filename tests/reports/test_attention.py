@@ -9,11 +9,12 @@ from PIL import Image
 import occplug
 from occplug import build_method
 from occplug.backbones.tower import MEAN_CAMERA
-from occplug.cli import main, sheets, show_attention
+from occplug.cli import main
 from occplug.config import default_config, resolved_yaml, save_config
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.engine import load_checkpoint, save_checkpoint
 from occplug.registry import model_class
+from occplug.reports import attention, sheets
 from tests.data.test_manager import SMALL, market
 
 EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
@@ -33,7 +34,7 @@ def test_each_map_is_stretched_and_a_flat_one_is_zero():
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
     """A config and a checkpoint, and generated pictures in place of a data set."""
-    monkeypatch.setattr(show_attention, "DataManager", GeneratedDataManager)
+    monkeypatch.setattr(attention, "DataManager", GeneratedDataManager)
 
     def make(*options):
         opts = ["backbone.weights", "none", "data.workers", 0, *options]

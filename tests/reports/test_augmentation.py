@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from occplug.cli import main
-from occplug.cli.show_augment import GAP, LABEL
+from occplug.reports.augmentation import GAP, LABEL
 from tests.data.test_manager import SMALL, market
 
 

@@ -5,10 +5,11 @@ import torch
 from PIL import Image
 
 from occplug import build_method
-from occplug.cli import main, show_mixing
+from occplug.cli import main
 from occplug.config import default_config, save_config
 from occplug.data.manager import GeneratedDataManager
 from occplug.engine import save_checkpoint
+from occplug.reports import mixing
 
 OPTIONS = ["backbone.weights", "none", "data.workers", 0, "method.transfer.select", "random", "train.batch_size", 8]
 
@@ -16,7 +17,7 @@ OPTIONS = ["backbone.weights", "none", "data.workers", 0, "method.transfer.selec
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     """Arguments for a method on generated pictures in place of a data set."""
-    monkeypatch.setattr(show_mixing, "DataManager", GeneratedDataManager)
+    monkeypatch.setattr(mixing, "DataManager", GeneratedDataManager)
 
     def make(name="dpmpp", *options):
         save_config(default_config(name, "clip_vit_tiny", [*OPTIONS, *options]), tmp_path / "c.yaml")
@@ -55,7 +56,7 @@ def test_the_cells_are_the_targets_candidates_and_mixes():
     images = torch.rand(4, 3, 128, 64) * 2 - 1  # constants 0.5: pixels are x / 2 + 0.5
     saliency = (torch.arange(128)[None] % 16 < torch.tensor([4, 8, 12, 2])[:, None]).float()  # grid 16 x 8
     method.transfer.saliency = lambda x: saliency[: len(x)]
-    titles, cells, _ = show_mixing._drawn(method, cfg, images, torch.zeros(4, dtype=torch.int64), 4)
+    titles, cells, _ = mixing._drawn(method, cfg, images, torch.zeros(4, dtype=torch.int64), 4)
     assert titles[:5] == ["image", "saliency", "salient patches", "candidate", "mix"] and cells.shape[:4] == (
         4,
         6,
@@ -76,16 +77,16 @@ def test_the_cells_are_the_targets_candidates_and_mixes():
 
 def test_mixed_images_come_first_and_are_spread():
     mixed = torch.tensor([False, True, True, False, True, True, True])
-    assert show_mixing._spread(mixed, 3).tolist() == [1, 4, 6]
-    assert show_mixing._spread(mixed, 6).tolist() == [1, 2, 4, 5, 6, 0]
-    assert show_mixing._spread(~mixed, 9).tolist() == [0, 3, 1, 2, 4, 5, 6]
+    assert mixing._spread(mixed, 3).tolist() == [1, 4, 6]
+    assert mixing._spread(mixed, 6).tolist() == [1, 2, 4, 5, 6, 0]
+    assert mixing._spread(~mixed, 9).tolist() == [0, 3, 1, 2, 4, 5, 6]
 
 
 def test_masks_fold_row_by_row():
     masks = torch.arange(10.0).repeat(2, 1)
-    rows = show_mixing._folded(masks, (128, 64))
+    rows = mixing._folded(masks, (128, 64))
     assert rows.shape == (2, 5, 2) and torch.equal(rows[0].flatten(), masks[0])
-    assert torch.equal(show_mixing._folded(masks[:, :9], (128, 64))[1].flatten(), torch.tensor([*range(9), 4.0]))
+    assert torch.equal(mixing._folded(masks[:, :9], (128, 64))[1].flatten(), torch.tensor([*range(9), 4.0]))
 
 
 def test_mistakes_are_named(given, tmp_path, capsys):
