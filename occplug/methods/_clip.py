@@ -41,7 +41,7 @@ from occplug.stages.patch_transfer import NULLABLE as TRANSFER_NULLABLE
 from occplug.stages.patch_transfer import RANGES as TRANSFER_RANGES
 from occplug.stages.saliency import SALIENCY, SALIENCY_NULLABLE, SALIENCY_RANGES
 
-__all__ = ["ALIGNMENT", "FINETUNING", "SPT", "CLIPMethod"]
+__all__ = ["ALIGNMENT", "FINETUNING", "SPT", "TESTING", "CLIPMethod"]
 
 # Defaults of the stage that learns prompts (`prompt_alignment`).
 ALIGNMENT = {
@@ -83,6 +83,12 @@ FINETUNING_RANGES = {
     **dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE),
 }
 
+# Defaults of the test.
+TESTING = {
+    "neck": "before",  # tested feature: before or after the batch norm
+    "test_cameras": True,  # False: no camera embedding at test, for targets with other cameras than the source
+}
+
 # Defaults of patch transfer (SPT), which any of these methods can switch on.
 SPT = {
     "spt": False,  # train a saliency net before the image tower and mix occlusions into its batches (ViT alone)
@@ -102,8 +108,8 @@ class CLIPMethod(Method):
     With `method.spt` a stage `saliency` before the last, and what that makes is mixed into the last stage's batches.
 
     Args:
-        cfg: resolved config; reads `backbone`, `data.height`, `data.width`, and of `method` the keys `neck`, `stage2`
-            (at least those of `FINETUNING`) and those of `SPT`.
+        cfg: resolved config; reads `backbone`, `data.height`, `data.width`, and of `method` the keys of `TESTING`,
+            `stage2` (at least those of `FINETUNING`) and those of `SPT`.
         num_classes: training identities.
         num_cameras: training cameras; used with `backbone.sie_camera`.
     """
@@ -172,9 +178,11 @@ class CLIPMethod(Method):
 
     @property
     def training_only(self) -> tuple[str, ...]:
-        """Texts, classifiers and the saliency net; the necks if features are taken before them."""
+        """Texts, classifiers and the saliency net; necks and camera embedding where the test leaves them out."""
         necks = (r"neck(_proj)?\.norm\..*",) if self.options.neck == "before" else ()
-        return (r"text\..*", r"prompts(_\w+)?\..*", r"neck(_proj)?\.classifier\..*", r"saliency\..*", *necks)
+        cameras = () if self.options.test_cameras else (r"backbone\.(.*\.)?camera_embedding",)
+        rest = (r"text\..*", r"prompts(_\w+)?\..*", r"neck(_proj)?\.classifier\..*", r"saliency\..*")
+        return (*rest, *necks, *cameras)
 
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
@@ -305,7 +313,7 @@ class CLIPMethod(Method):
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """Last-level and projected feature side by side, [B, C + E]; not normalised."""
-        features = self.backbone(images, camids)
+        features = self.backbone(images, camids if self.options.test_cameras else None)
         levels = [features.feature, features.projected]
         if self.options.neck == "after":
             levels = [neck.norm(level) for neck, level in zip((self.neck, self.neck_proj), levels)]

@@ -18,12 +18,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.heads import AttributeEncoder
 from occplug.losses import AttributeAlign, noise_threshold
 from occplug.method import Stage
-from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, CLIPMethod
+from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, TESTING, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
 from occplug.stages import CLEAN, Pair, prompt_alignment
@@ -42,8 +41,7 @@ class AGReID(CLIPMethod):
 
     defaults = {
         "template": "attribute_d",  # a name in occplug.prompts.TEMPLATES, or a text; each stand-alone X is learnt
-        "neck": "before",  # tested feature: before or after the batch norm
-        "test_cameras": True,  # False: no camera embedding at test, for targets with other cameras than the source
+        **TESTING,
         "attributes": {
             "enabled": True,  # False: neither attribute encoder nor loss_attr
             "width": 384,  # of the attribute encoder's self-attention
@@ -106,9 +104,8 @@ class AGReID(CLIPMethod):
 
     @property
     def training_only(self) -> tuple[str, ...]:
-        """CLIP-ReID's, the attribute side, and the camera embedding where it is left out of tests."""
-        cameras = () if self.options.test_cameras else (r"backbone\.(.*\.)?camera_embedding",)
-        return (*super().training_only, r"(attributes|guidance)\..*", *cameras)
+        """CLIP-ReID's, and the attribute side."""
+        return (*super().training_only, r"(attributes|guidance)\..*")
 
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
@@ -165,10 +162,6 @@ class AGReID(CLIPMethod):
     def _guidance_loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """L_attrG, eq. 13 and 14."""
         return self.guidance(self.attributes(image), self.prompts.context[labels].detach())
-
-    def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
-        """CLIP-ReID's embedding [B, C + E]."""
-        return super().features(images, camids if self.options.test_cameras else None)
 
 
 class _Guidance(nn.Module):

@@ -16,7 +16,7 @@ from functools import partial
 from torch import Tensor
 
 from occplug.method import Stage
-from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, CLIPMethod
+from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, TESTING, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
 from occplug.stages import Pair, prompt_alignment
@@ -31,7 +31,7 @@ class CLIPReID(CLIPMethod):
     defaults = {
         "prompts": True,  # False: the baseline, stage 2 alone without the image-to-text loss
         "template": "A photo of a {4} person.",  # each stand-alone X a learnable token per identity; {n} for n of them
-        "neck": "before",  # tested feature: before or after the batch norm
+        **TESTING,
         "stage1": {**ALIGNMENT, "weights": {"loss_i2t": 1.0, "loss_t2i": 1.0}},
         "stage2": {**FINETUNING, "weights": {"loss_id": 0.25, "loss_tri": 1.0, "loss_i2t": 1.0}},
         **SPT,

@@ -24,7 +24,7 @@ from torch import Tensor
 from occplug.config.ranges import AT_LEAST_1, SHARE
 from occplug.errors import ConfigError
 from occplug.method import Stage
-from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, CLIPMethod
+from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, TESTING, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS, TRANSFORMS, get, names
 from occplug.stages import CLEAN, OCCLUDED, OccludedViews, Pair, prompt_alignment
@@ -50,7 +50,7 @@ class DPLReID(CLIPMethod):
         "template_occ": "A photo of a X X X X person occluded by Y Y Y Y.",  # each Y one for what occludes
         "share_id_tokens": False,  # both templates have the same tokens X
         "occ_tokens": "per_id",  # tokens Y: per_id, or shared by all identities
-        "neck": "before",  # tested feature: before or after the batch norm
+        **TESTING,
         "stage1": {
             **ALIGNMENT,
             "occluder": "rwoa",  # augmentation that makes the occluded images
