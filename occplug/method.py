@@ -179,6 +179,10 @@ class Method(nn.Module):
         """Config key -> text without which the trained weights mean nothing; a checkpoint of another one is refused."""
         return {}
 
+    # cfg -> what the tower has to give beyond features (see `occplug.registry.tower_gives`), and the key that asks for
+    # it; None: the method takes the towers of `backbones` alone
+    needs: Callable[[Any], dict[str, str]] | None = None
+
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
         """Names of batch entries beyond img, pid and camid that the losses need.

@@ -32,6 +32,8 @@ __all__ = [
     "model_class",
     "names",
     "part_node",
+    "tower_gives",
+    "tower_options",
 ]
 
 
@@ -136,3 +138,17 @@ def _arguments(entry) -> dict[str, object]:
 def build(registry: Registry, name: str, *args, **kwargs):
     """Build the entry `name` of `registry` with the given arguments. Raises ConfigError for an unknown name."""
     return get(registry, name)(*args, **kwargs)
+
+
+def tower_gives(name: str) -> frozenset[str] | None:
+    """What the backbone `name` says it can give beyond features (`Method.needs`); None if it does not say.
+
+    Its entry has that as an attribute `gives`: "patches" (embedded patches that can be changed), "levels" (outputs of
+    several blocks), "tokens", "class scores" (of the class token in the last block), "cameras" (a camera embedding).
+    """
+    return getattr(get(BACKBONES, name), "gives", None)
+
+
+def tower_options(name: str) -> tuple[str, ...]:
+    """Keys of the section `backbone` that the backbone `name` takes beside those of all; attribute `options`."""
+    return getattr(get(BACKBONES, name), "options", ())

@@ -5,10 +5,12 @@ from occplug.backbones.assembly import build_backbone
 from occplug.backbones.clip_rn50 import CLIPResNet
 from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
+from occplug.backbones.initial import load_initial
 from occplug.backbones.lsnet import LSNet
 from occplug.backbones.position import bound_grid
+from occplug.backbones.swin import Swin
 from occplug.backbones.text import TextTower, build_text_tower
-from occplug.backbones.vit import ViT, load_initial
+from occplug.backbones.vit import ViT
 from occplug.backbones.wgff import WGFF
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "CLIPResNet",
     "CLIPViT",
     "LSNet",
+    "Swin",
     "TextTower",
     "ViT",
     "VisionFeatures",

@@ -1,7 +1,7 @@
 """The backbone a config describes."""
 
 from occplug.backbones.tower import Tower
-from occplug.registry import BACKBONES, build
+from occplug.registry import BACKBONES, build, tower_options
 
 __all__ = ["build_backbone"]
 
@@ -25,4 +25,5 @@ def build_backbone(cfg, num_cameras: int, **more) -> Tower:
         "num_cameras": num_cameras if o.sie_camera else 0,
         "sie_coefficient": o.sie_coefficient,
     }
+    options |= {key: o[key] for key in tower_options(o.name) if o[key] is not None}
     return build(BACKBONES, o.name, **options | dict(o.get(o.name, {})) | more)

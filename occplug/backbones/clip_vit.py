@@ -67,7 +67,7 @@ class CLIPViT(CLIPTower, TransformerTower):
         patch, width = vision["patch_size"], vision["width"]
         self.arch = arch
         self.image_size = (image_size[0], image_size[1])
-        self.stride = patch if stride is None else stride
+        self.patch, self.stride = patch, patch if stride is None else stride
         self.grid = patch_grid(self.image_size, patch, self.stride)
         self.stored_grid = patch_grid(_pair(vision["image_size"]), patch, patch)
         self.widths = (width, width, embed)

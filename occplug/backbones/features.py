@@ -18,7 +18,8 @@ class VisionFeatures:
         grid: (h, w), rows and columns of the patches; h * w = N, row by row.
         tokens: [B, N, C] patches, the class token left out. ViT: after `ln_post`. RN50: the layer4 map.
         projected_tokens: [B, N, E] patches in the shared space.
-        blocks: block number (from 1) -> output. ViT: [B, 1 + N, C], raw residual stream. RN50: [B, C, h, w] of a layer.
+        blocks: block number (from 1) -> output. ViT: [B, 1 + N, C], raw residual stream. RN50: [B, C, h, w] of a
+            layer. Swin: [B, C, h, w] of a level, normalised.
         attention: block number -> [B, heads, 1 + N, 1 + N] attention weights (ViT only); rows sum to 1.
         class_scores: [B, heads, N] scores of the last block's class token for the patches, before the softmax (ViT
             only); float32.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["enlarge_bicubic", "to_grid"]
+__all__ = ["enlarge_bicubic", "nearest", "to_grid"]
 
 
 def to_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -22,6 +22,12 @@ def to_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
 def enlarge_bicubic(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """[..., H, W] -> [..., *grid], bicubic with half-pixel centres."""
     return _resample(x, grid, _bicubic)
+
+
+def nearest(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, H, W] -> [B, *grid], each the value at the source index floor(place * old / new)."""
+    rows, columns = (torch.arange(new, device=x.device) * old // new for new, old in zip(grid, x.shape[1:]))
+    return x[:, rows][:, :, columns]
 
 
 def _resample(x: Tensor, grid: tuple[int, int], matrix) -> Tensor:

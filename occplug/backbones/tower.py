@@ -10,10 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from occplug.backbones.features import VisionFeatures
+from occplug.backbones.position import bound_grid
+from occplug.backbones.resampling import to_grid
 from occplug.errors import DataError
 from occplug.method import Group
 
-__all__ = ["MEAN_CAMERA", "CLIPTower", "Edits", "Tower", "TransformerTower", "map_to_tokens", "tokens_to_map"]
+__all__ = [
+    "MEAN_CAMERA",
+    "CLIPTower",
+    "Edits",
+    "Tower",
+    "TransformerTower",
+    "map_to_tokens",
+    "stream_to_map",
+    "tokens_to_map",
+]
 
 # stands for a camera that training has not seen: the mean of all rows of the camera embedding
 MEAN_CAMERA = -(2**31)
@@ -30,7 +41,14 @@ class Tower(nn.Module):
         widths: (C_last, C, E), widths of the feature levels.
         mean, std: constants that pixels are normalised with.
         point_widths: number of a layer -> channels there, for the layers after which an edit reaches the features.
+        has_text: whether `projected` is in a space that a text tower shares.
+        num_prefix: tokens that stand before the patches in a stream, the class token among them.
+        level_widths: number of a block, as `blocks` takes them -> channels.
     """
+
+    has_text = False
+    num_prefix = 1
+    level_widths: Mapping[int, int]
 
     image_size: tuple[int, int]
     splits = "images"  # a row of the features depends on its own image alone (occplug.distributed)
@@ -39,6 +57,24 @@ class Tower(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     point_widths: dict[int, int]
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of the embedded patches, which `change` acts on."""
+        return self.grid
+
+    @property
+    def level_grid(self) -> tuple[int, int]:
+        """Rows and columns that masks bring the outputs of all blocks to."""
+        return self.grid
+
+    def bound_to(self) -> dict[str, str]:
+        """What the tensors do not tell and would mean nothing without, as `Method.bound_to`."""
+        return bound_grid(self.grid)
+
+    def untrained(self, levels: Collection[int] = ()) -> list[str]:
+        """Regular expressions for names of parameters that reach neither `feature` nor the blocks `levels`."""
+        return []
 
     def own_groups(self, weight_decay: float, prefix: str = r"backbone\.") -> list[Group]:
         """Learning rates of parts that do not train at a method's rate, to be put before its groups; none here."""
@@ -59,6 +95,7 @@ class CLIPTower(Tower):
         positions_name: of the position embedding in `visual`; stored_grid: (h, w) of the published one.
     """
 
+    has_text = True
     arch: dict[str, Any]
     visual: Any
     positions_name: str
@@ -78,9 +115,12 @@ class TransformerTower(Tower):
 
     Attributes that a subclass sets:
         camera_embedding: parameter [cameras, C], or None.
+        patch, stride: pixels of a patch, and from patch to patch.
     """
 
     camera_embedding: nn.Parameter | None
+    patch: int
+    stride: int
 
     # ------------------------------------------------------------------ what a subclass states
 
@@ -123,6 +163,26 @@ class TransformerTower(Tower):
     def depth(self) -> int:
         """Number of blocks."""
         return len(self.layers)
+
+    @property
+    def level_widths(self) -> dict[int, int]:  # type: ignore[override]
+        """Number of a block -> channels."""
+        return dict.fromkeys(range(1, self.depth + 1), self.widths[1])
+
+    @property
+    def part_patch(self) -> tuple[int, int]:
+        """Pixels of a patch, and from patch to patch."""
+        return self.patch, self.stride
+
+    def part_tokens(self, features: VisionFeatures) -> Tensor:
+        """The tokens that parts of a body are looked for in, [B, N, C], on `level_grid`."""
+        assert features.tokens is not None, "the tower was asked for tokens"
+        return features.tokens
+
+    @property
+    def part_levels(self) -> tuple[int, ...]:
+        """The blocks that :meth:`part_tokens` reads."""
+        return ()
 
     @property
     def point_widths(self) -> dict[int, int]:  # type: ignore[override]
@@ -191,8 +251,9 @@ class TransformerTower(Tower):
     def _edited(self, x: Tensor, edit: Callable[[Tensor], Tensor] | None) -> Tensor:
         if edit is None:
             return x
-        patches = map_to_tokens(edit(tokens_to_map(x[:, 1:], self.grid)))
-        return torch.cat([x[:, :1], patches], dim=1)
+        first = self.num_prefix
+        patches = map_to_tokens(edit(tokens_to_map(x[:, first:], self.grid)))
+        return torch.cat([x[:, :first], patches], dim=1)
 
     def embed_tokens(
         self, images: Tensor, camids: Tensor | None = None, change: Callable[[Tensor], Tensor] | None = None
@@ -232,6 +293,16 @@ class TransformerTower(Tower):
             return self.camera_embedding[camids]
         rows = self.camera_embedding[camids.masked_fill(is_mean, 0)]
         return torch.where(is_mean[:, None], self.camera_embedding.mean(0), rows)
+
+
+def stream_to_map(stream: Tensor, grid: tuple[int, int], num_prefix: int = 1) -> Tensor:
+    """A block's output as a map [B, C, *grid]: a stream [B, P + N, C] without its prefix, or a map of any size.
+
+    Maps are averaged down or interpolated up (:func:`occplug.backbones.resampling.to_grid`).
+    """
+    if stream.ndim == 4:
+        return to_grid(stream, grid)
+    return tokens_to_map(stream[:, num_prefix:], grid)
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

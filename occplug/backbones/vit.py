@@ -17,22 +17,22 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from occplug.backbones.features import VisionFeatures
-from occplug.backbones.position import patch_grid, resize_positions, stored_grid
+from occplug.backbones.official import OfficialTower, read_official
+from occplug.backbones.position import patch_grid
 from occplug.backbones.tower import TransformerTower
-from occplug.backbones.weights import AroundCLIP, load_clip
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import BACKBONES
-from occplug.utils.keys import check_fit
-from occplug.utils.tensors import read_tensors
 
-__all__ = ["SIZES", "ViT", "load_initial"]
+__all__ = ["SIZES", "ViT", "check_architecture"]
 
 _log = logging.getLogger(__name__)
 # What timm calls the weights TransReID starts from: ImageNet-21k, then ImageNet-1k at 224 x 224
 TIMM_NAME = "vit_base_patch16_224.orig_in21k_ft_in1k"
 TIMM_FILE = "jx_vit_base_p16_224-80ecf9dd.pth"
-SIZES = {"vit_b16": {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "heads": 12}}
-POSITIONS = "pos_embed"
+SIZES = {
+    "vit_b16": {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "heads": 12},
+    "vit_s16": {"image_size": 224, "patch_size": 16, "width": 384, "layers": 12, "heads": 6},
+}
 
 
 class ViT(TransformerTower):
@@ -71,7 +71,7 @@ class ViT(TransformerTower):
         patch, width = arch["patch_size"], arch["width"]
         self.arch = arch
         self.image_size = (image_size[0], image_size[1])
-        self.stride = patch if stride is None else stride
+        self.patch, self.stride = patch, patch if stride is None else stride
         self.grid = patch_grid(self.image_size, patch, self.stride)
         self.stored_grid = patch_grid((arch["image_size"],) * 2, patch, patch)
         self.widths = (width, width, width)
@@ -97,6 +97,27 @@ class ViT(TransformerTower):
     def layers(self) -> Sequence[Block]:
         """The blocks, in order."""
         return cast(Sequence[Block], self.visual.blocks)
+
+    def load(self, source) -> None:
+        """Fill the tower from a file or state dict of timm's, PersonViT's or TransReID-SSL's; "timm" is a name for one.
+
+        A position embedding of 129 rows is of 16 x 8 patches, as in every file of PersonViT and TransReID-SSL. What a
+        fine-tuned file has beside the tower, and heads, are left behind.
+
+        Raises:
+            CheckpointError: no file, damaged, another architecture, or tensors that do not fit; a file that does not
+                fit changes nothing.
+            ConfigError: a named source that has no weights for this tower.
+        """
+        if source in ("openai", "embedded"):
+            raise ConfigError(
+                f"backbone.weights is {source!r}, which an ImageNet ViT does not have; use 'timm' or a file"
+            )
+        official = read_official(_timm_state() if source == "timm" else source)
+        check_architecture(official)
+        official = official.with_positions(self.grid, [self.stored_grid])
+        official.fill(self.visual, "the ImageNet ViT")
+        _log.info("%s: %d tensors read", official.where, len(self.visual.state_dict()))
 
     def embed_patches(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> patches [B, N, C], row by row, without position."""
@@ -163,26 +184,19 @@ def _heads(attention: Any, *rows: Tensor) -> list[Tensor]:
 
 # ---------------------------------------------------------------------- initial weights
 
+_OTHERS = {
+    r"patch_embed\.conv\..*": 'an ICS stem (TransReID-SSL\'s models with "+ICS"), which occplug does not have',
+    r"(blocks\.\d+\.)?(gamma_[12]|ls[12]\.gamma)": "layer scale, so it is of another architecture",
+    r"fc_norm\..*": "a norm of averaged patches, so it is of another architecture",
+}
 
-def load_initial(source: str, backbone: ViT | AroundCLIP) -> None:
-    """Fill `backbone`, a :class:`ViT` or a CLIP's tower, with the initial weights that `source` names.
 
-    Args:
-        source: for a ViT "timm" (this machine's caches or a download), "none", or the path of a file in timm's layout;
-            for a CLIP as :func:`load_clip`.
-
-    Raises:
-        CheckpointError: no file, damaged, unsafe to read, or tensors that do not fit; a file that does not fit changes
-            nothing.
-        ConfigError: a named source that has no weights for this backbone.
-    """
-    if not isinstance(backbone, ViT):
-        load_clip(source, backbone)
-    elif source in ("openai", "embedded"):
-        raise ConfigError(f"backbone.weights is {source!r}, which an ImageNet ViT does not have; use 'timm' or a file")
-    elif source != "none":
-        state, where = read_tensors(_timm_state() if source == "timm" else source)
-        _fit(backbone, state, "timm's weights" if source == "timm" else where)
+def check_architecture(official: OfficialTower) -> None:
+    """Raise CheckpointError for a file with parts that a plain ViT does not have; names the first of each kind."""
+    for pattern, what in _OTHERS.items():
+        found = official.names(pattern)
+        if found:
+            raise CheckpointError(f"{official.where}: {found[0]} belongs to {what}")
 
 
 def _timm_state():
@@ -201,20 +215,18 @@ def _timm_state():
         ) from error
 
 
-def _fit(backbone: ViT, state: dict[str, Tensor], where: str) -> None:
-    state = {name: value for name, value in state.items() if not name.startswith(("head.", "pre_logits."))}
-    positions = state.get(POSITIONS)
-    if positions is not None and positions.ndim == 3:
-        stored = stored_grid(positions.shape[1], [backbone.stored_grid, backbone.grid])
-        if stored is not None:
-            state[POSITIONS] = resize_positions(positions[0], stored, backbone.grid)[None]
-    own = backbone.visual.state_dict()
-    check_fit(state, {name: value.shape for name, value in own.items()}, where, "the ImageNet ViT")
-    backbone.visual.load_state_dict(state)
-    _log.info("%s: %d tensors read", where, len(own))
-
-
 @BACKBONES.register_module("vit_b16")
 def vit_b16(**options) -> ViT:
     """ImageNet's ViT-B/16: 12 blocks of width 768. `options` as :class:`ViT`'s."""
     return ViT(SIZES["vit_b16"], **options)
+
+
+@BACKBONES.register_module("vit_s16")
+def vit_s16(**options) -> ViT:
+    """The ViT-S/16 of PersonViT and TransReID-SSL: 12 blocks of width 384, 6 heads. `options` as :class:`ViT`'s."""
+    return ViT(SIZES["vit_s16"], **options)
+
+
+for _build in (vit_b16, vit_s16):
+    _build.options = ("drop_path",)  # type: ignore[attr-defined]
+    _build.gives = frozenset({"patches", "levels", "tokens", "class scores", "cameras"})  # type: ignore[attr-defined]

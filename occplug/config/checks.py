@@ -7,6 +7,7 @@ only one method knows are checked by the method itself (`Method.check`).
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -16,12 +17,20 @@ from occplug.config.defaults import BACKBONE_FACTS, CHOICES, CORE, IDENTITY_SAMP
 from occplug.config.files import flatten
 from occplug.config.ranges import Range, under
 from occplug.errors import ConfigError
-from occplug.registry import BACKBONES, TRANSFORMS, get, names
+from occplug.registry import BACKBONES, TRANSFORMS, get, names, tower_gives, tower_options
 
 __all__ = ["check", "declared_keys", "unused_reason"]
 
 log = logging.getLogger(__name__)
 
+# What a tower may give (`occplug.registry.tower_gives`), in words
+WORDS = {
+    "patches": "embedded patches that can be changed",
+    "levels": "outputs of several blocks",
+    "tokens": "patch tokens",
+    "class scores": "scores of a class token in the last block",
+    "cameras": "a class token for the camera embedding",
+}
 LARGEST = 1e12
 # torchreid keys that no command of ours reads, whatever the model.
 UNUSED_BY_ALL = {
@@ -224,6 +233,11 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
     if not method.backbones:
         return
     name = b.get(b.name, {}).get("clip", b.name)  # the CLIP tower, of a hybrid the one inside
+    gives = tower_gives(name)
+    if gives is not None and method.needs is not None:
+        yield from _given(cfg, method, name, gives)
+        yield from _tower(cfg, name)
+        return
     # a backbone of a user's says which listed one it stands for
     is_listed = {name, getattr(get(BACKBONES, b.name), "like", name)} & set(method.backbones.values())
     if name in BACKBONE_FACTS and (is_listed or name.startswith("clip_")):
@@ -235,14 +249,29 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
         yield from _hybrid(cfg, name)
 
 
+def _given(cfg, method, name: str, gives: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """What the method needs of its tower and `name` does not give."""
+    needs = method.needs(cfg) | ({"cameras": "backbone.sie_camera"} if cfg.backbone.sie_camera else {})
+    for what, key in needs.items():
+        if what not in gives:
+            named = f"{key} is {_value(cfg, key)!r}, which needs {WORDS[what]}"
+            yield key, f"{named}; {name} has none. It gives: {', '.join(sorted(gives)) or 'features alone'}"
+
+
+def _value(cfg, key: str):
+    return functools.reduce(lambda node, word: node[word], key.split("."), cfg)
+
+
 def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
     b = cfg.backbone
     patch, own_weights = BACKBONE_FACTS[name]
     for key in ("height", "width"):
         if cfg.data[key] < patch:
             yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {name} ({patch} pixels)"
-    if name == "clip_rn50" and b.stride != 16:
-        yield "backbone.stride", f"backbone.stride is {b.stride}, but clip_rn50 has a fixed stride of 16"
+    if (name == "clip_rn50" or name.startswith("solider_")) and b.stride != 16:
+        yield "backbone.stride", f"backbone.stride is {b.stride}, but {name} has a fixed stride of 16"
+    if b.drop_path is not None and "drop_path" not in tower_options(name):
+        yield "backbone.drop_path", f"backbone.drop_path is {b.drop_path}, but {name} has none; set it to null"
     if not 1 <= b.stride <= patch:
         yield (
             "backbone.stride",

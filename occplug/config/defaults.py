@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "IDENTITY_SAMPLERS",
     "MADE_FOR",
+    "NULLABLE",
     "OBSOLETE",
     "RANGES",
 ]
@@ -108,6 +109,8 @@ OURS = {
         "stride": 16,  # pixels between patches; smaller than the patch: overlapping patches
         "sie_camera": False,  # camera embedding on the class token
         "sie_coefficient": 1.0,
+        "drop_path": None,  # of a ViT or Swin without text: stochastic depth at the last block; null: the method's
+        "semantic_weight": 0.2,  # of SOLIDER's Swin: 0 appearance, 1 semantics; no weight file tells
         # what a backbone alone has, in a section of its name; `clip` names the CLIP tower of a hybrid
         "wgff": {
             "clip": "clip_vit_b16",
@@ -169,7 +172,10 @@ BACKBONE_FACTS = {
     "clip_rn50": (16, "openai"),
     "clip_vit_tiny": (8, "embedded"),
     "vit_b16": (16, "timm"),
+    "vit_s16": (16, "none"),
+    **dict.fromkeys(("solider_swin_t", "solider_swin_s", "solider_swin_b"), (16, "none")),
 }
+NULLABLE = ("backbone.drop_path",)  # keys of the core that may be null
 
 STOCK_TRANSFORMS = ["random_flip", "random_crop", "random_patch", "color_jitter", "random_erase"]
 IDENTITY_SAMPLERS = ["identity", "RandomIdentitySampler"]
@@ -245,6 +251,8 @@ RANGES = {
     "test.ranks": (1, 50),
     "test.start_eval": AT_LEAST_0,
     "test.visrank_topk": AT_LEAST_1,
+    "backbone.drop_path": SHARE,
+    "backbone.semantic_weight": SHARE,
     "backbone.wgff.lr": ABOVE_0,
     "backbone.wgff.lsnet_lr": AT_LEAST_0,
     "synthocc.seed": AT_LEAST_0,
@@ -278,6 +286,10 @@ MADE_FOR: dict[str, dict[str, Any]] = {
         "backbone.weights": "timm",
         "backbone.sie_coefficient": 3.0,
     },
+    **dict.fromkeys(
+        ("vit_s16", "solider_swin_t", "solider_swin_s", "solider_swin_b"),
+        {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3, "backbone.weights": "none"},
+    ),
     "clip_vit_tiny": {
         "data.norm_mean": [0.5] * 3,
         "data.norm_std": [0.5] * 3,

@@ -22,7 +22,7 @@ from yacs.config import CfgNode
 
 from occplug.config.checks import check, unused_reason
 from occplug.config.custom import KEY, import_custom, placed
-from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, OBSOLETE
+from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, NULLABLE, OBSOLETE
 from occplug.config.files import COMMAND_LINE, END, WHOLE, Setting, flatten, mapping_of, parse_options, read_settings
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
@@ -180,7 +180,7 @@ def _default_tree(method, settings: list[Setting]) -> tuple[dict, frozenset[str]
     for key, registry in method.parts.items():
         _fill_part(tree["method"], key, registry, settings)
     nullable = {f"{prefix}.{key}" for prefix, entry in nodes.items() for key in getattr(entry, "nullable", ())}
-    return tree, frozenset(nullable)
+    return tree, frozenset(nullable | set(NULLABLE))
 
 
 def _fill_part(tree: dict, key: str, registry, settings: list[Setting]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from occplug.backbones.tower import Tower, stream_to_map
 from occplug.errors import ConfigError
 from occplug.heads.saliency import checked_levels
 from occplug.registry import HEADS
@@ -35,6 +36,8 @@ class MaskGenerator(nn.Module):
         depth: number of blocks of the backbone.
         pool: last pooling, "max" (official code) or "mean" (the paper's text).
         key: config key of the levels, for messages.
+        widths: number of a block -> its width; None: all have `width`.
+        num_prefix: tokens that stand before the patches in a stream.
 
     Raises:
         ConfigError: a level that is no block, another pooling, or a grid below 4 x 4.
@@ -49,6 +52,8 @@ class MaskGenerator(nn.Module):
         depth: int,
         pool: str = "max",
         key: str = "method.mask_levels",
+        widths: Mapping[int, int] | None = None,
+        num_prefix: int = 1,
     ):
         super().__init__()
         levels = checked_levels(levels, depth, key)
@@ -59,9 +64,10 @@ class MaskGenerator(nn.Module):
                 f"the mask generator halves the grid of patches twice, and {grid[0]}x{grid[1]} is below 4x4; enlarge "
                 "data.height and data.width, or lower backbone.stride"
             )
-        self.levels, self.grid, self.pool = levels, tuple(grid), pool
+        self.levels, self.grid, self.pool, self.num_prefix = levels, (grid[0], grid[1]), pool, num_prefix
+        into = sum((widths or {}).get(level, width) for level in levels)
         self.convolutions = nn.Sequential(
-            _convolution(len(levels) * width, 2 * width),
+            _convolution(into, 2 * width),
             nn.MaxPool2d(2),
             _convolution(2 * width, width),
             nn.MaxPool2d(2),
@@ -71,10 +77,24 @@ class MaskGenerator(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
+    @classmethod
+    def on(cls, tower: Tower, levels: Sequence[int], out: int, pool: str = "max") -> MaskGenerator:
+        """The generator that reads the blocks `levels` of `tower`; other arguments as the class's."""
+        return cls(
+            tower.widths[1],
+            levels,
+            out,
+            tower.level_grid,
+            len(tower.level_widths),
+            pool,
+            widths=tower.level_widths,
+            num_prefix=tower.num_prefix,
+        )
+
     def forward(self, streams: dict[int, Tensor]) -> Tensor:
-        """Masks [B, d] in (0, 1) from block outputs [B, 1 + N, C] by number."""
-        patches = torch.cat([streams[level][:, 1:] for level in self.levels], dim=2)
-        maps = self.convolutions(patches.transpose(1, 2).unflatten(2, self.grid))  # [B, C, h / 4, w / 4]
+        """Masks [B, d] in (0, 1) from block outputs by number: streams [B, P + N, C], or maps of any size."""
+        levels = [stream_to_map(streams[level], self.grid, self.num_prefix) for level in self.levels]
+        maps = self.convolutions(torch.cat(levels, dim=1))  # [B, C, h / 4, w / 4]
         pooled = maps.amax(dim=(2, 3)) if self.pool == "max" else maps.mean(dim=(2, 3))
         return self.linear(pooled).float().sigmoid()
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from occplug.backbones.position import bound_grid
+from occplug.backbones.resampling import nearest
+from occplug.backbones.tower import stream_to_map
 from occplug.distributed import SplitImages, per_image
 from occplug.errors import ConfigError
 from occplug.heads.bnneck import BNNeck
@@ -21,12 +23,14 @@ __all__ = ["SaliencyNet", "checked_levels"]
 def checked_levels(levels: Sequence[int], depth: int, key: str) -> tuple[int, ...]:
     """`levels`, which are different block numbers from 1 to `depth`; if empty, those of DPM's code at this depth.
 
-    DPM takes blocks 2, 4, 10 and 12 of 12. Negative numbers count from the last block, which is -1.
+    DPM takes blocks 2, 4, 10 and 12 of 12; of four blocks or fewer all are taken. Negative numbers count from the last
+    block, which is -1.
 
     Raises:
         ConfigError: names `key`.
     """
-    levels = list(levels) or [round(depth * level / 12) for level in (2, 4, 10, 12)]
+    usual = [round(depth * level / 12) for level in (2, 4, 10, 12)] if depth > 4 else list(range(1, depth + 1))
+    levels = list(levels) or usual
     numbers = [level + depth + 1 if type(level) is int and level < 0 else level for level in levels]
     wrong = [number for number in numbers if type(number) is not int or not 1 <= number <= depth]
     if wrong or len(set(numbers)) != len(numbers):
@@ -66,7 +70,7 @@ class SaliencyNet(nn.Module):
     embeddings multiplied by s, and through the budget.
 
     Args:
-        backbone: a :class:`TransformerTower` without camera embedding.
+        backbone: a tower without camera embedding, whose embedded patches can be changed.
         num_classes: training identities.
         levels: block numbers (from 1), in the order of their channels; empty for DPM's.
         key: config key of the levels, for messages.
@@ -77,15 +81,14 @@ class SaliencyNet(nn.Module):
 
     def __init__(self, backbone: Any, num_classes: int, levels: Sequence[int], key: str = "levels"):
         super().__init__()
-        self.backbone, self.levels = backbone, checked_levels(levels, backbone.depth, key)
-        width = backbone.widths[1]
-        self.decision = nn.Conv2d(width * len(self.levels), 1, kernel_size=1)
-        self.neck = BNNeck(width, num_classes)
+        self.backbone, self.levels = backbone, checked_levels(levels, len(backbone.level_widths), key)
+        self.decision = nn.Conv2d(sum(backbone.level_widths[level] for level in self.levels), 1, kernel_size=1)
+        self.neck = BNNeck(backbone.widths[1], num_classes)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the saliency maps."""
-        return self.backbone.grid
+        return self.backbone.level_grid
 
     def bound_to(self) -> dict[str, str]:
         """Its blocks and grid, as `Method.bound_to`: a decision on others may have the same shape and means nothing."""
@@ -93,10 +96,15 @@ class SaliencyNet(nn.Module):
         return levels | bound_grid(self.grid, "method.saliency.stride")
 
     def decide(self, streams: dict[int, Tensor]) -> Tensor:
-        """Saliency [B, N] in (0, 1) from block outputs [B, 1 + N, C] by number."""
-        patches = torch.cat([streams[level][:, 1:] for level in self.levels], dim=2)  # [B, N, 4C]
-        maps = patches.detach().transpose(1, 2).unflatten(2, self.grid)
-        return self.decision(maps).flatten(1).float().sigmoid()
+        """Saliency [B, N] in (0, 1) from block outputs by number: streams [B, P + N, C], or maps [B, C, h, w]."""
+        levels = [stream_to_map(streams[level].detach(), self.grid, self.backbone.num_prefix) for level in self.levels]
+        return self.decision(torch.cat(levels, dim=1)).flatten(1).float().sigmoid()
+
+    def on_patches(self, saliency: Tensor) -> Tensor:
+        """`saliency` [B, N] on the grid of the embedded patches, the nearest value each: [B, N']."""
+        if self.backbone.patch_grid == self.grid:
+            return saliency
+        return nearest(saliency.unflatten(1, self.grid), self.backbone.patch_grid).flatten(1)
 
     def saliency(self, images: Tensor) -> Tensor:
         """Saliency [B, N] of `images` [B, 3, H, W]."""
@@ -110,7 +118,7 @@ class SaliencyNet(nn.Module):
         """
         features = self.backbone(images, blocks=self.levels)
         saliency = self.decide(features.blocks)
-        scales = saliency[:, :, None]
+        scales = self.on_patches(saliency)[:, :, None]
         kept = self.backbone(images, change=_Scaled(scales)).feature
         dropped = self.backbone(images, change=_Scaled(1 - scales)).feature
         logits = [self.neck(feature)[1] for feature in (features.feature, kept, dropped)]

@@ -7,7 +7,7 @@ from functools import partial
 
 from occplug.backbones.lsnet import LSNet
 from occplug.errors import ConfigError
-from occplug.importers import clip_reid, lsnet, openai_clip, profd, torchreid_stock, vit_family
+from occplug.importers import clip_reid, human_centric, lsnet, openai_clip, profd, torchreid_stock, vit_family
 from occplug.method import Method
 
 __all__ = ["load_official"]
@@ -22,6 +22,9 @@ SOURCES = {
     "dpm": vit_family.load_dpm,
     "spt_sps": vit_family.load_spt_sps,
     "spt_reid": vit_family.load_spt_reid,
+    "personvit": human_centric.load_personvit,
+    "transreid_ssl": human_centric.load_personvit,  # PersonViT forked its code: the same layout
+    "solider": human_centric.load_solider,
 }
 _STOCK = "torchreid:"
 
@@ -38,8 +41,9 @@ def load_official(
     For `lsnet` it is the backbone alone, and `.forward_features(images)` gives the outputs of its four stages.
 
     Args:
-        source: `openai_clip`, `clip_reid`, `profd`, `lsnet`, `transreid`, `dpm`, `spt_sps`, `spt_reid`, or
-            `torchreid:<model name>`, e.g. `torchreid:osnet_x1_0`.
+        source: `openai_clip`, `clip_reid`, `profd`, `lsnet`, `transreid`, `dpm`, `spt_sps`, `spt_reid`,
+            `personvit`, `transreid_ssl`, `solider`, or `torchreid:<model name>`, e.g.
+            `torchreid:osnet_x1_0`.
         checkpoint: path, or a state dict in the official naming; a prefix `module.` is allowed.
         image_size: (height, width) of the images in pixels.
         num_cameras: cameras of a model with camera embedding; None: as the file says.

@@ -14,12 +14,12 @@ a rate that no schedule changes. Test: the query's mask acts on the gallery.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from occplug.backbones import bound_grid, build_backbone, load_initial
+from occplug.backbones import build_backbone, load_initial
 from occplug.config.ranges import ABOVE_0, ANGLE, AT_LEAST_0, SHARE, under
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
@@ -27,13 +27,14 @@ from occplug.errors import ConfigError
 from occplug.evaluation import Metric
 from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
 from occplug.method import ExtraOptimizer, Group, Method, Stage
-from occplug.registry import LOSSES, METHODS
+from occplug.registry import LOSSES, METHODS, tower_gives, tower_options
 from occplug.stages import (
     build_patch_transfer,
     explain_saliency,
     module_rate,
     optimiser,
     saliency_stage,
+    tower_pattern,
     transfer_extras,
     transfer_once,
     warmup_cosine,
@@ -48,7 +49,7 @@ __all__ = ["DPM"]
 # Of both stages
 RATES = {
     **dict.fromkeys(("epochs", "module_lr", "bias_lr_factor", "weight_decay"), AT_LEAST_0),
-    **dict.fromkeys(("warmup_epochs", "warmup_lr", "min_lr", "weights"), AT_LEAST_0),
+    **dict.fromkeys(("warmup_epochs", "warmup_lr", "min_lr", "rate_lag", "weights"), AT_LEAST_0),
     "lr": ABOVE_0,
 }
 
@@ -70,8 +71,8 @@ class DPM(Method):
         "hem": True,  # head diversity loss
         "neck": "before",  # tested feature: before the batch norm (official code), or after it, as masks are trained
         "test_mask": True,  # False: masks are trained and have no part in the test
-        "drop_path": None,  # of both towers; null: 0.1 on the ImageNet ViT (TransReID's, from which the official codes
-        # descend), and none on a CLIP's, which cannot have it
+        "drop_path": None,  # of both towers; null: backbone.drop_path, or 0.1 on a ViT or Swin (TransReID's, from which the
+        # official codes descend); a CLIP's cannot have it
         "spt": False,  # train a saliency net first and mix occlusions into the batches
         "transfer": dict(TRANSFER),
         "start": "",  # first stage to train: empty for all, or saliency, train
@@ -88,6 +89,7 @@ class DPM(Method):
             "warmup_epochs": 5,
             "warmup_lr": 8e-5,  # rate at epoch 0 of the linear warm-up
             "min_lr": 1.6e-5,  # end of the cosine
+            "rate_lag": 0,  # epochs by which rates are late; 1 where a code steps its schedule at an epoch's end
             "ratio": 0.3,  # budget: wanted share of salient patches
             "weights": {"loss_id": 1.0, "loss_keep": 1.0, "loss_tri": 1.0, "loss_budget": 50.0, "loss_orth": 0.1},
         },
@@ -102,6 +104,7 @@ class DPM(Method):
             "warmup_epochs": 5,
             "warmup_lr": 8e-5,
             "min_lr": 1.6e-5,
+            "rate_lag": 0,
             "scale": 30.0,
             "angular_margin": 0.5,  # radians
             "margin": None,  # of the triplet loss; null: soft margin
@@ -127,13 +130,21 @@ class DPM(Method):
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values the stages cannot use."""
-        if cfg.backbone.name not in DPM.backbones.values():
+        name, o = cfg.backbone.name, cfg.method
+        if tower_gives(name) is None and name not in DPM.backbones.values():
             known = ", ".join(DPM.backbones.values())
-            raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, and dpm works on {known}")
-        o = cfg.method
-        if o.drop_path is not None and cfg.backbone.name != "vit_b16":
+            raise ConfigError(f"backbone.name is {name!r}, and dpm works on {known}")
+        if o.drop_path is not None and "drop_path" not in tower_options(name):
             raise ConfigError(f"method.drop_path is {o.drop_path}, and {cfg.backbone.name} has none; set it to null")
         check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
+
+    @staticmethod
+    def needs(cfg) -> dict[str, str]:
+        """Blocks for the masks, class scores for the head diversity, patches for the transfer."""
+        o = cfg.method
+        masks = {"levels": "method.mask"} if o.mask != "none" else {}
+        transfer = {"levels": "method.spt", "patches": "method.spt"} if o.spt else {}
+        return masks | transfer | ({"class scores": "method.hem"} if o.hem else {})
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
@@ -144,18 +155,23 @@ class DPM(Method):
         super().__init__()
         self.options = o = cfg.method
         self.weights_source, self.num_classes = cfg.backbone.weights, num_classes
-        form: dict[str, Any] = {"sie_scope": "all"}
-        if cfg.backbone.name == "vit_b16":
-            form = {"drop_path": 0.1 if o.drop_path is None else o.drop_path}
+        form = self._form(cfg)
         self.backbone: Any = build_backbone(cfg, num_cameras, **form)
-        width, depth = self.backbone.widths[1], cast(int, self.backbone.depth)
-        generator = None
+        width, generator = self.backbone.widths[1], None
         if o.mask != "none":
-            generator = MaskGenerator(width, o.mask_levels, width, self.backbone.grid, depth, o.mask_pool)
+            generator = MaskGenerator.on(self.backbone, o.mask_levels, width, o.mask_pool)
         self.metric = MaskedMetric(width, num_classes, generator, o)
         self.earlier: EarlierStages | None = None
         if o.spt:
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes, **form)
+
+    @staticmethod
+    def _form(cfg) -> dict[str, Any]:
+        """Options of the towers: stochastic depth, or where a CLIP's adds its camera embedding."""
+        if "drop_path" not in tower_options(cfg.backbone.name):
+            return {"sie_scope": "all"}
+        asked = [rate for rate in (cfg.method.drop_path, cfg.backbone.drop_path) if rate is not None]
+        return {"drop_path": asked[0] if asked else 0.1}
 
     def load_pretrained(self) -> None:
         """The ImageNet ViT, also for the saliency net; with `method.start train` that net of an earlier run."""
@@ -168,7 +184,7 @@ class DPM(Method):
 
     def bound_to(self) -> dict[str, str]:
         """The blocks of mask generator and saliency net, and the grids."""
-        own = self.metric.bound_to() | bound_grid(self.backbone.grid)
+        own = self.metric.bound_to() | self.backbone.bound_to()
         return own | (self.saliency.bound_to() if self.options.spt else {})
 
     # ------------------------------------------------------------------ training
@@ -193,7 +209,8 @@ class DPM(Method):
 
     def _saliency_stage(self) -> Stage:
         o = self.options.saliency
-        tower = self._groups(r"saliency\.backbone\.(?!visual\.proj\Z).*", o, o.lr)
+        pattern = tower_pattern(self.saliency.backbone, (), r"saliency\.backbone\.", [r"visual\.proj"])
+        tower = self._groups(pattern, o, o.lr)
         modules = self._groups(r"saliency\.(decision|neck)\.(?!norm\.bias).*", o, module_rate(o))
         return saliency_stage(
             self.saliency, o, tower + modules, schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer)
@@ -204,7 +221,8 @@ class DPM(Method):
         masks = r"metric\.generator\..*"
         rate = module_rate(o)
         # a CLIP's projection and the neck's shift have no part in the losses
-        groups, extra_optimizers = self._groups(r"backbone\.(?!visual\.proj\Z).*", o, o.lr), []
+        tower = tower_pattern(self.backbone, self.metric.levels, left_out=[r"visual\.proj"])
+        groups, extra_optimizers = self._groups(tower, o, o.lr), []
         groups.append(Group(r"metric\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate)))
         if self.metric.generator is not None and o.alternating:
             constant = with_biases(masks, rate, o.bias_lr_factor, o.weight_decay, lambda lr: lambda epoch: 1.0)
@@ -227,7 +245,7 @@ class DPM(Method):
     @staticmethod
     def _schedule(o):
         """Base rate -> its schedule; warm-up and end have the same rates for every base, so biases' factors differ."""
-        return lambda lr: warmup_cosine(lr, o.epochs, o.warmup_epochs, o.warmup_lr, o.min_lr)
+        return lambda lr: warmup_cosine(lr, o.epochs, o.warmup_epochs, o.warmup_lr, o.min_lr, o.rate_lag)
 
     def _groups(self, pattern: str, o, lr: float) -> list:
         return with_biases(pattern, lr, o.bias_lr_factor, o.weight_decay, self._schedule(o))
@@ -243,7 +261,7 @@ class DPM(Method):
             batch["camid"],
             blocks=self.metric.levels,
             class_scores=self.metric.hem,
-            change=transfer and transfer.change(self.backbone.grid),
+            change=transfer and transfer.change(self.backbone.patch_grid),
         )
         return self.metric.losses(features.feature, features, batch["pid"], transfer)
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from occplug.backbones.tower import Tower
 from occplug.method import Group
 
-__all__ = ["module_rate", "with_biases"]
+__all__ = ["module_rate", "tower_pattern", "with_biases"]
 
 
 def module_rate(options) -> float:
     """The rate of a stage's parts that start from noise: `module_lr` of its options, `lr` where that is null."""
     return options.lr if options.module_lr is None else options.module_lr
+
+
+def tower_pattern(
+    tower: Tower, levels: Collection[int] = (), prefix: str = r"backbone\.", left_out: Collection[str] = ()
+) -> str:
+    """A pattern for the parameters of `tower` that a loss on its feature and on the blocks `levels` can train.
+
+    Args:
+        prefix: what the tower's names begin with.
+        left_out: patterns of further names, without the prefix.
+    """
+    others = [*tower.untrained(levels), *left_out]
+    return prefix + (rf"(?!(?:{'|'.join(others)})\Z)" if others else "") + ".*"
 
 
 def with_biases(

@@ -2,7 +2,7 @@
 
 SPT (AAAI 2024) and DPM++ (arXiv 2605.06637), eq. 5-7. The target's person is put into a candidate's surroundings: where
 the candidate shows its person the target's patches stay, and everything else is the candidate's background and
-occluders. Any method whose backbone is a :class:`TransformerTower` can switch it on.
+occluders. Any method whose backbone gives embedded patches can switch it on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from occplug.backbones.resampling import nearest
 from occplug.config.ranges import AT_LEAST_0, SHARE
 from occplug.distributed import SplitImages
 
@@ -190,10 +191,7 @@ class Transfer:
 
     def on_grid(self, grid: tuple[int, int]) -> Tensor:
         """`mask` on another grid of patches, [B, h * w] bool: nearest, source index floor(dst n_src / n_dst)."""
-        rows, columns = (
-            torch.arange(new, device=self.mask.device) * old // new for new, old in zip(grid, self.mask.shape[1:])
-        )
-        return self.mask[:, rows][:, :, columns].flatten(1)
+        return nearest(self.mask, grid).flatten(1)
 
     def change(self, grid: tuple[int, int]) -> Callable[[Tensor], Tensor]:
         """A function of embedded patches [B, N, C] of `grid`: M_j E(x_i) + (1 - M_j) E(x_j), eq. 7.

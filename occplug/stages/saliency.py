@@ -8,12 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occplug.backbones import build_backbone
-from occplug.backbones.tower import TransformerTower
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, SHARE
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
 from occplug.method import ExtraOptimizer, Group, Stage
-from occplug.stages.groups import module_rate, with_biases
+from occplug.stages.groups import module_rate, tower_pattern, with_biases
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer
 from occplug.stages.schedules import warmup_multistep
@@ -69,7 +68,6 @@ def build_patch_transfer(cfg, num_classes: int, **form) -> tuple[SaliencyNet, Pa
     """
     o = cfg.method.saliency
     tower = build_backbone(cfg, 0, stride=o.stride, **form)
-    assert isinstance(tower, TransformerTower), "methods that train a saliency net list transformers alone"
     net = SaliencyNet(tower, num_classes, o.levels, "method.saliency.levels")
     return net, PatchTransfer(net.saliency, net.grid, cfg.method.transfer)
 
@@ -133,9 +131,8 @@ def clip_saliency_stage(net: SaliencyNet, options) -> Stage:
     Args:
         options: config node with the keys of SALIENCY.
     """
-    tower = with_biases(
-        r"saliency\.backbone\.(?!visual\.proj\Z).*", options.lr, options.bias_lr_factor, options.weight_decay
-    )
+    pattern = tower_pattern(net.backbone, (), r"saliency\.backbone\.", [r"visual\.proj"])
+    tower = with_biases(pattern, options.lr, options.bias_lr_factor, options.weight_decay)
     neck = Group(r"saliency\.neck\.(?!norm\.bias).*", module_rate(options), options.weight_decay)
     decision = [Group(r"saliency\.decision\..*", options.decision_lr, options.weight_decay, lambda epoch: 1.0)]
     return saliency_stage(

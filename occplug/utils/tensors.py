@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -19,13 +19,15 @@ from occplug.utils.keys import note_found
 from occplug.utils.torchscript import read_torchscript
 from occplug.utils.unpickling import read_with_settings
 
-__all__ = ["read_tensors", "strip_module"]
+__all__ = ["WRAPPERS", "read_tensors", "strip_module"]
 
-_WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the weights
+WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the weights
 
 
 def read_tensors(
-    checkpoint: str | os.PathLike | Mapping[str, Tensor], where: str = "the state dict"
+    checkpoint: str | os.PathLike | Mapping[str, Tensor],
+    where: str = "the state dict",
+    wrappers: Collection[str] = WRAPPERS,
 ) -> tuple[dict[str, Tensor], str]:
     """The tensors of a weight file by name, floats as float32, and what to call it in messages.
 
@@ -35,6 +37,7 @@ def read_tensors(
 
     Args:
         where: what to call a dict.
+        wrappers: keys that the tensors may stand under.
 
     Raises:
         CheckpointError: no such file, damaged, needing code to run, or holding something other than plain tensors.
@@ -44,7 +47,7 @@ def read_tensors(
     else:
         path = user_path(checkpoint)
         content, where = _read_file(path), str(path)
-    state = _tensors(content, where)
+    state = _tensors(content, where, wrappers)
     note_found(state)
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}, where
 
@@ -85,8 +88,8 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _tensors(content, where: str) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
+def _tensors(content, where: str, wrappers: Collection[str]) -> dict[str, Tensor]:
+    for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:

@@ -1,6 +1,7 @@
 """Weight files whose training code saved its settings beside the tensors, read without running code from the file.
 
-torch's own safe reader refuses a yacs `CfgNode` even when it is allowed, because it is a subclass of dict.
+torch's own safe reader refuses a yacs `CfgNode` even when it is allowed, because it is a subclass of dict; DINO, iBOT
+and what descends from them save their `argparse.Namespace`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ _ALLOWED = {
     ("torch", "device"): torch.device,
     ("_codecs", "encode"): Function(_latin1),
     ("yacs.config", "CfgNode"): Settings,
+    ("argparse", "Namespace"): Inert,
     **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset)},
     **dict.fromkeys(_NUMPY, Inert),
 }
@@ -92,7 +94,8 @@ class _Pickle:
 
 
 def read_with_settings(path: Path):
-    """The content of a file written by `torch.save`, on the CPU, with settings as dicts and numpy scalars left out.
+    """The content of a file written by `torch.save`, on the CPU, with yacs settings as dicts; argparse's and numpy
+    scalars are left out.
 
     Raises:
         pickle.UnpicklingError: the file holds anything else; nothing of it has been run. Damaged files raise what
