@@ -150,6 +150,8 @@ OURS = {
     "data": {
         **TORCHREID["data"],
         "pattern": "",  # finds pid, camid and split in the paths of folder:DIR
+        "cache": "none",  # decoded and resized images: memory (for this run) or a folder (for all runs)
+        "resize": "pil",  # tensor: torchvision's, faster, and off by a few levels of 255
     },
     "train": {
         **_TORCHREID_TRAIN,
@@ -203,6 +205,7 @@ CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "backbone.wgff.lsnet": ["lsnet_t", "lsnet_s", "lsnet_b", "lsnet_mini"],
     "backbone.wgff.lsnet_bn": ["train", "eval"],
     "backbone.wgff.mode": ["gate", "add"],
+    "data.resize": ["pil", "tensor"],
     "data.transforms": _transforms,
     "data.type": ["image", "video"],
     "input.test_interpolation": ["nearest", "bilinear", "bicubic"],

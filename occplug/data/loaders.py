@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from occplug.data.cache import PictureCache
 from occplug.data.extras import Extras
 from occplug.distributed import ONE, Ranks, SplitImages, deal_rows
 from occplug.distributed.split import Plan
@@ -48,7 +49,19 @@ class _LabelsOnly(int):
 
 
 class Images(Dataset):
-    """Items (path, pid, camid, ...) as uint8 tensors and their labels."""
+    """Items (path, pid, camid, ...) as uint8 tensors and their labels.
+
+    Args:
+        items, pipeline: what is loaded, and the transforms.
+        seed: of the draws.
+        read: path -> RGB picture.
+        extras: batch entries beside images.
+
+    Attributes:
+        cache: the pictures of `items`, resized as the pipeline does; None: they are read and resized each time.
+    """
+
+    cache: PictureCache | None = None
 
     def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
         self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
@@ -63,7 +76,7 @@ class Images(Dataset):
         row = {"pid": pid, "camid": camid, "impath": path, "index": int(index)}
         if isinstance(index, _LabelsOnly):
             return row
-        picture = self.read(path)
+        picture = self.read(path) if self.cache is None else self.cache[index]
         if self.pipeline.is_random:
             _seed_all(self.seed, int(self.epoch), index)
         if self.extras:
@@ -104,10 +117,15 @@ def _emptied(row: dict) -> dict:
 
 class Loader:
     """A loader whose passes depend on the seed and epoch of its images alone, samplers of torchreid and torch included
-    (they draw from the global generators), and that leaves those generators as they were."""
+    (they draw from the global generators), and that leaves those generators as they were.
 
-    def __init__(self, loader: DataLoader):
-        self.loader = loader
+    Args:
+        loader: of :class:`Images`.
+        cache: gives their cache, or None; asked before each pass.
+    """
+
+    def __init__(self, loader: DataLoader, cache: Callable[[], PictureCache | None] | None = None):
+        self.loader, self.cache = loader, cache
         self.dataset: Any = loader.dataset
         self.sampler, self.batch_size = loader.sampler, loader.batch_size
 
@@ -115,6 +133,8 @@ class Loader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict]:
+        if self.cache is not None:  # before workers are forked, which then have it too
+            self.dataset.cache = self.cache()
         with _isolated():
             _seed_all(self.dataset.seed, int(self.dataset.epoch), *OF_A_SAMPLER)
             batches = iter(self.loader)
@@ -137,7 +157,8 @@ class Loader:
                 pin_memory=old.pin_memory,
                 worker_init_fn=old.worker_init_fn,
                 generator=torch.Generator(),
-            )
+            ),
+            self.cache,
         )
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+from occplug.data.cache import MEMORY, PictureCache, cached_pictures, start_worker
 from occplug.data.extras import Extras, wanted_extras
 from occplug.data.loaders import DealtBatches, Images, Loader, SplitLoader
 from occplug.datasets.by_path import dataset_class, is_ours, is_path
@@ -29,7 +31,6 @@ from occplug.samplers import check_identity_batches
 from occplug.torchreid_host import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
 from occplug.utils.imagefile import read_image
-from occplug.utils.processes import end_with_parent
 
 __all__ = ["DataManager", "GeneratedDataManager", "held_out_labels"]
 
@@ -44,11 +45,6 @@ def held_out_labels(persons: int, share: float) -> frozenset[int]:
     """Labels of a share of `persons` training persons, always the same ones."""
     drawn = np.random.default_rng(0).permutation(persons)[: round(share * persons)]
     return frozenset(drawn.tolist())
-
-
-def _start_worker(number: int) -> None:
-    """In each loading process: none outlives the parent, whose lock on the run's folder it holds, too."""
-    end_with_parent()
 
 
 def _one_thread() -> None:
@@ -107,6 +103,7 @@ class DataManager(ImageDataManager):
         self.use_gpu = cfg.use_gpu and torch.cuda.is_available()
         self.transform_tr = self._pipeline(cfg.data.transforms, cfg.input.train_interpolation)
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
+        self._caches: dict[tuple[str, str], PictureCache] = {}
         self._load_sets()
         self.extras = self._extras() if trains else None
         self.sampler: Any = None
@@ -126,7 +123,29 @@ class DataManager(ImageDataManager):
         cfg = self.cfg
         options = {name: {**cfg.augment[name], **over} for name in transforms if name in cfg.augment}
         mean, std = cfg.data.norm_mean, cfg.data.norm_std
-        return build_pipeline(transforms, cfg.data.height, cfg.data.width, mean, std, options, interpolation)
+        size = (cfg.data.height, cfg.data.width)
+        return build_pipeline(transforms, *size, mean, std, options, interpolation, cfg.data.resize)
+
+    def _cache(self, name: str, images: Images) -> PictureCache | None:
+        """The resized pictures of `images`, where `data.cache` wants them kept; `name` is of the data set's side."""
+        where, resize = self.cfg.data.cache, images.pipeline.per_image.resize
+        key = (name, resize.interpolation)
+        if where == "none" or not images.items or (where == MEMORY and not self._is_read_again(*key)):
+            return None
+        if key not in self._caches:
+            paths = [str(item[0]) for item in images.items]
+            self._caches[key] = cached_pictures(where, name, paths, self._read, resize, self.cfg.data.workers)
+        return self._caches[key]
+
+    def _is_read_again(self, name: str, interpolation: str) -> bool:
+        """Whether a run goes through these pictures more than once or twice, so that they are worth memory."""
+        if name == self._train_name:
+            return interpolation == self.cfg.input.train_interpolation
+        return self.cfg.test.eval_freq > 0
+
+    @property
+    def _train_name(self) -> str:
+        return f"{'+'.join(self.sources)}-train"
 
     def _load_sets(self) -> None:
         self.sets = {name: self._dataset(name) for name in dict.fromkeys(self.sources + self.targets)}
@@ -223,8 +242,12 @@ class DataManager(ImageDataManager):
                 "must have enough"
             ) from error
 
-    def _loader(self, images: Images, batch_size: int | None, **options):
-        """Batches of `images`; `batch_size` is None where `options` has a `batch_sampler`."""
+    def _loader(self, images: Images, batch_size: int | None, name: str = "", **options):
+        """Batches of `images`; `batch_size` is None where `options` has a `batch_sampler`.
+
+        Args:
+            name: of the images, for their cache; empty: they are not cached.
+        """
         workers = self.cfg.data.workers
         size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
         return Loader(
@@ -234,23 +257,25 @@ class DataManager(ImageDataManager):
                 num_workers=workers,
                 collate_fn=images.collate,
                 pin_memory=self.use_gpu,
-                worker_init_fn=_start_worker,
+                worker_init_fn=start_worker,
                 generator=torch.Generator(),  # for torch's own draws, whose number depends on the workers
                 **options,
-            )
+            ),
+            partial(self._cache, name, images) if name else None,
         )
 
     def _train_loader(self):
         cfg, ranks, keep = self.cfg, current_ranks(), self.cfg.data.workers > 0
         size, micro = cfg.train.batch_size, cfg.train.micro_batch
         if ranks.world == 1:
-            loader = self._loader(self._images, size, sampler=self.sampler, drop_last=True, persistent_workers=keep)
+            options = dict(sampler=self.sampler, drop_last=True, persistent_workers=keep)
+            loader = self._loader(self._images, size, self._train_name, **options)
             return SplitLoader(loader, ranks, micro) if micro else loader
         by_identity = cfg.sampler.train_sampler in (*names(SAMPLERS), "RandomIdentitySampler")
         check_deal(size, cfg.sampler.num_instances if by_identity else 1, ranks.world)
         labels = [pid for _, pid, *_ in self.train_items]
         dealt = DealtBatches(BatchSampler(self.sampler, size, drop_last=True), labels, ranks)
-        loader = self._loader(self._images, None, batch_sampler=dealt, persistent_workers=keep)
+        loader = self._loader(self._images, None, self._train_name, batch_sampler=dealt, persistent_workers=keep)
         return SplitLoader(loader, ranks, micro)
 
     def _make_test_loaders(self) -> None:
@@ -258,11 +283,11 @@ class DataManager(ImageDataManager):
         for name in self.targets:
             sides = {"query": self.sets[name].query, "gallery": self.sets[name].gallery}
             self.test_dataset[name] = sides
-            self.test_loader[name] = {side: self.loader_of(items) for side, items in sides.items()}
+            self.test_loader[name] = {side: self.loader_of(items, f"{name}-{side}") for side, items in sides.items()}
 
-    def loader_of(self, items: Sequence[tuple]):
-        """The images of `items` (path, pid, camid, ...) in order, as those of a test set."""
-        return self._loader(Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size)
+    def loader_of(self, items: Sequence[tuple], name: str = ""):
+        """The images of `items` (path, pid, camid, ...) in order, as those of a test set; `name` is for their cache."""
+        return self._loader(Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size, name)
 
     def persons_loader(self, labels: Mapping[str, Collection[int]]):
         """Images of the training persons with `labels` of each source, held out or not, as for the test; pids are
@@ -287,7 +312,7 @@ class DataManager(ImageDataManager):
         pipeline.bind(self.train_items, self._read)
         images = Images(self.train_items, pipeline, self.cfg.train.seed, self._read, self.extras)
         images.epoch.fill_(draw)
-        return self._loader(images, batch_size)
+        return self._loader(images, batch_size, self._train_name)
 
     @property
     def epoch(self) -> int:
@@ -351,6 +376,9 @@ class GeneratedDataManager(DataManager):
 
     def _mask_source(self, number: int, name: str) -> MaskSource:
         return Stripes(self.cfg.masks.scheme, (self.height, self.width))
+
+    def _cache(self, name: str, images: Images) -> None:
+        """Nothing: there are no files."""
 
     @staticmethod
     def _read(path: str | os.PathLike) -> Image.Image:

@@ -21,6 +21,7 @@ def protocol_line(
     camera_rule: str = CAMERA_RULE,
     combined: bool = False,
     unfiltered: Sequence[str] = (),
+    resize: str = "pil",
 ) -> str:
     """What is printed under the results and kept in `metrics.json`.
 
@@ -35,6 +36,7 @@ def protocol_line(
         camera_rule: which gallery images do not count.
         combined: the model was trained on the query and gallery images, too.
         unfiltered: data sets whose cameras are unknown, so that all gallery images count; "" for all of them.
+        resize: `data.resize`; images are loaded with other pixels than Pillow's where it is not "pil".
     """
     if unfiltered:
         named = ", ".join(unfiltered)
@@ -48,6 +50,7 @@ def protocol_line(
         "distance of the method" if metric == "method" else f"{metric} distance",
         "re-ranking {}".format("k1 = {}, k2 = {}, lambda = {}".format(*reranked) if reranked else "no"),
         camera_rule,
+        resize != "pil" and f"images resized by {resize}",
         combined and "query and gallery images trained on (data.combineall)",
     ]
     return "; ".join(part for part in parts if part)

@@ -180,6 +180,7 @@ def describe_protocol(
         reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
         combined=combined or cfg.data.combineall,
         unfiltered=unfiltered,
+        resize=cfg.data.resize,
         **model_class(cfg.model.name).protocol(cfg),
     )
 

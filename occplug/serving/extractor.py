@@ -33,7 +33,19 @@ __all__ = ["Extractor", "load"]
 
 _log = logging.getLogger(__name__)
 ON_ERROR = ("raise", "skip")
-_NO_PART = ("data.root", "data.save_dir", "data.workers", "run", "train", "test", "sampler", "mixing", "augment", "zoo")
+_NO_PART = (
+    "data.root",
+    "data.save_dir",
+    "data.workers",
+    "data.cache",
+    "run",
+    "train",
+    "test",
+    "sampler",
+    "mixing",
+    "augment",
+    "zoo",
+)
 
 
 class Extractor:
@@ -49,7 +61,8 @@ class Extractor:
         self.address = address
         data = cfg.data
         norm = (data.norm_mean, data.norm_std)
-        self._pipeline = build_pipeline([], data.height, data.width, *norm, {}, cfg.input.test_interpolation)
+        how = (cfg.input.test_interpolation, data.resize)
+        self._pipeline = build_pipeline([], data.height, data.width, *norm, {}, *how)
 
     # ------------------------------------------------------------------ what it is
 
@@ -73,8 +86,10 @@ class Extractor:
         return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]
 
     def preprocessing(self, flip: bool | None = None) -> dict:
-        """What pictures go through, as plain values: height, width, interpolation, mean, std and flip."""
+        """What pictures go through, as plain values: height, width, interpolation, mean, std and flip, and `resize`
+        where it is not Pillow's."""
         data = self.cfg.data
+        resize = {} if data.resize == "pil" else {"resize": data.resize}
         return {
             "height": data.height,
             "width": data.width,
@@ -82,6 +97,7 @@ class Extractor:
             "mean": list(data.norm_mean),
             "std": list(data.norm_std),
             "flip": bool(self.cfg.eval.flip if flip is None else flip),
+            **resize,
         }
 
     # ------------------------------------------------------------------ embedding

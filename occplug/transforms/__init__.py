@@ -4,7 +4,7 @@ from occplug.transforms.crop import PadCrop
 from occplug.transforms.erasing import RandomErasePixel
 from occplug.transforms.oamn import OAMN
 from occplug.transforms.oia import OIA
-from occplug.transforms.pipeline import PerBatch, PerImage, Pipeline, build_pipeline, compose_for_stock
+from occplug.transforms.pipeline import PerBatch, PerImage, Pipeline, Resize, build_pipeline, compose_for_stock
 from occplug.transforms.rwoa import RWOA
 from occplug.transforms.stock import ColorJitter, RandomCrop, RandomErase, RandomFlip, RandomPatch
 
@@ -22,6 +22,7 @@ __all__ = [
     "RandomErasePixel",
     "RandomFlip",
     "RandomPatch",
+    "Resize",
     "build_pipeline",
     "compose_for_stock",
 ]

@@ -6,6 +6,7 @@
 * 8 bits a channel come out. 16-bit pixels (0 to 65,535) are divided by 257; floating-point ones lie in [0, 1].
 * No picture has more than :data:`MAX_PIXELS` pixels, or none. Both are checked before pixels are decoded.
 * A broken file is an error at once, never a retry.
+* JPEG files are decoded by simplejpeg where that gives the same pixels (:mod:`occplug.utils.jpeg`), else by Pillow.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from occplug.errors import DataError
+from occplug.utils import jpeg
 from occplug.utils.files import user_path
 
 __all__ = ["FORMATS", "MAX_PIXELS", "check_header", "open_picture", "original_message", "read_image"]
@@ -91,6 +93,11 @@ def open_picture(source, color: str = "RGB", name: str = "") -> Image.Image:
 def _of_file(path: str, color: str, name: str) -> Image.Image:
     try:
         with open(path, "rb") as file:
+            start = file.read(2)
+            pixels = jpeg.decoded(start + file.read(), MAX_PIXELS) if start == b"\xff\xd8" else None
+            if pixels is not None:
+                return _converted(Image.fromarray(pixels), color, name)
+            file.seek(0)
             return _decoded(file, color, name)
     except FileNotFoundError:
         raise DataError(f"{name}: the image file is missing; restore it, or start again to list the set anew") from None

@@ -8,6 +8,7 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.distributed.group import Group
 from tests.distributed.trials import MODELS, TRIALS
@@ -134,3 +135,13 @@ def test_batch_norm_does_not_take_micro_batches(groups):
 def test_batches_that_cannot_be_dealt_are_refused(groups, options, message):
     for answer in groups(2).failures("batches", "clip_reid", *options):
         assert re.search(message, answer), answer
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_one_process_makes_the_cache_that_all_read(groups, tmp_path, where):
+    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (9, 7), (number, 2 * number, 3 * number)).save(path)
+    found = groups(2)("cached", where.replace("folder", str(tmp_path / "cache")), paths)
+    assert [made for _, made, _ in found] == [True, False]
+    assert len({file for file, *_ in found}) == 1 and [mean for *_, mean in found] == [4, 4]

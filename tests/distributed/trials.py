@@ -4,9 +4,11 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from occplug.config import default_config
+from occplug.data.cache import cached_pictures
 from occplug.data.manager import GeneratedDataManager
 from occplug.distributed import SplitImages, check_agreement, current_ranks
 from occplug.engine import load_checkpoint, seed_everything
@@ -14,6 +16,8 @@ from occplug.errors import ConfigError
 from occplug.evaluation import extract
 from occplug.method import parameter_groups
 from occplug.runs.session import build_engine
+from occplug.transforms import Resize
+from occplug.utils.imagefile import read_image
 
 CLASSES, CAMERAS = 12, 4
 COMMON = [
@@ -193,4 +197,18 @@ def gradients(name, *options):
     return found
 
 
-TRIALS = {trial.__name__: trial for trial in (run, gradients, tested, batches, failing)}
+def cached(where, paths):
+    """The file that a rank reads cached pictures from, whether it has made it, and their mean."""
+    made = []
+
+    def read(path):
+        made.append(path)
+        return read_image(path)
+
+    cache = cached_pictures(where, "a", paths, read, Resize(8, 4))
+    rows = [np.asarray(cache[number]) for number in range(len(paths))]
+    current_ranks().objects(None)  # the first process keeps the memory until all have read it
+    return cache.file, bool(made), float(np.mean(rows))
+
+
+TRIALS = {trial.__name__: trial for trial in (run, gradients, tested, batches, failing, cached)}

@@ -14,7 +14,7 @@ from torchvision.transforms import functional as tvf
 
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS
-from occplug.transforms import build_pipeline, compose_for_stock
+from occplug.transforms import Resize, build_pipeline, compose_for_stock
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.25, 0.2]
 
@@ -168,3 +168,32 @@ def test_colour_jitter_happens_with_its_probability():
     first = ColorJitter()(image)
     torch.manual_seed(5)
     assert torch.equal(first, ColorJitter(prob=1.0)(image))
+
+
+@pytest.mark.parametrize("size", [(16, 32), (32, 64), (32, 16), (64, 128), (8, 32)])
+def test_enlarging_by_powers_of_two_is_pils_to_the_bit(size, monkeypatch):
+    """Both kinds of resize then are torchvision's."""
+    resize = Resize(64, 32)
+    exact = size[0] in (8, 16, 32) and size[1] in (16, 32, 64)
+    assert resize._takes_tensor(size) == exact
+    assert not Resize(64, 32, "bicubic")._takes_tensor(size)
+    draws = np.random.default_rng(0)
+    for number in range(20):
+        pixels = draws.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+        pixels = pixels if number % 2 else (pixels > 127).astype(np.uint8) * 255
+        expected = np.asarray(Image.fromarray(pixels).resize((32, 64), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(np.asarray(resize.transform(Image.fromarray(pixels), {})), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_resize_of_tensors_is_near_pils_and_moves_masks_alike(interpolation):
+    for seed in range(10):
+        one, other = (
+            Resize(64, 32, interpolation, kind).transform(picture(seed=seed), {}) for kind in ("pil", "tensor")
+        )
+        difference = np.abs(np.asarray(one).astype(int) - np.asarray(other))
+        assert one.size == other.size and 0 < difference.max() <= 5 and difference.mean() < 0.5
+    pipelines = [build_pipeline([], 64, 32, MEAN, STD, resize=kind) for kind in ("pil", "tensor")]
+    mask = tv_tensors.Mask(torch.arange(90 * 47).view(1, 90, 47))
+    moved = [pipeline.per_image.sample({"img": picture(), "mask": mask})["mask"] for pipeline in pipelines]
+    assert torch.equal(*moved) and moved[0].shape == (1, 64, 32)
