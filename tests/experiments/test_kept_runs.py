@@ -13,6 +13,7 @@ from occplug.config import load_config
 from occplug.evaluation import read_per_query
 from occplug.experiments import comparing, kept, keptfile, trainings
 from occplug.zoo.exporting import read_metrics
+from occplug.zoo.index import read_index
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docs/runs.jsonl"
@@ -64,6 +65,32 @@ def test_tables_are_those_of_the_runs(document, command, folder, tmp_path, monke
     tool, *words = shlex.split(command.replace(" --histogram", ""))
     assert main([Path(tool).stem, *words]) == 0
     assert _without_histogram(Path(document).read_text()) == _without_histogram((ROOT / document).read_text())
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+)
+def test_every_table_of_trainings_is_made_again(document):
+    """Each marked table is compared by the test above, or holds the command alone that will make it, and no figure."""
+    text = (ROOT / document).read_text()
+    marks = re.findall(r"^<!-- ((?:compare|ablate) [^>]+) -->\n(.*?)^<!-- end -->", text, re.S | re.M)
+    assert len(marks) == len(re.findall(r"^<!-- (?:compare|ablate) ", text, re.M))
+    for mark, body in marks:
+        made = [command for page, command in COMMANDS if page == document and f"`python {command}`" in body]
+        assert len(made) == 1 or body.startswith("```bash\npython tools/"), f"{document}: {mark}"
+        assert made or "|" not in body, f"{document}: {mark}"
+
+
+def test_figures_of_the_readme_are_those_of_the_runs(folder):
+    """README's table shows the zoo's figures (a test of the zoo compares them); these are the kept runs' figures."""
+    index = read_index()
+    measured = [index.entries[row["synthocc"]] for row in index.overview if index.entries.get(row["synthocc"])]
+    assert sum(entry.ours is not None for entry in measured) > 5
+    for entry in measured:
+        for run in entry.ours.runs if entry.ours else ():
+            (there,) = folder.glob(f"{Path(entry.config).stem}/{Path(entry.config).stem}-*/seed{run.seed}")
+            figures = read_metrics(there)["targets"][entry.data]
+            assert {key: round(figures[key], 6) for key in run.figures} == run.figures, entry.name
 
 
 def _without_histogram(text: str) -> list[str]:
