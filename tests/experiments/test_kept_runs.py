@@ -17,6 +17,7 @@ from occplug.zoo.index import read_index
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docs/runs.jsonl"
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 COMMANDS = {
     (document, command)
     for document in ("docs/results.md", "docs/ablations.md")
