@@ -54,4 +54,4 @@ def main(argv: list[str]) -> None:
     for path, reason in found.skipped.items():
         print(f"skipped {path}: {reason}")
     if args.sheet:
-        print(f"{args.sheet}: {len(answers)} queries")
+        print(f"{args.sheet}: queries and their hits")
