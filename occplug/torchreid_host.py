@@ -134,6 +134,8 @@ stock_evaluate_rank = _function(
     metrics, "evaluate_rank", "distmat", "q_pids", "g_pids", "q_camids", "g_camids", "max_rank", "use_metric_cuhk03"
 )
 _function(reader, "read_image", "path")
+engines = sub("engine.engine")
+stock_re_ranking = _function(engines, "re_ranking", "q_g_dist", "q_q_dist", "g_g_dist")
 drawing = sub("utils.reidtools")
 _draw_ranked = _function(drawing, "visualize_ranked_results", "distmat", "dataset", "save_dir", "topk")
 attribute(drawing, "cv2")

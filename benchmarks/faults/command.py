@@ -6,23 +6,41 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import torch
 
 from benchmarks.faults import inputs
-from benchmarks.faults.tally import Tally, table
-from benchmarks.faults.trainings import Trainings
+from benchmarks.faults.tally import Results, Tally, table
+from benchmarks.faults.trainings import Trainings, can_mount
 from occplug.datasets.synthocc import build
 from occplug.experiments.markdown import replace_marked
+from occplug.runs.record import sources
 from occplug.utils.files import user_path
 from occplug.utils.measuring import machine
 
 __all__ = ["main"]
 
 CONFIGS = ("clip_reid_synthocc", "dpm_synthocc")
+PARTS = ("inputs", "kill", "terminate", "interrupt", "limit", "disk", "two", "worker")
+_SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
+_SAME = "it goes on to the same bits"
+_TOLD = f"one message, and {_SAME}"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Trials with the seeds `first` to `first + count - 1`; `attempt` returns what did not hold, or None."""
+
+    name: str
+    held: str
+    count: int
+    attempt: Callable[[int], str | None]
 
 
 def main(argv: list[str]) -> None:
@@ -31,46 +49,77 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="a twentieth of the inputs, one training of each kind")
     parser.add_argument("--kills", type=int, default=20, help="signals of each kind in each stage of each method (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trial; the next has the next (0)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="these alone")
+    parser.add_argument("--configs", nargs="+", default=CONFIGS, metavar="NAME", help="whose trainings are disturbed")
+    text = "append each trial to FILE.jsonl; those that are there are not tried again, and the table has them too"
+    parser.add_argument("--results", type=user_path, metavar="FILE", help=text)
     parser.add_argument("--page", type=user_path, metavar="FILE", help="also put the table between the marks in FILE")
     args = parser.parse_args(argv)
-    tallies = []
-    for tally in trials(1 if args.quick else args.kills, 20 if args.quick else 1, args.seed, args.quick):
-        print(tally.row(), flush=True)
-        tallies.append(tally)
-        _write(args, tallies, "the command was stopped here, or is running")
-    print(f"\n{table(tallies)}")
-    _write(args, tallies, "complete")
-    if any(tally.failed for tally in tallies):
+    results = Results(args.results, machine(with_load=False), time.strftime("%Y-%m-%d"), sources())
+    try_all(args, results)
+    print(f"\n{table(results.tallies())}")
+    if any(tally.failed for tally in results.tallies()):
         sys.exit(1)
 
 
-def _write(args: argparse.Namespace, tallies: list[Tally], state: str) -> None:
-    """Put the table into the page after each kind: a full run takes hours."""
-    if args.page:
-        seeds = f"seeds from {args.seed}, --kills {args.kills}{' --quick' * args.quick}, {state}"
-        replace_marked(args.page, "faults", f"{machine()}; {seeds}\n\n{table(tallies)}")
-
-
-def trials(kills: int, divisor: int, seed: int, quick: bool = False):
-    """All trials, a :class:`Tally` a kind."""
-    yield inputs.configs(500 // divisor, seed)
-    yield inputs.command_lines(500 // divisor, seed)
-    yield inputs.checkpoints(300 // divisor, seed)
-    yield inputs.pictures(300 // divisor, seed)
+def try_all(args: argparse.Namespace, results: Results) -> None:
+    """All trials of `args` that `results` lacks; the page follows each, as a full run takes hours."""
+    divisor = 20 if args.quick else 1
+    if "inputs" in args.parts:
+        for damage, count in _INPUTS.items():
+            if not results.has(inputs.NAMES[damage], args.seed):
+                _note(args, results, damage(count // divisor, args.seed), args.seed)
+    parts = [part for part in PARTS[1:] if part in args.parts and (part != "disk" or can_mount())]
+    if not parts:
+        return
     cv2.setNumThreads(1)  # before the fork: a child that inherits OpenCV's threads waits for ever
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "data"
         build(root, "tiny", workers=1, progress=False)
-        for config in CONFIGS[:1] if quick else CONFIGS:
-            yield from _of_trainings(Trainings(config, root, Path(name) / config), kills, seed, quick)
+        for config in args.configs[:1] if args.quick else args.configs:
+            trainings = Trainings(config, root, Path(name) / config)
+            for kind in kinds(trainings, parts, 1 if args.quick else args.kills, args.quick):
+                _try(args, results, kind)
 
 
-def _of_trainings(trainings: Trainings, kills: int, seed: int, quick: bool) -> Iterator[Tally]:
-    stages = trainings.stages[-1:] if quick else trainings.stages
-    for stage in stages:
-        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-            yield trainings.signalled(stage, number, kills if number == signal.SIGKILL else max(1, kills // 4), seed)
-    yield trainings.full_disk(max(1, kills // 4), seed)
-    yield trainings.two_at_once(max(1, kills // 10), seed)
-    yield trainings.lost_worker(max(1, kills // 4), seed)
+_INPUTS = {inputs.configs: 500, inputs.command_lines: 500, inputs.checkpoints: 300, inputs.pictures: 300}
+
+
+def _try(args: argparse.Namespace, results: Results, kind: _Kind) -> None:
+    for seed in range(args.seed, args.seed + kind.count):
+        if not results.has(kind.name, seed):
+            tally = Tally(kind.name, kind.held)
+            tally.add(seed, kind.attempt(seed))
+            _note(args, results, tally, seed)
+
+
+def _note(args: argparse.Namespace, results: Results, tally: Tally, first: int) -> None:
+    results.add(tally, first)
+    tallies = results.tallies()
+    print(next(each.row() for each in tallies if each.name == tally.name), *tally.failed, flush=True)
+    if args.page:
+        replace_marked(args.page, "faults", f"{results.made_on()}\n\n{table(tallies)}")
+
+
+def kinds(trainings: Trainings, parts: list[str], kills: int, quick: bool = False) -> Iterator[_Kind]:
+    """What is done to the trainings of one config: signals in each stage, then the rest."""
+    few, config = max(1, kills // 4), trainings.config
+    for stage in trainings.stages[-1:] if quick else trainings.stages:
+        for part in [part for part in parts if part in _SIGNALS]:
+            number = _SIGNALS[part]
+            count = kills if part == "kill" else few
+            attempt = partial(trainings.signalled, stage, number)
+            yield _Kind(f"{config}: {number.name} in {stage}", _SAME, count, attempt)
+    rest = {
+        "limit": _Kind(f"{config}: files are limited in size", _TOLD, few, trainings.limited),
+        "disk": _Kind(f"{config}: a full disk (tmpfs)", _TOLD, few, trainings.full_disk),
+        "two": _Kind(
+            f"{config}: two processes in one folder",
+            "one trains, the other is refused",
+            max(1, kills // 10),
+            trainings.two_at_once,
+        ),
+        "worker": _Kind(f"{config}: a loading process is killed", _TOLD, few, trainings.lost_worker),
+    }
+    yield from (kind for part, kind in rest.items() if part in parts)

@@ -26,7 +26,7 @@ from occplug.utils.imagefile import open_picture
 from occplug.utils.tensors import read_tensors
 from occplug.zoo.weights import read_test_weights, save_small
 
-__all__ = ["checkpoints", "command_lines", "configs", "pictures"]
+__all__ = ["NAMES", "checkpoints", "command_lines", "configs", "pictures"]
 
 _VALUES = (
     "-1",
@@ -78,7 +78,7 @@ def _damaged(data: bytes, draw: random.Random) -> bytes:
 
 def configs(count: int, seed: int) -> Tally:
     """Configs of ours with lines left out, moved, doubled, or with other values."""
-    tally = Tally("mutated config files", "it is read, or refused with a message")
+    tally = Tally(NAMES[configs], "it is read, or refused with a message")
     files = sorted(shipped_configs().glob("*.yaml"))
     with tempfile.TemporaryDirectory() as name:
         for number in range(seed, seed + count):
@@ -107,7 +107,7 @@ def configs(count: int, seed: int) -> Tally:
 
 def command_lines(count: int, seed: int) -> Tally:
     """Command lines with options left out, doubled, misspelt, and keys with other values."""
-    tally = Tally("mutated command lines", "it is parsed, or refused with a message")
+    tally = Tally(NAMES[command_lines], "it is parsed, or refused with a message")
     files = sorted(str(file) for file in shipped_configs().glob("*.yaml"))
     keys = [line.partition(":")[0].strip() for line in resolved_yaml(default_config()).splitlines()]
     for number in range(seed, seed + count):
@@ -132,7 +132,7 @@ def command_lines(count: int, seed: int) -> Tally:
 
 def checkpoints(count: int, seed: int) -> Tally:
     """Weight files of five kinds with changed bytes, cut off, or with a piece doubled."""
-    tally = Tally("damaged weight files", "it is refused with a message, or gives the same numbers")
+    tally = Tally(NAMES[checkpoints], "it is refused with a message, or gives the same numbers")
     state = {"a.weight": torch.arange(600.0).reshape(20, 30), "a.bias": torch.rand(20), "n": torch.tensor(3)}
     kinds = {
         "a.pth": (lambda f: save_checkpoint({"state_dict": state}, f), None),
@@ -165,7 +165,7 @@ def _same(found: dict, expected: dict) -> bool:
 
 def pictures(count: int, seed: int) -> Tally:
     """Pictures of six formats with changed bytes, cut off, or with a piece doubled."""
-    tally = Tally("damaged pictures", "it is refused with a message, or is a picture")
+    tally = Tally(NAMES[pictures], "it is refused with a message, or is a picture")
     pixels = np.random.default_rng(0).integers(0, 256, (48, 24, 3), dtype=np.uint8)
     whole = {}
     for kind in ("JPEG", "PNG", "BMP", "TIFF", "PPM", "WEBP"):
@@ -179,3 +179,11 @@ def pictures(count: int, seed: int) -> Tally:
             path.write_bytes(_damaged(whole[draw.choice(list(whole))], draw))
             tally.add(number, _attempt(lambda: open_picture(path), lambda picture: picture.mode == "RGB"))
     return tally
+
+
+NAMES = {
+    configs: "mutated config files",
+    command_lines: "mutated command lines",
+    checkpoints: "damaged weight files",
+    pictures: "damaged pictures",
+}

@@ -14,24 +14,26 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
-from benchmarks.faults.tally import Tally
 from occplug.cli import main as occplug
 from occplug.config import load_config
 from occplug.config.files import flatten
 from occplug.engine import MethodEngine, load_checkpoint
 
-__all__ = ["Trainings"]
+__all__ = ["Trainings", "can_mount"]
 
 _fork = multiprocessing.get_context("fork")
-_PATIENCE = 120.0  # seconds for one process
-_STARTED = "started.txt"  # in a run's folder: the stages begun so far
+_PATIENCE = 900.0  # seconds for one process; a loaded machine is slow
+# beside a run's folder, whose disk may be full: the stages begun so far, and what was printed
+_STARTED, _PRINTED = "started.txt", "printed.txt"
 
 
 class Trainings:
@@ -46,6 +48,7 @@ class Trainings:
         known = dict(flatten(load_config(config)))
         epochs = [key for key, value in known.items() if key.startswith("method.") and key.endswith("epochs") and value]
         self.options = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16", "test.batch_size", "64"]
+        self.options += ["data.height", "64", "data.width", "32"]  # a quarter of the patches
         self.options += [word for key in epochs for word in (key, "2")]
         self.reference = self.run("reference")
         if self.reference.exitcode != 0:
@@ -72,7 +75,7 @@ class Trainings:
 
     def told(self, run: str) -> str:
         """What the processes of `run` printed."""
-        return (self.folder / run / "printed.txt").read_text(errors="replace")
+        return _beside(self.folder / run, _PRINTED).read_text(errors="replace")
 
     def metrics(self, run: str) -> dict:
         """Its metrics.json."""
@@ -97,72 +100,106 @@ class Trainings:
         return None if all(torch.equal(ours[name], theirs[name]) for name in theirs) else "other weights"
 
     def forget(self, run: str) -> None:
-        """Delete the folder of `run`."""
+        """Delete the files of `run`."""
         shutil.rmtree(self.folder / run, ignore_errors=True)
+        for name in (_PRINTED, _STARTED):
+            _beside(self.folder / run, name).unlink(missing_ok=True)
 
-    # ------------------------------------------------------------------ trials
+    # ------------------------------------------------------------------ trials: what did not hold, or None
 
-    def signalled(self, stage: str, number: signal.Signals, count: int, seed: int) -> Tally:
+    def signalled(self, stage: str, number: signal.Signals, seed: int) -> str | None:
         """The run gets the signal `number` at a random moment of `stage`."""
-        tally = Tally(f"{self.config}: {number.name} in {stage}", "it goes on to the same bits")
-        for trial in range(seed, seed + count):
-            run, draw = f"{number.name}-{stage}-{trial}", random.Random(trial)
+        delay, draw = 1.0, random.Random(seed)
+        part = draw.uniform(0, 1)
+        while True:  # again and earlier, if the run was faster than the reference and has ended before the signal
+            run = f"{number.name}-{stage}-{seed}"
             process = self.start(run)
-            begun = self.folder / run / _STARTED
+            begun = _beside(self.folder / run, _STARTED)
             while process.is_alive() and not (begun.exists() and stage in begun.read_text().split()):
                 time.sleep(0.01)
-            time.sleep(draw.uniform(0, 1.1 * self.seconds[stage]))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
-            tally.add(trial, _end(process) or _traceback(self.told(run)) or self.problem(run))
+            time.sleep(part * delay * self.seconds[stage])
+            if process.is_alive() or delay < 0.1:
+                break
+            delay /= 2
             self.forget(run)
-        return tally
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+        problem = _end(process) or _traceback(self.told(run)) or self.problem(run)
+        self.forget(run)
+        return problem
 
-    def full_disk(self, count: int, seed: int) -> Tally:
-        """No file may be longer than a random size, as on a full disk; then the limit is lifted."""
-        tally = Tally(f"{self.config}: files are limited in size", "one message, and it goes on to the same bits")
+    def limited(self, seed: int) -> str | None:
+        """No file may be longer than a random size; then the limit is lifted."""
         largest = max(file.stat().st_size for file in (self.folder / "reference").rglob("*.pth"))
-        for trial in range(seed, seed + count):
-            run, limit = f"disk-{trial}", random.Random(trial).randrange(4096, largest)
-            process = self.run(run, before=lambda limit=limit: _limit(limit))
-            told = None if process.exitcode in (0, 2) else f"exit {process.exitcode}: {_last_line(self.told(run))}"
-            tally.add(trial, told or _traceback(self.told(run)) or self.problem(run))
-            self.forget(run)
-        return tally
+        run, limit = f"limit-{seed}", random.Random(seed).randrange(4096, largest)
+        return self._told_once(run, self.run(run, before=lambda: _limit(limit)))
 
-    def two_at_once(self, count: int, seed: int) -> Tally:
+    def full_disk(self, seed: int) -> str | None:
+        """The run's folder is on a disk of a random size, which fills up; then the disk grows. Needs `can_mount`."""
+        needed = sum(file.stat().st_size for file in (self.folder / "reference").rglob("*") if file.is_file())
+        run, size = f"disk-{seed}", random.Random(seed).randrange(200_000, needed)
+        folder = self.folder / run
+        folder.mkdir(parents=True)
+        with _mounted(folder, size) as grow:
+            process = self.run(run)
+            grow()
+            return self._told_once(run, process)
+
+    def _told_once(self, run: str, process) -> str | None:
+        """After a run that may have ended with a message."""
+        told = None if process.exitcode in (0, 2) else f"exit {process.exitcode}: {_last_line(self.told(run))}"
+        problem = told or _traceback(self.told(run)) or self.problem(run)
+        self.forget(run)
+        return problem
+
+    def two_at_once(self, seed: int) -> str | None:
         """A second process trains in the same folder."""
-        tally = Tally(f"{self.config}: two processes in one folder", "one trains, the other is refused")
-        for trial in range(seed, seed + count):
-            run = f"two-{trial}"
-            both = [self.start(run)]
-            time.sleep(random.Random(trial).uniform(0, 1))
-            both.append(self.start(run))
-            ended = [_end(process) for process in both]
-            codes = sorted(process.exitcode for process in both)
-            told = None if codes == [0, 2] else f"exits {codes}"
-            tally.add(trial, next(filter(None, ended), None) or told or _traceback(self.told(run)) or self.problem(run))
-            self.forget(run)
-        return tally
+        run = f"two-{seed}"
+        both = [self.start(run)]
+        time.sleep(random.Random(seed).uniform(0, 1))
+        both.append(self.start(run))
+        ended = [_end(process) for process in both]
+        codes = sorted(process.exitcode for process in both)
+        told = None if codes == [0, 2] else f"exits {codes}"
+        problem = next(filter(None, ended), None) or told or _traceback(self.told(run)) or self.problem(run)
+        self.forget(run)
+        return problem
 
-    def lost_worker(self, count: int, seed: int) -> Tally:
+    def lost_worker(self, seed: int) -> str | None:
         """A process that loads images is killed."""
-        tally = Tally(f"{self.config}: a loading process is killed", "one message, and it goes on to the same bits")
-        for trial in range(seed, seed + count):
-            run, draw = f"worker-{trial}", random.Random(trial)
-            process = self.start(run, before=_two_workers)
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            while process.is_alive() and not (found := _read(children).split()):
-                time.sleep(0.01)
-            time.sleep(draw.uniform(0, 1))
-            with contextlib.suppress(ProcessLookupError, IndexError):
-                os.kill(int(draw.choice(found)), signal.SIGKILL)
-            told = _end(process)
-            if told is None and process.exitcode not in (0, 2):
-                told = f"exit {process.exitcode}: {_last_line(self.told(run))}"
-            tally.add(trial, told or _traceback(self.told(run)) or self.problem(run))
-            self.forget(run)
-        return tally
+        run, draw = f"worker-{seed}", random.Random(seed)
+        process = self.start(run, before=_two_workers)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.is_alive() and not (found := _read(children).split()):
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 1))
+        with contextlib.suppress(ProcessLookupError, IndexError):
+            os.kill(int(draw.choice(found)), signal.SIGKILL)
+        return _end(process) or self._told_once(run, process)
+
+
+def can_mount() -> bool:
+    """Whether this user may mount a tmpfs here."""
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            with _mounted(Path(name), 1 << 20):
+                return True
+        except (OSError, subprocess.SubprocessError):
+            return False
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path, size: int) -> Iterator[Callable[[], object]]:
+    """A tmpfs of `size` bytes at `folder`; yields what makes it large."""
+    _quietly("mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder))
+    try:
+        yield lambda: _quietly("mount", "-o", "remount,size=1g", str(folder))
+    finally:
+        _quietly("umount", "--lazy", str(folder))
+
+
+def _quietly(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
 
 
 # ---------------------------------------------------------------------- in the process that trains
@@ -181,7 +218,7 @@ def _limit(size: int) -> None:
 
 def _train(folder: Path, words: list[str], before: Callable[[], None] | None) -> None:
     """`occplug WORDS`, with what it prints in a file, and the names of stages in another as they begin."""
-    printed = os.open(folder / "printed.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    printed = os.open(_beside(folder, _PRINTED), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(printed, 1), os.dup2(printed, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -189,7 +226,7 @@ def _train(folder: Path, words: list[str], before: Callable[[], None] | None) ->
     run_stage = MethodEngine.run_stage
 
     def noted(engine, *args, **options):
-        with (folder / _STARTED).open("a") as file:
+        with _beside(folder, _STARTED).open("a") as file:
             file.write(f"{engine.stage_name}\n")
         return run_stage(engine, *args, **options)
 
@@ -199,6 +236,10 @@ def _train(folder: Path, words: list[str], before: Callable[[], None] | None) ->
     code = occplug([*words, *_WORKERS])
     sys.stdout.flush(), sys.stderr.flush()
     os._exit(code)
+
+
+def _beside(folder: Path, name: str) -> Path:
+    return folder.with_name(f"{folder.name}-{name}")
 
 
 # ---------------------------------------------------------------------- after it

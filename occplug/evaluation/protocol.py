@@ -18,6 +18,7 @@ def protocol_line(
     stride=None,
     metric: str = "euclidean",
     reranked: tuple[int, int, float] | None = None,
+    squared: bool = False,
     camera_rule: str = CAMERA_RULE,
     combined: bool = False,
     unfiltered: Sequence[str] = (),
@@ -33,6 +34,7 @@ def protocol_line(
         stride: patch stride of the backbone in pixels (a number or height and width), None where there is none.
         metric: "method" for the method's own distance, or a distance's name.
         reranked: k1, k2 and lambda of k-reciprocal re-ranking, None without.
+        squared: what is re-ranked are squared distances; plain ones are squared first, as torchreid does.
         camera_rule: which gallery images do not count.
         combined: the model was trained on the query and gallery images, too.
         unfiltered: data sets whose cameras are unknown, so that all gallery images count; "" for all of them.
@@ -48,12 +50,18 @@ def protocol_line(
         f"camera input {cameras if isinstance(cameras, str) else _yes(cameras)}",
         stride is not None and f"stride {_size(stride)}",
         "distance of the method" if metric == "method" else f"{metric} distance",
-        "re-ranking {}".format("k1 = {}, k2 = {}, lambda = {}".format(*reranked) if reranked else "no"),
+        f"re-ranking {_reranking(reranked, squared)}",
         camera_rule,
         resize != "pil" and f"images resized by {resize}",
         combined and "query and gallery images trained on (data.combineall)",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _reranking(settings: tuple[int, int, float] | None, squared: bool) -> str:
+    if not settings:
+        return "no"
+    return "k1 = {}, k2 = {}, lambda = {}".format(*settings) + f" of {'squared' if squared else 'plain'} distances"
 
 
 def _yes(value: bool) -> str:

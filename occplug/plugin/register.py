@@ -7,6 +7,7 @@ Faults of torchreid that are cured while registered, each with a test that shows
 
 * a checkpoint torchreid saved cannot be read on torch >= 2.6: `torchreid_host.safe_globals`;
 * `read_image` tries a broken file for ever: ours raises DataError; ranked galleries are drawn through it too;
+* re-ranking squares distances that are squared already: those of our methods are not;
 * ranking is a Python loop: `metrics.evaluate_rank` is ours;
 * the CUHK03 metric uses `np.bool`, which numpy 1.24 to 1.26 do not have;
 * labels depend on the order of a Python set: our Market, Duke and MSMT17 replace torchreid's;
@@ -24,12 +25,14 @@ import logging
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
 from occplug import registry
 from occplug import torchreid_host as host
 from occplug.errors import CheckpointError, ConfigError
+from occplug.evaluation import re_ranking, reranking_inputs
 from occplug.method import build_method
 from occplug.plugin.model import TorchreidModel, packed_distances
 from occplug.runs.candidates import candidates
@@ -149,12 +152,24 @@ def _evaluate_rank(distmat, q_pids, g_pids, q_camids, g_camids, max_rank=50, use
     return host.stock_cuhk03(*case, use_cython=use_cython) if use_metric_cuhk03 else evaluate_rank(*case)
 
 
-_tested: contextvars.ContextVar[TorchreidModel | None] = contextvars.ContextVar("tested", default=None)
+# the model of ours in an engine's test, and the name of the distance there
+_tested: contextvars.ContextVar[tuple[TorchreidModel | None, str]] = contextvars.ContextVar(
+    "tested", default=(None, "")
+)
 
 
 def _compute_distance_matrix(input1, input2, metric="euclidean"):
     """torchreid's distances, and inside an engine's test those of our methods by their names."""
-    return packed_distances(input1, input2, metric, host.stock_distances, _tested.get())
+    return packed_distances(input1, input2, metric, host.stock_distances, _tested.get()[0])
+
+
+def _re_ranking(q_g, q_q, g_g, *args, **kwargs):
+    """torchreid's, which squares what it is given; a method of ours may give squared distances already."""
+    model, metric = _tested.get()
+    if model is None or metric not in model.metrics():
+        return host.stock_re_ranking(q_g, q_q, g_g, *args, **kwargs)
+    given = [np.asarray(distances) for distances in (q_g, q_q, g_g)]
+    return re_ranking(*(reranking_inputs(*given) if model.method.squared_distance else given), *args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -178,7 +193,7 @@ def _comparing(engine, metric: str, normalize: bool):
             "DataParallel over several GPUs gathers plain tensors of copies that keep their layout to themselves; give "
             "the engine the model itself"
         )
-    token = _tested.set(model)
+    token = _tested.set((model, metric))
     try:
         _compute_distance_matrix(packed, packed, metric)
         yield
@@ -250,6 +265,7 @@ def _our_functions() -> list[tuple]:
         (host.manager, "init_image_dataset", _init_image_dataset),
         (host.metrics, "evaluate_rank", _evaluate_rank),
         (host.metrics, "compute_distance_matrix", _compute_distance_matrix),
+        (host.engines, "re_ranking", _re_ranking),
         (Engine, "run", _run),
         (Engine, "test", _test),
         (host.reader, "read_image", read_image),

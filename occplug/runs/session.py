@@ -162,6 +162,7 @@ def describe_protocol(
     camera_rows: CameraRows | None = None,
     combined: bool = False,
     data: DataManager | None = None,
+    squared: bool = False,
 ) -> str:
     """One line that says how features were made and compared.
 
@@ -169,6 +170,7 @@ def describe_protocol(
         camera_rows: of the model's camera embedding; None where they are not known.
         combined: the weights were trained on query and gallery images, too (`data.combineall`).
         data: tells of which targets cameras are unknown.
+        squared: `Method.squared_distance`, for the words on re-ranking.
     """
     unfiltered = [] if data is None else [n for n in data.targets if not getattr(data.sets[n], "has_cameras", True)]
     if data is not None and len(unfiltered) == len(data.targets):
@@ -178,6 +180,7 @@ def describe_protocol(
         flip=cfg.eval.flip,
         cameras=sees_cameras(cfg) and (camera_rows is None or describe_cameras(cfg.data.targets, camera_rows)),
         reranked=(cfg.eval.rerank_k1, cfg.eval.rerank_k2, cfg.eval.rerank_lambda) if reranked else None,
+        squared=squared,
         combined=combined or cfg.data.combineall,
         unfiltered=unfiltered,
         resize=cfg.data.resize,

@@ -115,7 +115,7 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
         raise
     finally:
         data.close()
-    protocol = describe_protocol(cfg, cfg.test.rerank, engine.camera_rows, data=data)
+    protocol = describe_protocol(cfg, cfg.test.rerank, engine.camera_rows, data=data, squared=engine.squared_distance)
     return write_metrics(cfg, engine, config_file, protocol, folder / "metrics.json")
 
 

@@ -116,10 +116,12 @@ def free_memory() -> float:
     return int(line.split()[1]) / 1024
 
 
-def machine() -> str:
-    """One line: processor, cores, load, versions, date."""
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+def machine(with_load: bool = True) -> str:
+    """One line: processor, cores, versions, and what is of this moment, load and date."""
     versions = f"python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}"
+    if not with_load:
+        return f"{processor()}, {os.cpu_count()} cores; one thread; {versions}"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{processor()}, {os.cpu_count()} cores{load}; one thread; {versions}; {time.strftime('%Y-%m-%d')}"
 
 

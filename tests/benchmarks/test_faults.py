@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import inputs
-from benchmarks.faults.tally import Tally, table
+from benchmarks.faults import command, inputs
+from benchmarks.faults.tally import Results, Tally, table
+from occplug.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +41,34 @@ def test_the_table():
     rows = table([tally]).splitlines()
     assert rows[2] == "| kill | it goes on | 1 / 2 |" and rows[-1] == "* kill, seed 4: it hung"
     assert table([Tally("kill", "x")]).endswith("Nothing failed.")
+
+
+def test_trials_are_kept_and_not_tried_again(tmp_path, monkeypatch):
+    page, file, seeds = tmp_path / "a.md", tmp_path / "a.jsonl", []
+    page.write_text("before\n<!-- faults -->\n<!-- end -->\nafter\n")
+
+    def damage(count, seed):
+        seeds.append((count, seed))
+        tally = Tally("damaged pictures", "it is a picture")
+        for number in range(seed, seed + count):
+            tally.add(number, "it hung" if number == 7 else None)
+        return tally
+
+    monkeypatch.setattr(command, "_INPUTS", {damage: 40})
+    monkeypatch.setattr(inputs, "NAMES", {damage: "damaged pictures"})
+    words = ["--parts", "inputs", "--results", str(file), "--page", str(page), "--quick"]
+    for first in (6, 6, 8):
+        with pytest.raises(SystemExit):  # one has failed
+            command.main([*words, "--seed", str(first)])
+    assert seeds == [(2, 6), (2, 8)]
+    text = page.read_text()
+    assert "| damaged pictures | it is a picture | 3 / 4 |" in text and "* damaged pictures, seed 7: it hung" in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "one thread; python" in text
+    results = Results(file, "m", "2026-01-02", "c")
+    assert [results.has("damaged pictures", seed) for seed in (5, 6, 9, 10)] == [False, True, True, False]
+    file.write_text(file.read_text() + "{}\n")
+    with pytest.raises(DataError, match=r"a.jsonl, line 3 is damaged .*; delete it"):
+        Results(file, "m", "2026-01-02", "c")
 
 
 @pytest.mark.slow

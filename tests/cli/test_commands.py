@@ -66,7 +66,7 @@ def test_reranking_and_pictures(run, tmp_path):
     arguments = ["--config-file", str(run / "config.yaml"), "--weights", str(run / "checkpoints/stage2.pth")]
     assert main(["test", *arguments, "--rerank", "--visrank", "data.save_dir", str(tmp_path)]) == 0
     metrics = json.loads((tmp_path / "test/metrics.json").read_text())
-    assert "re-ranking k1 = 20, k2 = 6, lambda = 0.3" in metrics["protocol"]
+    assert "re-ranking k1 = 20, k2 = 6, lambda = 0.3 of squared distances;" in metrics["protocol"]
     assert len(list((tmp_path / "visrank_synthocc").rglob("*.jpg"))) == 24
 
 

@@ -8,8 +8,12 @@ def test_a_methods_line():
     line = protocol_line("clip_reid", **options, reranked=(20, 6, 0.3))
     assert line == (
         "clip_reid; feature before neck; flip test yes; camera input yes; stride 12; distance of the method; "
-        "re-ranking k1 = 20, k2 = 6, lambda = 0.3; gallery images of the query's person and camera left out"
+        "re-ranking k1 = 20, k2 = 6, lambda = 0.3 of plain distances; gallery images of the query's person and camera "
+        "left out"
     )
+    squared = protocol_line("clip_reid", **options, reranked=(20, 6, 0.3), squared=True)
+    assert squared == line.replace("of plain", "of squared")
+    assert "squared" not in protocol_line("clip_reid", **options, squared=True)  # without re-ranking nothing is changed
 
 
 def test_a_stock_models_line():

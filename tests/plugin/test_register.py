@@ -759,6 +759,45 @@ def test_a_methods_name_is_its_distance_in_torchreids_test(toys, toy_root):
     engine.test(dist_metric="toy", rerank=True)
 
 
+@pytest.mark.parametrize("squared", [False, True])
+def test_reranking_in_torchreids_test_squares_plain_distances_alone(toys, toy_root, monkeypatch, squared):
+    occplug.register()
+    monkeypatch.setattr(ToyMethod, "squared_distance", squared)
+    model = torchreid.models.build_model("toy_small", num_classes=4, loss="triplet", pretrained=False).eval()
+    engine, given = stock_engine(toy_manager(toy_root), model), []
+
+    def noted(distances, *ids, **options):
+        given.append(np.asarray(distances))
+        return host.stock_evaluate_rank(distances, *ids, max_rank=20, use_cython=False)
+
+    monkeypatch.setattr(host.metrics, "evaluate_rank", noted)
+    engine.test(dist_metric="toy", rerank=True)
+    whole = ToySet(toy_root, verbose=False)
+    transform = engine.datamanager.transform_te
+    sides = [[transform(Image.open(path).convert("RGB")) for path, *_ in part] for part in (whole.query, whole.gallery)]
+    query, gallery = (model.method.embed(torch.stack(side)) for side in sides)
+    pairs = ((query, gallery), (query, query), (gallery, gallery))
+    plain = [model.method.distance(*pair).clamp(min=0).numpy() for pair in pairs]
+    expected = host.stock_re_ranking(*(np.sqrt(each) if squared else each for each in plain))
+    np.testing.assert_allclose(given[0], expected, atol=1e-5)
+
+
+def test_layers_that_a_method_keeps_frozen_stay_so_in_copies_of_the_model():
+    """DataParallel copies the parameters, which torchreid has opened at the start of the epoch, before `forward`."""
+    model = toy_model("softmax")
+    host.sub("utils.torchtools").open_all_layers(model)
+    before = copy.deepcopy(model.state_dict())
+    frozen = {f"method.{name}" for name, _ in model.method.named_parameters() if name.startswith("text.")}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    copies = {name: parameter.clone() for name, parameter in model.named_parameters()}  # as `replicate` broadcasts them
+    assert frozen and all(copies[name].requires_grad for name in frozen)
+    logits = torch.func.functional_call(model, copies, torch.randn(4, 3, HEIGHT, WIDTH))
+    sum(one.square().sum() for one in logits).backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert "classifier.weight" in changed and not any(name.startswith("text.") for name in changed)
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_a_stock_distance_of_several_fields_is_refused_before_training(toys, toy_root, tmp_path, metric):
     occplug.register()
