@@ -89,6 +89,10 @@ RENAMED: dict[str, str] = {
         for name in ("mask_figures", "saliency_figures", "twin_figures")
     },
     "occplug.cli.show_augment.sheet": "occplug.reports.augmentation.augmentation_sheet",
+    **{
+        f"occplug.runs.session.{name}": f"occplug.runs.candidates.{name}"
+        for name in ("load_trained", "load_trained_for")
+    },
 }
 
 # old member -> new member of the same class; the class itself keeps the old one for one version, `matcher` for good

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import argparse
 
-from occplug.config import load_config
 from occplug.errors import ConfigError
 
-__all__ = ["config_parser", "parse_config", "parse_options"]
+__all__ = ["WEIGHTS", "config_parser", "parse_config", "parse_options"]
 
 
-def config_parser(name: str, text: str, several: bool = False) -> argparse.ArgumentParser:
-    """A parser with the flags that choose and change a config; `several` times or not at all, if so said."""
+WEIGHTS = "a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO"
+HELD = "; by default that of --weights, needed only where they do not hold theirs (converted files)"
+
+
+def config_parser(
+    name: str, text: str, several: bool = False, weights: bool = False, untrained: str = ""
+) -> argparse.ArgumentParser:
+    """A parser with the flags that choose and change a config.
+
+    Args:
+        several: `--config-file` may be given several times or not at all.
+        weights: `--weights` are taken, too, and `--config-file` may be left out.
+        untrained: what the command looks at without weights; empty: they are needed.
+    """
     parser = argparse.ArgumentParser(
         f"occplug {name}",
         description=text,
         epilog="Any config key may follow as KEY VALUE pairs, e.g. train.seed 3 data.save_dir log/seed3",
         allow_abbrev=False,
     )
-    given = {"action": "append", "default": []} if several else {"required": True}
-    parser.add_argument("--config-file", metavar="F", help="a yaml file of configs/ or your own", **given)
+    given = {"action": "append", "default": []} if several else {"required": not weights}
+    text = "a yaml file of configs/ or your own" + (HELD if weights else "")
+    parser.add_argument("--config-file", metavar="F", help=text, **given)
+    if weights:
+        text = f"{WEIGHTS}; default: {untrained}" if untrained else WEIGHTS
+        parser.add_argument("--weights", required=not untrained, metavar="W", help=text)
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
     text = "training data sets (data.sources): names, folder:DIR or csv:FILE"
     parser.add_argument("-s", "--sources", nargs="+", metavar="SRC", help=text)
@@ -32,13 +47,24 @@ def config_parser(name: str, text: str, several: bool = False) -> argparse.Argum
 
 
 def parse_config(parser: argparse.ArgumentParser, argv: list[str]):
-    """Parse `argv` -> (namespace, resolved config).
+    """Parse `argv` -> (namespace, resolved config); without `--config-file` it is the one that `--weights` hold, and
+    `args.config_file` names them.
 
     Raises:
-        ConfigError: an unknown flag, or anything `load_config` objects to.
+        ConfigError: an unknown flag, neither a config nor weights, or anything `load_config` objects to.
+        CheckpointError: weights that are not there or cannot be read.
     """
     args, options = parse_options(parser, argv)
-    return args, load_config(args.config_file, options)
+    if args.config_file is not None:
+        from occplug.config import load_config
+
+        return args, load_config(args.config_file, options)
+    if getattr(args, "weights", None) is None:
+        raise ConfigError("which model? give --config-file, or --weights, which hold their config")
+    from occplug.runs.candidates import candidates
+
+    args.config_file = args.weights
+    return args, candidates([], [args.weights], options)[0].cfg
 
 
 def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

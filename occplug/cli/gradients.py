@@ -11,8 +11,9 @@ from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.errors import ConfigError
 from occplug.method import build_method
 from occplug.registry import model_class
+from occplug.runs.candidates import load_trained
 from occplug.runs.gradients import gradient_report
-from occplug.runs.session import load_trained, start_logging
+from occplug.runs.session import start_logging
 from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["main"]
@@ -24,8 +25,9 @@ def main(argv: list[str]) -> None:
         "gradients",
         "Norm of each weighted loss's gradient, scale of its logits, and the share of images it touches: for the "
         "question why a part does nothing.",
+        weights=True,
+        untrained="the initial weights",
     )
-    parser.add_argument("--weights", metavar="PATH", help="a checkpoint of occplug train; default: the initial weights")
     parser.add_argument("--stage", default="", metavar="NAME", help="default: the last")
     parser.add_argument("--batches", default=2, type=int, metavar="N", help="training batches to look at (default 2)")
     parser.add_argument("--generated", action="store_true", help="random pictures in place of the data sets")

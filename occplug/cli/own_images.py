@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from occplug.cli.arguments import WEIGHTS
 from occplug.errors import CheckpointError, DataError
 
 __all__ = ["add_embedding", "add_model", "embed_with", "model_behind", "parse"]
@@ -16,8 +17,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
 def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
     """`--weights`, `--config-file` and `--device`."""
-    known = "a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO"
-    text = known if required else f"{known}; by default the weights that the gallery was embedded with"
+    text = WEIGHTS if required else f"{WEIGHTS}; by default the weights that the gallery was embedded with"
     parser.add_argument("--weights", required=required, metavar="W", help=text)
     parser.add_argument("--config-file", metavar="F", help="config of weights that do not hold theirs (converted)")
     parser.add_argument("--device", default="cpu", metavar="D", help="a torch device, e.g. cuda (cpu)")

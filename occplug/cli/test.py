@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from occplug.cli.arguments import config_parser, parse_options
+from occplug.cli.arguments import WEIGHTS, config_parser, parse_options
 from occplug.errors import ConfigError
 from occplug.runs.candidates import candidates
 from occplug.runs.ensemble import evaluate_ensemble
@@ -20,8 +20,7 @@ def main(argv: list[str]) -> None:
         required=True,
         action="append",
         metavar="PATH",
-        help="a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO; --config-file is needed "
-        "only where the weights do not hold theirs (converted files)",
+        help=f"{WEIGHTS}; --config-file is needed only where the weights do not hold theirs (converted files)",
     )
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (eval.rerank_*)")
     parser.add_argument("--visrank", action="store_true", help="draw the ranked galleries of the queries")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from yacs.config import CfgNode
 
 from occplug.config import load_config, resolved_yaml, shipped_configs
 from occplug.config.changes import changed_keys, is_of_training_alone, saved_values
 from occplug.config.files import Setting
-from occplug.data.cameras import rows_of_sources
+from occplug.data.cameras import camera_input, rows_of_sources
 from occplug.data.manager import DataManager
 from occplug.engine import MethodEngine, check_same_meaning
 from occplug.errors import CheckpointError, ConfigError
@@ -36,6 +37,8 @@ __all__ = [
     "engine_of",
     "entry_settings",
     "fit",
+    "load_trained",
+    "load_trained_for",
     "model_of",
     "save_small_file",
 ]
@@ -161,6 +164,43 @@ def model_of(found: Candidate) -> Method:
     method = build_method(found.cfg, weights.num_classes, weights.num_cameras, pretrained=False).eval()
     fit(method, found)
     return method
+
+
+def load_trained(cfg: CfgNode, weights: str, whole: bool = True) -> Method:
+    """The method of `cfg` with the weights at the address `weights`, in eval mode on the CPU.
+
+    Args:
+        whole: what only training reads (classifiers, prompts, saliency nets) is needed as well.
+
+    Raises:
+        CheckpointError: they cannot be fetched or read, do not fit the config, are an exported file, which cannot be
+            looked into, or lack what is needed.
+    """
+    return _trained(cfg, weights, whole)[0]
+
+
+def load_trained_for(
+    cfg: CfgNode, weights: str, target: str, whole: bool = True
+) -> tuple[Method, Callable[[Tensor], Tensor]]:
+    """`load_trained`, and cameras [B] of images of the data set `target` -> what the method is given for them.
+
+    Raises as `load_trained`; the function raises DataError for a camera that the weights have not learnt.
+    """
+    method, found = _trained(cfg, weights, whole)
+    return method, camera_input(cfg, target, found.weights.camera_rows or _rows_in(found))
+
+
+def _trained(cfg: CfgNode, address: str, whole: bool) -> tuple[Method, Candidate]:
+    found = candidate_of(cfg, address)
+    cure = "give a checkpoint of occplug train (SAVE_DIR/checkpoints/STAGE.pth)"
+    if found.weights.module is not None:
+        raise CheckpointError(f"{address}: an exported file gives embeddings and cannot be looked into; {cure}")
+    method = model_of(found)
+    lacking = [name for name in method.state_dict() if name not in found.weights.state] if whole else []
+    if lacking:
+        named = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        raise CheckpointError(f"{address} holds what a test needs and lacks {named}, which this looks at; {cure}")
+    return method, found
 
 
 def fit(method: Method, candidate: Candidate) -> None:

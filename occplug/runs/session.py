@@ -5,32 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 import occplug
+from occplug import _moved
 from occplug.config import save_config
-from occplug.config.changes import saved_values
 from occplug.config.files import flatten
-from occplug.data.cameras import CameraRows, camera_input, describe_cameras, rows_of_sources, sees_cameras
+from occplug.data.cameras import CameraRows, describe_cameras, sees_cameras
 from occplug.data.manager import DataManager
 from occplug.distributed import current_ranks
 from occplug.engine import (
     MethodEngine,
-    check_run,
-    check_same_meaning,
-    load_checkpoint,
-    load_weights,
     seed_everything,
     stock_engine,
 )
-from occplug.engine.contents import OF_A_RUN, check_parts
 from occplug.evaluation import PerQuery, per_query_file, protocol_line
-from occplug.method import Method, build_method
+from occplug.method import build_method
 from occplug.registry import model_class
 from occplug.runs.failures import LogFile
 from occplug.runs.record import run_record, sources, start_record
@@ -40,14 +32,13 @@ __all__ = [
     "build_engine",
     "check_same_start",
     "describe_protocol",
-    "load_trained",
-    "load_trained_for",
     "prepare",
     "sees_cameras",
     "start_logging",
     "write_metrics",
 ]
 
+__getattr__ = _moved.older_names(__name__)
 log = logging.getLogger(__name__)
 
 
@@ -122,38 +113,6 @@ def build_engine(
     if method.is_stock:
         return stock_engine(cfg, data, method, folder, device, **options)
     return MethodEngine(cfg, data, method, folder, device, **options)
-
-
-def load_trained(cfg, weights: str) -> Method:
-    """The method of `cfg` with the checkpoint `weights`, in eval mode on the CPU.
-
-    Raises:
-        CheckpointError: the file is missing, unsafe, or does not fit the config.
-    """
-    return _read_trained(cfg, weights)[0]
-
-
-def load_trained_for(cfg, weights: str, target: str) -> tuple[Method, Callable[[Tensor], Tensor]]:
-    """`load_trained`, and cameras [B] of images of the data set `target` -> what the method is given for them.
-
-    Raises as `load_trained`; the function raises DataError for a camera that the weights have not learnt.
-    """
-    method, state = _read_trained(cfg, weights)
-    held: dict[str, Any] = saved_values(state["config"]) if state.get("config") else {}
-    trained_on = held.get("data.sources", cfg.data.sources)
-    rows = state.get("camera_rows") or rows_of_sources(trained_on, state["cameras"])
-    return method, camera_input(cfg, target, rows)
-
-
-def _read_trained(cfg, weights: str) -> tuple[Method, dict]:
-    """The method in eval mode, and the checkpoint."""
-    state = load_checkpoint(weights)
-    check_run(state, weights)
-    check_parts(state, OF_A_RUN, weights)
-    method = build_method(cfg, len(state["pids"]), len(state["cameras"]), pretrained=False)
-    check_same_meaning(state, method.bound_to(), weights)
-    load_weights(method, state["state_dict"], weights)
-    return method.eval(), state
 
 
 def describe_protocol(

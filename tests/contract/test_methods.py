@@ -19,7 +19,7 @@ from occplug.embedding import Embedding
 from occplug.engine import MethodEngine, load_checkpoint, seed_everything
 from occplug.method import Method, build_method, parameter_groups
 from occplug.registry import METHODS, TRANSFORMS, get, names
-from occplug.runs.session import load_trained
+from occplug.runs.candidates import load_trained
 
 CLASSES, CAMERAS, SIZE = 8, 2, (64, 32)  # two batches an epoch
 SMALLEST = {"clip_vit_tiny": {"backbone.stride": 8}}  # backbones small enough for here -> what they need

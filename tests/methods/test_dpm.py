@@ -14,8 +14,7 @@ from occplug.errors import CheckpointError, ConfigError, TrainingError
 from occplug.evaluation import MASK_PLACES, masked_cosine, masked_distance
 from occplug.losses import AngularMargin, BatchHardTriplet, HeadDiversity
 from occplug.method import build_method
-from occplug.runs.candidates import Candidate, engine_of
-from occplug.runs.session import load_trained
+from occplug.runs.candidates import Candidate, engine_of, load_trained
 from occplug.zoo.weights import read_test_weights
 from tests.methods.dpm_common import Data, batch, config, stage, tiny, trained, wake_mask
 
