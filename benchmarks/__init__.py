@@ -1,26 +1,27 @@
 """Benchmarks: speed and memory against the alternative, measured in the same run.
 
-A benchmark is a function from `quick` to a :class:`Comparison`, entered in BENCHMARKS. Both sides run on one thread,
-one after the other, each in a new process.
+A benchmark is a function from `quick` to a :class:`Comparison` of two sides or to :class:`Rows` of several, entered in
+BENCHMARKS. All sides run on one thread, one after the other, each in a new process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.comparison import Comparison, table
+from benchmarks.comparison import Comparison, Rows, table
 from benchmarks.distances import masked_distances, part_distances
+from benchmarks.galleries import engines, engines_many
 from benchmarks.hybrid import ska, wgff
 from benchmarks.loading import augment, loading
 from benchmarks.ranking import ranking, reranking
-from benchmarks.serving import embed, search
+from benchmarks.serving import embed, embed_memory
 from benchmarks.testing import ag_reid_test
 from benchmarks.training import dpmpp_step, stage1
 from occplug.utils.measuring import machine
 
-__all__ = ["BENCHMARKS", "Comparison", "machine", "table"]
+__all__ = ["BENCHMARKS", "Comparison", "Rows", "machine", "table"]
 
-BENCHMARKS: dict[str, Callable[[bool], Comparison]] = {
+BENCHMARKS: dict[str, Callable[[bool], Comparison | Rows]] = {
     "ranking": ranking,
     "reranking": reranking,
     "part_distance": part_distances,
@@ -31,7 +32,9 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison]] = {
     "loading": loading,
     "augment": augment,
     "embed": embed,
-    "search": search,
+    "embed_memory": embed_memory,
+    "engines": engines,
+    "engines_many": engines_many,
     "wgff": wgff,
     "ska": ska,
 }

@@ -1,4 +1,4 @@
-"""A user's own images: embedding a folder, and searching many vectors."""
+"""A user's own images: embedding a folder of them."""
 
 from __future__ import annotations
 
@@ -9,71 +9,83 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.comparison import Comparison
+from benchmarks.comparison import Rows
 from benchmarks.loading import _write_images
-from occplug.utils.measuring import measured
+from occplug.utils.measuring import MIB, measured
 
-__all__ = ["embed", "search"]
+__all__ = ["embed", "embed_memory"]
 
 MODEL = "zoo://clip_reid/vit_tiny/synthocc"
+BATCH = 64
 
 
-def embed(quick: bool) -> Comparison:
+def embed(quick: bool) -> Rows:
     """`model.embed` of JPEG files against a loop with OpenCV and the same model."""
     count = 256 if quick else 10_000
     with tempfile.TemporaryDirectory() as folder:
-        paths = _write_images(Path(folder), min(count, 128))
-        paths = [paths[i % len(paths)] for i in range(count)]
-        theirs, ours = (measured(_embedding, whose, paths, repeats=1) for whose in ("cv2", "occplug"))
-    note = f"{count / theirs.cpu:,.0f} and {count / ours.cpu:,.0f} crops per CPU second; the resize differs"
-    return Comparison(f"embed: {count:,} JPEGs, {MODEL}, batches of 64", "a loop with cv2", theirs, ours, note)
+        paths = _paths(Path(folder), count)
+        found = {
+            "a loop with cv2": measured(_loop, paths),
+            "occplug, workers=0": measured(_embedding, paths, 0),
+            "occplug, workers=2": measured(_embedding, paths, 2),
+        }
+    first = found["a loop with cv2"]
+    rows = []
+    for name, f in found.items():
+        ratios = [f"{f.cpu:.3g}", f"x{first.cpu / f.cpu:.3g}", f"{f.wall:.3g}", f"x{first.wall / f.wall:.3g}"]
+        rows.append([name, *ratios, f"{f.memory:,.0f}"])
+    heads = ("", "CPU s", "ratio", "wall s", "ratio", "memory MiB")
+    note = f"{count / first.cpu:,.0f} crops per CPU second in the loop; torch on one thread; the resize differs"
+    return Rows(f"embed: {count:,} JPEGs, {MODEL}, batches of {BATCH}, no flip", heads, rows, note)
 
 
-def _embedding(whose: str, paths: list[str]) -> Callable:
+def embed_memory(quick: bool) -> Rows:
+    """What embedding takes beside the model as the number of crops grows."""
+    counts = (256, 1024) if quick else (10_000, 40_000)
+    rows = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = measured(_embedding, _paths(Path(folder), count), 2)
+        size = figures.output[1]
+        rows.append([f"{count:,}", f"{figures.memory:,.1f}", f"{size:,.1f}", f"{figures.memory - size:,.1f}"])
+    heads = ("crops", "peak MiB", "of them the embeddings", "beside them")
+    return Rows(f"embed_memory: {MODEL}, batches of {BATCH}, workers=2", heads, rows, "peak beside model and paths")
+
+
+def _paths(folder: Path, count: int) -> list[str]:
+    paths = _write_images(folder, min(count, 128))
+    return [paths[i % len(paths)] for i in range(count)]
+
+
+def _embedding(paths: list[str], workers: int) -> Callable:
     import occplug
 
     model = occplug.load(MODEL)
-    if whose == "occplug":
-        return lambda: float(model.embed(paths, workers=0, flip=False).vector.abs().mean())
+
+    def work() -> tuple[float, float]:
+        found = model.embed(paths, batch_size=BATCH, workers=workers, flip=False)
+        return float(found.vector.abs().mean()), found.vector.numel() * 4 / MIB
+
+    return work
+
+
+def _loop(paths: list[str]) -> Callable:
     import cv2
 
+    import occplug
+
+    cv2.setNumThreads(1)
+    model = occplug.load(MODEL)
     data = model.cfg.data
     mean, std = (np.array(values, np.float32) for values in (data.norm_mean, data.norm_std))
 
     @torch.no_grad()
-    def loop() -> float:
+    def work() -> float:
         found = []
-        for start in range(0, len(paths), 64):
-            read = (cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths[start : start + 64])
+        for start in range(0, len(paths), BATCH):
+            read = (cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths[start : start + BATCH])
             images = [(cv2.resize(image, (data.width, data.height)) / np.float32(255) - mean) / std for image in read]
             found.append(model.method.embed(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)).vector)
         return float(torch.cat(found).abs().mean())
-
-    return loop
-
-
-def search(quick: bool) -> Comparison:
-    """faiss against exact search: noisy queries of known identities, Rank-1 and all."""
-    count, people = (20_000, 2_000) if quick else (1_000_000, 50_000)
-    theirs, ours = (measured(_searching, engine, count, people, repeats=1) for engine in ("exact", "faiss"))
-    note = f"Rank-1 {100 * theirs.output:.1f} % and {100 * ours.output:.1f} %; building is not counted"
-    return Comparison(f"search: 100 noisy queries in {count:,} x 512", "exact", theirs, ours, note)
-
-
-def _searching(engine: str, count: int, people: int) -> Callable:
-    from occplug import Embedding, Gallery
-
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(people, 512, generator=generator)
-    pids = torch.arange(count) % people
-    gallery = Gallery.build(
-        Embedding(centres[pids] + 0.5 * torch.randn(count, 512, generator=generator)), engine=engine
-    )
-    asked = torch.randint(people, (100,), generator=generator)
-    queries = Embedding(centres[asked] + 2.0 * torch.randn(100, 512, generator=generator))
-
-    def work() -> float:
-        hits = gallery.search(queries, 10)
-        return float((pids.numpy()[hits.ids[:, 0]] == asked.numpy()).mean())
 
     return work

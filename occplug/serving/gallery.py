@@ -275,6 +275,11 @@ class Gallery:
         found = self._engine.candidates(embedding.vector, wanted, ids)
         return self._ranked(embedding, found, min(top, count))
 
+    @torch.no_grad()
+    def search_exactly(self, embedding: Embedding, top: int = 10) -> Hits:
+        """The `top` nearest images of all, whatever the engine would propose; [Q, min(top, N)]."""
+        return self._compare_all(embedding, min(top, len(self)), None)
+
     def _compare_all(self, queries: Embedding, top: int, allowed: np.ndarray | None) -> Hits:
         """Distances of every query to every image (that is `allowed`), a block at a time, the best kept."""
         rows = self._rows.embedding

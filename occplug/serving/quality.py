@@ -7,10 +7,14 @@ engine that looks at little of its index still finds what clean queries are near
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from occplug.serving.store import Rows
+
+if TYPE_CHECKING:
+    from occplug.serving.gallery import Hits
 
 __all__ = ["measure", "rank1", "tune"]
 
@@ -20,7 +24,7 @@ SLACK = 0.002  # Rank-1 that an engine may lose before more effort is tried
 MOST = 4096  # effort
 
 
-def measure(gallery, queries: Rows | None = None) -> dict:
+def measure(gallery, queries: Rows | None = None, exact: Hits | None = None) -> dict:
     """Rank-1 of the gallery's engine and of exact search, as plain values kept in the gallery.
 
     A hit counts as evaluation counts it: images of the query's own identity and camera are passed over, where cameras
@@ -29,12 +33,13 @@ def measure(gallery, queries: Rows | None = None) -> dict:
     Args:
         gallery: a :class:`occplug.serving.gallery.Gallery` with `pid` among its metadata.
         queries: with `pid`, and `camera` where known; None: images of the gallery, each without itself.
+        exact: what exact search says, where that is known from an earlier measurement.
     """
     chosen, own = _queries(gallery, queries)
     if not len(chosen) or len(gallery) < 2:
         return {}
     hits = {"engine": gallery.search(chosen.embedding, min(TOP, len(gallery)))}
-    hits["exact"] = gallery._compare_all(chosen.embedding, min(TOP, len(gallery)), None)
+    hits["exact"] = exact or gallery.search_exactly(chosen.embedding, TOP)
     found = {f"rank1_{name}": round(rank1(gallery, chosen, answer.ids, own), 4) for name, answer in hits.items()}
     same = float((hits["engine"].ids[:, 0] == hits["exact"].ids[:, 0]).mean())
     kind = "given" if queries is not None else "gallery images, each without itself (not occluded: optimistic)"
@@ -78,10 +83,11 @@ def tune(gallery, queries: Rows | None = None) -> dict:
     engine = gallery._engine
     if not engine.tuned:
         return measure(gallery, queries)
+    exact = gallery.search_exactly(_queries(gallery, queries)[0].embedding, TOP)
     effort, found = 16, {}
     while effort <= MOST:
         setattr(engine, engine.tuned, effort)
-        found = measure(gallery, queries)
+        found = measure(gallery, queries, exact)
         if not found or found["rank1_engine"] >= found["rank1_exact"] - SLACK:
             break
         effort *= 2

@@ -16,8 +16,13 @@ def written(folder, name, *options):
     """The folder of a run whose weights are random."""
     opts = ["backbone.weights", "none", "data.workers", 0, "train.batch_size", 8, "data.height", 64, "data.width", 32]
     cfg = default_config(name, "clip_vit_tiny", [*opts, *options])
-    method = build_method(cfg, 4, 2)
-    state = {"state_dict": method.state_dict(), "pids": [1, 2, 3, 4], "cameras": [0, 1], "bound_to": method.bound_to()}
+    method = build_method(cfg, 8, 4)  # as generated images are
+    state = {
+        "state_dict": method.state_dict(),
+        "pids": list(range(8)),
+        "cameras": [0, 1, 2, 3],
+        "bound_to": method.bound_to(),
+    }
     save_checkpoint({**state, "config": resolved_yaml(cfg)}, folder / "checkpoints" / "last.pth")
     return folder
 

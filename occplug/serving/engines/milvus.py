@@ -130,6 +130,7 @@ class Milvus(Engine):
             data=prepared(queries, self.inner_product).tolist(),
             limit=count,
             filter="" if allowed is None else f"id in {np.asarray(allowed).tolist()}",
+            output_fields=["id"],  # milvus-lite sends the vectors along otherwise
             search_params={"params": parameters},
             consistency_level="Strong",
         )
