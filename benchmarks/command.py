@@ -7,7 +7,7 @@ import difflib
 
 from benchmarks import BENCHMARKS, machine, table
 from occplug.errors import ConfigError
-from occplug.experiments.markdown import replace_marked
+from occplug.experiments.markdown import check_marks, replace_marked
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -20,15 +20,22 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--readme", metavar="FILE", type=user_path, help="also put the tables between the marks in FILE"
     )
+    parser.add_argument(
+        "--page", metavar="FILE", type=user_path, help="also put each table between the marks `benchmark NAME` in FILE"
+    )
     parser.add_argument("--quick", action="store_true", help="smaller inputs: all in about a minute")
     args = parser.parse_args(argv)
     for name in args.names:
         _check(name)
+        if args.page:
+            check_marks(args.page, f"benchmark {name}")
     parts = [machine()]
     print(parts[0], flush=True)
     for name in args.names or BENCHMARKS:
         parts.append(table(BENCHMARKS[name](args.quick)))
         print(f"\n{parts[-1]}", flush=True)
+        if args.page:
+            replace_marked(args.page, f"benchmark {name}", f"{machine()}\n\n{parts[-1]}")
     if args.readme:
         replace_marked(args.readme, "benchmark", "\n\n".join(parts))
 

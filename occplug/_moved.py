@@ -82,6 +82,7 @@ RENAMED: dict[str, str] = {
     "occplug.cli.ablate.plan_rows": "occplug.experiments.ablating.plan_rows",
     "occplug.utils.keys.demand_fit": "occplug.utils.keys.check_fit",
     "occplug.experiments.markdown.demand_marks": "occplug.experiments.markdown.check_marks",
+    **{f"occplug.cli.convert.{name}": f"occplug.importers.converting.{name}" for name in ("Outcome", "convert")},
     "occplug.cli.show_mixing.check_masks": "occplug.reports.mixing.check_masks",
     "occplug.cli.show_mixing.demand_masks": "occplug.reports.mixing.check_masks",
     **{

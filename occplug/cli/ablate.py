@@ -10,12 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from occplug import _moved
-from occplug.cli.arguments import config_parser, parse_options
-from occplug.config import find_config
-from occplug.experiments.ablating import ablate
-from occplug.experiments.drawing import add_figure_option, draw_report
-from occplug.experiments.kept import add_keep_option
-from occplug.experiments.markdown import check_marks
+from occplug.cli.arguments import add_table_options, config_parser, parse_options
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -32,12 +27,17 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
     parser.add_argument("--save-dir", type=user_path, default=Path("log/ablate"), metavar="DIR", help="log/ablate")
     parser.add_argument("--tables", type=user_path, metavar="FILE", help="another file of tables")
-    add_keep_option(parser)
+    add_table_options(parser)
     parser.add_argument(
         "--readme", type=user_path, metavar="FILE", help="put the table between this command's marks in FILE"
     )
-    add_figure_option(parser)
     args, options = parse_options(parser, argv)
+
+    from occplug.config import find_config
+    from occplug.experiments.ablating import ablate
+    from occplug.experiments.drawing import draw_report
+    from occplug.experiments.markdown import check_marks
+
     config_file = find_config(args.config_file)
     mark = f"ablate {config_file.stem} {args.table}"
     if args.readme is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from occplug.errors import ConfigError
+from occplug.utils.files import user_path
 
-__all__ = ["WEIGHTS", "config_parser", "parse_config", "parse_options"]
+__all__ = ["WEIGHTS", "add_table_options", "config_parser", "parse_config", "parse_options"]
 
 
 WEIGHTS = "a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO"
@@ -36,7 +37,7 @@ def config_parser(
         text = f"{WEIGHTS}; default: {untrained}" if untrained else WEIGHTS
         parser.add_argument("--weights", required=not untrained, metavar="W", help=text)
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
-    text = "training data sets (data.sources): names, folder:DIR or csv:FILE"
+    text = "training data sets (data.sources): names, folder:DIR, csv:FILE or coco:FILE"
     parser.add_argument("-s", "--sources", nargs="+", metavar="SRC", help=text)
     text = "data sets to test on (data.targets), as --sources"
     parser.add_argument("-t", "--targets", nargs="+", metavar="TGT", help=text)
@@ -44,6 +45,16 @@ def config_parser(
     parser.add_argument("--pattern", metavar="REGEX", help=text)
     parser.add_argument("--transforms", nargs="+", metavar="T", help="training transforms (data.transforms)")
     return parser
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """`--keep` and `--figure` of the commands that make tables."""
+    text = (
+        "keep configs and figures of all runs in a folder, or in a file FILE.jsonl, and take those that are there in "
+    )
+    parser.add_argument("--keep", type=user_path, metavar="DIR|FILE", help=text + "place of a training")
+    text = "also draw the table, with intervals (.svg, .pdf or .png); --readme shows the picture above it"
+    parser.add_argument("--figure", type=user_path, metavar="FILE", help=text)
 
 
 def parse_config(parser: argparse.ArgumentParser, argv: list[str]):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.reports.attributes import attribute_report
-from occplug.runs.session import start_logging
 
 __all__ = ["main"]
 
 
 def main(argv: list[str]) -> None:
     """Parse `argv` and write the page."""
-    parser = config_parser("attribute-report", "Say in words what a trained model's prompt tokens learnt.")
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint written by occplug train")
+    parser = config_parser(
+        "attribute-report", "Say in words what a trained model's prompt tokens learnt.", weights=True
+    )
     parser.add_argument("--output", required=True, metavar="PAGE", help="a .html or .md file to write")
     args, cfg = parse_config(parser, argv)
+
+    from occplug.reports.attributes import attribute_report
+    from occplug.runs.session import start_logging
+
     start_logging()
     print(f"report: {attribute_report(cfg, args.weights, args.output)}")

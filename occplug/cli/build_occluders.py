@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 
-from tqdm import tqdm
-
 from occplug.errors import ConfigError
-from occplug.occluders.writing import write_library
-from occplug.runs.session import start_logging
 
 __all__ = ["main"]
 
@@ -17,6 +13,12 @@ __all__ = ["main"]
 def main(argv: list[str]) -> None:
     """Parse `argv`, build, and say how many cut-outs of each category there are."""
     args = _parser().parse_args(argv)
+
+    from tqdm import tqdm
+
+    from occplug.occluders.writing import write_library
+    from occplug.runs.session import start_logging
+
     if getattr(args, "per_category", 1) < 1 or getattr(args, "seed", 0) < 0:
         raise ConfigError("--per-category must be at least 1, and --seed at least 0")
     start_logging()
@@ -90,6 +92,7 @@ def _procedural(args):
 
 def _mask_rcnn(args):
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+    from tqdm import tqdm
 
     from occplug.occluders.detector import DetectedObjects, mask_rcnn
 

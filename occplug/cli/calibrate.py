@@ -30,6 +30,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help=text)
     parser.add_argument("--report", type=user_path, metavar="JSON", help="also write the figures")
     parser.add_argument("--diagram", type=user_path, metavar="PNG", help="also draw the reliability diagram")
+    text = "also put the figures between the marks `calibrate W` in FILE, a page of Markdown"
+    parser.add_argument("--page", type=user_path, metavar="FILE", help=text)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys, e.g. synthocc.size=tiny"
     )
@@ -39,9 +41,14 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"{args.weights} is not a file of yours; name one to write with -o FILE")
 
     import occplug
-    from occplug.serving.calibrating import calibrate_model, draw_reliability
+    from occplug.experiments.markdown import check_marks, replace_marked
+    from occplug.serving.calibrating import as_markdown, calibrate_model, draw_reliability
     from occplug.utils.files import write_atomically
     from occplug.zoo.annotating import keep_calibration
+
+    mark = f"calibrate {args.weights}"
+    if args.page:
+        check_marks(args.page, mark)
 
     model = occplug.load(args.weights, args.config_file, args.set, args.device)
     options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip")}
@@ -55,6 +62,9 @@ def main(argv: list[str]) -> None:
         write_atomically(args.report, lambda temporary: temporary.write_text(text))
     if args.diagram:
         write_atomically(args.diagram, lambda temporary: draw_reliability(made, temporary))
+    if args.page:
+        command = "occplug calibrate " + " ".join(argv)
+        replace_marked(args.page, mark, as_markdown(made.facts, command))
     print(f"the calibration is in {file}")
 
 

@@ -6,7 +6,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from occplug.cli.own_images import add_embedding, add_model, embed_with, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -15,7 +15,7 @@ __all__ = ["main"]
 def main(argv: list[str]) -> None:
     """Parse `argv`, group, write."""
     parser = argparse.ArgumentParser("occplug cluster", description="Group images of one person each by person.")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, and folders whose images are all taken")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=INPUTS)
     add_model(parser, required=True)
     parser.add_argument(
         "-o", "--output", required=True, type=user_path, metavar="CSV", help="path and group of each image"

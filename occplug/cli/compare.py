@@ -10,11 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from occplug.cli.arguments import parse_options
-from occplug.experiments.comparing import compare
-from occplug.experiments.drawing import add_figure_option, draw_report
-from occplug.experiments.kept import add_keep_option
-from occplug.experiments.markdown import check_marks
+from occplug.cli.arguments import add_table_options, parse_options
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -32,12 +28,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--baseline", metavar="ROW", help="the others are tested against this config (its bare name)")
     parser.add_argument("--root", default=None, metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--histogram", action="store_true", help="add a colour histogram, which learns nothing")
-    add_keep_option(parser)
+    add_table_options(parser)
     parser.add_argument(
         "--readme", metavar="FILE", type=user_path, help="replace the table between this command's marks in FILE"
     )
-    add_figure_option(parser)
     args, options = parse_options(parser, argv)
+
+    from occplug.experiments.comparing import compare
+    from occplug.experiments.drawing import draw_report
+    from occplug.experiments.markdown import check_marks
+
     mark = f"compare {args.name}"
     if args.readme is not None:
         check_marks(args.readme, mark)  # before anything is trained

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
         "and which images are damaged, alike across identities or across training and test, or strangely labelled. The "
         "report fits into an issue. Status 2 means that what was asked for cannot be read.",
     )
-    text = "data sets to look at: folder:DIR, csv:FILE, or names below --root; without any, all that are below --root"
+    text = "data sets: folder:DIR, csv:FILE, coco:FILE, or names below --root; by default all that are below it"
     parser.add_argument("sets", nargs="*", metavar="SET", help=text)
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--pattern", default="", metavar="REGEX", help="as data.pattern, for folder:DIR")

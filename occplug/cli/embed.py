@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from occplug.cli.own_images import add_embedding, add_model, embed_with, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "occplug embed", description="Embed images of one person each; the file is a gallery for occplug search."
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, and folders whose images are all taken")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=INPUTS)
     add_model(parser, required=True)
     parser.add_argument("-o", "--output", required=True, type=user_path, metavar="FILE", help="a .safetensors to write")
     add_embedding(parser)
@@ -27,12 +27,15 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"-o is {args.output}; files of embeddings end in .safetensors")
 
     import occplug
-    from occplug.serving.metadata import read_metadata
+    from occplug.serving.metadata import metadata_of_boxes, read_metadata
 
     model = occplug.load(args.weights, args.config_file, device=args.device)
     found = embed_with(model, args.inputs, args)
+    metadata = metadata_of_boxes(args.inputs, found.paths)
     if args.metadata:
-        occplug.Gallery.build(found, metadata=read_metadata(args.metadata, found.paths)).save(args.output)
+        metadata |= read_metadata(args.metadata, found.paths)
+    if metadata:
+        occplug.Gallery.build(found, metadata=metadata).save(args.output)
     else:
         found.save(args.output)
     for path, reason in found.skipped.items():

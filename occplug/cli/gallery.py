@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from occplug.cli.own_images import add_embedding, add_model, embed_with, model_behind, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse
 from occplug.errors import ConfigError
 
 __all__ = ["main"]
@@ -39,7 +39,7 @@ def _build_parser(actions) -> None:
 def _add_parser(actions) -> None:
     parser = actions.add_parser("add", help="embed images and add them")
     parser.add_argument("gallery", metavar="G")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images and folders")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=INPUTS)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="metadata of all of them, e.g. camera=3"
     )

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tabulate import tabulate
-
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.errors import ConfigError
-from occplug.method import build_method
-from occplug.registry import model_class
-from occplug.runs.candidates import load_trained
-from occplug.runs.gradients import gradient_report
-from occplug.runs.session import start_logging
 from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["main"]
@@ -33,6 +25,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--generated", action="store_true", help="random pictures in place of the data sets")
     parser.add_argument("--output", metavar="JSON", type=user_path, help="also write the figures to a file")
     args, cfg = parse_config(parser, argv)
+
+    from occplug.data.manager import DataManager, GeneratedDataManager
+    from occplug.method import build_method
+    from occplug.registry import model_class
+    from occplug.runs.candidates import load_trained
+    from occplug.runs.gradients import gradient_report
+    from occplug.runs.session import start_logging
+
     if model_class(cfg.model.name).is_stock:
         raise ConfigError(f"{cfg.model.name} is torchreid's, with one loss; this is for the methods")
     start_logging()
@@ -51,6 +51,8 @@ def main(argv: list[str]) -> None:
 
 
 def _table(terms: dict[str, dict]) -> str:
+    from tabulate import tabulate
+
     levels = list(dict.fromkeys(level for term in terms.values() for level in term["levels"]))
     headers = ["loss", "weight", "value", "grad. tower", "grad. rest", "share, %", *(f"on {level}" for level in levels)]
     headers += ["images, %", "logits: std", "p(label), %"]

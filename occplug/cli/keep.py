@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from occplug.config import load_config
 from occplug.errors import ConfigError
-from occplug.experiments.keptfile import SUFFIX, add_runs, as_folder, is_file_of_runs, say_embedded
-from occplug.runs.record import embedded
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -19,12 +16,15 @@ def main(argv: list[str]) -> None:
         "occplug keep", description="Add kept runs of folders and files to one file.", allow_abbrev=False
     )
     parser.add_argument("sources", nargs="+", type=user_path, metavar="DIR|FILE", help="what --keep wrote elsewhere")
-    parser.add_argument("--to", required=True, type=user_path, metavar="FILE", help=f"its name ends in {SUFFIX}")
+    parser.add_argument("--to", required=True, type=user_path, metavar="FILE", help="its name ends in .jsonl")
     text = (
         "of runs in FILE that do not say with which weights and occluders of the package they were made, write that it "
     )
     parser.add_argument("--same-weights", action="store_true", help=text + "was those of this version")
     args = parser.parse_args(argv)
+
+    from occplug.experiments.keptfile import SUFFIX, add_runs, as_folder, is_file_of_runs, say_embedded
+
     if not is_file_of_runs(args.to):
         raise ConfigError(f"--to is {args.to}, expected a file whose name ends in {SUFFIX}")
     for source in args.sources:
@@ -39,6 +39,9 @@ def main(argv: list[str]) -> None:
 
 def _embedded_in(config: str) -> dict[str, str] | None:
     """The package's files for a run of that `config`; None if this version does not read it."""
+    from occplug.config import load_config
+    from occplug.runs.record import embedded
+
     try:
         return embedded(load_config(text=config))
     except ConfigError:

@@ -6,17 +6,14 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
-
-import torch
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from occplug.errors import ConfigError, DataError
-from occplug.masks.detectors import PersonDetector, load_detector
-from occplug.masks.files import find_mask_files, mask_names
-from occplug.masks.making import Job, Predictor, make_masks, write_sheet
-from occplug.masks.schemes import SCHEMES
-from occplug.runs.session import start_logging
 from occplug.utils.files import user_path
+
+if TYPE_CHECKING:
+    from occplug.masks.detectors import PersonDetector
+    from occplug.masks.making import Job, Predictor
 
 __all__ = ["main"]
 
@@ -35,6 +32,13 @@ def main(argv: list[str], predictor: Predictor | None = None) -> None:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+
+    from occplug.masks.making import make_masks, write_sheet
+    from occplug.masks.schemes import SCHEMES
+    from occplug.runs.session import start_logging
+
+    if args.scheme not in SCHEMES:
+        raise ConfigError(f"--scheme is {args.scheme!r}; there are: {', '.join(SCHEMES)}")
     start_logging()
     jobs = _jobs(args)
     waiting = sum(not job.mask.exists() for job in jobs)
@@ -69,11 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keypoint-weights", default="", metavar="FILE", help="default: torchvision's download")
     parser.add_argument("--mask-weights", default="", metavar="FILE", help="default: torchvision's download")
     parser.add_argument("--sheet", type=user_path, metavar="FILE.png", help="a picture of 24 images with their parts")
-    parser.add_argument("--scheme", default="five_v", choices=list(SCHEMES), help="grouping the sheet shows")
+    parser.add_argument("--scheme", default="five_v", metavar="NAME", help="grouping the sheet shows (five_v)")
     return parser
 
 
 def _jobs(args) -> list[Job]:
+    from occplug.masks.files import find_mask_files, mask_names
+    from occplug.masks.making import Job
+
     if (args.set is None) == (args.images is None):
         raise ConfigError("give either --set NAME (with --root DIR) or --images DIR (with --out DIR)")
     if min(*args.size, args.batch_size) < 1:
@@ -122,12 +129,18 @@ def _of_data_set(args) -> tuple[list[Path], Path]:
 
 
 def _detector(args) -> PersonDetector:
+    import torch
+
+    from occplug.masks.detectors import PersonDetector, load_detector
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = (load_detector(kind, getattr(args, f"{kind}_weights")).to(device) for kind in ("keypoint", "mask"))
     return PersonDetector(*models)
 
 
 def _progress(batches: Iterable):
+    from tqdm import tqdm
+
     return tqdm(batches, "masks", unit="batch")
 
 

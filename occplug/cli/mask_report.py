@@ -6,7 +6,6 @@ import json
 
 from occplug import _moved
 from occplug.cli.arguments import config_parser, parse_config
-from occplug.reports.masks import mask_report
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -20,8 +19,11 @@ def main(argv: list[str]) -> None:
         "mask-report",
         "On SynthOcc, whose true masks are known: how prototype masks follow what is visible, and how much of the "
         "person and of the occluder is salient, for the occluded queries and the same queries without occluders.",
+        weights=True,
     )
-    parser.add_argument("--weights", required=True, metavar="PATH", help="a checkpoint written by occplug train")
     parser.add_argument("--output", required=True, metavar="JSON", type=user_path, help="the file to write")
     args, cfg = parse_config(parser, argv)
+
+    from occplug.reports.masks import mask_report
+
     print(json.dumps(mask_report(cfg, args.weights, args.output, str(args.config_file)), indent=2))

@@ -7,7 +7,10 @@ import argparse
 from occplug.cli.arguments import WEIGHTS
 from occplug.errors import CheckpointError, DataError
 
-__all__ = ["add_embedding", "add_model", "embed_with", "model_behind", "parse"]
+__all__ = ["INPUTS", "add_embedding", "add_model", "embed_with", "model_behind", "parse"]
+
+
+INPUTS = "images, folders whose images are all taken, and coco:FILE, boxes of persons in frames"
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from occplug.cli.own_images import add_embedding, add_model, embed_with, model_behind, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse
 
 __all__ = ["main"]
 
@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "occplug search", description="Rank the images of a gallery by the model's own distance to each of yours."
     )
-    parser.add_argument("inputs", nargs="+", metavar="IMAGE", help="images, and folders whose images are all taken")
+    parser.add_argument("inputs", nargs="+", metavar="IMAGE", help=INPUTS)
     parser.add_argument("--gallery", required=True, metavar="G", help="a file of occplug embed, or a gallery's folder")
     parser.add_argument("--top", type=int, default=10, metavar="K", help="how many (10)")
     text = "only images for which this holds, e.g. 'camera != 3 and time >= 100'"

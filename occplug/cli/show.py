@@ -6,10 +6,6 @@ import argparse
 
 from occplug.cli.arguments import parse_options
 from occplug.errors import ConfigError
-from occplug.reports.figures import draw_rankings
-from occplug.reports.rankings import choose_queries, rankings
-from occplug.runs.candidates import candidates
-from occplug.runs.session import start_logging
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -38,6 +34,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--width", type=float, default=7.0, metavar="INCHES", help="of the figure (7)")
     parser.add_argument("--figure", required=True, type=user_path, metavar="FILE", help=".pdf, .svg or .png, 300 dpi")
     args, options = parse_options(parser, argv)
+
+    from occplug.reports.figures import draw_rankings
+    from occplug.reports.rankings import choose_queries, rankings
+    from occplug.runs.candidates import candidates
+    from occplug.runs.session import start_logging
+
     if args.columns < 1 or args.width <= 0:
         raise ConfigError("--columns is at least 1, and --width above 0")
     start_logging()

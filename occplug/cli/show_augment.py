@@ -8,8 +8,6 @@ from pathlib import Path
 from occplug import _moved
 from occplug.cli.arguments import parse_config
 from occplug.errors import ConfigError
-from occplug.reports.augmentation import Pictures, augmentation_sheet, pictures_of_config, pictures_of_folder
-from occplug.runs.session import start_logging
 from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["main"]
@@ -43,10 +41,14 @@ def main(argv: list[str]) -> None:
     if args.output.suffix.lower() != ".png" or min(args.count, args.draws, args.seed + 1) < 1:
         raise ConfigError("--output must end in .png, --count and --draws must be at least 1, and --seed at least 0")
     names, options = _names_and_pairs(args.names or NAMES, options)
+
+    from occplug.reports.augmentation import augmentation_sheet, pictures_of_config, pictures_of_folder
+    from occplug.runs.session import start_logging
+
     if options and not args.config_file:
         raise ConfigError(f"there is no option {options[0]}; see occplug show-augment --help")
     start_logging()
-    pictures = _of_config(args, options) if args.config_file else pictures_of_folder(args.images)
+    pictures = pictures_of_config(_config(args, options)) if args.config_file else pictures_of_folder(args.images)
     sheet = augmentation_sheet(pictures, names, args.count, args.draws, args.seed)
     write_atomically(args.output, lambda temporary: sheet.save(temporary, format="png"))
     print(f"{args.output}: {sheet.width} x {sheet.height} pixels, {', '.join(names)}")
@@ -58,10 +60,9 @@ def _names_and_pairs(names: list[str], rest: list[str]) -> tuple[list[str], list
     return names[:at], names[at:] + rest
 
 
-def _of_config(args, options: list[str]) -> Pictures:
+def _config(args, options: list[str]):
     parser = argparse.ArgumentParser("occplug show-augment", allow_abbrev=False)
     for name in ("config-file", "root", "sources", "targets", "transforms"):
         parser.add_argument(f"--{name}")
     root = ["--root", args.root] if args.root else []
-    _, cfg = parse_config(parser, ["--config-file", args.config_file, *root, *options])
-    return pictures_of_config(cfg)
+    return parse_config(parser, ["--config-file", args.config_file, *root, *options])[1]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from occplug.cli.arguments import WEIGHTS, config_parser, parse_options
 from occplug.errors import ConfigError
-from occplug.runs.candidates import candidates
-from occplug.runs.ensemble import evaluate_ensemble
-from occplug.runs.evaluate import evaluate_candidate
 
 __all__ = ["main"]
 
@@ -25,6 +22,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (eval.rerank_*)")
     parser.add_argument("--visrank", action="store_true", help="draw the ranked galleries of the queries")
     args, options = parse_options(parser, argv)
+
+    from occplug.runs.candidates import candidates
+    from occplug.runs.ensemble import evaluate_ensemble
+    from occplug.runs.evaluate import evaluate_candidate
+
     found = candidates(args.config_file, args.weights, options)
     rerank, visrank = args.rerank or found[0].cfg.test.rerank, args.visrank or found[0].cfg.test.visrank
     if len(found) == 1:

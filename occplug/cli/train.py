@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from occplug.cli.arguments import config_parser, parse_config
+import os
+
+import occplug
+from occplug.cli.arguments import config_parser, parse_options
 from occplug.errors import ConfigError
-from occplug.runs.train import dry_run, train
 
 __all__ = ["main"]
 
@@ -19,7 +21,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="build at full size, two steps a stage, generated images"
     )
-    args, cfg = parse_config(parser, argv)
+    args, options = parse_options(parser, argv)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+        print(f"occplug {occplug.__version__} train {args.config_file}: loading torch", flush=True)
+
+    from occplug.config import load_config
+    from occplug.runs.train import dry_run, train
+
+    cfg = load_config(args.config_file, options)
     if args.dry_run and (args.after or args.resume):
         raise ConfigError("--dry-run trains for a moment from random weights; leave out --after and --resume")
     if args.dry_run:

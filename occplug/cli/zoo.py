@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from occplug.cli.arguments import parse_options
 from occplug.errors import ConfigError
-from occplug.experiments.markdown import replace_marked
-from occplug.runs.publishing import export_runs
-from occplug.runs.replaying import Replay, verify_entries
-from occplug.runs.session import start_logging
 from occplug.utils.files import user_path, write_atomically
-from occplug.zoo import INDEX, Index, read_index
-from occplug.zoo.adding import add_entries
-from occplug.zoo.fetching import fetch
-from occplug.zoo.listing import describe_entry, list_entries
-from occplug.zoo.table import markdown, overview
+
+if TYPE_CHECKING:
+    from occplug.zoo import Index
 
 __all__ = ["main"]
 
@@ -29,31 +24,44 @@ def main(argv: list[str]) -> None:
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         for words, options in arguments:
             action.add_argument(*words, **options)
-        action.add_argument("--index", type=user_path, default=INDEX, metavar="FILE", help="another index.yaml")
+        action.add_argument("--index", type=user_path, metavar="FILE", help="another index.yaml")
         action.set_defaults(function=function)
     args, options = parse_options(parser, argv)
     if options and args.action not in ("verify", "export"):
         raise ConfigError(f"occplug zoo {args.action} takes no config keys, found: {' '.join(options)}")
+
+    from occplug.runs.session import start_logging
+    from occplug.zoo import read_index
+
     start_logging()
     args.options = options
-    args.function(args, read_index(args.index))
+    args.function(args, read_index(args.index) if args.index else read_index())
 
 
 def _list(args, index: Index) -> None:
+    from occplug.zoo.listing import list_entries
+
     print(list_entries(index, args.text))
 
 
 def _show(args, index: Index) -> None:
+    from occplug.zoo.listing import describe_entry
+
     print(describe_entry(index, index.find(args.name)))
 
 
 def _download(args, index: Index) -> None:
+    from occplug.zoo.fetching import fetch
+
     for name in args.names:
         print(fetch(index, index.find(name)))
 
 
 def _table(args, index: Index) -> None:
     """Write model_zoo.md, and the short table of the README."""
+    from occplug.experiments.markdown import replace_marked
+    from occplug.zoo.table import markdown, overview
+
     write_atomically(args.output, lambda temporary: temporary.write_text(markdown(index), encoding="utf-8"))
     print(f"{args.output}: {len(index.entries)} entries")
     if args.readme:
@@ -62,16 +70,22 @@ def _table(args, index: Index) -> None:
 
 
 def _add(args, index: Index) -> None:
+    from occplug.zoo.adding import add_entries
+
     print("\n".join(add_entries(index, args.config_file, args.name)))
 
 
 def _export(args, index: Index) -> None:
+    from occplug.runs.publishing import export_runs
+
     options = None if args.unchecked else args.options
     lines = export_runs(index, args.name, args.runs, args.trained_by, not args.no_weights, args.seed, options)
     print("\n".join(lines))
 
 
 def _verify(args, index: Index) -> None:
+    from occplug.runs.replaying import Replay, verify_entries
+
     count = verify_entries(index, args.names, Replay(args.save_dir, args.train, args.options), print)
     print(f"\n{count} entries give their figures")
 

@@ -66,7 +66,7 @@ def read_boxes(file: str | os.PathLike) -> tuple[list[Box], collections.Counter]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: the file is a {type(content).__name__}; it must be an object with images, annotations")
+        raise DataError(f"{path} is a {type(content).__name__}; it must be an object with images and annotations")
     images = _by_id(path, content, "images")
     wanted = _person_categories(path, content)
     boxes, left_out = [], collections.Counter()  # type: tuple[list[Box], collections.Counter]
@@ -181,11 +181,16 @@ def cut(frame: Image.Image, corners, name: str) -> Image.Image:
 
 
 class Frame:
-    """A picture that `count` boxes are cut from: decoded once, when the first is asked for, and dropped after the last."""
+    """A picture that `count` boxes are cut from: decoded when the first is asked for, and dropped after the last."""
 
     def __init__(self, path: str, count: int):
         self._path, self._left, self._lock = path, count, threading.Lock()
         self._picture: Image.Image | None = None
+
+    def pass_over(self) -> None:
+        """One of the boxes is not needed."""
+        with self._lock:
+            self._left -= 1
 
     def cut(self, box: Box) -> Image.Image:
         """The part inside `box`. Raises DataError as `open_picture` and :func:`cut`."""

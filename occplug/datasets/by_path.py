@@ -1,47 +1,46 @@
-"""A user's images as a data set: `folder:DIR` and `csv:FILE` wherever a data set's name may stand.
-
-* **Cameras** that no name or column tells are unknown: training images get one camera, query images the number -1 and
-  gallery images -2, so that no rule leaves a gallery image out, and the protocol line says `camera filter no`.
-* **Splits** that nothing tells are drawn by `data.split_id`: half of the identities train, the other half are the test;
-  of those, each has one query per camera with a match in another one, or one query where cameras are unknown.
-"""
+"""A user's images as a data set: `folder:DIR`, `csv:FILE` and `coco:FILE` wherever a data set's name may stand."""
 
 from __future__ import annotations
 
-import collections
 import csv
 import functools
 import hashlib
 import io
-import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, NamedTuple
+import shutil
+from collections.abc import Callable
 
-import numpy as np
-
-from occplug.datasets.common import MOST_PERSONS, Labelled, ReidDataset, warn_once
+from occplug.datasets.boxes import Box, read_boxes, with_frames
+from occplug.datasets.common import ReidDataset, warn_once
 from occplug.datasets.layouts import Layout, Part, inventory
 from occplug.datasets.listing import IMAGE_ENDINGS, ImageFile, list_tree
+from occplug.datasets.own_images import (
+    GALLERY_CAMERA,
+    GROUPS,
+    QUERY_CAMERA,
+    SPLIT_FOLDERS,
+    OwnImages,
+    Row,
+    first_names,
+    split_of,
+)
 from occplug.errors import ConfigError, DataError
 from occplug.registry import DATASETS, get, names
-from occplug.utils.files import user_path
+from occplug.utils.files import user_path, write_atomically
 
-__all__ = ["CsvImages", "FolderImages", "OwnImages", "dataset_class", "is_ours", "is_path"]
+__all__ = [
+    "GALLERY_CAMERA",
+    "QUERY_CAMERA",
+    "BoxImages",
+    "CsvImages",
+    "FolderImages",
+    "OwnImages",
+    "dataset_class",
+    "is_ours",
+    "is_path",
+]
 
-log = logging.getLogger(__name__)
-
-SPLITS = ("train", "query", "gallery", "test")  # "test" is parted into query and gallery by `data.split_id`
-GROUPS = ("pid", "camid", "split")  # of a pattern, and columns of a CSV beside its path
-QUERY_CAMERA, GALLERY_CAMERA = -1, -2  # where cameras are unknown: never equal, so that no image is left out
-JUNK = "-1"
-# Folders that tell the split -> the split
-SPLIT_FOLDERS = {
-    "bounding_box_train": "train",
-    "bounding_box_test": "gallery",
-    **{split: split for split in SPLITS},
-}
 # Names without folders, tried in this order; one must fit all images.
 KNOWN_NAMES = (
     r"(?P<pid>-?\d+)_c(?P<camid>\d+)",  # 0002_c1s1_000451_03 (Market, Duke, Occluded-Duke, SynthOcc)
@@ -51,16 +50,6 @@ KNOWN_NAMES = (
 )
 # Camera below a person's folder: 0001/0001_c1s1_000451_03, alice/cam2/7, alice/camera-2_7
 CAMERA_BELOW = r"(?:^|[/_-])c(?:am(?:era)?)?[_-]?(?P<camid>\d+)(?=\D|$)"
-_SHOWN = 5  # names in a message
-
-
-class Row(NamedTuple):
-    """What is known of an image: texts, None where nothing tells."""
-
-    file: ImageFile
-    person: str
-    camera: str | None
-    split: str | None
 
 
 def is_path(name: str) -> bool:
@@ -88,187 +77,6 @@ def dataset_class(name: str) -> Callable[..., ReidDataset]:
     if not place:
         raise ConfigError(f"{name} has no path; write {name}PATH")
     return functools.partial(KINDS[kind], place)
-
-
-class OwnImages(ReidDataset):
-    """Images that a user names by path; subclasses state in `_rows` what is known of each.
-
-    Persons that are all whole numbers keep them; other names are numbered from 1 in sorted order. Person -1 is junk.
-
-    Attributes:
-        has_cameras: whether cameras are known.
-        is_drawn: whether the split was drawn.
-        rows: (path, person, camera or "", split) of all images, as a CSV of this class would list them.
-    Args:
-        place: the path, relative to the current folder, or below `root`.
-        root: folder of data sets (data.root).
-        pattern: regular expression that finds the groups pid and, if it has them, camid and split in an image's path
-            below the folder (data.pattern).
-        split_id: number that chooses the split where none is told (data.split_id).
-        options: as of `ReidDataset`.
-    Raises:
-        DataError: missing, no images, unreadable names or lines, or persons in both training and test.
-        ConfigError: a pattern that is none.
-    """
-
-    name: str  # type: ignore[misc]  # of the object here: the place is in it
-    pattern: str  # type: ignore[misc]
-    kind: ClassVar[str]
-    train: list[tuple]
-    query: list[tuple]
-    gallery: list[tuple]
-    shared_cure = "give all images of a person the same side: train, or query and gallery"
-    _junk_pids: list[int] = []
-
-    def __init__(self, place: str, root: str = "", pattern: str = "", split_id: int = 0, **options):
-        self.place, self.pattern, self.split_id = place, pattern, split_id
-        self.name = f"{self.kind}:{place}"
-        super().__init__(root, **options)
-
-    def listed(self) -> list[dict[str, str]]:
-        """Rows of a CSV that gives this set again: path, pid, camid where cameras are known, split."""
-        columns = ("path", *GROUPS)
-        return [{column: value for column, value in zip(columns, row) if value} for row in self.rows]
-
-    def _located(self, exists: Callable[[str], bool], what: str) -> str:
-        path = str(user_path(self.place))
-        for candidate in (path, os.path.join(self.root, path)):
-            if exists(candidate):
-                return os.path.abspath(candidate)
-        raise DataError(f"{self.name}: there is no {what} {os.path.abspath(path)}; check the path")
-
-    def _rows(self) -> list[Row]:
-        raise TypeError(f"{type(self).__name__} does not state its images")
-
-    def _read(self, layout: Layout) -> dict[str, list[Labelled]]:
-        every = self._rows()
-        rows = [row for row in every if row.person != JUNK]
-        self.left_out["junk (person -1)"] += len(every) - len(rows)
-        if not rows:
-            raise DataError(f"{self.name}: all {len(every)} images are junk (person -1); name their persons")
-        self.persons = _numbers([row.person for row in rows])
-        self.has_cameras, cameras = self._numbered_cameras(rows)
-        sides = self._sides(rows, cameras)
-        self.rows = [
-            (row.file.path, row.person, row.camera or "" if self.has_cameras else "", side)
-            for row, side in zip(rows, sides)
-        ]
-        splits: dict[str, list[Labelled]] = {"train": [], "query": [], "gallery": []}
-        unknown = {"train": 0, "query": QUERY_CAMERA, "gallery": GALLERY_CAMERA}
-        for row, camera, side in zip(rows, cameras, sides):
-            camid = camera if self.has_cameras else unknown[side]
-            splits[side].append(Labelled(row.file, self.persons[row.person], camid))
-        return splits
-
-    def _numbered_cameras(self, rows: list[Row]) -> tuple[bool, list[int]]:
-        """Whether cameras are known, and each image's, from 0 in the order of their numbers or names."""
-        texts = [row.camera for row in rows if row.camera is not None]
-        if len(texts) < len(rows):
-            if texts:
-                warn_once(f"{self.name}: {len(rows) - len(texts)} of {len(rows)} images tell no camera; none is used")
-            warn_once(f"{self.name}: cameras are unknown; it is evaluated without the camera filter")
-            return False, [0] * len(rows)
-        number = _numbers(texts)
-        place = {text: position for position, text in enumerate(sorted(number, key=lambda text: number[text]))}
-        return True, [place[text] for text in texts]
-
-    # ---- splits
-
-    def _sides(self, rows: list[Row], cameras: list[int]) -> list[str]:
-        told = [row.split for row in rows if row.split is not None]
-        if told and len(told) < len(rows):
-            lacking = [row.file.path for row in rows if row.split is None]
-            raise DataError(f"{self.name}: {_first(lacking)} have no split; tell it of all images, or of none")
-        self.is_drawn = not told or "test" in told
-        persons = [self.persons[row.person] for row in rows]
-        rng = np.random.default_rng(self.split_id)
-        told = told or self._halves(persons, cameras, rng)
-        sides = self._queries(persons, cameras, told, rng)
-        if self.is_drawn:
-            log.info(
-                "%s: the split is drawn by data.split_id = %d: %d training, %d query and %d gallery images",
-                self.name, self.split_id, *(sides.count(side) for side in ("train", "query", "gallery")),
-            )  # fmt: skip
-        return sides
-
-    def _halves(self, persons: list[int], cameras: list[int], rng) -> list[str]:
-        """Side of each image, train or test: half of the persons with a possible query, and half of the others."""
-        seen: dict[int, list[int]] = {}
-        for person, camera in zip(persons, cameras):
-            seen.setdefault(person, []).append(camera)
-        if len(seen) < 2:
-            raise DataError(
-                f"{self.name}: all images are of one person; a training and a test set need two at least. One folder "
-                "a person is read, or names that tell persons; for others set data.pattern (--pattern)"
-            )
-        searchable = {p for p, own in seen.items() if len(set(own) if self.has_cameras else own) > 1}
-        test: set[int] = set()
-        for group, spare in ((searchable, 1), (seen.keys() - searchable, 0)):
-            order = rng.permutation(sorted(group)).tolist()
-            test.update(order[: (len(order) + spare) // 2])
-        return ["test" if person in test else "train" for person in persons]
-
-    def _queries(self, persons: list[int], cameras: list[int], told: Sequence[str], rng) -> list[str]:
-        """`told` with each "test" made a query or a gallery image."""
-        sides, images = list(told), collections.defaultdict(list)
-        for index, side in enumerate(told):
-            if side == "test":
-                sides[index] = "gallery"
-                images[persons[index]].append((index, cameras[index] if self.has_cameras else 0))
-        for person in sorted(images):
-            for index in self._drawn(images[person], rng):
-                sides[index] = "query"
-        return sides
-
-    def _drawn(self, images: list[tuple[int, int]], rng) -> dict[int, int]:
-        """Queries of one person's (index, camera): one a camera, as long as each keeps a match in the gallery."""
-        queries: dict[int, int] = {}
-        for camera in sorted({camera for _, camera in images}):
-            of_camera = [index for index, other in images if other == camera]
-            trial = queries | {of_camera[int(rng.integers(len(of_camera)))]: camera}
-            left = [other for index, other in images if index not in trial]
-            if all(any(not self.has_cameras or other != own for other in left) for own in trial.values()):
-                queries = trial
-        return queries
-
-    # ---- what torchreid gets
-
-    def _start(self, train: list, query: list, gallery: list, options: dict) -> None:
-        if query and gallery:
-            super()._start(train, query, gallery, options)
-            return
-        if options.get("mode") != "train" or not train:
-            raise DataError(self.untestable(bool(query)))
-        super()._start(train, train, train, options | {"combineall": False})
-        self.query: list = []
-        self.gallery: list = []
-
-    def untestable(self, has_queries: bool = False) -> str:
-        """Why this set without queries, or without gallery images, cannot be a target, and the cure."""
-        lacking = "gallery" if has_queries else "query"
-        pair = "two images of different cameras" if self.has_cameras else "two images"
-        reason = f"no person of its test half has {pair}" if self.is_drawn else f"no image has the split {lacking}"
-        return (
-            f"{self.name} has no {lacking} images, so it cannot be tested on: {reason}; add such images, or keep it in "
-            "data.sources alone"
-        )
-
-    def combine_all(self) -> None:
-        """As of `ReidDataset`; images of unknown cameras have the one of the training images."""
-        super().combine_all()
-        self.train = [(path, pid, max(camid, 0), *rest) for path, pid, camid, *rest in self.train]
-
-    def _fingerprint(self, splits: dict[str, list[Labelled]]) -> str:
-        """Of names, sizes and labels, the same for a folder and for a CSV that lists it so."""
-        start = os.path.commonpath([os.path.dirname(image.file.path) for images in splits.values() for image in images])
-        digest = hashlib.sha256()
-        for split, images in splits.items():
-            lines = sorted(
-                f"{os.path.relpath(image.file.path, start)} {image.file.size} {image.pid} {image.camid}\n"
-                for image in images
-            )
-            digest.update(f"{split}\n{''.join(lines)}".replace(os.sep, "/").encode(errors="surrogateescape"))
-        return digest.hexdigest()
 
 
 class FolderImages(OwnImages):
@@ -315,8 +123,8 @@ class FolderImages(OwnImages):
             ]
         if len(flat) < len(files):
             raise DataError(
-                f"{self.name}: {_first(flat)} lie beside folders with images; put each person's images into a folder, "
-                "or set data.pattern (--pattern)"
+                f"{self.name}: {first_names(flat)} lie beside folders with images; put each person's images into a "
+                "folder, or set data.pattern (--pattern)"
             )
         for pattern in KNOWN_NAMES:
             found = [match for file in files if (match := re.match(pattern, file.stem))]
@@ -324,8 +132,8 @@ class FolderImages(OwnImages):
                 return [Row(file, m["pid"], m.groupdict().get("camid"), split) for file, m in zip(files, found)]
         strange = [file.path for file in files if not any(re.match(pattern, file.stem) for pattern in KNOWN_NAMES)]
         raise DataError(
-            f"{self.name}: {_first(strange or flat)} have names that tell no person the way the others do; known are "
-            "one folder a person, 0002_c1s1_000451_03.jpg, 0000_000_01_0303morning_0008_0.jpg, 1_001_1_01.png and "
+            f"{self.name}: {first_names(strange or flat)} have names that tell no person the way the others do; known "
+            "are one folder a person, 0002_c1s1_000451_03.jpg, 0000_000_01_0303morning_0008_0.jpg, 1_001_1_01.png and "
             r"001_01.tif; for other names set data.pattern (--pattern), e.g. '(?P<pid>\w+)-cam(?P<camid>\d+)'"
         )
 
@@ -346,12 +154,12 @@ def _by_pattern(name: str, pattern: str, files: list[ImageFile]) -> list[Row]:
     if len(found) < len(files):
         fitting = {match.string for match in found}
         without = [file.path for file in files if file.below not in fitting]
-        raise DataError(f"{name}: {_first(without)} do not fit data.pattern {pattern!r}; rename or move them")
+        raise DataError(f"{name}: {first_names(without)} do not fit data.pattern {pattern!r}; rename or move them")
     rows = []
     for file, match in zip(files, found):
         assert match is not None  # `without` is empty
         groups = match.groupdict()
-        rows.append(Row(file, groups["pid"], groups.get("camid"), _split(groups.get("split"), file.path, name)))
+        rows.append(Row(file, groups["pid"], groups.get("camid"), split_of(groups.get("split"), file.path, name)))
     return rows
 
 
@@ -378,7 +186,9 @@ class CsvImages(OwnImages):
         rows = [self._row(number, line) for number, line in lines]
         missing = [f"{path} (line {first[path]})" for path, row in zip(first, rows) if row.file.size < 0]
         if missing:
-            raise DataError(f"{self.file}: {_first(missing)} do not exist; paths are relative to the folder of the CSV")
+            raise DataError(
+                f"{self.file}: {first_names(missing)} do not exist; paths are relative to the folder of the CSV"
+            )
         self.dataset_dir = os.path.commonpath([os.path.dirname(row.file.path) for row in rows])
         return rows
 
@@ -423,31 +233,65 @@ class CsvImages(OwnImages):
             raise DataError(f"{where}: {line['path']} is no image; images end in {', '.join(IMAGE_ENDINGS)}")
         size = os.path.getsize(path) if os.path.isfile(path) else -1
         file = ImageFile(path, line["path"], size)
-        return Row(file, line["pid"], line.get("camid"), _split(line.get("split"), where, self.name))
+        return Row(file, line["pid"], line.get("camid"), split_of(line.get("split"), where, self.name))
 
 
-KINDS: dict[str, type[OwnImages]] = {"folder": FolderImages, "csv": CsvImages}
+class BoxImages(OwnImages):
+    """`coco:FILE`: boxes of persons in frames, as :mod:`occplug.datasets.boxes` reads them.
+
+    The parts of the frames are cut out once, into the folder `FILE.crops` beside the file, as PNG.
+    """
+
+    kind = "coco"
+
+    def _locate(self) -> tuple[str, Layout]:
+        self.file = self._located(os.path.isfile, "file")
+        return f"{self.file}.crops", Layout((), Part(""), Part(""))
+
+    def _rows(self) -> list[Row]:
+        if self.pattern:
+            raise ConfigError(f"data.pattern is for folder:DIR; {self.name} has keys instead: leave it out")
+        boxes, left_out = read_boxes(self.file)
+        self.left_out += left_out
+        nameless = [box.where for box in boxes if box.person is None]
+        if nameless:
+            raise DataError(f"{first_names(nameless)} has no person_id (or pid); name the person, or remove the box")
+        files = _crops(boxes, self.dataset_dir)
+        return [
+            Row(file, str(box.person), box.camera, split_of(box.split, f"{box.where}.split", self.name))
+            for box, file in zip(boxes, files)
+        ]
 
 
-def _split(text: str | None, where: str, name: str) -> str | None:
-    if text is None:
-        return None
-    split = SPLIT_FOLDERS.get(text.lower())
-    if split is None:
-        raise DataError(f"{name}: {where} has the split {text!r}; there are: {', '.join(SPLITS)}")
-    return split
+def _crops(boxes: list[Box], folder: str) -> list[ImageFile]:
+    """The parts of the frames as files of `folder`; those that are there already are not made again."""
+    paths = [os.path.join(folder, _crop_name(box)) for box in boxes]
+    missing = sum(not os.path.isfile(path) for path in paths)
+    if missing:
+        area = sum((b.corners[2] - b.corners[0]) * (b.corners[3] - b.corners[1]) for b in boxes) * missing / len(boxes)
+        free = shutil.disk_usage(os.path.dirname(folder)).free
+        if 3 * area > free:  # a PNG is seldom larger than its pixels
+            raise DataError(
+                f"{folder}: {missing:,} crops take up to {3 * area / 2**20:,.0f} MiB, and its disk has "
+                f"{free / 2**20:,.0f} MiB left; make room, or list fewer boxes"
+            )
+    for path, (box, frame) in zip(paths, with_frames(boxes)):
+        if os.path.isfile(path):
+            frame.pass_over()
+            continue
+        crop = frame.cut(box)
+        write_atomically(path, functools.partial(crop.save, format="PNG"))
+    return [ImageFile(path, os.path.basename(path), os.path.getsize(path)) for path in paths]
 
 
-def _numbers(texts: Iterable[str]) -> dict[str, int]:
-    """Text -> its number where all are different whole numbers below 2^31, else its place, from 1, when sorted."""
-    different = sorted(set(texts))
-    if all(re.fullmatch(r"\d{1,10}", text) for text in different):
-        numbers = {text: int(text) for text in different}
-        if len(set(numbers.values())) == len(different) and max(numbers.values()) < MOST_PERSONS:
-            return numbers
-    return {text: place for place, text in enumerate(different, 1)}
+def _crop_name(box: Box) -> str:
+    """A name that changes with the frame and the box, so that edited boxes are cut again."""
+    try:
+        told = os.stat(box.frame)
+    except OSError as error:
+        raise DataError(f"{box.where}: the frame {box.frame} cannot be read ({error.strerror})") from error
+    digest = hashlib.sha256(f"{box.name} {told.st_size} {told.st_mtime_ns}".encode(errors="surrogateescape"))
+    return f"{os.path.basename(box.frame).rpartition('.')[0][:60]}-{digest.hexdigest()[:12]}.png"
 
 
-def _first(names: list[str]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+KINDS: dict[str, type[OwnImages]] = {"folder": FolderImages, "csv": CsvImages, "coco": BoxImages}

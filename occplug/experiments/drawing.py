@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from matplotlib.figure import Figure
 
 from occplug.errors import ConfigError
 from occplug.experiments.tables import Report
-from occplug.utils.files import user_path, write_atomically
+from occplug.utils.files import write_atomically
 
-__all__ = ["ENDINGS", "add_figure_option", "draw_report"]
+__all__ = ["ENDINGS", "draw_report"]
 
 ENDINGS = (".svg", ".pdf", ".png")
 PANELS = {"mAP": "mAP, %", "rank1": "Rank-1, %"}
@@ -25,12 +24,6 @@ ROW_HEIGHT, WIDTH, DPI = 0.27, 7.2, 150  # inches, inches, of a .png
 # equal bytes for equal figures
 STYLE = {"svg.hashsalt": "occplug", "svg.fonttype": "none", "font.size": 8.0}
 METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
-
-
-def add_figure_option(parser: argparse.ArgumentParser) -> None:
-    """`--figure FILE` of the commands that make tables."""
-    text = f"also draw the table, with intervals ({', '.join(ENDINGS)}); --readme shows the picture above it"
-    parser.add_argument("--figure", type=user_path, metavar="FILE", help=text)
 
 
 def draw_report(report: Report, file: Path, target: str | None = None) -> Path:

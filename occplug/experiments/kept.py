@@ -6,7 +6,6 @@ Kept runs are in a folder, or in one file (:mod:`occplug.experiments.keptfile`).
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -25,24 +24,16 @@ from occplug.evaluation import per_query_file
 from occplug.experiments.keptfile import as_folder
 from occplug.experiments.trainings import KEPT, RUN, Row, Training, embedded_in, run_rows
 from occplug.runs.record import embedded
-from occplug.utils.files import user_path, write_atomically
+from occplug.utils.files import write_atomically
 from occplug.zoo.exporting import public, read_metrics
 
-__all__ = ["KeptRuns", "add_keep_option", "run_and_keep"]
+__all__ = ["KeptRuns", "run_and_keep"]
 
 log = logging.getLogger(__name__)
 
 # Seed, and what else moves the figures of a run: its settings, the runs it builds on in place of their folders, and the
 # package's files it was made with
 Key = tuple[int, str]
-
-
-def add_keep_option(parser: argparse.ArgumentParser) -> None:
-    """`--keep DIR|FILE` of the commands that make tables."""
-    text = (
-        "keep configs and figures of all runs in a folder, or in a file FILE.jsonl, and take those that are there in "
-    )
-    parser.add_argument("--keep", type=user_path, metavar="DIR|FILE", help=text + "place of a training")
 
 
 def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, place: Path | None) -> list[Row]:

@@ -12,7 +12,7 @@ from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
 from occplug.registry import model_class
 from occplug.reports.sheets import draw_sheet, overlaid, pixels, resized, to_unit_range
-from occplug.runs.session import load_trained_for
+from occplug.runs.candidates import load_trained_for
 from occplug.utils.files import write_atomically
 
 __all__ = ["attention_sheet"]
@@ -22,7 +22,7 @@ def attention_sheet(cfg, weights: str, output: Path, count: int = 8) -> str:
     """Write the PNG `output`: attention maps of the parts over `count` queries of the first target; returns a summary.
 
     Args:
-        weights: a checkpoint written by `occplug train`.
+        weights: their address, as `occplug.load` takes it.
         count: of queries, spread evenly.
 
     Raises:
@@ -35,7 +35,7 @@ def attention_sheet(cfg, weights: str, output: Path, count: int = 8) -> str:
     if not hasattr(model_class(cfg.model.name), "attention_maps"):
         raise ConfigError(f"model.name: {cfg.model.name} has no attention maps of parts; profd has")
     data = DataManager(cfg, trains=False)
-    method, rows = load_trained_for(cfg, weights, data.targets[0])
+    method, rows = load_trained_for(cfg, weights, data.targets[0], whole=False)
     images, camids = _queries(data, count)
     model: Any = method.eval()  # one of the classes with such maps, as asked above
     titles, maps = model.attention_maps(images, rows(camids))

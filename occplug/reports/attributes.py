@@ -18,6 +18,7 @@ from occplug.evaluation import linear_probe, slot_accuracies
 from occplug.prompts import Template, nearest_words, parse_template, vocabulary
 from occplug.registry import DATASETS, build
 from occplug.utils.files import user_path, write_atomically
+from occplug.zoo.addresses import weight_file
 
 __all__ = ["attribute_report"]
 
@@ -33,6 +34,9 @@ def attribute_report(cfg, weights: str, output: str) -> Path:
     For every identity and learnable token it names the nearest words; on SynthOcc, whose attributes are known, linear
     probes tell how well tokens predict them against labels that mean nothing.
 
+    Args:
+        weights: a checkpoint, the folder of a run, or `hf://user/repo/FILE.pth`; the zoo's files hold no prompts.
+
     Raises:
         ConfigError: a page of another kind, or a config without prompts or token table.
         CheckpointError: missing, unsafe, without prompts, or of another template.
@@ -42,7 +46,7 @@ def attribute_report(cfg, weights: str, output: str) -> Path:
         raise ConfigError(f"--output is {output!r}; the page is a {' or '.join(PAGES)} file")
     if "template" not in cfg.method:
         raise ConfigError(f"{cfg.model.name} has no key method.template, and the report is about its tokens")
-    state = load_checkpoint(weights)
+    state = load_checkpoint(weight_file(weights))
     template = parse_template(cfg.method.template)
     tokens = _tokens(state, template, weights)
     table, words = _table_and_words(cfg)

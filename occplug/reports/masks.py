@@ -23,7 +23,8 @@ from occplug.evaluation import (
 )
 from occplug.reports.mixing import check_masks
 from occplug.reports.sheets import resized
-from occplug.runs.session import load_trained_for, start_logging
+from occplug.runs.candidates import load_trained_for
+from occplug.runs.session import start_logging
 from occplug.utils.files import write_atomically
 from occplug.utils.imagefile import open_picture
 
@@ -36,7 +37,7 @@ def mask_report(cfg, weights: str, output: Path, config_file: str = "") -> dict[
     """Write the figures of SynthOcc's query sets into the JSON file `output`; returns them.
 
     Args:
-        weights: a checkpoint written by `occplug train`.
+        weights: their address, as `occplug.load` takes it.
         config_file: where `cfg` is from, as the report says it.
 
     Raises:
@@ -49,7 +50,8 @@ def mask_report(cfg, weights: str, output: Path, config_file: str = "") -> dict[
     if others:
         raise ConfigError(f"data.targets has {', '.join(others)}; true masks are known of synthocc alone (-t synthocc)")
     start_logging()
-    (method, rows), data = load_trained_for(cfg, weights, "synthocc"), DataManager(cfg)
+    method, rows = load_trained_for(cfg, weights, "synthocc", whole=cfg.method.spt)  # saliency serves training alone
+    data = DataManager(cfg)
     dataset = data.sets["synthocc"]
     sets = {name: _Measured(method, cfg, data, getattr(dataset, name), rows) for name in ("query", "query_holistic")}
     data.close()

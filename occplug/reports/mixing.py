@@ -15,7 +15,8 @@ from occplug.evaluation import mask_statistics
 from occplug.method import Method, build_method
 from occplug.registry import model_class
 from occplug.reports.sheets import draw_sheet, heat, overlaid, pixels, resized
-from occplug.runs.session import load_trained, start_logging
+from occplug.runs.candidates import load_trained
+from occplug.runs.session import start_logging
 from occplug.utils.files import write_atomically
 
 __all__ = ["check_masks", "mixing_sheet"]
@@ -28,7 +29,7 @@ def mixing_sheet(cfg, output: Path, weights: str = "", count: int = 8) -> list[s
     image's prototype mask, whose d values stand in rows, on one scale for all images.
 
     Args:
-        weights: a checkpoint of `occplug train`; "" for an untrained method.
+        weights: their address, as `occplug.load` takes it; "" for an untrained method.
         count: of images, mixed ones first.
 
     Raises:
@@ -47,7 +48,7 @@ def mixing_sheet(cfg, output: Path, weights: str = "", count: int = 8) -> list[s
     seed_everything(cfg.train.seed)
     data = DataManager(cfg)
     if weights:
-        method = load_trained(cfg, weights)
+        method = load_trained(cfg, weights, whole=cfg.method.spt)
     else:
         method = build_method(cfg, data.num_train_pids, data.num_train_cams).eval()
     batch = next(iter(data.train_loader))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
 
+import occplug
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
 from occplug.serving.calibration import Calibration, calibrate, pairs_of
 from occplug.serving.extractor import Extractor
 
-__all__ = ["IDENTITIES", "calibrate_model", "draw_reliability", "unseen_images"]
+__all__ = ["IDENTITIES", "as_markdown", "calibrate_model", "draw_reliability", "unseen_images"]
 
 _log = logging.getLogger(__name__)
 IDENTITIES = ("unseen", "trained")
@@ -34,6 +37,7 @@ def unseen_images(model: Extractor, root: str, sources: list[str], identities: s
     cfg.defrost()
     own = list(cfg.data.sources)
     cfg.data.root, cfg.data.sources = root, sources or own
+    cfg.data.targets, cfg.data.combineall = [], False  # the test side is not read, and need not be there
     cfg.mixing.held_out = 0.0  # those left out of training are wanted here
     data = DataManager(cfg, trains=False, sources=True)
     trained = None if model.weights is None or model.weights.pids is None else set(model.weights.pids)
@@ -91,6 +95,25 @@ def calibrate_model(
     assert found.origin is not None  # `Extractor.embed` says it
     made.facts.update(whose=whose, images=len(rows), flip=found.origin.preprocessing["flip"])
     return made
+
+
+def as_markdown(facts: dict, command: str) -> str:
+    """The figures of a calibration as a passage of a page, with the `command` that made them."""
+    percent = "{:.1f} %".format
+    wrong = facts["wrong_if_it_did_not"]
+    rows = [
+        ["identities", f"{facts['identities']} ({facts['whose']}), {facts['images']:,} images"],
+        ["pairs", f"{facts['same_pairs']:,} of the same person, {facts['different_pairs']:,} of different ones"],
+        ["expected calibration error", f"{facts['ece']:.3f}" if "ece" in facts else "not measured: too few identities"],
+        ["abstains on", percent(100 * facts["abstains"])],
+        ["wrong answers, had it not abstained", "-" if wrong is None else percent(100 * wrong)],
+    ]
+    table = tabulate(rows, ["", "on identities it was not fitted on"], tablefmt="github", disable_numparse=True)
+    rates = [[f"{rate:g}", f"{distance:.4f}", percent(100 * accepted)] for rate, distance, accepted in facts["rates"]]
+    heads = ["false accept rate", "distance up to", "true accept rate"]
+    right = tabulate(rates, heads, tablefmt="github", disable_numparse=True, colalign=("right",) * 3)
+    made = f"occplug {occplug.__version__}, {time.strftime('%Y-%m-%d')}"
+    return f"`{command}` ({made})\n\n{table}\n\n{right}"
 
 
 def draw_reliability(made: Calibration, file: Path) -> None:

@@ -6,9 +6,11 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from occplug.datasets.boxes import read_boxes
 from occplug.errors import DataError
+from occplug.serving.pictures import BOXES, is_boxes
 
-__all__ = ["read_metadata"]
+__all__ = ["metadata_of_boxes", "number_or_text", "read_metadata"]
 
 
 def read_metadata(file, paths: Sequence[str]) -> dict[str, list]:
@@ -39,6 +41,20 @@ def read_metadata(file, paths: Sequence[str]) -> dict[str, list]:
         raise DataError(f"{file}: no row is about {missing[0]} ({len(missing)} of {len(paths)} images have none)")
     chosen = [by_path[Path(path).absolute()] for path in paths]
     return {name: [number_or_text(row[name]) for row in chosen] for name in header if name and name != "path"}
+
+
+def metadata_of_boxes(inputs: Sequence[str], paths: Sequence[str]) -> dict[str, list]:
+    """`pid` and `camera` of the images `paths`, as the `coco:FILE` among `inputs` tell them; None where nothing does.
+
+    Nothing at all if no box tells either.
+    """
+    known = {box.name: box for given in inputs if is_boxes(given) for box in read_boxes(given[len(BOXES) :])[0]}
+    boxes = [known.get(path) for path in paths]
+    columns = {
+        "pid": [number_or_text(box.person) if box else None for box in boxes],
+        "camera": [number_or_text(box.camera) if box else None for box in boxes],
+    }
+    return {name: values for name, values in columns.items() if any(value is not None for value in values)}
 
 
 def number_or_text(text: str | None) -> int | float | str | None:

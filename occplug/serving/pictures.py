@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +13,27 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from occplug.datasets.boxes import Box, Frame, cut, read_boxes, with_frames
 from occplug.errors import ConfigError, DataError
 from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
 
-__all__ = ["ENDINGS", "Source", "crops_of", "is_single", "list_images", "open_source", "prefetched"]
+__all__ = [
+    "BOXES",
+    "ENDINGS",
+    "Source",
+    "crops_of",
+    "is_boxes",
+    "is_single",
+    "list_images",
+    "open_source",
+    "prefetched",
+    "read_named",
+]
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 COLORS = ("rgb", "bgr")
+BOXES = "coco:"  # before the name of a JSON file with boxes in frames
 
 
 class Source(NamedTuple):
@@ -52,22 +66,47 @@ def list_images(folder: str | os.PathLike) -> list[str]:
 def is_single(given) -> bool:
     """Whether `given` is one image, and not a collection of them."""
     if isinstance(given, (str, os.PathLike)):
-        return not _is_folder(given)
+        return not _is_collection(given)
     if isinstance(given, (np.ndarray, Tensor)):
         return given.ndim < 4
     return isinstance(given, Image.Image)
 
 
-def _is_folder(given) -> bool:
-    return isinstance(given, (str, os.PathLike)) and user_path(given).is_dir()
+def _is_collection(given) -> bool:
+    """Whether `given` names a folder, or boxes in frames."""
+    return isinstance(given, (str, os.PathLike)) and (is_boxes(given) or user_path(given).is_dir())
+
+
+def is_boxes(given) -> bool:
+    """Whether `given` is `coco:FILE`."""
+    return isinstance(given, str) and given.startswith(BOXES)
+
+
+def _collected(given) -> list[Source]:
+    """The images of a folder, or the parts of frames that `coco:FILE` names."""
+    if not is_boxes(given):
+        return [_source(path, 0, COLORS[0]) for path in list_images(given)]
+    return [_part(box, frame) for box, frame in with_frames(read_boxes(given[len(BOXES) :])[0])]
+
+
+def _part(box: Box, frame: Frame) -> Source:
+    return Source(box.name, lambda: frame.cut(box))
+
+
+def read_named(name: str) -> Image.Image:
+    """The picture that embeddings call `name`: a file, or `FRAME[x1,y1,x2,y2]`. Raises DataError as `open_picture`."""
+    part = re.fullmatch(r"(.+)\[(\d+),(\d+),(\d+),(\d+)\]", name, re.S)
+    if part is None or os.path.isfile(name):
+        return open_picture(name)
+    return cut(open_picture(part[1]), [int(number) for number in part.groups()[1:]], name)
 
 
 def open_source(given, color: str = "rgb") -> tuple[Iterator[Source], int | None]:
     """The images of `given` one after the other, and how many there are, where that is known.
 
     Args:
-        given: a path, a folder, a PIL image, an array [H, W, 3] or [N, H, W, 3] of uint8, a tensor [3, H, W] or
-            [N, 3, H, W] of uint8, or a list, tuple, generator or other iterable of these.
+        given: a path, a folder, `coco:FILE` (boxes in frames), a PIL image, an array [H, W, 3] or [N, H, W, 3] of
+            uint8, a tensor [3, H, W] or [N, 3, H, W] of uint8, or a list, tuple, generator or other iterable of these.
         color: order of the channels of arrays and tensors, "rgb", or "bgr" as OpenCV reads them.
 
     Raises:
@@ -76,14 +115,15 @@ def open_source(given, color: str = "rgb") -> tuple[Iterator[Source], int | None
     """
     if color not in COLORS:
         raise ConfigError(f"color is {color!r}; arrays are 'rgb', or 'bgr' as OpenCV reads them")
-    if _is_folder(given):
-        given = list_images(given)
+    if _is_collection(given):
+        sources = _collected(given)
+        return iter(sources), len(sources)
     if is_single(given):
         return iter([_source(given, 0, color)]), 1
     if not isinstance(given, Iterable):
         raise DataError(f"a {type(given).__name__} is no image; give {_EXPECTED}")
     count = len(given) if isinstance(given, Sized) else None
-    if count is not None and any(map(_is_folder, given)):
+    if count is not None and any(map(_is_collection, given)):
         count = None
     return _sources(given, color), count
 
@@ -91,9 +131,8 @@ def open_source(given, color: str = "rgb") -> tuple[Iterator[Source], int | None
 def _sources(given: Iterable, color: str) -> Iterator[Source]:
     place = 0
     for item in given:
-        nested = list_images(item) if _is_folder(item) else [item]
-        for each in nested:
-            yield _source(each, place, color)
+        for each in _collected(item) if _is_collection(item) else [_source(item, place, color)]:
+            yield each
             place += 1
 
 
@@ -149,17 +188,7 @@ def crops_of(frame, boxes, color: str = "rgb") -> tuple[Iterator[Source], int]:
 def _crop(frame: Image.Image, name: str, place: int, box: np.ndarray) -> Source:
     name = f"{name}[{place}]"
 
-    def read() -> Image.Image:
-        left, top = np.floor(box[:2]).clip(0).astype(int).tolist()
-        right, bottom = np.minimum(np.ceil(box[2:]), frame.size).astype(int).tolist()
-        if right <= left or bottom <= top:
-            raise DataError(
-                f"{name}: the box {[round(x, 1) for x in box.tolist()]} holds no pixel of the frame of "
-                f"{frame.size[0]}x{frame.size[1]}; boxes are x1, y1, x2, y2"
-            )
-        return frame.crop((left, top, right, bottom))
-
-    return Source(name, read)
+    return Source(name, lambda: cut(frame, box.tolist(), name))
 
 
 def prefetched(

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from occplug.errors import DataError
+from occplug.serving.pictures import read_named
 from occplug.utils.files import write_atomically
-from occplug.utils.imagefile import open_picture
 
 __all__ = ["Cell", "draw_ranked"]
 
@@ -33,6 +33,6 @@ def draw_ranked(rows: Sequence[Sequence[Cell]], file) -> None:
 
 def _thumbnail(path: str) -> Image.Image:
     try:
-        return open_picture(path).resize((WIDTH, HEIGHT))
+        return read_named(path).resize((WIDTH, HEIGHT))
     except DataError:
         return Image.new("RGB", (WIDTH, HEIGHT), "lightgrey")

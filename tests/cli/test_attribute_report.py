@@ -24,7 +24,7 @@ def run(data, tmp_path_factory):
 
 def report(run, data, page, *options, weights=None):
     weights = weights or run / "checkpoints/stage1.pth"
-    arguments = ["--config-file", str(run / "config.yaml"), "--root", str(data), "--weights", str(weights)]
+    arguments = ["--root", str(data), "--weights", str(weights)]
     return main(["attribute-report", *arguments, "--output", str(page), *options])
 
 
@@ -143,7 +143,8 @@ def test_a_converted_file_is_no_run(run, data, tmp_path, capsys, command):
         arguments = [*SHORT, "--after", str(tmp_path / "other.pth"), "data.save_dir", str(tmp_path / "run")]
         assert main(["train", "--config-file", CONFIG, "--root", str(data), *arguments]) == 2
     else:
-        assert report(run, data, tmp_path / "page.md", weights=tmp_path / "other.pth") == 2
+        config = ["--config-file", str(run / "config.yaml")]
+        assert report(run, data, tmp_path / "page.md", *config, weights=tmp_path / "other.pth") == 2
     assert "other.pth was not written by occplug train (a converted file?)" in capsys.readouterr().err
 
 

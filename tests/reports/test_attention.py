@@ -95,13 +95,13 @@ def test_a_checkpoint_is_tested_and_drawn_without_masks(tmp_path, capsys):
     assert "have no part masks" in capsys.readouterr().err
 
 
-def test_small_files_of_the_zoo_are_not_looked_into(trained, tmp_path, capsys):
-    arguments = trained()
+def test_small_files_of_the_zoo_bring_all_it_takes(trained, tmp_path, capsys):
+    trained()
     package = Path(occplug.__file__).parent / "zoo/checkpoints/profd-vit_tiny-synthocc.safetensors"
     for weights in ("zoo://profd/vit_tiny/synthocc", str(package)):
-        arguments[arguments.index("--weights") + 1] = weights
-        assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png")]) == 2
-        assert "what a test needs and no more; give a checkpoint of occplug train" in capsys.readouterr().err
+        arguments = ["--weights", weights, "--output", str(tmp_path / "s.png"), "--images", "2"]
+        assert main(["show-attention", *arguments]) == 0, capsys.readouterr().err
+        assert "2 images, 7 maps each" in capsys.readouterr().out
 
 
 def test_cameras_of_a_second_source_are_given_by_their_rows(trained, tmp_path, monkeypatch):

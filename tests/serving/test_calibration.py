@@ -1,6 +1,7 @@
 """Distances become probabilities that hold."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -148,6 +149,24 @@ def test_it_abstains_where_nothing_is_in_common(weights, data_root, tmp_path):
     one.visibility[:, 0], other.visibility[:, 1] = 1, 1
     found = model.same(one, other)
     assert found.abstains is True and np.isnan(found.probability) and found.common_visibility == 0
+
+
+def test_images_of_ones_own_calibrate_the_zoos_weights(data_root, tmp_path, capsys, monkeypatch):
+    """Neither the data sets of the training nor those of the test have to be there."""
+    monkeypatch.chdir(tmp_path)
+    page, weights, own = tmp_path / "p.md", "zoo://clip_reid/vit_tiny/synthocc", tmp_path / "own"
+    shutil.copytree(data_root / "synthocc" / "tiny" / "bounding_box_train", own)
+    page.write_text(f"before\n<!-- calibrate {weights} -->\nold\n<!-- end -->\nafter\n")
+    words = ["calibrate", "--weights", weights, "--root", "none", "-s", "folder:own", "-o", "c.safetensors"]
+    assert main([*words, "--page", "p.md", "--no-flip"]) == 0, capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    made = occplug.load(tmp_path / "c.safetensors").calibration
+    text = page.read_text()
+    assert "before\n" in text and text.endswith("<!-- end -->\nafter\n") and "old" not in text
+    assert f"| expected calibration error           | {made.facts['ece']:.3f} " in text
+    assert f"| {100 * made.facts['rates'][1][2]:.1f} % |" in text and "`occplug calibrate --weights zoo://" in text
+    assert main([*words, "--page", "none.md"]) == 2
+    assert "none.md has no lines '<!-- calibrate zoo://" in capsys.readouterr().err
 
 
 def test_trained_identities_are_refused(weights, data_root, tmp_path, capsys):

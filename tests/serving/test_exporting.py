@@ -158,8 +158,13 @@ def test_test_goes_through_the_file(data_root, tmp_path, capsys):
     weights = "zoo://clip_reid/vit_tiny/synthocc"
     file, report = tmp_path / "m.onnx", tmp_path / "report.json"
     words = ["export", "--weights", weights, "--format", "onnx", "-o", str(file), "--report", str(report)]
-    assert main(words) == 0
-    assert "largest difference from the model" in capsys.readouterr().out
+    own = f"folder:{data_root}/synthocc/tiny"
+    assert main([*words, "--root", str(data_root), "-t", own]) == 0
+    said, told = capsys.readouterr().out, json.loads(report.read_text())
+    assert "largest difference from the model" in said
+    assert told["target"] == own and 0 < told["model"]["rank1"] < 1
+    assert told["file"] == pytest.approx(told["model"], abs=1e-3)
+    assert f"{own}: model mAP {100 * told['model']['mAP']:.2f}" in said and told["milliseconds"]["file"] > 0
     found = {}
     for name, each in (("model", weights), ("file", str(file))):
         folder = tmp_path / name

@@ -63,6 +63,15 @@ def test_search_ranks_by_the_methods_own_distance(engine, make, metric):
     assert hits.ids.shape == (7, 5) and hits.distances.dtype == np.float32
 
 
+@pytest.mark.parametrize(("engine", "index"), [("milvus", "IVF_FLAT"), ("faiss", "ivf"), ("faiss", "rabitq")])
+def test_inverted_lists_are_searched_with_enough_effort(engine, index):
+    needs(engine)
+    gallery, query = vectors(300), vectors(7, seed=1)
+    built = Gallery.build(gallery, engine=engine, index=index, effort=64)
+    ids, _ = brute(Metric("normalised_euclidean"), query, gallery, 5)
+    np.testing.assert_array_equal(built.search(query, 5, candidates=200).ids, ids)
+
+
 def test_blocks_do_not_show(monkeypatch):
     from occplug.serving import gallery as module
 

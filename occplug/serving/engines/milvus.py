@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,12 +103,15 @@ class Milvus(Engine):
         schema.add_field("vector", kinds.FLOAT_VECTOR, dim=vectors.shape[1])
         index = client.prepare_index_params()
         metric = "IP" if self.inner_product else "L2"
-        graph = {"M": 32, "efConstruction": 200}
-        index.add_index(
-            "vector", index_type=self.index, metric_type=metric, params=graph if self.index == "HNSW" else {}
-        )
+        index.add_index("vector", index_type=self.index, metric_type=metric, params=self._parameters(len(vectors)))
         client.create_collection(self.collection, schema=schema, index_params=index, consistency_level="Strong")
         self.add(vectors, ids)
+
+    def _parameters(self, count: int) -> dict:
+        """Of building the index over `count` vectors."""
+        if self.index.startswith("IVF"):
+            return {"nlist": max(1, min(int(4 * math.sqrt(count)), 65_536))}  # Milvus' own would be 128
+        return {"M": 32, "efConstruction": 200} if self.index.startswith("HNSW") else {}
 
     def add(self, vectors: Tensor, ids: np.ndarray) -> None:
         """Insert, some thousand at a time."""
@@ -124,7 +128,7 @@ class Milvus(Engine):
         found = np.full((len(queries), count), -1, np.int64)
         if not len(queries):
             return found
-        parameters = {"ef": max(self.effort, count)} if self.index == "HNSW" else {"nprobe": self.effort}
+        parameters = {"ef": max(self.effort, count)} if self.index.startswith("HNSW") else {"nprobe": self.effort}
         answer = self.client.search(
             self.collection,
             data=prepared(queries, self.inner_product).tolist(),
