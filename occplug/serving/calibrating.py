@@ -112,8 +112,11 @@ def as_markdown(facts: dict, command: str) -> str:
     rates = [[f"{rate:g}", f"{distance:.4f}", percent(100 * accepted)] for rate, distance, accepted in facts["rates"]]
     heads = ["false accept rate", "distance up to", "true accept rate"]
     right = tabulate(rates, heads, tablefmt="github", disable_numparse=True, colalign=("right",) * 3)
+    bins = [[f"{p:.3f}", f"{share:.3f}", percent(100 * weight)] for p, share, weight in facts.get("reliability", [])]
+    heads = ["probability given", "share that was the same person", "of the pairs"]
+    shown = tabulate(bins, heads, tablefmt="github", disable_numparse=True, colalign=("right",) * 3) if bins else ""
     made = f"occplug {occplug.__version__}, {time.strftime('%Y-%m-%d')}"
-    return f"`{command}` ({made})\n\n{table}\n\n{right}"
+    return "\n\n".join(filter(None, [f"`{command}` ({made})", table, right, shown]))
 
 
 def draw_reliability(made: Calibration, file: Path) -> None:

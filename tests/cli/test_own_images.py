@@ -74,6 +74,53 @@ def test_galleries_grow_and_shrink(crops, embedded, tmp_path, capsys):
     assert main(["gallery", "info", str(folder)]) == 0
 
 
+def test_boxes_of_frames_become_a_gallery_with_persons_and_cameras(crops, tmp_path, capsys):
+    images, rows = [], []
+    for place, folder in enumerate(sorted(crops.iterdir())):
+        parts = [np.array(Image.open(path)) for path in sorted(folder.iterdir())]
+        Image.fromarray(np.concatenate(parts, axis=1)).save(tmp_path / f"{folder.name}.png")
+        images.append({"id": place, "file_name": f"{folder.name}.png", "camera": place})
+        rows += [{"image_id": place, "bbox": [40 * n, 0, 40, 90], "person_id": folder.name} for n in range(3)]
+    (tmp_path / "b.json").write_text(json.dumps({"images": images, "annotations": rows}))
+    file, sheet = tmp_path / "g.safetensors", tmp_path / "s.png"
+    given = f"coco:{tmp_path / 'b.json'}"
+    assert main(["embed", given, "--weights", MODEL, "-o", str(file)]) == 0, capsys.readouterr().err
+    gallery = Gallery.load(file)
+    assert gallery.columns["pid"] == ["p0"] * 3 + ["p1"] * 3 + ["p2"] * 3
+    assert gallery.columns["camera"] == [0] * 3 + [1] * 3 + [2] * 3
+    query = ["search", str(crops / "p1" / "2.png"), "--gallery", str(file), "--top", "1", "--json"]
+    capsys.readouterr()
+    assert main([*query, "--sheet", str(sheet)]) == 0
+    ((hit,),) = json.loads(capsys.readouterr().out)
+    assert hit["path"] == f"{tmp_path}/p1.png[80,0,120,90]" and hit["distance"] == pytest.approx(0, abs=1e-4)
+    middle = np.array(Image.open(sheet))[6:198, 108:204]  # where the found part of the frame is drawn
+    assert len(np.unique(middle)) > 50  # and not the grey field of what cannot be read
+    assert main([*query, "--where", "camera != 1"]) == 0
+    assert json.loads(capsys.readouterr().out)[0][0]["camera"] != 1
+
+
+def test_rank1_of_a_gallery_is_that_of_the_test(data, tmp_path, capsys):
+    """SynthOcc's queries and gallery, embedded and searched as a user's own images."""
+    root, files = data / "synthocc" / "tiny", {}
+    for side in ("query", "bounding_box_test"):
+        files[side] = str(tmp_path / f"{side}.safetensors"), str(tmp_path / f"{side}.csv")
+        with open(files[side][1], "w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "pid", "camera"])
+            images = sorted((root / side).glob("*.jpg"))
+            rows.writerows([image, int(image.name[:4]), image.name.split("_")[1][1:]] for image in images)
+        assert main(["embed", str(root / side), "--weights", MODEL, "-o", files[side][0]]) == 0
+    (queries, q_table), (gallery, table) = files["query"], files["bounding_box_test"]
+    words = ["--metadata", table, "--queries", queries, "--query-metadata", q_table]
+    assert main(["gallery", "build", gallery, "-o", str(tmp_path / "g"), *words]) == 0
+    found = Gallery.load(tmp_path / "g").quality
+    options = ["--root", str(data), "synthocc.size", "tiny", "data.workers", "0", "data.save_dir", str(tmp_path / "t")]
+    assert main(["test", "--weights", MODEL, *options]) == 0
+    expected = json.loads((tmp_path / "t/test/metrics.json").read_text())["targets"]["synthocc"]
+    assert found["queries"] == expected["num_query_valid"]
+    assert found["rank1_exact"] == pytest.approx(expected["rank1"], abs=1e-4)
+
+
 def test_skipped_images_are_listed(crops, tmp_path, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     file = tmp_path / "g.safetensors"
