@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,21 @@ from occplug.evaluation import (
 )
 from occplug.reports.mixing import check_masks
 from occplug.reports.sheets import resized
+<<<<<<< HEAD
 from occplug.runs.candidates import load_trained_for
 from occplug.runs.session import start_logging
+=======
+from occplug.runs.session import load_trained_for, start_logging
+from occplug.stages.patch_transfer import PatchTransfer, foreign_share
+>>>>>>> a272c1a (mask-report: what of a candidate's body patch transfer leaves in a mixed image, what it hides of the target's, and how often it brings an occluder)
 from occplug.utils.files import write_atomically
 from occplug.utils.imagefile import open_picture
 
-__all__ = ["mask_figures", "mask_report", "saliency_figures", "twin_figures"]
+__all__ = ["mask_figures", "mask_report", "saliency_figures", "transfer_figures", "twin_figures"]
 
-SEED = 1  # of the order that shows what chance gives
+SEED = 1  # of the order that shows what chance gives, and of the training images that are mixed
+MIXED = 512  # training images that are looked at
+LARGE = 0.2  # of a body; SynthOcc's queries have at least this share of it hidden
 
 
 def mask_report(cfg, weights: str, output: Path, config_file: str = "") -> dict[str, Any]:
@@ -54,6 +61,7 @@ def mask_report(cfg, weights: str, output: Path, config_file: str = "") -> dict[
     data = DataManager(cfg)
     dataset = data.sets["synthocc"]
     sets = {name: _Measured(method, cfg, data, getattr(dataset, name), rows) for name in ("query", "query_holistic")}
+    transfer = _transfer_figures(method, cfg, data) if cfg.method.spt else None
     data.close()
     report: dict[str, Any] = {"config_file": config_file, "weights": str(weights), "sets": {}}
     for name, measured in sets.items():
@@ -61,6 +69,8 @@ def mask_report(cfg, weights: str, output: Path, config_file: str = "") -> dict[
     occluded, whole = sets["query"], sets["query_holistic"]
     if occluded.masks is not None:
         report["twins"] = twin_figures(occluded.masks, whole.masks, occluded.visible)
+    if transfer is not None:
+        report["patch_transfer"] = transfer
     write_atomically(output, lambda temporary: temporary.write_text(json.dumps(report, indent=2) + "\n"))
     return report
 
@@ -185,4 +195,63 @@ def twin_figures(masks: np.ndarray, twins: np.ndarray, visible: np.ndarray) -> d
             "pearson": correlation(change, 1 - visible),
             "spearman": rank_correlation(change, 1 - visible),
         },
+    }
+
+
+def _transfer_figures(method, cfg, data: DataManager) -> dict:
+    """`transfer_figures` of some training images, each mixed once, in batches as in training but unaugmented."""
+    dataset, size = data.sets["synthocc"], (cfg.data.height, cfg.data.width)
+    order = np.random.default_rng(SEED).permutation(len(dataset.train))[:MIXED]
+    items = [dataset.train[i] for i in order]
+    images = torch.cat([batch["img"] for batch in data.loader_of(items)]).split(cfg.train.batch_size)
+    body = np.stack([_picture(dataset.part_mask_path(path), size) for path, *_ in items])
+    occluded = [dataset.annotation(path)["occluder"] is not None for path, *_ in items]
+    bodies, flags = (torch.from_numpy(np.asarray(x)).split(cfg.train.batch_size) for x in (body, occluded))
+    options = cfg.method.transfer.clone()
+    options.defrost()
+    options.p_mix = 1.0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return transfer_figures(
+            PatchTransfer(method.transfer.saliency, method.transfer.grid, options), images, bodies, flags
+        )
+
+
+def transfer_figures(
+    transfer: PatchTransfer, images: Sequence[Tensor], bodies: Sequence[Tensor], occluded: Sequence[Tensor]
+) -> dict:
+    """What patch transfer makes of batches of training images whose visible persons are known.
+
+    Args:
+        transfer: mixes every image that has a candidate.
+        images: [B, 3, H, W] each.   bodies: [B, H, W] bool, the visible person.   occluded: [B] bool.
+
+    Returns: of the mixed images the number, the mean share of the candidate's body that stays in one under the
+        target's label (`foreign_share`), the mean share of the target's own body that goes (`hidden_share`) and how
+        often that is at least 20 %, and how often the candidate has an occluder to give; shares are None without one.
+    """
+    foreign, hidden, given = [], [], []
+    for pictures, body, flags in zip(images, bodies, occluded):
+        mix = transfer.plan(pictures, torch.stack([~body, body], dim=1).float())
+        if mix is None:
+            continue
+        where, source = mix.mixed, mix.source[mix.mixed]
+        foreign.append(foreign_share(body[source], mix.mask[where]))
+        hidden.append(foreign_share(body[where], mix.mask[where]))
+        given.append(flags[source].float())
+    if not foreign:
+        return {
+            "mixed": 0,
+            "foreign_share": None,
+            "hidden_share": None,
+            "hidden_much": None,
+            "occluded_candidates": None,
+        }
+    stays, goes, occluders = torch.cat(foreign), torch.cat(hidden), torch.cat(given)
+    return {
+        "mixed": len(stays),
+        "foreign_share": float(stays.nanmean()),
+        "hidden_share": float(goes.nanmean()),
+        "hidden_much": float((goes >= LARGE).float().mean()),
+        "occluded_candidates": float(occluders.mean()),
     }

@@ -13,6 +13,7 @@ from occplug.config import default_config, load_config, save_config
 from occplug.engine import load_checkpoint, save_checkpoint
 from occplug.method import Method
 from occplug.reports import masks as mask_report
+from occplug.stages.patch_transfer import PatchTransfer
 
 
 def test_mask_figures_find_the_dimension_that_follows_a_part():
@@ -53,6 +54,22 @@ def test_twin_figures_by_hand():
     told = mask_report.twin_figures(masks, twins, np.array([0.9, 0.8, 0.7]))
     assert told["mean_change"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)
     assert told["change_with_occluded_share"] == pytest.approx({"pearson": 1, "spearman": 1})
+
+
+def test_transfer_figures_by_hand():
+    """Two images on a grid of 1 x 4 patches: each is the other's only candidate, and 4 of its 4 patches are known."""
+    saliency = torch.tensor([[0.9, 0.9, 0.1, 0.1], [0.9, 0.1, 0.9, 0.1]])
+    body = torch.tensor([[[True, True, True, False]], [[True, True, False, False]]])
+    words = ["method.transfer.p_mix", 1.0, "method.transfer.alpha1", 0.0, "method.transfer.select", "random"]
+    options = default_config("dpmpp", "clip_vit_tiny", [*words, "method.transfer.grow", 0]).method.transfer
+    transfer = PatchTransfer(lambda images: saliency[: len(images)], (1, 4), options)
+    images, occluded = torch.zeros(2, 3, 1, 4), torch.tensor([True, False])
+    told = mask_report.transfer_figures(transfer, [images, images[:1]], [body, body[:1]], [occluded, occluded[:1]])
+    # image 0 keeps patches 0 and 2, image 1 keeps 0 and 1; the batch of one has no candidate
+    assert told["mixed"] == 2 and told["occluded_candidates"] == 0.5
+    assert told["foreign_share"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert told["hidden_share"] == pytest.approx((1 / 3 + 0) / 2) and told["hidden_much"] == 0.5
+    assert mask_report.transfer_figures(transfer, [], [], [])["foreign_share"] is None
 
 
 def test_a_mask_file_is_read_at_the_size_of_the_images(tmp_path):
@@ -99,6 +116,8 @@ def test_the_report_has_both_query_sets_and_their_twins(root, tmp_path, capsys):
     assert occluded["saliency"]["iou_occluder"] is not None and whole["saliency"]["iou_occluder"] is None
     assert 0.05 < occluded["saliency"]["iou_person_of_all"] < whole["saliency"]["iou_person_of_all"] < 0.6
     assert report["twins"]["mean_change"] > 0
+    mixed = report["patch_transfer"]  # a saliency net that knows nothing marks all or none, and gives no candidate
+    assert mixed["mixed"] == 0 or 0 <= mixed["foreign_share"] <= 1
 
 
 def test_mistakes_are_named(root, tmp_path, capsys):
