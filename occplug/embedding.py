@@ -144,8 +144,8 @@ class Embedding:
         prepared = [{key: value for key, value in o.preprocessing.items() if key != "flip"} for o in (one, two)]
         if all(prepared) and prepared[0] != prepared[1]:
             keys = [key for key in prepared[0] | prepared[1] if prepared[0].get(key) != prepared[1].get(key)]
-            told = ", ".join(f"{key} {prepared[0].get(key)} and {prepared[1].get(key)}" for key in keys)
-            raise DataError(f"{what} and {others} are of images prepared otherwise ({told}); embed both alike")
+            settings = ", ".join(f"{key} {prepared[0].get(key)} and {prepared[1].get(key)}" for key in keys)
+            raise DataError(f"{what} and {others} are of images prepared otherwise ({settings}); embed both alike")
 
     def save(self, path) -> None:
         """Write all fields that are set, paths and origin to the safetensors file `path`, whole or not at all."""

@@ -157,10 +157,10 @@ class Method(nn.Module):
     def __init_subclass__(cls, **kwargs):
         """`matcher` is the public name of `distance`: a class that defines one of them has both."""
         super().__init_subclass__(**kwargs)
-        own = vars(cls)
-        if "distance" in own and "matcher" not in own:
+        defined = vars(cls)
+        if "distance" in defined and "matcher" not in defined:
             cls.matcher = cls.distance
-        elif "matcher" in own and "distance" not in own:
+        elif "matcher" in defined and "distance" not in defined:
             cls.distance = cls.matcher  # type: ignore[method-assign]
 
     @classmethod

@@ -61,14 +61,14 @@ def check_sum(path: Path, is_openais: bool = True) -> None:
     expected = {source.name: source.sha256 for source in _sources().values()}.get(path.name)
     if expected is None or not path.is_file():
         return
-    found = file_sha256(path)
-    if found == expected:
+    digest = file_sha256(path)
+    if digest == expected:
         _log.info("%s: sha256 as published", path)
         return
-    told = f"{path}: its sha256 is {found}, but OpenAI's {path.name} has {expected}"
+    mismatch = f"{path}: its sha256 is {digest}, but OpenAI's {path.name} has {expected}"
     if is_openais:
-        raise CheckpointError(f"{told}; the download is broken: delete the file, and it is fetched again")
-    _log.warning("%s; the download is broken (fetch it again), or it is another file (rename it)", told)
+        raise CheckpointError(f"{mismatch}; the download is broken: delete the file, and it is fetched again")
+    _log.warning("%s; the download is broken (fetch it again), or it is another file (rename it)", mismatch)
 
 
 def openai_file(backbone: str) -> Path:
@@ -87,10 +87,10 @@ def openai_file(backbone: str) -> Path:
             f"backbone.weights is 'openai', but OpenAI has no weights for {backbone}; it has for {', '.join(sources)}"
         )
     source = sources[backbone]
-    found = _on_this_machine(source)
-    if found is None:
-        found = _fetch(source, backbone)
-    return found
+    file = _on_this_machine(source)
+    if file is None:
+        file = _fetch(source, backbone)
+    return file
 
 
 def _on_this_machine(source: _Source) -> Path | None:

@@ -65,9 +65,9 @@ def load_lsnet(source, net: LSNet, name: str, key: str) -> None:
         CheckpointError: as :func:`fit_lsnet`, or a file that holds another size.
     """
     state, where = read_tensors(source)
-    found = recognise_lsnet(state, where)
-    if found != name:
-        raise CheckpointError(f"{where} holds {found}, but {key} is {name!r}; set it to {found!r} or give another file")
+    held = recognise_lsnet(state, where)
+    if held != name:
+        raise CheckpointError(f"{where} holds {held}, but {key} is {name!r}; set it to {held!r} or give another file")
     fit_lsnet(state, where, net, name)
 
 
@@ -102,20 +102,20 @@ def fit_lsnet(state: Mapping[str, Tensor], where: str, net: LSNet, name: str) ->
     Raises:
         CheckpointError: lists every wrongly shaped, missing and unknown name; or index tables of another layout.
     """
-    own = net.state_dict()
-    points = {key for key in own if _POINT.fullmatch(key)}
-    if name == "lsnet_b" and {key for key in own if key not in state} == points:
+    here = net.state_dict()
+    points = {key for key in here if _POINT.fullmatch(key)}
+    if name == "lsnet_b" and {key for key in here if key not in state} == points:
         _log.warning("%s: no mixer.conv1 in it; LSNet's depthwise 1x1 branches start without effect", where)
-        state = {**state, **{key: _without_effect(key, own[key]) for key in points}}
+        state = {**state, **{key: _without_effect(key, here[key]) for key in points}}
     unused = [key for key in state if _not_needed(key, len(net.widths))]
     depths = _depths(state)
     hints = []
     if depths[: len(net.depths)] != net.depths:
         hints = [f"blocks in its stages: {_text(depths)}; {name} has {_text(SIZES[name]['depths'])}"]
-    check_fit(state, {key: tuple(value.shape) for key, value in own.items()}, where, name, unused, hints)
+    check_fit(state, {key: tuple(value.shape) for key, value in here.items()}, where, name, unused, hints)
     _check_indices(state, where)
-    net.load_state_dict({key: state[key] for key in own})
-    _log.info("%s: %d tensors read into %s; not used: %s", where, len(own), name, ", ".join(unused) or "none")
+    net.load_state_dict({key: state[key] for key in here})
+    _log.info("%s: %d tensors read into %s; not used: %s", where, len(here), name, ", ".join(unused) or "none")
 
 
 def _without_effect(key: str, value: Tensor) -> Tensor:
@@ -130,8 +130,8 @@ def _not_needed(key: str, stages: int) -> bool:
 
 def _depths(state: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Blocks of the four stages, without the two layers that reduce."""
-    found = [re.match(r"blocks([1-4])\.(\d+)\.(mixer|ffn|se)\.", key) for key in state]
-    blocks = {match.group(1, 2) for match in found if match}
+    matches = [re.match(r"blocks([1-4])\.(\d+)\.(mixer|ffn|se)\.", key) for key in state]
+    blocks = {match.group(1, 2) for match in matches if match}
     return tuple(sum(stage == str(number) for stage, _ in blocks) for number in (1, 2, 3, 4))
 
 

@@ -85,12 +85,12 @@ class OfficialTower:
         Raises:
             CheckpointError: lists every wrongly shaped, missing and unknown official name.
         """
-        own = visual.state_dict()
+        here = visual.state_dict()
         unused = [*self.unused, *(name for name in self.state if self.is_finetuned and _NECK.fullmatch(name))]
-        expected = {f"{self.prefix}{name}": value.shape for name, value in own.items()}
+        expected = {f"{self.prefix}{name}": value.shape for name, value in here.items()}
         check_fit(self.state, expected, self.where, what, unused)
-        note_renamed({f"{self.prefix}{name}": f"backbone.visual.{name}" for name in own})
-        visual.load_state_dict({name: self.state[f"{self.prefix}{name}"] for name in own})
+        note_renamed({f"{self.prefix}{name}": f"backbone.visual.{name}" for name in here})
+        visual.load_state_dict({name: self.state[f"{self.prefix}{name}"] for name in here})
 
 
 def read_official(checkpoint) -> OfficialTower:

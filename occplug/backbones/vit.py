@@ -194,9 +194,9 @@ _OTHERS = {
 def check_architecture(official: OfficialTower) -> None:
     """Raise CheckpointError for a file with parts that a plain ViT does not have; names the first of each kind."""
     for pattern, what in _OTHERS.items():
-        found = official.names(pattern)
-        if found:
-            raise CheckpointError(f"{official.where}: {found[0]} belongs to {what}")
+        match = official.names(pattern)
+        if match:
+            raise CheckpointError(f"{official.where}: {match[0]} belongs to {what}")
 
 
 def _timm_state():

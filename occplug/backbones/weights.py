@@ -126,8 +126,8 @@ def fit_clip(
 
 def _with_counters(state: dict[str, Tensor], backbone: CLIPTower) -> dict[str, Tensor]:
     """`state` with the batch norms' step counters, which old files lack and which no formula here reads."""
-    own = {f"visual.{key}": value for key, value in backbone.visual.state_dict().items()}
-    return {**{key: value for key, value in own.items() if key.endswith("num_batches_tracked")}, **state}
+    here = {f"visual.{key}": value for key, value in backbone.visual.state_dict().items()}
+    return {**{key: value for key, value in here.items() if key.endswith("num_batches_tracked")}, **state}
 
 
 def _with_fitted_positions(state: dict[str, Tensor], backbone: CLIPTower) -> dict[str, Tensor]:

@@ -58,12 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--seed", default=1, type=int, help="1 is the library that comes with the package")
     drawn.add_argument("--per-category", default=6, type=int, metavar="N")
     drawn.add_argument("--side", default=144, type=int, metavar="PIXELS")
-    found = sources.add_parser(
+    detected = sources.add_parser(
         "mask-rcnn", parents=[shared, sorted_out, several], help="found in photographs by Mask R-CNN"
     )
-    found.add_argument("--images", required=True, metavar="DIR")
-    found.add_argument("--weights", default="", metavar="F", help="torchvision's state dict; default: download")
-    found.add_argument("--licence", default="unknown")
+    detected.add_argument("--images", required=True, metavar="DIR")
+    detected.add_argument("--weights", default="", metavar="F", help="torchvision's state dict; default: download")
+    detected.add_argument("--licence", default="unknown")
     return parser
 
 

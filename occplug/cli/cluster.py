@@ -34,9 +34,9 @@ def main(argv: list[str]) -> None:
     from occplug.utils.files import write_atomically
 
     model = occplug.load(args.weights, args.config_file, device=args.device)
-    found = embed_with(model, args.inputs, args)
-    groups = cluster(model, found, args.way, args.threshold).tolist()
-    rows = sorted(zip(groups, found.paths), key=lambda row: (row[0] < 0, row))
+    embedding = embed_with(model, args.inputs, args)
+    groups = cluster(model, embedding, args.way, args.threshold).tolist()
+    rows = sorted(zip(groups, embedding.paths), key=lambda row: (row[0] < 0, row))
     write_atomically(args.output, lambda temporary: _write(temporary, rows))
     if args.sheet:
         drawn = [
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         draw_ranked(drawn, args.sheet)
     alone = groups.count(-1)
     print(f"{args.output}: {len(groups)} images in {len(set(groups) - {-1})} groups, {alone} of them in none")
-    for path, reason in found.skipped.items():
+    for path, reason in embedding.skipped.items():
         print(f"skipped {path}: {reason}")
 
 

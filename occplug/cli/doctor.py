@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         made = build_occluded_duke(*args.build_occluded_duke)
         print(f"{made} is made")
         args.sets, args.root = args.sets or ["occluded_duke"], args.root or args.build_occluded_duke[2]
-    found = report(args.root, args.sets, args.images, args.workers, args.pattern)
-    print(json.dumps(found, indent=2) if args.json else as_text(found))
-    if found["unreadable"]:
-        raise DataError("; ".join(f"{name} cannot be read" for name in found["unreadable"]) + "; the report says why")
+    content = report(args.root, args.sets, args.images, args.workers, args.pattern)
+    print(json.dumps(content, indent=2) if args.json else as_text(content))
+    if content["unreadable"]:
+        raise DataError("; ".join(f"{name} cannot be read" for name in content["unreadable"]) + "; the report says why")

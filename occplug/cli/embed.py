@@ -30,16 +30,16 @@ def main(argv: list[str]) -> None:
     from occplug.serving.metadata import metadata_of_boxes, read_metadata
 
     model = occplug.load(args.weights, args.config_file, device=args.device)
-    found = embed_with(model, args.inputs, args)
-    metadata = metadata_of_boxes(args.inputs, found.paths)
+    embedding = embed_with(model, args.inputs, args)
+    metadata = metadata_of_boxes(args.inputs, embedding.paths)
     if args.metadata:
-        metadata |= read_metadata(args.metadata, found.paths)
+        metadata |= read_metadata(args.metadata, embedding.paths)
     if metadata:
-        occplug.Gallery.build(found, metadata=metadata).save(args.output)
+        occplug.Gallery.build(embedding, metadata=metadata).save(args.output)
     else:
-        found.save(args.output)
-    for path, reason in found.skipped.items():
+        embedding.save(args.output)
+    for path, reason in embedding.skipped.items():
         print(f"skipped {path}: {reason}")
-    left_out = f", {len(found.skipped)} skipped" if found.skipped else ""
-    flip = "averaged with their mirror images" if found.origin.preprocessing["flip"] else "as they are (no flip)"
-    print(f"{args.output}: {len(found)} images{left_out}, {flip}; model {model.fingerprint}")
+    left_out = f", {len(embedding.skipped)} skipped" if embedding.skipped else ""
+    flip = "averaged with their mirror images" if embedding.origin.preprocessing["flip"] else "as they are (no flip)"
+    print(f"{args.output}: {len(embedding)} images{left_out}, {flip}; model {model.fingerprint}")

@@ -41,11 +41,11 @@ def main(argv: list[str]) -> None:
 
     model = occplug.load(args.weights, args.config_file)
     made = export(model, args.output, args.format, args.half, args.camera, args.input, args.vector_only)
-    found = compare(model, made, _data(model, args) if args.root else None)
-    for line in _lines(args.output, made.about, found):
+    figures = compare(model, made, _data(model, args) if args.root else None)
+    for line in _lines(args.output, made.about, figures):
         print(line)
     if args.report:
-        text = json.dumps(found, indent=2) + "\n"
+        text = json.dumps(figures, indent=2) + "\n"
         write_atomically(args.report, lambda temporary: temporary.write_text(text))
 
 
@@ -60,19 +60,19 @@ def _data(model, args):
     return DataManager(cfg, trains=False)
 
 
-def _lines(file: Path, about: dict, found: dict) -> list[str]:
+def _lines(file: Path, about: dict, figures: dict) -> list[str]:
     size = f"{about['height']}x{about['width']}"
     camera = "" if about["camera"] is None else f"; camera embedding folded to {about['camera']}"
     outputs = ", ".join(about["outputs"])
     lines = [
         f"{file}: {file.stat().st_size / 1e6:.1f} MB; images [B, 3, {size}] -> {outputs}{camera}",
         f"mean {about['mean']}, std {about['std']}, distance {about['distance']['name']}",
-        f"largest difference from the model {found['max_difference']:.2e}, least cosine {found['cosine']:.6f}",
-        "milliseconds an image on this processor: model {model:.2f}, file {file:.2f}".format(**found["milliseconds"]),
+        f"largest difference from the model {figures['max_difference']:.2e}, least cosine {figures['cosine']:.6f}",
+        "milliseconds an image on this processor: model {model:.2f}, file {file:.2f}".format(**figures["milliseconds"]),
     ]
-    if "target" in found:
-        both = [f"{who} mAP {100 * found[who]['mAP']:.2f}, Rank-1 {100 * found[who]['rank1']:.2f}" for who in _BOTH]
-        lines.append(f"{found['target']}: {'; '.join(both)}")
+    if "target" in figures:
+        both = [f"{who} mAP {100 * figures[who]['mAP']:.2f}, Rank-1 {100 * figures[who]['rank1']:.2f}" for who in _BOTH]
+        lines.append(f"{figures['target']}: {'; '.join(both)}")
     return lines
 
 

@@ -75,12 +75,12 @@ def _build(args) -> None:
     from occplug.serving.gallery import Gallery
     from occplug.serving.metadata import read_metadata
 
-    found = Embedding.cat([Embedding.load(file) for file in args.inputs])
-    metadata = read_metadata(args.metadata, found.paths) if args.metadata else None
+    embedding = Embedding.cat([Embedding.load(file) for file in args.inputs])
+    metadata = read_metadata(args.metadata, embedding.paths) if args.metadata else None
     queries = Embedding.load(args.queries) if args.queries else None
     asked = read_metadata(args.query_metadata, queries.paths) if queries is not None and args.query_metadata else None
     options = {"metadata": metadata, "queries": queries, "query_metadata": asked, "half": args.half, **_pairs(args.set)}
-    made = Gallery.build(found, engine=args.engine, **options)
+    made = Gallery.build(embedding, engine=args.engine, **options)
     made.save(args.output)
     _print_info(made)
 
@@ -90,14 +90,14 @@ def _add(args) -> None:
     from occplug.serving.metadata import read_metadata
 
     gallery = Gallery.load(args.gallery)
-    found = embed_with(model_behind(args, gallery), args.inputs, args)
-    metadata = {name: [value] * len(found) for name, value in _pairs(args.set).items()}
+    embedding = embed_with(model_behind(args, gallery), args.inputs, args)
+    metadata = {name: [value] * len(embedding) for name, value in _pairs(args.set).items()}
     if args.metadata:
-        metadata |= read_metadata(args.metadata, found.paths)
-    gallery.add(found, metadata)
-    for path, reason in found.skipped.items():
+        metadata |= read_metadata(args.metadata, embedding.paths)
+    gallery.add(embedding, metadata)
+    for path, reason in embedding.skipped.items():
         print(f"skipped {path}: {reason}")
-    print(f"{args.gallery}: {len(found)} images added, {len(gallery)} in all")
+    print(f"{args.gallery}: {len(embedding)} images added, {len(gallery)} in all")
 
 
 def _remove(args) -> None:

@@ -88,16 +88,16 @@ def _jobs(args) -> list[Job]:
     if args.images is not None:
         if args.out is None:
             raise ConfigError("--images needs --out DIR, the folder for the masks")
-        found, base, out = list(_images(args.images)), args.images, args.out
+        images, base, out = list(_images(args.images)), args.images, args.out
     else:
-        found, base = _of_data_set(args)
+        images, base = _of_data_set(args)
         out = args.out or base / "masks" / args.directory
-    if not found:
+    if not images:
         raise DataError(f"{base}: there are no {'' if args.all or args.images else 'training '}images in it")
-    below = [PurePath(os.path.relpath(image, base)) for image in found]
+    below = [PurePath(os.path.relpath(image, base)) for image in images]
     present = find_mask_files(str(out), [str(name) for name in below])  # under any name that training would read
     jobs = []
-    for image, name in zip(found, below):
+    for image, name in zip(images, below):
         file = present[str(name)]
         jobs.append(Job(image, Path(file.path) if file else out / name.parent / mask_names(name.name)[0]))
     _refuse_shared_masks(jobs)

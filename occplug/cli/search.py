@@ -31,27 +31,30 @@ def main(argv: list[str]) -> None:
 
     gallery = Gallery.load(args.gallery)
     model = model_behind(args, gallery)
-    found = embed_with(model, args.inputs, args)
-    hits = gallery.search(found, args.top, args.where)
+    queries = embed_with(model, args.inputs, args)
+    hits = gallery.search(queries, args.top, args.where)
     answers = [
-        [{"path": "", **row, "id": int(i), "distance": round(float(d), 6)} for row, i, d in zip(told, ids, distances)]
-        for told, ids, distances in zip((gallery.describe(ids[ids >= 0]) for ids in hits.ids), *hits)
+        [
+            {"path": "", **row, "id": int(i), "distance": round(float(d), 6)}
+            for row, i, d in zip(described, ids, distances)
+        ]
+        for described, ids, distances in zip((gallery.describe(ids[ids >= 0]) for ids in hits.ids), *hits)
     ]
     if args.sheet:
         rows = [
             [(path, "query"), *((hit["path"], f"{hit['distance']:.3f}") for hit in answer)]
-            for path, answer in zip(found.paths, answers)
+            for path, answer in zip(queries.paths, answers)
         ]
         draw_ranked(rows, args.sheet)
     if args.json:
         print(json.dumps(answers, indent=2))
         return
-    for path, answer in zip(found.paths, answers):
+    for path, answer in zip(queries.paths, answers):
         print(f"{path}")
         for rank, hit in enumerate(answer, start=1):
             more = " ".join(f"{k}={v}" for k, v in hit.items() if k not in ("path", "distance", "id") and v is not None)
             print(f"{rank:5d}  {hit['distance']:.4f}  {hit['path'] or hit['id']}  {more}".rstrip())
-    for path, reason in found.skipped.items():
+    for path, reason in queries.skipped.items():
         print(f"skipped {path}: {reason}")
     if args.sheet:
         print(f"{args.sheet}: queries and their hits")

@@ -43,11 +43,11 @@ def main(argv: list[str]) -> None:
     if args.columns < 1 or args.width <= 0:
         raise ConfigError("--columns is at least 1, and --width above 0")
     start_logging()
-    found = candidates([], args.weights, options)
-    titles = args.titles or [candidate.cfg.model.name for candidate in found]
-    if len(titles) != len(found):
-        raise ConfigError(f"--titles has {len(titles)} titles for {len(found)} models; give one each")
-    ranked = rankings(found, titles, args.target, args.columns)
+    models = candidates([], args.weights, options)
+    titles = args.titles or [candidate.cfg.model.name for candidate in models]
+    if len(titles) != len(models):
+        raise ConfigError(f"--titles has {len(titles)} titles for {len(models)} models; give one each")
+    ranked = rankings(models, titles, args.target, args.columns)
     print(
         f"figure: {draw_rankings(ranked, choose_queries(args.queries, ranked), args.figure, args.columns, args.width)}"
     )

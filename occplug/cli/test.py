@@ -27,11 +27,11 @@ def main(argv: list[str]) -> None:
     from occplug.runs.ensemble import evaluate_ensemble
     from occplug.runs.evaluate import evaluate_candidate
 
-    found = candidates(args.config_file, args.weights, options)
-    rerank, visrank = args.rerank or found[0].cfg.test.rerank, args.visrank or found[0].cfg.test.visrank
-    if len(found) == 1:
-        evaluate_candidate(found[0], rerank=rerank, visrank=visrank)
+    models = candidates(args.config_file, args.weights, options)
+    rerank, visrank = args.rerank or models[0].cfg.test.rerank, args.visrank or models[0].cfg.test.visrank
+    if len(models) == 1:
+        evaluate_candidate(models[0], rerank=rerank, visrank=visrank)
     elif rerank or visrank:
         raise ConfigError("--rerank and --visrank are for one model; leave them out to mix several")
     else:
-        evaluate_ensemble(found)
+        evaluate_ensemble(models)

@@ -87,22 +87,22 @@ def default_config(model_name="clip_reid", backbone_name: str | None = None, opt
         backbone_name = next(iter(model_class(model_name).backbones.values()), None)
     if backbone_name is not None:
         chosen |= {"backbone.name": backbone_name, **MADE_FOR.get(backbone_name, {})}
-    own = [Setting(key, value, "default_config") for key, value in chosen.items()]
-    return _resolve(own, parse_options(opts or []), "default_config")
+    settings = [Setting(key, value, "default_config") for key, value in chosen.items()]
+    return _resolve(settings, parse_options(opts or []), "default_config")
 
 
 # ---------------------------------------------------------------------- merging
 
 
-def _resolve(own: list[Setting], options: list[Setting], source: str) -> CfgNode:
-    """The checked, frozen config of the settings `own` of a file and the `options` over them."""
-    own, options = _with_custom_imports(own, options)
-    chosen = _model_name([*own, *options], source)
+def _resolve(settings: list[Setting], options: list[Setting], source: str) -> CfgNode:
+    """The checked, frozen config of the settings `settings` of a file and the `options` over them."""
+    settings, options = _with_custom_imports(settings, options)
+    chosen = _model_name([*settings, *options], source)
     method = model_class(chosen)
-    if chosen != _model_name(own, source):
-        own = _without_other_models_keys(own, chosen, method)
-    tree, nullable = _default_tree(method, [*own, *options])
-    values = _values([*own, *options], tree, nullable)
+    if chosen != _model_name(settings, source):
+        settings = _without_other_models_keys(settings, chosen, method)
+    tree, nullable = _default_tree(method, [*settings, *options])
+    values = _values([*settings, *options], tree, nullable)
     for key, (value, _) in values.items():
         *parents, last = key.split(".")
         functools.reduce(dict.__getitem__, parents, tree)[last] = value
@@ -171,10 +171,10 @@ def _default_tree(method, settings: list[Setting]) -> tuple[dict, frozenset[str]
     nodes = {prefix: entry for prefix, entry in nodes.items() if getattr(entry, "defaults", None)}
     tree["augment"] = {prefix.split(".")[1]: copy.deepcopy(entry.defaults) for prefix, entry in nodes.items()}
     for name in names(BACKBONES):
-        own = getattr(get(BACKBONES, name), "defaults", None)
-        if own:
+        defaults = getattr(get(BACKBONES, name), "defaults", None)
+        if defaults:
             nodes[f"backbone.{name}"] = get(BACKBONES, name)
-            tree["backbone"][name] = copy.deepcopy(own)
+            tree["backbone"][name] = copy.deepcopy(defaults)
     nodes["method"] = method
     tree["method"] = copy.deepcopy(method.defaults)
     for key, registry in method.parts.items():
@@ -220,12 +220,12 @@ def _values(settings: list[Setting], tree: dict, nullable: frozenset[str]) -> di
 
 def _sections(tree: dict, prefix: str = "") -> dict[str, list[str]]:
     """Dotted name of every inner node -> its keys."""
-    found = {}
+    sections = {}
     for key, node in tree.items():
         if isinstance(node, dict):
-            found[f"{prefix}{key}"] = list(node)
-            found |= _sections(node, f"{prefix}{key}.")
-    return found
+            sections[f"{prefix}{key}"] = list(node)
+            sections |= _sections(node, f"{prefix}{key}.")
+    return sections
 
 
 def _convert_setting(setting: Setting, default, is_nullable: bool):

@@ -187,8 +187,8 @@ def _key(paths: Sequence[str], resize: Resize) -> str:
     for path in paths:
         try:
             status = os.stat(path)
-            told = f"{status.st_size} {status.st_mtime_ns}"
+            facts = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
-            told = "missing"  # which reading it says in full
-        digest.update(os.fsencode(f"{'/'.join(Path(path).parts[-2:])} {told}\n"))
+            facts = "missing"  # which reading it says in full
+        digest.update(os.fsencode(f"{'/'.join(Path(path).parts[-2:])} {facts}\n"))
     return digest.hexdigest()[:16]

@@ -103,12 +103,12 @@ class Images(Dataset):
 
         They draw for the whole batch, so if there are any, rows of others are there with empty images.
         """
-        own = [number for number, row in enumerate(rows) if "img" in row]
-        if len(own) == len(rows):
+        decoded = [number for number, row in enumerate(rows) if "img" in row]
+        if len(decoded) == len(rows):
             return rows, None
         if not self.pipeline.per_batch.transforms:
-            return [rows[number] for number in own], None
-        return [row if "img" in row else _emptied(rows[own[0]]) for row in rows], own
+            return [rows[number] for number in decoded], None
+        return [row if "img" in row else _emptied(rows[decoded[0]]) for row in rows], decoded
 
 
 def _emptied(row: dict) -> dict:

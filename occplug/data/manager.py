@@ -41,9 +41,9 @@ log = logging.getLogger(__name__)
 STOCK_SECTIONS = ("market1501", "cuhk03")
 
 
-def held_out_labels(persons: int, share: float) -> frozenset[int]:
-    """Labels of a share of `persons` training persons, always the same ones."""
-    drawn = np.random.default_rng(0).permutation(persons)[: round(share * persons)]
+def held_out_labels(identities: int, share: float) -> frozenset[int]:
+    """Labels of a share of `identities` training persons, always the same ones."""
+    drawn = np.random.default_rng(0).permutation(identities)[: round(share * identities)]
     return frozenset(drawn.tolist())
 
 
@@ -176,8 +176,8 @@ class DataManager(ImageDataManager):
             )
         for name, data in self.sets.items():
             if getattr(data, "left_out", None):
-                told = ", ".join(f"{count} {reason}" for reason, count in sorted(data.left_out.items()) if count)
-                log.info("%s: files of its folders that are left out: %s", name, told or "none")
+                reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(data.left_out.items()) if count)
+                log.info("%s: files of its folders that are left out: %s", name, reasons or "none")
 
     def _dataset(self, name: str):
         """The data set `name`, ours or torchreid's, with the options of its own section and torchreid's."""
@@ -235,11 +235,11 @@ class DataManager(ImageDataManager):
         try:
             return stock_sampler(name, self.train_items, batch_size=size, num_instances=instances, **counts)
         except (AssertionError, ValueError) as error:
-            told = ", ".join(f"sampler.{key} = {value}" for key, value in counts.items())
+            settings = ", ".join(f"sampler.{key} = {value}" for key, value in counts.items())
             raise ConfigError(
-                f"the sampler {name!r} cannot make batches of train.batch_size = {size} with {told}: it takes equally "
-                "many images of so many cameras (RandomDomainSampler) or data sets (RandomDatasetSampler), and each "
-                "must have enough"
+                f"the sampler {name!r} cannot make batches of train.batch_size = {size} with {settings}: it takes "
+                "equally many images of so many cameras (RandomDomainSampler) or data sets (RandomDatasetSampler), and "
+                "each must have enough"
             ) from error
 
     def _loader(self, images: Images, batch_size: int | None, name: str = "", **options):

@@ -127,9 +127,9 @@ class FolderImages(OwnImages):
                 "folder, or set data.pattern (--pattern)"
             )
         for pattern in KNOWN_NAMES:
-            found = [match for file in files if (match := re.match(pattern, file.stem))]
-            if len(found) == len(files):
-                return [Row(file, m["pid"], m.groupdict().get("camid"), split) for file, m in zip(files, found)]
+            matches = [match for file in files if (match := re.match(pattern, file.stem))]
+            if len(matches) == len(files):
+                return [Row(file, m["pid"], m.groupdict().get("camid"), split) for file, m in zip(files, matches)]
         strange = [file.path for file in files if not any(re.match(pattern, file.stem) for pattern in KNOWN_NAMES)]
         raise DataError(
             f"{self.name}: {first_names(strange or flat)} have names that tell no person the way the others do; known "
@@ -150,13 +150,13 @@ def _by_pattern(name: str, pattern: str, files: list[ImageFile]) -> list[Row]:
             f"data.pattern is {pattern!r}; it must have the group (?P<pid>...), and may have (?P<camid>...) and "
             "(?P<split>...)" + (f", but it has {', '.join(sorted(strange))}" if strange else "")
         )
-    found = [match for file in files if (match := compiled.search(file.below)) and match["pid"]]
-    if len(found) < len(files):
-        fitting = {match.string for match in found}
+    matches = [match for file in files if (match := compiled.search(file.below)) and match["pid"]]
+    if len(matches) < len(files):
+        fitting = {match.string for match in matches}
         without = [file.path for file in files if file.below not in fitting]
         raise DataError(f"{name}: {first_names(without)} do not fit data.pattern {pattern!r}; rename or move them")
     rows = []
-    for file, match in zip(files, found):
+    for file, match in zip(files, matches):
         assert match is not None  # `without` is empty
         groups = match.groupdict()
         rows.append(Row(file, groups["pid"], groups.get("camid"), split_of(groups.get("split"), file.path, name)))

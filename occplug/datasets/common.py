@@ -225,8 +225,8 @@ def _items(images: list[Labelled]) -> list[tuple[str, int, int]]:
 
 def _differences(images: list[Labelled], published: Counts, junk: list[int]) -> list[str]:
     ids = {image.pid for image in images} - set(junk)
-    found = Counts(len(images), len(ids), len({image.camid for image in images}))
-    rows = zip(Counts._fields, found, published)
+    counted = Counts(len(images), len(ids), len({image.camid for image in images}))
+    rows = zip(Counts._fields, counted, published)
     return [f"{count} {what}, not {wanted}" for what, count, wanted in rows if wanted not in (None, count)]
 
 

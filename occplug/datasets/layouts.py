@@ -75,8 +75,8 @@ def find_layout(name: str, root: str, folders: Sequence[str], layouts: Sequence[
             f"{name}: {root} holds no folder {' or '.join(folders)}, but {inventory(root)}; "
             f"set data.root (or --root) to the folder that holds it; {accepted}"
         )
-    found = "; ".join(f"{folder} holds {inventory(folder)}" for folder in candidates)
-    raise DataError(f"{name}: its folder has an unknown layout: {found}; {accepted}")
+    inventories = "; ".join(f"{folder} holds {inventory(folder)}" for folder in candidates)
+    raise DataError(f"{name}: its folder has an unknown layout: {inventories}; {accepted}")
 
 
 def holds(root: str, folders: Sequence[str]) -> bool:
@@ -91,11 +91,11 @@ def _plain(name: str) -> str:
 def _candidates(root: str, folders: Iterable[str]) -> list[str]:
     """Folders that may be the data set's: `root` itself, one level below, two levels below."""
     wanted = [_plain(folder) for folder in folders]
-    found = [root] if _plain(os.path.basename(root)) in wanted else []
+    itself = [root] if _plain(os.path.basename(root)) in wanted else []
     outer = _matching(root, wanted)
     holders = [*outer, *_matching(root, [_plain(container) for container in _CONTAINERS])]
     inner = [path for folder in holders for path in _matching(folder, wanted)]
-    return list(dict.fromkeys([*found, *outer, *inner]))
+    return list(dict.fromkeys([*itself, *outer, *inner]))
 
 
 def _matching(folder: str, wanted: list[str]) -> list[str]:
@@ -107,9 +107,9 @@ def _matching(folder: str, wanted: list[str]) -> list[str]:
 def inventory(folder: str) -> str:
     """What `folder` holds, in words: its subfolders, and how many files of each ending."""
     with os.scandir(folder) as entries:
-        seen = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    subfolders = sorted(name for name, is_folder in seen if is_folder)
-    endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name, is_folder in seen if not is_folder)
+        visible = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    subfolders = sorted(name for name, is_folder in visible if is_folder)
+    endings = Counter(os.path.splitext(name)[1].lower() or "no ending" for name, is_folder in visible if not is_folder)
     words = [f"{count} file{'s'[: count > 1]} with {ending}" for ending, count in sorted(endings.items())]
     if subfolders:
         more = f", ... ({len(subfolders)} in all)" if len(subfolders) > _SHOWN else ""

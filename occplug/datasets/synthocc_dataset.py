@@ -51,8 +51,8 @@ class SynthOcc(ReidDataset):
     def _fingerprint(self, splits: dict[str, list[Labelled]]) -> str:
         """Of the settings and the content by the manifest: image bytes differ between versions of OpenCV."""
         manifest = read_json(Path(self.dataset_dir, "manifest.json"))
-        told = json.dumps([manifest["settings"], manifest["content"]], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()
+        text = json.dumps([manifest["settings"], manifest["content"]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def masks_dir(self) -> str:
@@ -68,8 +68,8 @@ class SynthOcc(ReidDataset):
     @functools.cached_property
     def identities(self) -> dict[int, dict]:
         """Person number -> attributes, caption and look-alike group."""
-        told = read_json(Path(self.dataset_dir, "annotations", "identities.json"))
-        return {int(pid): record for pid, record in told.items()}
+        records = read_json(Path(self.dataset_dir, "annotations", "identities.json"))
+        return {int(pid): record for pid, record in records.items()}
 
     def annotation(self, impath: str) -> dict:
         """What `annotations` says of the image file `impath`."""

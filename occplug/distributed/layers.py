@@ -27,8 +27,8 @@ def replacement(module: nn.Module, name: str) -> Callable[[Tensor], Tensor] | No
     Args:
         name: of the module within its model, for messages.
     """
-    own = type(module).forward
-    if isinstance(module, _BatchNorm) and own in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+    forward = type(module).forward
+    if isinstance(module, _BatchNorm) and forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
         return partial(_batch_norm, module, name)
     if isinstance(module, _DropoutNd) and type(module) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
         return partial(_dropout, module)
@@ -110,9 +110,9 @@ class _Sum(torch.autograd.Function):
     """The sum over the ranks; each rank's rows depend on it, so their gradients are summed as well."""
 
     @staticmethod
-    def forward(ctx, own: Tensor, ranks: Ranks) -> Tensor:
+    def forward(ctx, value: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
-        return ranks.sum_(own.clone())
+        return ranks.sum_(value.clone())
 
     @staticmethod
     def backward(ctx, gradient: Tensor):

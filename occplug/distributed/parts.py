@@ -64,8 +64,8 @@ def each_batch(loader: Iterable, compute: Callable[[Any], Any], bar: Callable[[I
     ranks = current_ranks()
     if ranks.world == 1 or getattr(loader, "is_dealt", False):
         return [compute(batch) for batch in bar(loader)]
-    own = [_on_cpu(compute(batch)) for batch in bar(_part_of(loader, ranks.rank, ranks.world))]
-    everywhere = ranks.objects(own)
+    results = [_on_cpu(compute(batch)) for batch in bar(_part_of(loader, ranks.rank, ranks.world))]
+    everywhere = ranks.objects(results)
     return [everywhere[n % ranks.world][n // ranks.world] for n in range(sum(map(len, everywhere)))]
 
 

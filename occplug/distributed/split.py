@@ -27,9 +27,9 @@ class _Gather(torch.autograd.Function):
     """Own rows -> the rows of all ranks. What follows is computed on every rank alike, so each keeps its gradient."""
 
     @staticmethod
-    def forward(ctx, own: Tensor, plan: Plan) -> Tensor:
+    def forward(ctx, rows: Tensor, plan: Plan) -> Tensor:
         ctx.own = plan.own
-        return plan.ranks.gather_rows(own, plan.bounds)
+        return plan.ranks.gather_rows(rows, plan.bounds)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -198,13 +198,13 @@ def run_split(call: Callable, plan: Plan, first: Tensor | SplitImages, args: tup
         args, kwargs: of these, tensors [B, ...] are dealt, and so is what has a method `shard(images, owner)`.
         owner: the module that is called.
     """
-    own = first.images if isinstance(first, SplitImages) else plan.deal(first)
+    images = first.images if isinstance(first, SplitImages) else plan.deal(first)
 
     def dealt(value):
         return value.shard(first, owner) if hasattr(value, "shard") else plan.deal(value)
 
     args, kwargs = tuple(map(dealt, args)), {name: dealt(value) for name, value in kwargs.items()}
-    count, chunks = len(own), plan.chunks()
+    count, chunks = len(images), plan.chunks()
 
     def compute(rows: slice):
         def taken(value):
@@ -214,14 +214,14 @@ def run_split(call: Callable, plan: Plan, first: Tensor | SplitImages, args: tup
 
         start = plan.own.start
         with _computing(Part(plan, slice(start + rows.start, start + rows.stop))):
-            return call(own[rows], *map(taken, args), **{name: taken(value) for name, value in kwargs.items()})
+            return call(images[rows], *map(taken, args), **{name: taken(value) for name, value in kwargs.items()})
 
     if len(chunks) == 1:
         return plan.gather(compute(chunks[0]))
-    outputs, states = [], _random_states(own.device)
+    outputs, states = [], _random_states(images.device)
     for rows in chunks:
         # every micro-batch draws the numbers of the whole batch and takes its rows of them
-        _set_random_states(own.device, states)
+        _set_random_states(images.device, states)
         remembers = torch.is_grad_enabled()
         outputs.append(checkpoint(compute, rows, use_reentrant=False) if remembers else compute(rows))
     return plan.gather(_mapped(lambda *tensors: torch.cat(tensors), outputs))

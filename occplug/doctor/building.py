@@ -36,8 +36,8 @@ def build_occluded_duke(duke: str, lists: str, out: str) -> Path:
     if target.exists():
         raise OutputError(f"{target} exists already; delete it, or name another folder")
     files = {split: _listed(user_path(lists) / f"{split}.list") for split in LISTS}
-    found = {split: [_source(source, LISTS[split], name) for name in names] for split, names in files.items()}
-    missing = [name for split in LISTS for name, path in zip(files[split], found[split]) if path is None]
+    sources = {split: [_source(source, LISTS[split], name) for name in names] for split, names in files.items()}
+    missing = [name for split in LISTS for name, path in zip(files[split], sources[split]) if path is None]
     if missing:
         more = ", ..." if len(missing) > 5 else ""
         raise DataError(
@@ -46,7 +46,7 @@ def build_occluded_duke(duke: str, lists: str, out: str) -> Path:
         )
 
     def copy(folder: Path) -> None:
-        for split, paths in found.items():
+        for split, paths in sources.items():
             (folder / LISTS[split]).mkdir(parents=True)
             for path in filter(None, paths):
                 shutil.copy(path, folder / LISTS[split])

@@ -44,7 +44,7 @@ def near_pairs(
     if most > MOST_BITS:
         raise DataError(f"near images differ in at most {MOST_BITS} bits, not {most}")
     words = np.ascontiguousarray(hashes).view(np.uint64)  # [N, 4]
-    found: dict[tuple[int, int], int] = {}
+    distances: dict[tuple[int, int], int] = {}
     for word in range(WORDS):
         for group in _groups(hashes[:, word]):
             for start in range(0, len(group), _CHUNK):
@@ -53,8 +53,8 @@ def near_pairs(
                 bits = np.bitwise_count(words[first, None] ^ words[None, second]).sum(2)  # [n, m]
                 near = (bits <= most) & (first[:, None] < second[None]) & matters(first, second)
                 for i, j in zip(*np.nonzero(near)):
-                    found[int(first[i]), int(second[j])] = int(bits[i, j])
-    return sorted(((a, b, bits) for (a, b), bits in found.items()), key=lambda pair: (pair[2], *pair[:2]))
+                    distances[int(first[i]), int(second[j])] = int(bits[i, j])
+    return sorted(((a, b, bits) for (a, b), bits in distances.items()), key=lambda pair: (pair[2], *pair[:2]))
 
 
 def _groups(keys: np.ndarray) -> Iterator[np.ndarray]:

@@ -120,15 +120,15 @@ def suspicious_labels(items: Sequence[Item], has_cameras: bool, junk: Sequence[i
         if item.side == "gallery":
             gallery[item.person].add(item.camera)
     lost = [item.path for item in items if item.side == "query" and not gallery[item.person] - {item.camera}]
-    alone = [p for p, own in cameras.items() if len(own) == 1 and images[p] > 1] if has_cameras else []
+    alone = [p for p, of_pid in cameras.items() if len(of_pid) == 1 and images[p] > 1] if has_cameras else []
     large = [p for p, count in images.items() if len(images) >= 10 and 10 * count > len(items)]
-    found = {
+    suspicious = {
         "persons_with_one_image": sorted((p for p, count in images.items() if count == 1), key=str),
         "persons_in_one_camera": sorted(alone, key=str),
         "persons_with_a_tenth_of_all_images": sorted(large, key=str),
         "queries_without_a_match": [os.fspath(path) for path in lost],
     }
-    return {name: _found(values) for name, values in found.items()}
+    return {name: _found(values) for name, values in suspicious.items()}
 
 
 def _found(values: list) -> dict:

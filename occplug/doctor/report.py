@@ -60,24 +60,24 @@ def report(
     Raises:
         DataError, ConfigError: `root` is no folder, or one of `sets` cannot be read; says the cure.
     """
-    found: dict = {"installed": installed(), "sets": {}, "missing": [], "unreadable": {}}
+    content: dict = {"installed": installed(), "sets": {}, "missing": [], "unreadable": {}}
     for name in sets:
-        found["sets"][name] = _described(_asked_for(name, root or "", pattern), images, workers)
+        content["sets"][name] = _described(_asked_for(name, root or "", pattern), images, workers)
     if root is not None:
         folder = str(user_path(root))
         if not os.path.isdir(folder):
             raise DataError(f"--root {root} is not a folder; name the folder that holds the data sets")
         for name in (name for name in names(DATASETS) if not sets and name not in RENDERED):
             if not holds(folder, get(DATASETS, name).folders):
-                found["missing"].append(name)
+                content["missing"].append(name)
                 continue
             try:
                 data = get(DATASETS, name)(root=folder, mode="query", verbose=False)
             except DataError as error:
-                found["unreadable"][name] = str(error)
+                content["unreadable"][name] = str(error)
                 continue
-            found["sets"][name] = _described(data, images, workers)
-    return found
+            content["sets"][name] = _described(data, images, workers)
+    return content
 
 
 def _asked_for(name: str, root: str, pattern: str) -> ReidDataset:
@@ -88,12 +88,12 @@ def _asked_for(name: str, root: str, pattern: str) -> ReidDataset:
 
 def _described(data: ReidDataset, images: bool, workers: int) -> dict:
     counts = {part: _counts(getattr(data, part)) for part in PARTS}
-    told: dict = {"folder": data.dataset_dir, "fingerprint": data.fingerprint, **counts}
-    told["left_out"] = {reason: count for reason, count in data.left_out.items() if count}
-    told["not_as_published"] = data.differences
+    described: dict = {"folder": data.dataset_dir, "fingerprint": data.fingerprint, **counts}
+    described["left_out"] = {reason: count for reason, count in data.left_out.items() if count}
+    described["not_as_published"] = data.differences
     if isinstance(data, OwnImages):
-        told["cameras_known"], told["split_drawn"] = data.has_cameras, data.is_drawn
-    return told | (examine(data, workers) if images else {})
+        described["cameras_known"], described["split_drawn"] = data.has_cameras, data.is_drawn
+    return described | (examine(data, workers) if images else {})
 
 
 def _counts(rows: list[tuple]) -> dict[str, int]:
@@ -156,17 +156,17 @@ def _device_problems(cuda: str | None, devices: list[str]) -> list[str]:
 # ---------------------------------------------------------------------- text
 
 
-def as_text(found: dict) -> str:
-    """`found` of `report` as lines, fit for an issue."""
-    installed = {key: value for key, value in found["installed"].items() if key != "problems"}
+def as_text(content: dict) -> str:
+    """`content` of `report` as lines, fit for an issue."""
+    installed = {key: value for key, value in content["installed"].items() if key != "problems"}
     lines = ["installed", *(f"  {key:18s}{_plain(value)}" for key, value in installed.items())]
-    lines += [f"  PROBLEM: {problem}" for problem in found["installed"]["problems"]]
-    for name, told in found["sets"].items():
-        lines += ["", name, *_set_lines(told)]
-    for name, reason in found["unreadable"].items():
+    lines += [f"  PROBLEM: {problem}" for problem in content["installed"]["problems"]]
+    for name, described in content["sets"].items():
+        lines += ["", name, *_set_lines(described)]
+    for name, reason in content["unreadable"].items():
         lines += ["", name, f"  PROBLEM: {reason}"]
-    if found["missing"]:
-        lines += ["", f"not there: {', '.join(found['missing'])}"]
+    if content["missing"]:
+        lines += ["", f"not there: {', '.join(content['missing'])}"]
     return "\n".join(lines)
 
 
@@ -174,37 +174,37 @@ def _plain(value) -> str:
     return (", ".join(value) or "none") if isinstance(value, list) else str(value)
 
 
-def _set_lines(told: dict) -> list[str]:
-    lines = [f"  folder            {told['folder']}"]
+def _set_lines(described: dict) -> list[str]:
+    lines = [f"  folder            {described['folder']}"]
     for part in PARTS:
-        counts = told[part]
+        counts = described[part]
         lines.append(f"  {part:18s}{', '.join(f'{count} {what}' for what, count in counts.items())}")
-    if not told.get("cameras_known", True):
+    if not described.get("cameras_known", True):
         lines.append("  cameras           unknown: it is evaluated without the camera filter")
-    if told.get("split_drawn"):
+    if described.get("split_drawn"):
         lines.append("  split             drawn by data.split_id")
-    if told["left_out"]:
-        lines.append(f"  left out          {', '.join(f'{count} {why}' for why, count in told['left_out'].items())}")
-    lines += [f"  NOT AS PUBLISHED: {part}: {', '.join(what)}" for part, what in told["not_as_published"].items()]
-    if "images" not in told:
+    if described["left_out"]:
+        lines.append(f"  left out          {', '.join(f'{n} {why}' for why, n in described['left_out'].items())}")
+    lines += [f"  NOT AS PUBLISHED: {part}: {', '.join(what)}" for part, what in described["not_as_published"].items()]
+    if "images" not in described:
         return [*lines, "  images            not read"]
-    lines.append(f"  read              {told['images']} images")
-    lines += _finding("damaged", told["damaged"]) + _finding("blank", told["blank"])
-    lines += _finding("smaller than 16 pixels", told["small"])
-    near = told["near_duplicates"]
+    lines.append(f"  read              {described['images']} images")
+    lines += _finding("damaged", described["damaged"]) + _finding("blank", described["blank"])
+    lines += _finding("smaller than 16 pixels", described["small"])
+    near = described["near_duplicates"]
     lines += _finding("near-duplicates of two persons", near["other_persons"])
     lines += _finding("near-duplicates in training and test", near["train_and_test"])
-    for name, values in told["labels"].items():
+    for name, values in described["labels"].items():
         lines += _finding(name.replace("_", " "), values)
     return lines
 
 
-def _finding(title: str, found: dict) -> list[str]:
-    if not found["count"]:
+def _finding(title: str, listed: dict) -> list[str]:
+    if not listed["count"]:
         return []
-    rest = found["count"] - len(found["first"])
-    lines = [f"  {title}: {found['count']}"]
-    lines += [f"    {_pair(value) if isinstance(value, list) else value}" for value in found["first"]]
+    rest = listed["count"] - len(listed["first"])
+    lines = [f"  {title}: {listed['count']}"]
+    lines += [f"    {_pair(value) if isinstance(value, list) else value}" for value in listed["first"]]
     return lines + [f"    ... and {rest} more"] * bool(rest)
 
 

@@ -156,12 +156,12 @@ def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path) -> N
     Raises:
         CheckpointError: lists every missing, unknown and wrongly shaped key, and says what usually causes it.
     """
-    own = module.state_dict()
-    missing = sorted(own.keys() - weights.keys())
-    unknown = sorted(weights.keys() - own.keys())
-    reshaped = [name for name in sorted(own.keys() & weights.keys()) if weights[name].shape != own[name].shape]
+    here = module.state_dict()
+    missing = sorted(here.keys() - weights.keys())
+    unknown = sorted(weights.keys() - here.keys())
+    reshaped = [name for name in sorted(here.keys() & weights.keys()) if weights[name].shape != here[name].shape]
     shapes = [
-        f"{name} is {list(weights[name].shape)} in the file and {list(own[name].shape)} in the model"
+        f"{name} is {list(weights[name].shape)} in the file and {list(here[name].shape)} in the model"
         for name in reshaped
     ]
     if missing or unknown or shapes:

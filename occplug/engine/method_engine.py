@@ -139,12 +139,12 @@ class MethodEngine(RunMixin, Engine):
     def state(self, epoch: int, rank1: float) -> dict:
         """The base's, with the loss scale, the extra optimizers, and what tensors are bound to."""
         extra_optimizers = [stepper.state_dict() for stepper in self.steppers[1:]]
-        own = {
+        further = {
             "scaler": self.scaler.state_dict(),
             "extra_optimizers": extra_optimizers,
             "bound_to": self.model.bound_to(),
         }
-        return {**super().state(epoch, rank1), **own}
+        return {**super().state(epoch, rank1), **further}
 
     def update_lr(self, names=None) -> None:
         """torchreid steps the one scheduler it knows; extra optimizers have their own."""
@@ -232,11 +232,11 @@ class _Stepper:
     """
 
     def __init__(self, part: ExtraOptimizer, groups: list[dict], schedule):
-        own = [group for group in groups if any(group["of"] is wanted for wanted in part.groups)]
+        chosen = [group for group in groups if any(group["of"] is wanted for wanted in part.groups)]
         self.own_pass = part.own_pass
-        self.parameters = [parameter for group in own for parameter in group["params"]]
-        self.optimizer = part.optimizer([{key: g[key] for key in ("params", "lr", "weight_decay")} for g in own])
-        factors = [_from_zero(g["of"].schedule or schedule) for g in own]
+        self.parameters = [parameter for group in chosen for parameter in group["params"]]
+        self.optimizer = part.optimizer([{key: g[key] for key in ("params", "lr", "weight_decay")} for g in chosen])
+        factors = [_from_zero(g["of"].schedule or schedule) for g in chosen]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factors)
 
     def state_dict(self) -> dict:

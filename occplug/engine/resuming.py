@@ -31,15 +31,15 @@ def restore_moments(optimizer: torch.optim.Optimizer, saved: dict, path) -> None
     Raises:
         CheckpointError: the moments are of another kind of optimiser, or of other parameters.
     """
-    own = optimizer.state_dict()["param_groups"]
-    there, here = ([len(group["params"]) for group in groups] for groups in (saved["param_groups"], own))
+    built = optimizer.state_dict()["param_groups"]
+    there, here = ([len(group["params"]) for group in groups] for groups in (saved["param_groups"], built))
     if there != here:
         raise CheckpointError(
             f"{path} was trained with other groups of parameters ({there} tensors, {here} here); set what trains as in "
             "the file, or start a new run"
         )
     _check_moments(optimizer, saved["state"], path)
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": own})
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": built})
 
 
 def _check_moments(optimizer: torch.optim.Optimizer, state: dict, path) -> None:

@@ -102,9 +102,9 @@ def choose_ensemble(
     strangers = torch.as_tensor(pids[query][:, None] != pids[gallery])
     distances, units = [], []
     for model, one, other in zip(models, q.models, g.models):
-        found = model(one, other).detach().cpu()
-        units.append(float(found[strangers].double().std()) or 1.0)
-        distances.append(found / units[-1])
+        distance = model(one, other).detach().cpu()
+        units.append(float(distance[strangers].double().std()) or 1.0)
+        distances.append(distance / units[-1])
     ids = (pids[query], pids[gallery], camids[query], camids[gallery])
     count = len(distances)
     candidates = [(1 / count,) * count] if equal else _grid(count)
@@ -116,11 +116,11 @@ def choose_ensemble(
 
 def _split(pids: np.ndarray, camids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places of the queries (the first image of each identity and camera) and of the gallery (the others)."""
-    seen: set[tuple[int, int]] = set()
+    taken: set[tuple[int, int]] = set()
     is_query = np.zeros(len(pids), bool)
     for place, key in enumerate(zip(pids.tolist(), camids.tolist())):
-        is_query[place] = key not in seen
-        seen.add(key)
+        is_query[place] = key not in taken
+        taken.add(key)
     return np.flatnonzero(is_query), np.flatnonzero(~is_query)
 
 

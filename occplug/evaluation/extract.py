@@ -43,18 +43,18 @@ def extract(
 
     def embedded(batch: dict) -> tuple:
         images, cameras = batch["img"].to(device, non_blocking=True), batch["camid"].to(device, non_blocking=True)
-        found = embed(images, cameras)
+        embedding = embed(images, cameras)
         if flip:
-            found = _mean(found, embed(images.flip(3), cameras))
-        return found.to("cpu"), np.asarray(batch["pid"]), np.asarray(batch["camid"]), list(batch["impath"])
+            embedding = _mean(embedding, embed(images.flip(3), cameras))
+        return embedding.to("cpu"), np.asarray(batch["pid"]), np.asarray(batch["camid"]), list(batch["impath"])
 
     bar = partial(tqdm, desc=title, leave=False, disable=not shown, dynamic_ncols=True)
     results = each_batch(loader, embedded, bar)
     if not results:
         raise DataError(f"{title}: there is no image to embed; check the data set's query and gallery folders")
     embeddings, pids, camids, paths = zip(*results)
-    persons, cameras = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
-    return Embedding.cat(list(embeddings)), persons, cameras, [path for some in paths for path in some]
+    identities, cameras = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
+    return Embedding.cat(list(embeddings)), identities, cameras, [path for some in paths for path in some]
 
 
 def _mean(one: Embedding, other: Embedding) -> Embedding:

@@ -68,7 +68,7 @@ def linear_probe(
     better = int((accuracy[1:] >= accuracy[0]).sum())
     return Probe(
         accuracy=accuracy[0].item(),
-        majority=sum(int((own == common).sum()) for own, common in tests) / len(labels),
+        majority=sum(int((true == common).sum()) for true, common in tests) / len(labels),
         shuffled=accuracy[1:].mean().item(),
         p_value=(1 + better) / (1 + shuffles),
         count=len(labels),

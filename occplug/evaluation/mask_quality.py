@@ -20,8 +20,8 @@ def mask_statistics(masks: np.ndarray) -> dict[str, float]:
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Pearson's correlation of `a` [N] and `b` [N]; None if one of them is constant."""
-    (found,) = channel_correlations(np.asarray(a)[:, None], b)
-    return None if np.isnan(found) else float(found)
+    (value,) = channel_correlations(np.asarray(a)[:, None], b)
+    return None if np.isnan(value) else float(value)
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -39,7 +39,7 @@ def channel_correlations(values: np.ndarray, known: np.ndarray) -> np.ndarray:
         return np.where(constant, np.nan, known @ values / lengths)
 
 
-def intersection_over_union(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """[N] of boolean masks `found` and `true` [N, H, W]; nan where both are empty."""
-    both, either = (found & true).sum((1, 2)), (found | true).sum((1, 2))
+def intersection_over_union(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """[N] of boolean masks `predicted` and `true` [N, H, W]; nan where both are empty."""
+    both, either = (predicted & true).sum((1, 2)), (predicted | true).sum((1, 2))
     return np.where(either > 0, both / np.maximum(either, 1), np.nan)

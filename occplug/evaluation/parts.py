@@ -74,12 +74,12 @@ def _euclidean(query: list[Tensor], gallery: list[Tensor]) -> Tensor:
     return functools.reduce(Tensor.add_, weighted)
 
 
-def _weighted(whole: Tensor, parts: Tensor, seen: Tensor, metric: str, is_query: bool) -> list[Tensor]:
+def _weighted(whole: Tensor, parts: Tensor, visibility: Tensor, metric: str, is_query: bool) -> list[Tensor]:
     """Vectors whose products are weighted: for the cosine all parts in one, sum_n w_n q_n . g_n; for the Euclidean
     distance one a part, with one more column, 2 w_n^2 (1 - q_n . g_n)."""
     if metric == "cosine":
-        return [torch.cat([whole.float(), (seen[:, :, None] * parts).flatten(1)], dim=1)]
-    vectors, squares = [whole, *parts.unbind(1)], [torch.ones_like(seen[:, 0]), *seen.square().unbind(1)]
+        return [torch.cat([whole.float(), (visibility[:, :, None] * parts).flatten(1)], dim=1)]
+    vectors, squares = [whole, *parts.unbind(1)], [torch.ones_like(visibility[:, 0]), *visibility.square().unbind(1)]
     if is_query:
         return [F.pad(v.float(), (0, 1), value=1.0) * (2 * s)[:, None] for v, s in zip(vectors, squares)]
     return [F.pad(-v.float(), (0, 1), value=1.0) * s[:, None] for v, s in zip(vectors, squares)]

@@ -251,8 +251,8 @@ def _reciprocal(neighbours: np.ndarray) -> np.ndarray:
     mutual = np.empty(neighbours.shape, bool)
     for start in range(0, len(neighbours), BLOCK):
         block = neighbours[start : start + BLOCK]
-        own = np.arange(start, start + len(block))[:, None, None]
-        mutual[start : start + BLOCK] = (neighbours[block] == own).any(axis=2)  # [b, K, K] -> [b, K]
+        rows = np.arange(start, start + len(block))[:, None, None]
+        mutual[start : start + BLOCK] = (neighbours[block] == rows).any(axis=2)  # [b, K, K] -> [b, K]
     return mutual
 
 

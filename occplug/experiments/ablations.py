@@ -188,7 +188,7 @@ def _table(name: str, node, method: str, file: Path) -> AblationTable:
 
 def _sources(table: AblationTable, tables: dict[str, AblationTable]) -> dict[str, AblationRow]:
     """The rows that `after` names in `table`: its own by name, those of another of `tables` as TABLE.ROW."""
-    found = {}
+    sources = {}
     for row in table.rows.values():
         if row.after is None:
             continue
@@ -200,8 +200,8 @@ def _sources(table: AblationTable, tables: dict[str, AblationTable]) -> dict[str
         if name not in whole:
             kind = f"a row of {there.name} that trains every stage" if other else "a row that trains every stage"
             raise ConfigError(f"{row.origin}: after is {row.after!r}, expected {kind}: {', '.join(whole)}")
-        found[row.after] = there.rows[name]
-    return found
+        sources[row.after] = there.rows[name]
+    return sources
 
 
 def _check_run(row: AblationRow) -> None:

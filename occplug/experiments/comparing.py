@@ -84,7 +84,7 @@ def _by_occlusion(rows: list[Row], cfg) -> list[tuple[str, list[str], list[list]
         for queries in (run.queries["synthocc"] for run in row.runs):
             for image, first in zip(queries.image.tolist(), queries.first_hit.tolist()):
                 hits[sum(ratio[image] >= edge for _, edge in BINS) - 1].append(first == 1)
-        lines.append([row.title, *(f"{100 * statistics.mean(found):.1f}" if found else DASH for found in hits)])
+        lines.append([row.title, *(f"{100 * statistics.mean(values):.1f}" if values else DASH for values in hits)])
     return [("Rank-1 by how much of the query is occluded", ["model", *(name for name, _ in BINS)], lines)]
 
 

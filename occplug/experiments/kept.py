@@ -74,16 +74,16 @@ class KeptRuns:
         Raises:
             DataError: a kept run is damaged; names its file.
         """
-        found = self._find(_key(training))
-        return training if found is None else replace(training, elsewhere=found, tests=None, after=None)
+        there = self._find(_key(training))
+        return training if there is None else replace(training, elsewhere=there, tests=None, after=None)
 
     def keep(self, training: Training) -> Path:
         """Copy the complete run `training`, and the run it builds on, unless they are here; returns the copy."""
         if training.folder.is_relative_to(self.folder):
             return training.folder
         key = _key_of_made(training)
-        found = self._find(key)
-        if found is None:
+        there = self._find(key)
+        if there is None:
             sources = (("tests", training.tests), ("after", training.after))
             kept = {
                 name: None if source is None else self.keep(source).relative_to(self.folder).as_posix()
@@ -91,25 +91,25 @@ class KeptRuns:
             }
             # rows of two tables may have one name, and one row several settings
             row = f"{training.row}-{_hash(key)}"
-            found = self.folder / Path(training.config_file).stem / row / f"seed{training.seed}"
-            _copy(training, found, kept)
-            self._named[_name(found)] = found
-        return found
+            there = self.folder / Path(training.config_file).stem / row / f"seed{training.seed}"
+            _copy(training, there, kept)
+            self._named[_name(there)] = there
+        return there
 
     def _find(self, key: Key) -> Path | None:
-        found = self._named.get((_hash(key), f"seed{key[0]}"))
-        if found is not None:
-            return found
+        there = self._named.get((_hash(key), f"seed{key[0]}"))
+        if there is not None:
+            return there
         # config keys that came later are not in the hash, but stand at their defaults in the config
-        found = next((run for run in self._runs() if self._key_of(run) == key), None)
+        there = next((run for run in self._runs() if self._key_of(run) == key), None)
         unsaid = next((run for run, known in self._unsaid.items() if known == key), None)
-        if found is None and unsaid is not None:
+        if there is None and unsaid is not None:
             log.warning(
                 "the kept run %s does not say with which weights and occluders of the package it was made, so it is "
                 "made again; if they were this version's, `occplug keep SOURCE --to FILE --same-weights` says so",
                 unsaid.relative_to(self.folder),
             )
-        return found
+        return there
 
     def _key_of(self, run: Path) -> Key | None:
         """The key of a kept run; None if this version does not read its config or that of a run it builds on, or if

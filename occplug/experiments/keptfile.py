@@ -97,8 +97,8 @@ def say_embedded(file: Path, files: Callable[[str], dict[str, str] | None]) -> i
             content = json.loads(lines[name])
             record = content["metrics"].setdefault("record", {})
             says = "embedded" in record or content["kept"]["tests"] is not None
-            if not says and (found := files(content["config"])) is not None:
-                record["embedded"] = found
+            if not says and (match := files(content["config"])) is not None:
+                record["embedded"] = match
                 lines[name] = json.dumps(content, ensure_ascii=False)
                 changed += 1
         names = dict.fromkeys(content["run"] for content, _ in pairs)

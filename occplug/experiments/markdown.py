@@ -22,8 +22,8 @@ def check_marks(file: Path, mark: str) -> tuple[str, str]:
         ConfigError: the file has no such lines.
     """
     start = f"<!-- {mark} -->"
-    head, found, rest = (file.read_text() if file.exists() else "").partition(start)
-    if not found or END not in rest:
+    head, mark_line, rest = (file.read_text() if file.exists() else "").partition(start)
+    if not mark_line or END not in rest:
         raise ConfigError(f"{file} has no lines {start!r} and {END!r} to put the table between")
     return head, rest[rest.index(END) :]
 

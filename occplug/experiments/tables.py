@@ -69,7 +69,7 @@ class Report:
     def __post_init__(self) -> None:
         self.targets = list(self.rows[0].runs[0].figures)
         self.differences = {target: differences(self.rows, self.baseline, target) for target in self.targets}
-        self.rates = {target: false_discovery_rates(found) for target, found in self.differences.items()}
+        self.rates = {target: false_discovery_rates(rows) for target, rows in self.differences.items()}
         explained = (
             f"Δ: from {self.baseline}, each query's mean over seeds; paired bootstrap over the queries' identities, 95 "
             "% interval, with the seeds as they are; p is of each difference alone"
@@ -123,8 +123,8 @@ class Report:
             values = ([run.figures[target][key] for run in row.runs] for key in FIGURES)
             line = [row.title, str(len(row.runs)), *map(spread, values)]
             if any(self.differences.values()):
-                found = self.differences[target].get(row.name)
-                line += [_difference(found[key]) for key in ("mAP", "rank1")] if found else [DASH, DASH]
+                of_row = self.differences[target].get(row.name)
+                line += [_difference(of_row[key]) for key in ("mAP", "rank1")] if of_row else [DASH, DASH]
             if self.published is not None:
                 line.append(str(self.published.get((row.name, target), DASH)))
             lines.append(line)
@@ -157,14 +157,14 @@ class Report:
     def _row_as_json(self, row: Row, target: str) -> dict:
         runs = [{"seed": r.seed, **r.figures[target], "seconds": r.seconds, "protocol": r.protocol} for r in row.runs]
         values = {key: [run[key] for run in runs] for key in FIGURES}
-        found = self.differences[target].get(row.name)
+        of_row = self.differences[target].get(row.name)
         published = (self.published or {}).get((row.name, target))
         return {
             "row": row.name,
             "title": row.title,
             "mean": {key: statistics.mean(v) for key, v in values.items()},
             "sd": {key: statistics.stdev(v) if len(v) > 1 else None for key, v in values.items()},
-            "difference": {key: asdict(each) for key, each in found.items()} if found else None,
+            "difference": {key: asdict(each) for key, each in of_row.items()} if of_row else None,
             "false_discovery_rate": self.rates[target].get(row.name),
             "published": asdict(published) if published else None,
             "runs": runs,
@@ -182,28 +182,28 @@ def differences(rows: list[Row], baseline: str | None, target: str) -> dict[str,
     by_name = {row.name: row for row in rows}
     if baseline not in by_name:
         return {}
-    images, persons, base = _per_query(by_name[baseline], target)
-    found = {}
+    images, identities, base = _per_query(by_name[baseline], target)
+    result = {}
     for row in rows:
         if row.name != baseline:
-            own_images, _, own = _per_query(row, target)
+            own_images, _, values = _per_query(row, target)
             if not np.array_equal(images, own_images):
                 raise DataError(f"{row.name} and {baseline} were tested on different queries of {target}")
-            found[row.name] = {key: paired_bootstrap(own[key], base[key], persons) for key in own}
-    return found
+            result[row.name] = {key: paired_bootstrap(values[key], base[key], identities) for key in values}
+    return result
 
 
-def false_discovery_rates(found: dict[str, dict[str, PairedDifference]]) -> dict[str, dict[str, float]]:
+def false_discovery_rates(differences: dict[str, dict[str, PairedDifference]]) -> dict[str, dict[str, float]]:
     """Row -> figure -> q: of the differences with at most this q, a share of q is expected to be due to chance.
 
     Benjamini & Hochberg (1995) over all p values of a table, which depend on each other positively: they share the
     baseline.
     """
-    places = [(row, key) for row, figures in found.items() for key in figures]
+    places = [(row, key) for row, figures in differences.items() for key in figures]
     if not places:
         return {}
-    rates = false_discovery_control([found[row][key].p for row, key in places])
-    result: dict[str, dict[str, float]] = {row: {} for row in found}
+    rates = false_discovery_control([differences[row][key].p for row, key in places])
+    result: dict[str, dict[str, float]] = {row: {} for row in differences}
     for (row, key), q in zip(places, rates.tolist()):
         result[row][key] = q
     return result
@@ -235,9 +235,9 @@ def _codes(rows: list[Row]) -> list[str]:
     return [f"made by {len(codes)} versions of the code (`sources` {', '.join(codes)})"] if len(codes) > 1 else []
 
 
-def _difference(found: PairedDifference) -> str:
-    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-    return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}], {p}"
+def _difference(paired: PairedDifference) -> str:
+    p = "p < 0.001" if paired.p < 0.001 else f"p = {paired.p:.3f}"
+    return f"{100 * paired.difference:+.1f} [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}], {p}"
 
 
 def machines(rows: list[Row]) -> str:

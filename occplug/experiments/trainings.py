@@ -217,9 +217,9 @@ def plan(
         raise ConfigError(f"--seeds is {seeds}, but a row needs at least 1")
     trainings = []
     for seed in range(1, seeds + 1):
-        own = ["train.seed", seed, "data.save_dir", str(folder / row / f"seed{seed}")]
+        of_run = ["train.seed", seed, "data.save_dir", str(folder / row / f"seed{seed}")]
         source = after[seed - 1] if after else None
-        cfg = load_config(config_file, [*(_placed(option, source) for option in options), *own])
+        cfg = load_config(config_file, [*(_placed(option, source) for option in options), *of_run])
         placed = tuple(option.key for option in options if source is not None and _names_run(option))
         trainings.append(Training(row, seed, cfg, str(config_file), after=source, placed=placed))
     _check_buildable(trainings[0])
@@ -285,11 +285,11 @@ def share(planned: list[Training], known: dict[str, Path]) -> list[Training]:
 def _shared(training: Training, known: dict[str, Path]) -> Training:
     if training.tests is not None:
         return replace(training, tests=_shared(training.tests, known))
-    found = known.setdefault(repr(_identity(training.cfg)), training.folder)
-    if found == training.folder or training.is_complete() or training.can_resume():
+    first = known.setdefault(repr(_identity(training.cfg)), training.folder)
+    if first == training.folder or training.is_complete() or training.can_resume():
         return training
-    log.info("%s, seed %d is the run in %s", training.row, training.seed, found)
-    return replace(training, elsewhere=found)
+    log.info("%s, seed %d is the run in %s", training.row, training.seed, first)
+    return replace(training, elsewhere=first)
 
 
 def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Callable | None = None) -> list[Row]:
@@ -309,8 +309,8 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
     asked = [training for _, planned in rows.values() for training in planned]
     tested = {", ".join(sorted(training.cfg.data.targets)): training.row for training in asked}
     if len(tested) > 1:
-        told = "; ".join(f"{row} on {targets}" for targets, row in tested.items())
-        raise ConfigError(f"rows of one table are tested on the same data sets, and here are {told}")
+        sets = "; ".join(f"{row} on {targets}" for targets, row in tested.items())
+        raise ConfigError(f"rows of one table are tested on the same data sets, and here are {sets}")
     trained = [training.tests or training for training in asked]
     trained += [training.after for training in trained if training.after]
     unique = {training.folder: training for training in trained if training.elsewhere is None}

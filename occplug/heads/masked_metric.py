@@ -92,17 +92,17 @@ class MaskedMetric(nn.Module):
         normalised, logits = self.neck(feature)
         ignored = None if transfer is None else transfer.ignored(labels)
         ineligible = [] if transfer is None else [transfer.ineligible(labels)]
-        found = {
+        terms = {
             "loss_id": self.identity(logits, labels, ignored),
             "loss_tri": sum(self.triplet(f, labels, *ineligible) for f in triplet_on or (feature,)),
         }
         if self.generator is not None:
             vectors, prototypes = matched or (normalised, self.neck.classifier.weight)
             cosine = masked_cosine(vectors, self.generator(features.blocks), prototypes, self.place)
-            found["loss_mask"] = self.margin(cosine, labels, ignored)
+            terms["loss_mask"] = self.margin(cosine, labels, ignored)
         if self.hem:
-            found["loss_hem"] = self.diversity(features.class_scores)
-        return found
+            terms["loss_hem"] = self.diversity(features.class_scores)
+        return terms
 
     def embedding(self, vector: Tensor, features: VisionFeatures) -> Embedding:
         """`vector` [B, e], through the neck's norm if so asked, with its mask."""

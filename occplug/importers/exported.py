@@ -60,10 +60,10 @@ class ExportedModel(Method):
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
         """The file's outputs for normalised `images`; cameras are folded into it."""
-        own = images.cpu().float()
+        pixels = images.cpu().float()
         if self.about["input"] != "model":
-            own = self.scale * own + self.shift
-        outputs = self.run(own)
+            pixels = self.scale * pixels + self.shift
+        outputs = self.run(pixels)
         fields: dict[str, Any] = {name: outputs[name].float().to(images.device) for name in FIELDS if name in outputs}
         return Embedding(**fields)
 

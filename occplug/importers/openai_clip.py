@@ -135,7 +135,7 @@ def _matching(state: dict[str, Tensor], pattern: str) -> list[str]:
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:
     """How many numbered parts there are: the highest number the pattern's group finds, plus 1."""
-    numbers = [int(found.group(1)) for name in state if (found := re.fullmatch(pattern, name))]
+    numbers = [int(match.group(1)) for name in state if (match := re.fullmatch(pattern, name))]
     return max(numbers, default=-1) + 1
 
 

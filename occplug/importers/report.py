@@ -63,16 +63,16 @@ def load_renamed(
         CheckpointError: lists every wrongly shaped, missing and unknown official name.
     """
     composed = composed or {}
-    own = {name: value for name, value in module.state_dict().items() if name not in composed}
-    names = {name: official_name(name, table) for name in own}
-    expected = {names[name]: tuple(value.shape) for name, value in own.items()}
+    here = {name: value for name, value in module.state_dict().items() if name not in composed}
+    names = {name: official_name(name, table) for name in here}
+    expected = {names[name]: tuple(value.shape) for name, value in here.items()}
     for part in composed.values():
         expected |= part.shapes
     check_fit(state, expected, where, what, unused, hints)
     made = {name: part.make(state) for name, part in composed.items()}
     parts = {official: name for name, part in composed.items() for official in part.shapes}
     note_renamed({official: name for name, official in names.items()} | parts)
-    module.load_state_dict({name: state[names[name]] for name in own} | made)
+    module.load_state_dict({name: state[names[name]] for name in here} | made)
     left = [name for name in unused if name in state]
     _log.info("%s: %d tensors read into %s; not used: %s", where, len(expected), what, ", ".join(left) or "none")
 
@@ -82,5 +82,5 @@ def most_common(state: Mapping[str, Tensor], names: Collection[str], axis: int =
 
     Sizes are read by majority, so that one wrongly shaped tensor is reported and not believed.
     """
-    found = [state[name].shape[axis] for name in names if name in state and state[name].ndim > axis]
-    return max(found, key=found.count) if found else None
+    sizes = [state[name].shape[axis] for name in names if name in state and state[name].ndim > axis]
+    return max(sizes, key=sizes.count) if sizes else None

@@ -33,6 +33,6 @@ class VisibilityFocal(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             targets = targets.float()
             log_seen, log_hidden = F.logsigmoid(logits.float()), F.logsigmoid(-logits.float())
-            seen = self.alpha * (self.gamma * log_hidden).exp() * targets * log_seen
+            visible = self.alpha * (self.gamma * log_hidden).exp() * targets * log_seen
             hidden = (1 - self.alpha) * (self.gamma * log_seen).exp() * (1 - targets) * log_hidden
-            return -(seen + hidden).mean()
+            return -(visible + hidden).mean()

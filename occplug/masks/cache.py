@@ -47,9 +47,9 @@ class MaskCache:
         self.file = user_path(file)
         self._opened: Any = None
         wanted = _fingerprint(masks)
-        found = self._recorded()
-        if found != wanted:
-            if found is not None:
+        recorded = self._recorded()
+        if recorded != wanted:
+            if recorded is not None:
                 log.info("%s is out of date or damaged, and is made again", self.file)
             _build(self.file, masks, wanted, progress)
         with safe_open(self.file, framework="pt") as stored:

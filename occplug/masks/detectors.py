@@ -92,11 +92,11 @@ def _person(image: Tensor, pose: dict, masks: dict) -> Person | None:
     return Person(keypoints, masks["masks"][which, 0].float().cpu(), max(bottom - top, 1.0))
 
 
-def _central(found: dict, image: Tensor) -> int | None:
+def _central(detections: dict, image: Tensor) -> int | None:
     """Number of the detected person whose box has its centre nearest to that of the image."""
-    persons = ((found["labels"] == _PERSON) & (found["scores"] >= _LEAST_SCORE)).nonzero()[:, 0]
-    if not len(persons):
+    candidates = ((detections["labels"] == _PERSON) & (detections["scores"] >= _LEAST_SCORE)).nonzero()[:, 0]
+    if not len(candidates):
         return None
-    boxes = found["boxes"][persons]
+    boxes = detections["boxes"][candidates]
     middle = torch.tensor([image.shape[2] / 2, image.shape[1] / 2], device=boxes.device)
-    return int(persons[((boxes[:, :2] + boxes[:, 2:]) / 2 - middle).norm(dim=1).argmin()])
+    return int(candidates[((boxes[:, :2] + boxes[:, 2:]) / 2 - middle).norm(dim=1).argmin()])

@@ -49,17 +49,17 @@ def find_mask_files(folder: str, images: Iterable[str]) -> dict[str, MaskFile | 
             `NAME.jpg.confidence_fields.npy`.
     """
     listings: dict[str, dict[str, MaskFile]] = {}
-    found: dict[str, MaskFile | None] = {}
+    mask_of: dict[str, MaskFile | None] = {}
     for image in images:
         names = mask_names(image)
-        found[image] = None
+        mask_of[image] = None
         for below in _folders(image):
             if below not in listings:
                 listings[below] = _listing(os.path.join(folder, below))
-            found[image] = next((listings[below][name] for name in names if name in listings[below]), None)
-            if found[image] is not None:
+            mask_of[image] = next((listings[below][name] for name in names if name in listings[below]), None)
+            if mask_of[image] is not None:
                 break
-    return found
+    return mask_of
 
 
 def mask_names(image: str) -> list[str]:

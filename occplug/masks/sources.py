@@ -155,9 +155,9 @@ class FileMasks:
         self.interpolation: str = options.interp
         self.folder = _folder(options, data)
         below = {image: os.path.relpath(image, data.dataset_dir) for image in images}
-        found = find_mask_files(self.folder, below.values())
-        self.files = {image: file for image, name in below.items() if (file := found[name]) is not None}
-        missing = [name for name in below.values() if found[name] is None]
+        mask_of = find_mask_files(self.folder, below.values())
+        self.files = {image: file for image, name in below.items() if (file := mask_of[name]) is not None}
+        missing = [name for name in below.values() if mask_of[name] is None]
         if missing:
             _report_missing(options, self.folder, data, missing, len(below))
         self.numbers = {image: number for number, image in enumerate(self.files)}
@@ -185,8 +185,8 @@ def _folder(options, data) -> str:
     if not options.root:
         return os.path.join(data.dataset_dir, "masks", options.directory)
     root = str(user_path(options.root))
-    own = os.path.join(root, plain_name(_name(data)), options.directory)
-    return own if os.path.isdir(own) else os.path.join(root, options.directory)
+    of_set = os.path.join(root, plain_name(_name(data)), options.directory)
+    return of_set if os.path.isdir(of_set) else os.path.join(root, options.directory)
 
 
 def _report_missing(options, folder: str, data, missing: list[str], total: int) -> None:

@@ -173,8 +173,8 @@ class CLIPMethod(Method):
 
     def bound_to(self) -> dict[str, str]:
         """The templates, the grids and the saliency net's blocks: tensors of others may have the same shapes."""
-        own = {f"method.{key}": self.prompts_of(key).text for key in self.templates} | bound_grid(self.backbone.grid)
-        return own | (self.saliency.bound_to() if self.options.spt else {})
+        bound = {f"method.{key}": self.prompts_of(key).text for key in self.templates} | bound_grid(self.backbone.grid)
+        return bound | (self.saliency.bound_to() if self.options.spt else {})
 
     @property
     def training_only(self) -> tuple[str, ...]:

@@ -71,8 +71,8 @@ class DPM(Method):
         "hem": True,  # head diversity loss
         "neck": "before",  # tested feature: before the batch norm (official code), or after it, as masks are trained
         "test_mask": True,  # False: masks are trained and have no part in the test
-        "drop_path": None,  # of both towers; null: backbone.drop_path, or 0.1 on a ViT or Swin (TransReID's, from which the
-        # official codes descend); a CLIP's cannot have it
+        "drop_path": None,  # of both towers; null: backbone.drop_path, or 0.1 on a ViT or Swin (TransReID's, from which
+        # the official codes descend); a CLIP's cannot have it
         "spt": False,  # train a saliency net first and mix occlusions into the batches
         "transfer": dict(TRANSFER),
         "start": "",  # first stage to train: empty for all, or saliency, train
@@ -184,8 +184,8 @@ class DPM(Method):
 
     def bound_to(self) -> dict[str, str]:
         """The blocks of mask generator and saliency net, and the grids."""
-        own = self.metric.bound_to() | self.backbone.bound_to()
-        return own | (self.saliency.bound_to() if self.options.spt else {})
+        bound = self.metric.bound_to() | self.backbone.bound_to()
+        return bound | (self.saliency.bound_to() if self.options.spt else {})
 
     # ------------------------------------------------------------------ training
 

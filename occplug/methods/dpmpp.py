@@ -205,8 +205,8 @@ class DPMpp(Method):
 
     def bound_to(self) -> dict[str, str]:
         """The template, the grids, and the blocks of mask generator and saliency net: tensors of others may fit."""
-        own = self._template() | self.metric.bound_to() | bound_grid(self.backbone.grid)
-        return own | (self.saliency.bound_to() if self.options.spt else {})
+        bound = self._template() | self.metric.bound_to() | bound_grid(self.backbone.grid)
+        return bound | (self.saliency.bound_to() if self.options.spt else {})
 
     def _template(self) -> dict[str, str]:
         return {"method.template": self.prompts.text} if self.options.prompts else {}
@@ -306,7 +306,7 @@ class DPMpp(Method):
             class_scores=self.metric.hem,
             change=transfer and transfer.change(self.backbone.grid),
         )
-        found = self.metric.losses(
+        losses = self.metric.losses(
             self._feature(features),
             features,
             labels,
@@ -318,8 +318,8 @@ class DPMpp(Method):
             acts = o.train.coarse_epochs is None or batch["epoch"] <= o.train.coarse_epochs
             logits = features.projected @ self.text_features.T  # [B, C], raw dot products
             ignored = None if transfer is None else transfer.ignored(labels)
-            found["loss_coarse"] = self.coarse(logits, labels, ignored) * float(acts)
-        return found
+            losses["loss_coarse"] = self.coarse(logits, labels, ignored) * float(acts)
+        return losses
 
     def _feature(self, features: VisionFeatures) -> Tensor:
         """The feature of `method.space`, [B, d]."""

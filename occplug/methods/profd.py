@@ -404,23 +404,23 @@ class ProFD(Method):
         if all(bank.is_filled for bank in self.banks.values()):
             return
         loader = data.cache_loader(self.batch_size) if self.options.bank_init == "plain" else data.train_loader
-        found = each_batch(loader, lambda batch: (batch["pid"], self._initial_features(batch, device)))
-        labels = torch.cat([pids for pids, _ in found]).to(device)
+        results = each_batch(loader, lambda batch: (batch["pid"], self._initial_features(batch, device)))
+        labels = torch.cat([pids for pids, _ in results]).to(device)
         for name, bank in self.banks.items():
-            bank.fill(torch.cat([features[name].float() for _, features in found]), labels)
+            bank.fill(torch.cat([features[name].float() for _, features in results]), labels)
 
     def _initial_features(self, batch: dict, device: torch.device) -> dict[str, Tensor]:
         features = self.backbone(batch["img"].to(device), batch["camid"].to(device), tokens=True)
-        found = {}
+        features_of = {}
         if "loss_pcl_g" in self.banks:
             whole = self.neck.norm(features.projected) if self.options.pcl_on == "bn" else features.projected
-            found["loss_pcl_g"] = F.normalize(whole.float())
+            features_of["loss_pcl_g"] = F.normalize(whole.float())
         if "loss_pcl_p" in self.banks:
             labels = self._patch_labels(self._masks(batch).to(device)).flatten(2)
             joint = weighted_average_pool(features.projected_tokens, labels[:, 1:]).flatten(1)  # [B, K E]
             # unlike the class token not brought to unit length: a person hardly seen counts little
-            found["loss_pcl_p"] = self.neck_parts.norm(joint) if self.options.pcl_on == "bn" else joint
-        return found
+            features_of["loss_pcl_p"] = self.neck_parts.norm(joint) if self.options.pcl_on == "bn" else joint
+        return features_of
 
     def _update_banks(self, batch: dict) -> None:
         """After the step, with the features the step's losses saw (eq. 15, 18)."""

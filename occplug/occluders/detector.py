@@ -80,10 +80,10 @@ class DetectedObjects:
         self.per_category, self.licence, self.progress = per_category, licence, progress
 
     def __iter__(self) -> Iterator[Piece]:
-        found = largest((c for file in self.progress(self.files) for c in self._detect(file)), self.per_category)
-        if not found:
+        candidates = largest((c for file in self.progress(self.files) for c in self._detect(file)), self.per_category)
+        if not candidates:
             raise DataError(f"{self.folder}: no object is left in {len(self.files)} images after the filters")
-        for candidate in found:
+        for candidate in candidates:
             picture = np.asarray(read_image(candidate.image))
             left, top, right, bottom = candidate.box
             mask = np.zeros(picture.shape[:2], np.uint8)
@@ -94,8 +94,10 @@ class DetectedObjects:
     def _detect(self, file: Path) -> Iterator[Candidate]:
         picture = read_image(file)
         pixels = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy()).float() / 255
-        (found,) = self.detector([pixels])
-        for label, score, mask in zip(found["labels"].tolist(), found["scores"].tolist(), found["masks"]):
+        (detections,) = self.detector([pixels])
+        for label, score, mask in zip(
+            detections["labels"].tolist(), detections["scores"].tolist(), detections["masks"]
+        ):
             name = self.names[label] if label < len(self.names) else None
             if score < LEAST_SCORE or name is None or name not in self.table:
                 continue

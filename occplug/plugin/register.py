@@ -225,17 +225,17 @@ def _load_pretrained_weights(model, weight_path) -> None:
     from_zoo = str(weight_path).startswith(ZOO)
     if from_zoo or isinstance(model, TorchreidModel):
         state, where = _zoo_tensors(str(weight_path)) if from_zoo else read_tensors(weight_path)
-        own = model.state_dict()
-        fitting = [name for name, value in state.items() if name in own and own[name].shape == value.shape]
-        if 2 * len(fitting) < len(own):
+        here = model.state_dict()
+        fitting = [name for name, value in state.items() if name in here and here[name].shape == value.shape]
+        if 2 * len(fitting) < len(here):
             kind = type(model).__name__
             if isinstance(model, TorchreidModel):
                 kind = f"{type(model.method).__name__} on {type(model.method.backbone).__name__}"
             raise CheckpointError(
-                f"{where}: it fills {len(fitting)} of the {len(own)} tensors of {kind}, so it is of another model (on "
+                f"{where}: it fills {len(fitting)} of the {len(here)} tensors of {kind}, so it is of another model (on "
                 "a hybrid backbone?); occplug.load reads weights with the config they were trained with"
             )
-        model.load_state_dict({**own, **{name: state[name] for name in fitting}})
+        model.load_state_dict({**here, **{name: state[name] for name in fitting}})
         return
     host.stock_load_pretrained(model, weight_path)
 

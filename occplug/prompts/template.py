@@ -72,7 +72,7 @@ def parse_template(
     """
     named = f"{key} {text!r}"
     whole = _GLUED.sub(" ", TEMPLATES.get(text, text))
-    whole = _COUNT.sub(lambda found: _spell(found[1], named), whole)
+    whole = _COUNT.sub(lambda match: _spell(match[1], named), whole)
     if mark := _MARKS.search(whole):
         raise ConfigError(f"{named} has {mark[0]!r}, which marks no learnable token; write X for each, or {{n}} for n")
     pieces = _PLACEHOLDER.split(whole)  # fixed words and letters in turn

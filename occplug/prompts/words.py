@@ -29,9 +29,9 @@ def nearest_words(tokens: Tensor, table: Tensor, words: dict[int, str], count: i
     """
     ids, names = list(words), list(words.values())
     candidates = F.normalize(table[ids].float(), dim=1)
-    found = []
+    nearest = []
     for rows in F.normalize(tokens.float(), dim=1).split(_ROWS):
         best = (rows @ candidates.T).topk(count, dim=1)
         for values, indices in zip(best.values.tolist(), best.indices.tolist()):
-            found.append([(names[i], value) for i, value in zip(indices, values)])
-    return found
+            nearest.append([(names[i], value) for i, value in zip(indices, values)])
+    return nearest

@@ -128,15 +128,15 @@ def _numbered(template: Template) -> str:
 def _in_words(tokens: Tensor, pids: list, people: dict, table: Tensor, words: dict[int, str]) -> dict:
     """Rows of the table of identities, and how near the words are, beside those of random vectors."""
     count = min(WORDS, len(words))
-    found = nearest_words(tokens.flatten(0, 1), table, words, count)
+    words_of = nearest_words(tokens.flatten(0, 1), table, words, count)
     noise = torch.randn(500, tokens.shape[2], generator=torch.Generator().manual_seed(0))
     random = [near[0][1] for near in nearest_words(noise, table, words, 1)]
     slots = tokens.shape[1]
     rows = [
-        {"pid": pid, "tokens": found[k * slots : (k + 1) * slots], "caption": people.get(pid, {}).get("caption", "")}
+        {"pid": pid, "tokens": words_of[k * slots : (k + 1) * slots], "caption": people.get(pid, {}).get("caption", "")}
         for k, pid in enumerate(pids)
     ]
-    nearest = [near[0][1] for near in found]
+    nearest = [near[0][1] for near in words_of]
     return {"rows": rows, "near": sum(nearest) / len(nearest), "random": sum(random) / len(random)}
 
 
@@ -154,9 +154,9 @@ def _probes(tokens: Tensor, pids: list, people: dict) -> list[dict]:
             log.info("%s: too few persons to probe", name)
             continue
         labels = torch.tensor([values.index(known[k][name]) for k in chosen.tolist()])
-        some, own = tokens[chosen], groups[chosen]
-        whole = linear_probe(some.flatten(1), labels, own, FOLDS, SHUFFLES)
-        single = slot_accuracies(some, labels, own, FOLDS)
+        some, of_person = tokens[chosen], groups[chosen]
+        whole = linear_probe(some.flatten(1), labels, of_person, FOLDS, SHUFFLES)
+        single = slot_accuracies(some, labels, of_person, FOLDS)
         log.info("%s: %.3f, shuffled %.3f (p %.2f)", name, whole.accuracy, whole.shuffled, whole.p_value)
         best = 1 + single.index(max(single))
         rows.append({"name": name.replace("_", " "), "whole": whole, "single": single, "best": best})

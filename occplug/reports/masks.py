@@ -90,29 +90,30 @@ class _Measured:
         size = (cfg.data.height, cfg.data.width)
         masks, saliency = [], []
         for batch in data.loader_of(items):
-            found = method.embed(batch["img"], rows(batch["camid"])).mask
-            masks += [] if found is None else [found]
+            mask = method.embed(batch["img"], rows(batch["camid"])).mask
+            masks += [] if mask is None else [mask]
             saliency += [_saliency(method, batch["img"])] if cfg.method.spt else []
         self.masks: Any = torch.cat(masks).numpy() if masks else None
         self.saliency: Any = torch.cat(saliency).numpy() if saliency else None
         self.salient = self.saliency >= cfg.method.transfer.threshold if saliency else None
         dataset, paths = data.sets["synthocc"], [item[0] for item in items]
-        told = [dataset.annotation(path) for path in paths]
-        self.visible = np.array([1 - line["occlusion_ratio"] for line in told])
+        annotations = [dataset.annotation(path) for path in paths]
+        self.visible = np.array([1 - line["occlusion_ratio"] for line in annotations])
         self.parts = {
-            name: np.array([line["part_visibility"][name] for line in told]) for name in told[0]["part_visibility"]
+            name: np.array([line["part_visibility"][name] for line in annotations])
+            for name in annotations[0]["part_visibility"]
         }
         self.person = np.stack([_picture(dataset.part_mask_path(path), size) for path in paths])
         self.occluder = np.stack([_picture(dataset.occluder_mask_path(path), size) for path in paths])
 
     def figures(self) -> dict:
         """All figures of the set."""
-        found: dict[str, Any] = {"images": len(self.visible)}
+        result: dict[str, Any] = {"images": len(self.visible)}
         if self.masks is not None:
-            found["prototype_mask"] = mask_figures(self.masks, self.visible, self.parts)
+            result["prototype_mask"] = mask_figures(self.masks, self.visible, self.parts)
         if self.salient is not None:
-            found["saliency"] = saliency_figures(self.saliency, self.salient, self.person, self.occluder)
-        return found
+            result["saliency"] = saliency_figures(self.saliency, self.salient, self.person, self.occluder)
+        return result
 
 
 @torch.no_grad()
@@ -151,8 +152,8 @@ def mask_figures(masks: np.ndarray, visible: np.ndarray, parts: dict[str, np.nda
 
 
 def _strongest(masks: np.ndarray, values: np.ndarray) -> float | None:
-    found = np.abs(channel_correlations(masks, values))
-    return None if np.isnan(found).all() else float(np.nanmax(found))
+    strengths = np.abs(channel_correlations(masks, values))
+    return None if np.isnan(strengths).all() else float(np.nanmax(strengths))
 
 
 def saliency_figures(saliency: np.ndarray, salient: np.ndarray, person: np.ndarray, occluder: np.ndarray) -> dict:

@@ -75,13 +75,13 @@ def _drawn(method: Method, cfg, images: Tensor, camids: Tensor, count: int) -> t
     pictures = pixels(images, cfg.data.norm_mean, cfg.data.norm_std)
     columns, mixed = {"image": pictures}, torch.zeros(len(images), dtype=torch.bool)
     if cfg.method.spt:
-        found, mixed, line = _mixing(method, cfg, images, pictures)
-        columns |= found
+        drawn, mixed, line = _mixing(method, cfg, images, pictures)
+        columns |= drawn
         lines.append(line)
     masks = method.embed(images, camids).mask
     if masks is not None:
-        found, line = _prototype_masks(masks.cpu(), size)
-        columns |= found
+        drawn, line = _prototype_masks(masks.cpu(), size)
+        columns |= drawn
         lines.append(line)
     shown = _spread(mixed, count)
     return list(columns), torch.stack([column[shown] for column in columns.values()], dim=1), lines
@@ -120,13 +120,13 @@ def _mixing(method: Method, cfg, images: Tensor, pictures: Tensor) -> tuple[dict
 
 def _prototype_masks(masks: Tensor, size: tuple[int, int]) -> tuple[dict[str, Tensor], str]:
     """A column of the masks [B, d], and a line with their statistics."""
-    told = mask_statistics(masks.numpy())
-    low, high = told["min"], told["max"]
+    statistics = mask_statistics(masks.numpy())
+    low, high = statistics["min"], statistics["max"]
     rows = _folded(masks, size)
     stretched = (rows - low) / (high - low) if high > low else torch.full_like(rows, 0.5)
     column = heat(resized(stretched[:, None], size, "nearest")[:, 0])
-    figures = ", ".join(f"{key} {told[key]:.4f}" for key in ("min", "mean", "max"))
-    line = f"prototype masks of {len(masks)} images: {figures}, {100 * told['share_under_half']:.1f} % under 0.5"
+    figures = ", ".join(f"{key} {statistics[key]:.4f}" for key in ("min", "mean", "max"))
+    line = f"prototype masks of {len(masks)} images: {figures}, {100 * statistics['share_under_half']:.1f} % under 0.5"
     return {f"mask {low:.2f}-{high:.2f}": column}, line
 
 

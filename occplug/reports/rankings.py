@@ -81,11 +81,11 @@ def rankings(candidates: list[Candidate], titles: list[str], target: str = "", t
         CheckpointError: weights that do not fit their config.
     """
     target = target or candidates[0].cfg.data.targets[0]
-    found = [_ranking(candidate, title, target, top) for candidate, title in zip(candidates, titles)]
-    for other in found[1:]:
-        if other.query_paths != found[0].query_paths or other.gallery_paths != found[0].gallery_paths:
-            raise DataError(f"{other.title} and {found[0].title} rank other images of {target}; give both one --root")
-    return found
+    ranked = [_ranking(candidate, title, target, top) for candidate, title in zip(candidates, titles)]
+    for other in ranked[1:]:
+        if other.query_paths != ranked[0].query_paths or other.gallery_paths != ranked[0].gallery_paths:
+            raise DataError(f"{other.title} and {ranked[0].title} rank other images of {target}; give both one --root")
+    return ranked
 
 
 def _ranking(candidate: Candidate, title: str, target: str, top: int) -> Ranking:

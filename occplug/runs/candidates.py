@@ -84,9 +84,9 @@ def _candidate(config_file: str | None, address: str, options: list, index: Inde
     entry = index.find(address)
     if config_file is None:
         config_file = str(config_path(entry))
-        own = [Setting("data.save_dir", f"log/zoo/{entry.name}", entry.name)]
+        place = [Setting("data.save_dir", f"log/zoo/{entry.name}", entry.name)]
         is_ours = entry.checkpoint is not None and entry.checkpoint.seed is not None
-        options = [*own, *entry_settings(entry, measured=is_ours), *options]
+        options = [*place, *entry_settings(entry, measured=is_ours), *options]
     cfg = load_config(config_file, options)
     return Candidate(cfg, config_file, _zoo_weights(index, entry, cfg))
 
@@ -120,8 +120,8 @@ def _zoo_weights(index: Index, entry: Entry, cfg: CfgNode) -> TestWeights:
 def entry_settings(entry: Entry, measured: bool) -> list[Setting]:
     """What the entry's config file does not say; with `measured` also what our runs changed in it."""
     ours = entry.ours.config if measured and entry.ours is not None else {}
-    own = [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
-    return [*own, *(Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in ours.items())]
+    published = [Setting(key, value, f"zoo entry {entry.name}") for key, value in entry.settings.items()]
+    return [*published, *(Setting(key, value, f"zoo entry {entry.name}: ours") for key, value in ours.items())]
 
 
 def config_path(entry: Entry) -> Path:
@@ -156,13 +156,13 @@ def _rows_in(candidate: Candidate) -> dict[str, tuple[int, int]]:
     return rows_of_sources(sources, weights.cameras)
 
 
-def model_of(found: Candidate) -> Method:
-    """The model of `found` with its weights, in eval mode on the CPU. Raises CheckpointError if they do not fit."""
-    weights = found.weights
+def model_of(candidate: Candidate) -> Method:
+    """The model of `candidate` with its weights, in eval mode on the CPU. Raises CheckpointError if they do not fit."""
+    weights = candidate.weights
     if weights.module is not None:
         return weights.module.eval()
-    method = build_method(found.cfg, weights.num_classes, weights.num_cameras, pretrained=False).eval()
-    fit(method, found)
+    method = build_method(candidate.cfg, weights.num_classes, weights.num_cameras, pretrained=False).eval()
+    fit(method, candidate)
     return method
 
 

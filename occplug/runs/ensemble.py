@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 SHARE = 0.2  # of the training identities, for the units of models that were trained on all of them
 
 
-def evaluate_ensemble(found: list[Candidate]) -> dict:
-    """Evaluate the models `found` as one; returns what `metrics.json` (in the first config's data.save_dir/test) holds.
+def evaluate_ensemble(models: list[Candidate]) -> dict:
+    """Evaluate `models` as one; returns what `metrics.json` (in the first config's data.save_dir/test) holds.
 
     Weights are chosen on the training identities that `mixing.held_out` left out of training, and on no others: if a
     model was trained on them, all weights are equal, and a warning says why.
@@ -29,24 +29,24 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
         DataError: the configs have other training or test images.
         CheckpointError: weights that do not fit their config.
     """
-    first = found[0].cfg
+    first = models[0].cfg
     folder, device = prepare(first, saves=False)
-    managers = [DataManager(candidate.cfg, trains=False, sources=True) for candidate in found]
+    managers = [DataManager(candidate.cfg, trains=False, sources=True) for candidate in models]
     _check_same_images(managers)
-    engines = [engine_of(c, data, folder, device) for c, data in zip(found, managers)]
+    engines = [engine_of(c, data, folder, device) for c, data in zip(models, managers)]
     distances = [engine.distance for engine in engines]
-    persons, seen = _persons(found, managers[0])
-    if seen:
+    identities, trained_on = _persons(models, managers[0])
+    if trained_on:
         log.warning(
             "all weights are equal, since there are no training persons to choose them on: %s saw them in training, or "
             "does not say whom it saw; train the models with mixing.held_out 0.1",
-            " and ".join(seen),
+            " and ".join(trained_on),
         )
     images, pids, camids, _ = _extract(
-        engines, managers, lambda data: data.persons_loader(persons), "training persons", ""
+        engines, managers, lambda data: data.persons_loader(identities), "training persons", ""
     )
-    ensemble = choose_ensemble(distances, images, pids, camids, equal=bool(seen))
-    log.info("ensemble: %s", _describe(ensemble, found))
+    ensemble = choose_ensemble(distances, images, pids, camids, equal=bool(trained_on))
+    log.info("ensemble: %s", _describe(ensemble, models))
     results, paths = {}, {}
     for target in managers[0].targets:
         query, q_pids, q_camids, paths[target] = _of_target(engines, managers, target, "query")
@@ -59,19 +59,19 @@ def evaluate_ensemble(found: list[Candidate]) -> dict:
         data.close()
     engine = SimpleNamespace(results=results, query_paths=paths, records=[], datamanager=managers[0])
     more = {
-        "method": " + ".join(c.cfg.model.name for c in found),
-        "mixing": {**vars(ensemble), "persons": len(set(pids.tolist())), "seen_in_training": seen},
+        "method": " + ".join(c.cfg.model.name for c in models),
+        "mixing": {**vars(ensemble), "persons": len(set(pids.tolist())), "seen_in_training": trained_on},
     }
-    protocol = f"{_describe(ensemble, found)} of: " + " | ".join(
+    protocol = f"{_describe(ensemble, models)} of: " + " | ".join(
         describe_protocol(c.cfg, camera_rows=engine.camera_rows, combined=combined(c), data=managers[0])
-        for c, engine in zip(found, engines)
+        for c, engine in zip(models, engines)
     )
-    files = ", ".join(c.config_file for c in found)
+    files = ", ".join(c.config_file for c in models)
     return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "mixed" / "metrics.json", **more)
 
 
-def _describe(ensemble: Ensemble, found: list[Candidate]) -> str:
-    parts = (f"{w:.2f} {c.cfg.model.name} / {u:.4g}" for w, u, c in zip(ensemble.weights, ensemble.units, found))
+def _describe(ensemble: Ensemble, models: list[Candidate]) -> str:
+    parts = (f"{w:.2f} {c.cfg.model.name} / {u:.4g}" for w, u, c in zip(ensemble.weights, ensemble.units, models))
     return f"sum of distances {' + '.join(parts)}"
 
 
@@ -111,18 +111,20 @@ def _check_same_images(managers: list[DataManager]) -> None:
             )
 
 
-def _persons(found: list[Candidate], data: DataManager) -> tuple[dict[str, set[int]], list[str]]:
+def _persons(models: list[Candidate], data: DataManager) -> tuple[dict[str, set[int]], list[str]]:
     """Labels, per source, of the training identities that no model was trained on, and no names.
 
     Where fewer than two are left, labels of a drawn share, and the names of the models that were trained on all.
     """
     everybody = {name: data.sets[name].pids for name in data.sources}
-    known = [set(c.weights.pids or ()) for c in found]
-    seen = set().union(*known)
-    unseen = {name: {label for label, pid in enumerate(pids) if pid not in seen} for name, pids in everybody.items()}
+    known = [set(c.weights.pids or ()) for c in models]
+    trained_on = set().union(*known)
+    unseen = {
+        name: {label for label, pid in enumerate(pids) if pid not in trained_on} for name, pids in everybody.items()
+    }
     if all(known) and sum(map(len, unseen.values())) > 1:
         return unseen, []
     drawn = {name: set(held_out_labels(len(pids), SHARE)) for name, pids in everybody.items()}
     named = {pid for pids in everybody.values() for pid in pids}
-    whole = [c.cfg.model.name for c, pids in zip(found, known) if not pids or named <= pids]
-    return drawn, whole or [c.cfg.model.name for c in found]
+    whole = [c.cfg.model.name for c, pids in zip(models, known) if not pids or named <= pids]
+    return drawn, whole or [c.cfg.model.name for c in models]

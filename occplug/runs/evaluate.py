@@ -74,7 +74,7 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     more: dict[str, Any] = {"tested": file_sha256(Path(weights.where))}
     changed = differences(candidate)
     if changed:
-        told = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changed.items())
-        log.warning("tested with another config than trained: %s", told)
+        changes = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changed.items())
+        log.warning("tested with another config than trained: %s", changes)
         more["differs"] = changed
     return write_metrics(cfg, engine, candidate.config_file, protocol, file, **more)

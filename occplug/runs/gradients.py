@@ -74,16 +74,16 @@ def gradient_report(method: Method, data, batches: int, stage: str = "", device:
         raise ConfigError(f"--batches is {batches}; look at one at least")
     _open(method, chosen, data, torch.device(device))
     loader = chosen.loader(data) if chosen.loader else data.train_loader
-    found = [
+    per_batch = [
         term_gradients(method, chosen, {**_on(batch, device), "epoch": 1})
         for batch in itertools.islice(loader, batches)
     ]
-    terms = {name: _mean([figures[name] for figures in found]) for name in found[0]}
+    terms = {name: _mean([figures[name] for figures in per_batch]) for name in per_batch[0]}
     scale = "tower" if any(term["tower"] for term in terms.values()) else "rest"
     whole = sum(term[scale] for term in terms.values())
     for term in terms.values():
         term["share"] = term[scale] / whole if whole else 0.0
-    return {"stage": chosen.name, "batches": len(found), "terms": terms}
+    return {"stage": chosen.name, "batches": len(per_batch), "terms": terms}
 
 
 def _stage(method: Method, name: str) -> Stage:
@@ -117,8 +117,8 @@ def term_gradients(method: Method, stage: Stage, batch: dict) -> dict[str, TermF
     rest = [p for name, p in trained.items() if "backbone." not in name]
     with _outputs(method) as outputs, _cross_entropies() as entropies:
         losses = stage.losses(batch)
-    seen = (tower, rest, outputs, entropies, len(batch["pid"]))
-    return {name: _term(stage.weights[name], loss, *seen) for name, loss in losses.items()}
+    parts = (tower, rest, outputs, entropies, len(batch["pid"]))
+    return {name: _term(stage.weights[name], loss, *parts) for name, loss in losses.items()}
 
 
 def _term(
@@ -130,8 +130,8 @@ def _term(
     tensors = [tensor for _, tensor in outputs]
     logits = [tensor for tensor, _ in entropies]
     wanted = [*tower, *rest, *tensors, *logits]
-    found = torch.autograd.grad(weight * loss, wanted, retain_graph=True, allow_unused=True)
-    parts = iter(found)
+    gradients = torch.autograd.grad(weight * loss, wanted, retain_graph=True, allow_unused=True)
+    parts = iter(gradients)
     figures.tower = _norm(itertools.islice(parts, len(tower)))
     figures.rest = _norm(itertools.islice(parts, len(rest)))
     at_outputs = list(itertools.islice(parts, len(tensors)))

@@ -48,21 +48,21 @@ def check_matches(data: DataManager) -> None:
         cameras = defaultdict(set)
         for _, pid, camid, *_ in sides["gallery"]:
             cameras[pid].add(camid)
-        own = data.sets[target]
-        if isinstance(own, OwnImages) and not (sides["query"] and sides["gallery"]):
-            raise DataError(own.untestable(bool(sides["query"])))
+        dataset = data.sets[target]
+        if isinstance(dataset, OwnImages) and not (sides["query"] and sides["gallery"]):
+            raise DataError(dataset.untestable(bool(sides["query"])))
         lost = [path for path, pid, camid, *_ in sides["query"] if not cameras[pid] - {camid}]
         if not lost:
             continue
-        told = f"{target}: {len(lost)} of {len(sides['query'])} queries have no match in the gallery: {_first(lost)}"
-        known = getattr(own, "has_cameras", True)
+        problem = f"{target}: {len(lost)} of {len(sides['query'])} queries have no match in the gallery: {_first(lost)}"
+        known = getattr(dataset, "has_cameras", True)
         rule = "an image of the same person and another camera" if known else "an image of the same person"
-        if isinstance(own, OwnImages):
+        if isinstance(dataset, OwnImages):
             hint = "; or leave camid out, so that images of one camera count" if known else ""
-            raise DataError(f"{told}; each query needs {rule} there: add it, or leave such queries out{hint}")
+            raise DataError(f"{problem}; each query needs {rule} there: add it, or leave such queries out{hint}")
         if len(lost) == len(sides["query"]):
-            raise DataError(f"{told}; each query needs {rule} there: check that query and gallery belong together")
-        log.warning("%s; no average counts them", told)
+            raise DataError(f"{problem}; each query needs {rule} there: check that query and gallery belong together")
+        log.warning("%s; no average counts them", problem)
 
 
 def check_images(data: DataManager) -> None:
@@ -73,36 +73,36 @@ def check_images(data: DataManager) -> None:
     Raises:
         DataError: some are not; counts them and names the first.
     """
-    for name, own in data.sets.items():
-        if not isinstance(own, OwnImages):
+    for name, dataset in data.sets.items():
+        if not isinstance(dataset, OwnImages):
             continue
         damaged = []
-        for path, *_ in own.rows:
+        for path, *_ in dataset.rows:
             try:
                 check_header(path)
             except DataError as error:
                 damaged.append(str(error))
         if damaged:
-            told = "; ".join(damaged[:3]) + ("; ..." if len(damaged) > 3 else "")
+            listed = "; ".join(damaged[:3]) + ("; ..." if len(damaged) > 3 else "")
             raise DataError(
-                f"{name}: {len(damaged)} of {len(own.rows)} images cannot be read: {told} (occplug doctor {name} lists "
-                "all)"
+                f"{name}: {len(damaged)} of {len(dataset.rows)} images cannot be read: {listed} (occplug doctor {name} "
+                "lists all)"
             )
         counts: dict[int, int] = defaultdict(int)
-        for _, label, *_ in own.train:
+        for _, label, *_ in dataset.train:
             counts[label] += 1
-        single = [str(own.pids[label]) for label, count in counts.items() if count == 1]
+        single = [str(dataset.pids[label]) for label, count in counts.items() if count == 1]
         if single:
             log.info("%s: %d training persons have one image: %s", name, len(single), _first(single))
 
 
 def write_splits(data: DataManager, folder: Path) -> None:
     """Write `splits/NAME.csv` below `folder` for each set of a user's own images, to be given again as `csv:FILE`."""
-    for name, own in data.sets.items():
-        if not isinstance(own, OwnImages):
+    for name, dataset in data.sets.items():
+        if not isinstance(dataset, OwnImages):
             continue
         file = Path(folder) / "splits" / f"{plain_name(name)}.csv"
-        write_atomically(file, functools.partial(_write_rows, own.listed()))
+        write_atomically(file, functools.partial(_write_rows, dataset.listed()))
         log.info("%s: who is trained on and tested is in %s (csv:%s gives the same)", name, file, file)
 
 
@@ -161,13 +161,13 @@ def check_memory(engine, cfg) -> None:
 
 def _kept_for_backward(method: Method, shape: tuple[int, int, int], device: torch.device) -> int:
     """Bytes that autograd keeps for one image, parameters aside."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in method.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in method.parameters()}
     modes = {module: module.training for module in method.modules()}
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

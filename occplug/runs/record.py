@@ -87,13 +87,13 @@ def run_record() -> dict:
 
 def versions() -> dict[str, str]:
     """Version of Python, of occplug and of the packages that move figures."""
-    found = {"python": platform.python_version(), "occplug": occplug.__version__}
+    result = {"python": platform.python_version(), "occplug": occplug.__version__}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found | {"torch": torch.__version__}
+            result[name] = "none"
+    return result | {"torch": torch.__version__}
 
 
 @functools.cache  # a process runs the code it was started with

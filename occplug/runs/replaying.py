@@ -77,11 +77,11 @@ def _replay(index: Index, entry: Entry, replay: Replay) -> Finding:
     if not is_ours and not replay.trains:
         raise ConfigError(f"{entry.name} has no weights of our runs to evaluate; --train trains it again")
     folder = user_path(replay.save_dir) / entry.name / ("train" if replay.trains else "test")
-    own = {"train.seed": run.seed, "data.save_dir": str(folder)}
-    taken = [key for key in replay.options[::2] if key in own or key == "data.targets"]
+    of_run = {"train.seed": run.seed, "data.save_dir": str(folder)}
+    taken = [key for key in replay.options[::2] if key in of_run or key == "data.targets"]
     if taken:
         raise ConfigError(f"zoo verify sets {', '.join(taken)} itself; leave it out (--save-dir: where replays go)")
-    replayed = [Setting(key, value, "zoo verify") for key, value in own.items()]
+    replayed = [Setting(key, value, "zoo verify") for key, value in of_run.items()]
     cfg = load_config(config_path(entry), [*entry_settings(entry, measured=True), *replayed, *replay.options])
     checkpoint = entry.checkpoint
     weights = read_test_weights(fetch(index, entry), checkpoint.format, cfg) if checkpoint and is_ours else None

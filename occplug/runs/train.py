@@ -79,8 +79,8 @@ def _locked(cfg, lock: Path):
         try:
             stack.enter_context(held(lock, f"the run in {cfg.data.save_dir}"))
         except Timeout:
-            told = f"another process trains in {cfg.data.save_dir} ({holder_of(lock)})"
-            raise ConfigError(f"{told}; wait for it, or set data.save_dir") from None
+            problem = f"another process trains in {cfg.data.save_dir} ({holder_of(lock)})"
+            raise ConfigError(f"{problem}; wait for it, or set data.save_dir") from None
         yield
 
 
@@ -138,8 +138,8 @@ def _note_changes(cfg, engine, state: dict, path: Path) -> None:
     check_changes(changes, stages[:at], is_last, str(path))
     engine.changes = list(state.get("changes", []))
     if changes:
-        told = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changes.items())
-        log.warning("from %s after %d epochs on with another config: %s", state["stage"], state["epoch"], told)
+        changed = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changes.items())
+        log.warning("from %s after %d epochs on with another config: %s", state["stage"], state["epoch"], changed)
         keys = {key: list(values) for key, values in changes.items()}
         engine.changes.append({"stage": state["stage"], "epoch": state["epoch"], "changed": keys})
 

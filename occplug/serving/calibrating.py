@@ -35,8 +35,8 @@ def unseen_images(model: Extractor, root: str, sources: list[str], identities: s
     """
     cfg = model.cfg.clone()
     cfg.defrost()
-    own = list(cfg.data.sources)
-    cfg.data.root, cfg.data.sources = root, sources or own
+    sources_of_run = list(cfg.data.sources)
+    cfg.data.root, cfg.data.sources = root, sources or sources_of_run
     cfg.data.targets, cfg.data.combineall = [], False  # the test side is not read, and need not be there
     cfg.mixing.held_out = 0.0  # those left out of training are wanted here
     data = DataManager(cfg, trains=False, sources=True)
@@ -44,7 +44,7 @@ def unseen_images(model: Extractor, root: str, sources: list[str], identities: s
     rows, offset = [], 0
     for name in cfg.data.sources:
         held = data.sets[name]
-        known = trained if name in own else set()
+        known = trained if name in sources_of_run else set()
         if known is None and identities == "unseen":
             raise ConfigError(
                 f"the weights do not say which identities of {name} they were trained on; give another data set with -s"
@@ -86,14 +86,14 @@ def calibrate_model(
     rows, whose = unseen_images(model, root, list(sources or []), identities)
     pids, camids = (np.array([row[column] for row in rows]) for column in (1, 2))
     given = None if "camids" in options else camids.tolist() if not sources else None
-    found = model.embed([row[0] for row in rows], **{"camids": given, **options})
+    embedding = model.embed([row[0] for row in rows], **{"camids": given, **options})
     metric = model.method.named_distance()
     floor = metric.options.get("vis_floor", 0.1) if metric else 0.1
     several = len(set(camids.tolist())) > 1
-    pairs = pairs_of(found, pids, camids if several else None, model.distances, floor)
+    pairs = pairs_of(embedding, pids, camids if several else None, model.distances, floor)
     made = calibrate(pairs, kind, floor)
-    assert found.origin is not None  # `Extractor.embed` says it
-    made.facts.update(whose=whose, images=len(rows), flip=found.origin.preprocessing["flip"])
+    assert embedding.origin is not None  # `Extractor.embed` says it
+    made.facts.update(whose=whose, images=len(rows), flip=embedding.origin.preprocessing["flip"])
     return made
 
 

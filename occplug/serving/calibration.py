@@ -73,7 +73,7 @@ def pairs_of(
     Raises:
         DataError: fewer than two persons, or no person is there twice.
     """
-    found, rng = [], np.random.default_rng(seed)
+    blocks, rng = [], np.random.default_rng(seed)
     share = min(1.0, STRANGERS / max(len(pids) ** 2, 1))
     for start in range(0, len(pids), 256):
         rows = np.arange(start, min(start + 256, len(pids)))
@@ -86,15 +86,15 @@ def pairs_of(
         chosen = (same & apart & others) | (~same & (rng.random(same.shape) < share))
         at = np.nonzero(chosen)
         both = np.stack([pids[rows][at[0]], pids[at[1]]], axis=1)
-        found.append(Pairs(distances[at], same[at], None if common is None else common[at], both))
-    if not found or not any(each.same.any() for each in found) or all(each.same.all() for each in found):
+        blocks.append(Pairs(distances[at], same[at], None if common is None else common[at], both))
+    if not blocks or not any(each.same.any() for each in blocks) or all(each.same.all() for each in blocks):
         raise DataError(
             "there are no pairs to calibrate on: several persons are needed, each with images from two cameras (or two "
             "images, where cameras are not known)"
         )
-    common = None if found[0].common is None else np.concatenate([each.common for each in found])
+    common = None if blocks[0].common is None else np.concatenate([each.common for each in blocks])
     distances, same, identities = (
-        np.concatenate([getattr(each, name) for each in found]) for name in ("distance", "same", "identities")
+        np.concatenate([getattr(each, name) for each in blocks]) for name in ("distance", "same", "identities")
     )
     return Pairs(distances, same, common, identities)
 
@@ -157,10 +157,10 @@ def _log_odds(curve: dict, distance: np.ndarray) -> np.ndarray:
 
 def calibrate(pairs: Pairs, kind: str = "logistic", floor: float = 0.1) -> Calibration:
     """Fit `kind` on `pairs`; `facts` say how fits on half of the identities do on the other half."""
-    seen = pairs[~pairs.blind]
-    if len(seen) == 0 or not seen.same.any() or seen.same.all():
+    visible = pairs[~pairs.blind]
+    if len(visible) == 0 or not visible.same.any() or visible.same.all():
         raise DataError("no pair of the same person has a part in common that both images show")
-    made = _fit(seen, kind, floor)
+    made = _fit(visible, kind, floor)
     return Calibration(**{**made.as_dict(), "facts": _facts(pairs, kind, floor, made)})
 
 
@@ -183,10 +183,10 @@ def _edges(pairs: Pairs) -> list[float]:
     """Where levels of common visibility begin, so that each has enough same pairs; none if they all are alike."""
     if pairs.common is None:
         return []
-    own = pairs.common[pairs.same]
-    levels = min(LEVELS, len(own) // FEWEST)
-    found = np.quantile(own, np.arange(1, levels) / levels) if levels > 1 else np.zeros(0)
-    edges = sorted({float(edge) for edge in found if edge > own.min()})
+    common = pairs.common[pairs.same]
+    levels = min(LEVELS, len(common) // FEWEST)
+    quantiles = np.quantile(common, np.arange(1, levels) / levels) if levels > 1 else np.zeros(0)
+    edges = sorted({float(edge) for edge in quantiles if edge > common.min()})
     level = np.searchsorted(edges, pairs.common, "right")
     full = all(pairs.same[level == n].any() and not pairs.same[level == n].all() for n in range(len(edges) + 1))
     return edges if full else []
@@ -228,7 +228,7 @@ def _facts(pairs: Pairs, kind: str, floor: float, made: Calibration) -> dict:
             continue
         predicted.append(_fit(train, kind, floor).probability(test.distance, test.common))
         tested.append(test)
-    found = {
+    facts = {
         "identities": len(identities),
         "same_pairs": int(pairs.same.sum()),
         "different_pairs": int((~pairs.same).sum()),
@@ -238,8 +238,8 @@ def _facts(pairs: Pairs, kind: str, floor: float, made: Calibration) -> dict:
     }
     if tested:
         same = np.concatenate([each.same for each in tested])
-        found |= _reliability(np.concatenate(predicted), same)
-    return found
+        facts |= _reliability(np.concatenate(predicted), same)
+    return facts
 
 
 def _accepted(pairs: Pairs, threshold: float) -> float:

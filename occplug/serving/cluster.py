@@ -19,12 +19,12 @@ def distance_matrix(model: Extractor, embedding) -> np.ndarray:
     """[N, N] float32 distances of all pictures to each other; of a distance that has a direction, the mean of both."""
     if len(embedding) > MOST:
         raise DataError(f"{len(embedding):,} pictures are too many to compare all with all; {MOST:,} at most")
-    found = np.concatenate(
+    matrix = np.concatenate(
         [model.distances(embedding[i : i + 256], embedding).numpy() for i in range(0, len(embedding), 256)]
     )
-    found = (found + found.T) / 2
-    np.fill_diagonal(found, 0)
-    return found
+    matrix = (matrix + matrix.T) / 2
+    np.fill_diagonal(matrix, 0)
+    return matrix
 
 
 def cluster(

@@ -47,8 +47,8 @@ class _Tensors(nn.Module):
     def forward(self, images: Tensor):
         images = images * self.scale + self.shift
         nobody = torch.zeros(1, dtype=torch.long)  # which camera is folded in, `_folded` has decided
-        found = self.method.features(images.half() if self.half_precision else images, nobody)
-        values = tuple(getattr(found, name).float() for name in self.names)
+        embedding = self.method.features(images.half() if self.half_precision else images, nobody)
+        values = tuple(getattr(embedding, name).float() for name in self.names)
         return values if len(values) > 1 else values[0]
 
 
@@ -276,17 +276,17 @@ def compare(model: Extractor, made: ExportedModel, data=None, batch: int = 16) -
         other, seconds_made = _timed(lambda: made.features(images))
         shared = [name for name, _ in other.layout()]
         differences = [(getattr(one, name) - getattr(other, name)).abs().max().item() for name in shared]
-        found = {
+        result = {
             "max_difference": max(differences),
             "cosine": torch.cosine_similarity(one.vector, other.vector).min().item(),
             "milliseconds": {"model": 1e3 * seconds / batch, "file": 1e3 * seconds_made / batch},
         }
         if data is not None:
             name = data.targets[0]
-            found["target"] = name
+            result["target"] = name
             for who, each in (("model", method), ("file", made)):
-                found[who] = _figures(each, data, name, model.cfg.eval.flip)
-    return found
+                result[who] = _figures(each, data, name, model.cfg.eval.flip)
+    return result
 
 
 def _camera(made: ExportedModel) -> int | None:
@@ -299,9 +299,9 @@ def _timed(function) -> tuple[Embedding, float]:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        found = function()
+        result = function()
         seconds.append(time.perf_counter() - start)
-    return found, float(np.median(seconds))
+    return result, float(np.median(seconds))
 
 
 def _figures(method: Method, data, target: str, flip: bool) -> dict:

@@ -153,13 +153,13 @@ class Extractor:
         preprocessing = self.preprocessing(flip)
         bar = tqdm(total=count, desc="embedding", leave=False, disable=_hidden(progress), dynamic_ncols=True)
         with bar:
-            found, paths = self._embed_batches(batches, preprocessing["flip"], amp, bar, count)
+            embedding, paths = self._embed_batches(batches, preprocessing["flip"], amp, bar, count)
         if skipped:
             _log.warning(
                 "%d of %d pictures could not be read and are left out", len(skipped), len(skipped) + len(paths)
             )
         metric = self.method.named_distance()
-        found.origin = Origin(
+        embedding.origin = Origin(
             tuple(paths),
             self.fingerprint,
             self.config_hash,
@@ -168,7 +168,7 @@ class Extractor:
             self.address,
             skipped,
         )
-        return found
+        return embedding
 
     def _cameras(self, camids, count: int | None) -> Iterator[int] | int:
         if camids is None and sees_cameras(self.cfg) and count != 0:
@@ -315,13 +315,13 @@ class Extractor:
     def check(self, embedding: Embedding, name: str = "these embeddings") -> None:
         """Raise DataError if `embedding` is known to be of another model than this one."""
         if embedding.origin is not None and embedding.origin.model:
-            own = Embedding(embedding.vector[:0], origin=Origin(model=self.fingerprint))
-            embedding.check_same_model(own, name, "this model")
+            empty = Embedding(embedding.vector[:0], origin=Origin(model=self.fingerprint))
+            embedding.check_same_model(empty, name, "this model")
 
 
 def _common(one: Embedding, other: Embedding, floor: float) -> float:
-    found = common_visibility(one, other, floor)
-    return float("nan") if found is None else found.item()
+    common = common_visibility(one, other, floor)
+    return float("nan") if common is None else common.item()
 
 
 def _hidden(progress: bool | None) -> bool:
@@ -355,6 +355,6 @@ def load(
         CheckpointError: weights that cannot be fetched or read, or do not fit the config.
     """
     address = os.fspath(weights)
-    found = candidates([] if config_file is None else [config_file], [address], list(options or []))[0]
+    candidate = candidates([] if config_file is None else [config_file], [address], list(options or []))[0]
     place = address if "://" in address else os.path.abspath(user_path(address))
-    return Extractor(model_of(found), found.cfg, torch.device(device), found.weights, place)
+    return Extractor(model_of(candidate), candidate.cfg, torch.device(device), candidate.weights, place)

@@ -159,11 +159,11 @@ class Gallery:
         if self._order is None:
             self._order = np.argsort(self.ids, kind="stable")
         at = np.searchsorted(self.ids, ids, sorter=self._order).clip(max=max(len(self) - 1, 0))
-        found = self._order[at] if len(self) else np.zeros(0, np.int64)
-        if len(found) < len(ids) or (self.ids[found] != ids).any():
+        places = self._order[at] if len(self) else np.zeros(0, np.int64)
+        if len(places) < len(ids) or (self.ids[places] != ids).any():
             missing = sorted(set(ids.tolist()) - set(self.ids.tolist()))
             raise DataError(f"the gallery has no image with id {', '.join(map(str, missing[:5]))}")
-        return found
+        return places
 
     # ------------------------------------------------------------------ changing
 
@@ -177,8 +177,8 @@ class Gallery:
         """
         self.embedding.check_same_model(embedding, "the gallery's embeddings", "those to be added")
         if self.embedding.layout() != embedding.layout():
-            told = f"{_told(embedding)}, and the gallery {_told(self.embedding)}"
-            raise DataError(f"the embeddings to be added hold {told}; embed them with the gallery's model")
+            fields = f"{_told(embedding)}, and the gallery {_told(self.embedding)}"
+            raise DataError(f"the embeddings to be added hold {fields}; embed them with the gallery's model")
         with _writing(self._store):
             self.refresh()
             rows = _rows(embedding.to(self.embedding.vector.dtype), ids, metadata, self._next)
@@ -272,8 +272,8 @@ class Gallery:
         if self._engine.is_exact or count <= max(wanted, FEW if allowed is not None else 0):
             return self._compare_all(embedding, min(top, count), allowed)
         ids = None if allowed is None else self.ids[allowed]
-        found = self._engine.candidates(embedding.vector, wanted, ids)
-        return self._ranked(embedding, found, min(top, count))
+        candidates_of = self._engine.candidates(embedding.vector, wanted, ids)
+        return self._ranked(embedding, candidates_of, min(top, count))
 
     @torch.no_grad()
     def search_exactly(self, embedding: Embedding, top: int = 10) -> Hits:
@@ -296,15 +296,15 @@ class Gallery:
             places = both[1].gather(1, order)
         return _in_order(best.numpy(), self.ids[places.numpy()] if count else np.zeros(best.shape, np.int64))
 
-    def _ranked(self, queries: Embedding, found: np.ndarray, top: int) -> Hits:
-        """The method's own distance over each query's candidates `found` [Q, C]."""
+    def _ranked(self, queries: Embedding, candidates: np.ndarray, top: int) -> Hits:
+        """The method's own distance over each query's `candidates` [Q, C]."""
         ids, distances = np.full((len(queries), top), -1, np.int64), np.full((len(queries), top), np.inf, np.float32)
-        for place, row in enumerate(found):
+        for place, row in enumerate(candidates):
             chosen = row[row >= 0]
             near = _full(self._rows.embedding[torch.from_numpy(self._places(chosen))])
-            own = self._distance(queries[place : place + 1], near)[0].float().cpu().numpy()
-            order = np.lexsort((chosen, own))[:top]
-            ids[place, : len(order)], distances[place, : len(order)] = chosen[order], own[order]
+            row_distances = self._distance(queries[place : place + 1], near)[0].float().cpu().numpy()
+            order = np.lexsort((chosen, row_distances))[:top]
+            ids[place, : len(order)], distances[place, : len(order)] = chosen[order], row_distances[order]
         return Hits(ids, distances)
 
     # ------------------------------------------------------------------ files
@@ -367,11 +367,11 @@ class Gallery:
             raise DataError(f"{path}: there is no such gallery; make one with Gallery.build(...).save or occplug embed")
         rows, header = store.read()
         metric = Metric.of_dict(header["metric"]) if header.get("metric") else None
-        own = {"name": "exact", **(header.get("engine") or {})}
-        name = own.pop("name")
+        options = {"name": "exact", **(header.get("engine") or {})}
+        name = options.pop("name")
         if token:
-            own["token"] = token
-        made = cls(rows, build_engine(name, _by_angle(metric), own), name, distance, metric)
+            options["token"] = token
+        made = cls(rows, build_engine(name, _by_angle(metric), options), name, distance, metric)
         made._store, made._version = store, header["version"]
         made._index, made.quality = header.get("index"), header.get("quality", {})
         made._next = max(made._next, header.get("next", 0))

@@ -54,13 +54,13 @@ def list_images(folder: str | os.PathLike) -> list[str]:
     Raises:
         DataError: there is none.
     """
-    found = []
+    images = []
     for place, folders, files in os.walk(user_path(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [os.path.join(place, n) for n in files if not n.startswith(".") and n.lower().endswith(ENDINGS)]
-    if not found:
+        images += [os.path.join(place, n) for n in files if not n.startswith(".") and n.lower().endswith(ENDINGS)]
+    if not images:
         raise DataError(f"{folder}: there is no image in this folder or below it (looked for {', '.join(ENDINGS)})")
-    return sorted(found)
+    return sorted(images)
 
 
 def is_single(given) -> bool:

@@ -35,15 +35,15 @@ def measure(gallery, queries: Rows | None = None, exact: Hits | None = None) -> 
         queries: with `pid`, and `camera` where known; None: images of the gallery, each without itself.
         exact: what exact search says, where that is known from an earlier measurement.
     """
-    chosen, own = _queries(gallery, queries)
+    chosen, rows = _queries(gallery, queries)
     if not len(chosen) or len(gallery) < 2:
         return {}
     hits = {"engine": gallery.search(chosen.embedding, min(TOP, len(gallery)))}
     hits["exact"] = exact or gallery.search_exactly(chosen.embedding, TOP)
-    found = {f"rank1_{name}": round(rank1(gallery, chosen, answer.ids, own), 4) for name, answer in hits.items()}
+    rates = {f"rank1_{name}": round(rank1(gallery, chosen, answer.ids, rows), 4) for name, answer in hits.items()}
     same = float((hits["engine"].ids[:, 0] == hits["exact"].ids[:, 0]).mean())
     kind = "given" if queries is not None else "gallery images, each without itself (not occluded: optimistic)"
-    return {**found, "same_first": round(same, 4), "queries": len(chosen), "kind": kind, **_effort(gallery)}
+    return {**rates, "same_first": round(same, 4), "queries": len(chosen), "kind": kind, **_effort(gallery)}
 
 
 def _effort(gallery) -> dict:
@@ -60,7 +60,7 @@ def _queries(gallery, queries: Rows | None) -> tuple[Rows, np.ndarray | None]:
     return chosen, None if queries is not None else chosen.ids.numpy()
 
 
-def rank1(gallery, queries: Rows, ids: np.ndarray, own: np.ndarray | None) -> float:
+def rank1(gallery, queries: Rows, ids: np.ndarray, rows: np.ndarray | None) -> float:
     """Share of `queries` whose first hit that counts, among `ids` [Q, K], is of their identity."""
     pid = dict(zip(gallery.ids.tolist(), gallery.columns["pid"]))
     cameras = gallery.columns.get("camera")
@@ -70,7 +70,7 @@ def rank1(gallery, queries: Rows, ids: np.ndarray, own: np.ndarray | None) -> fl
         person = queries.columns["pid"][place]
         place_of = queries.columns["camera"][place] if camera else None
         for hit in row:
-            itself = own is not None and hit == own[place]
+            itself = rows is not None and hit == rows[place]
             if hit < 0 or itself or (pid[hit] == person and camera and camera[hit] == place_of):
                 continue
             right += pid[hit] == person
@@ -84,14 +84,18 @@ def tune(gallery, queries: Rows | None = None) -> dict:
     if not engine.tuned:
         return measure(gallery, queries)
     exact = gallery.search_exactly(_queries(gallery, queries)[0].embedding, TOP)
-    effort, found = 16, {}
+    effort, measured = 16, {}
     while effort <= MOST:
         setattr(engine, engine.tuned, effort)
-        found = measure(gallery, queries, exact)
-        if not found or found["rank1_engine"] >= found["rank1_exact"] - SLACK:
+        measured = measure(gallery, queries, exact)
+        if not measured or measured["rank1_engine"] >= measured["rank1_exact"] - SLACK:
             break
         effort *= 2
-    if found:
-        told = (engine.tuned, getattr(engine, engine.tuned), 100 * found["rank1_engine"], 100 * found["rank1_exact"])
-        _log.info("%s %d: Rank-1 %.1f %% through the engine, %.1f %% by exact search", *told)
-    return found
+    if measured:
+        facts = (
+            engine.tuned,
+            getattr(engine, engine.tuned),
+            *(100 * measured[f"rank1_{way}"] for way in ("engine", "exact")),
+        )
+        _log.info("%s %d: Rank-1 %.1f %% through the engine, %.1f %% by exact search", *facts)
+    return measured

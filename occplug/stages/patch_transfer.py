@@ -206,8 +206,8 @@ class Transfer:
         Where patches do not overlap and the grids are the same, its patches are those of :meth:`change`.
         """
         height, width = images.shape[2:]
-        own = self.on_grid((height, width)).unflatten(1, images.shape[2:])
-        return torch.where(own[:, None], images, images[self.source])
+        stays = self.on_grid((height, width)).unflatten(1, images.shape[2:])
+        return torch.where(stays[:, None], images, images[self.source])
 
     def ignored(self, labels: Tensor) -> Tensor:
         """[B] class that sample i must not be compared with, the candidate's; -1 where there is none."""
@@ -349,8 +349,8 @@ class PatchTransfer:
             )
         if not use.any():
             return None
-        own = torch.arange(len(masks), device=masks.device)
-        source = torch.where(use, candidates, own)
+        itself = torch.arange(len(masks), device=masks.device)
+        source = torch.where(use, candidates, itself)
         if body is not None:
             self.foreign.append(foreign_share(body[source[use]], masks[source[use]]).cpu())
         return Transfer(source, masks[source] | ~use[:, None, None], self.options)

@@ -67,10 +67,10 @@ class FeatureCache:
         """Encode the training images of the data manager `data` on `device`; kept there in float32."""
         self.data = data
         copies = self._copies()  # before the long pass, since an augmentation may refuse its options
-        found = each_batch(
+        encoded = each_batch(
             data.cache_loader(self.batch_size), lambda batch: (self._encode(batch["img"], device), batch["pid"])
         )
-        features, labels = zip(*found)
+        features, labels = zip(*encoded)
         self.features, self.labels = torch.cat(features).to(device), torch.cat(labels).to(device)
         self.draws = [self._occluded(loader, device) for loader in copies]
 
@@ -97,10 +97,10 @@ class FeatureCache:
                 self._encode(batch["img"][differs], device) if differs.any() else None,
             )
 
-        for differs, rows, found in each_batch(Pairs(loader, self.data.cache_loader(self.batch_size)), encode):
+        for differs, rows, encoded in each_batch(Pairs(loader, self.data.cache_loader(self.batch_size)), encode):
             changed.append(differs)
-            if found is not None:
-                features[rows.to(device)] = found.to(device)
+            if encoded is not None:
+                features[rows.to(device)] = encoded.to(device)
         occluded = torch.cat(changed).to(device)
         name = self.views.transform if self.views else "nothing"
         log.info("%d of %d training images occluded by %s", occluded.sum(), len(occluded), name)

@@ -110,8 +110,8 @@ def saliency_stage(
     names = [key for key, weight in options.weights.items() if weight or key != "loss_orth"]
 
     def losses(batch: dict) -> dict[str, Tensor]:
-        found = saliency_losses(net, batch["img"], batch["pid"], options.ratio)
-        return {key: found[key] for key in names}
+        terms = saliency_losses(net, batch["img"], batch["pid"], options.ratio)
+        return {key: terms[key] for key in names}
 
     return Stage(
         name=name,

@@ -195,8 +195,8 @@ def _receive(job: _Job, answer, done: int) -> None:
     if answer.headers.get_content_type() == "text/html":
         raise _page_error(job)
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-        told = "the server sends it packed, though asked not to"
-        raise job.error(told, f"fetch it elsewhere and put it at {job.target}")
+        problem = "the server sends it packed, though asked not to"
+        raise job.error(problem, f"fetch it elsewhere and put it at {job.target}")
     done = done if answer.status == 206 else 0
     length = answer.headers.get("Content-Length", "")
     end = done + int(length) if length.isdecimal() else None  # of this answer
@@ -241,11 +241,11 @@ def _blocks(job: _Job, answer, limit: int | None) -> Iterator[bytes]:
 
 def _whole(job: _Job, answer, done: int) -> int | None:
     """The length of the whole file, of which `answer` is the part from byte `done` on; None if it does not say."""
-    found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    if found is None or int(found[1]) != done:
+    match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != done:
         job.discard()
         raise _Interrupted("the server sent another part than was asked for")
-    return None if found[2] == "*" else int(found[2])
+    return None if match[2] == "*" else int(match[2])
 
 
 def _mark(headers) -> str:
@@ -285,7 +285,7 @@ def _from_drive(job: _Job, drive: str) -> None:
 
 def _ask_gdown(job: _Job, drive: str) -> None:
     quiet = not (sys.stderr.isatty() if job.progress is None else job.progress)
-    found = gdown.download(
+    file = gdown.download(
         id=drive,
         output=str(job.of_drive),
         quiet=quiet,
@@ -293,7 +293,7 @@ def _ask_gdown(job: _Job, drive: str) -> None:
         timeout=job.timeout,
         retries=job.attempts - 1,
     )
-    if found is None:
+    if file is None:
         raise FileURLRetrievalError("no file behind this id")
 
 
@@ -317,10 +317,10 @@ def _by_hand(job: _Job, drive: str | None) -> str:
     return f"open {address} in a browser and put the file at {job.target}"
 
 
-def _page_error(job: _Job, told: str = "", drive: str | None = None) -> CheckpointError:
+def _page_error(job: _Job, detail: str = "", drive: str | None = None) -> CheckpointError:
     job.discard()
     reason = "a web page came in place of the file: over its download quota, or not public any more"
-    return job.error(f"{reason}{told}", _by_hand(job, drive))
+    return job.error(f"{reason}{detail}", _by_hand(job, drive))
 
 
 # ---------------------------------------------------------------------- afterwards
@@ -328,15 +328,15 @@ def _page_error(job: _Job, told: str = "", drive: str | None = None) -> Checkpoi
 
 def _check(job: _Job) -> None:
     """Refuse and remove a complete `job.part` that is not what was asked for."""
-    found = job.part.stat().st_size
+    size = job.part.stat().st_size
     with job.part.open("rb") as file:
         start = file.read(512)
     if _PAGE.match(start):
         raise _page_error(job)
-    if not found or (job.size is not None and found != job.size):
+    if not size or (job.size is not None and size != job.size):
         job.discard()
         raise job.error(
-            f"it has {found} bytes, expected {job.size or 'some'}", "the index may be wrong, or the file new"
+            f"it has {size} bytes, expected {job.size or 'some'}", "the index may be wrong, or the file new"
         )
     if job.sha256 is not None and (digest := file_sha256(job.part)) != job.sha256:
         job.discard()

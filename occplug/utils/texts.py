@@ -40,12 +40,12 @@ class _NoKeyTwice(_Limited):
     """Mixed into yaml's safe loaders: a key given twice is an error."""
 
     def construct_mapping(self, node, deep=False):
-        seen = set()
+        keys = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
+            if key.value in keys:
                 problem = f"the key {key.value!r} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 

@@ -64,7 +64,7 @@ def _name(cfg, stem: str) -> str:
 
 def _header(file: Path) -> dict[str, list[str]]:
     """Sentences of the comment at the file's head: `published`, `source`, and `notes`, which are all others."""
-    found: dict[str, list[str]] = {"published": [], "source": [], "notes": []}
+    parts: dict[str, list[str]] = {"published": [], "source": [], "notes": []}
     where = None  # of the present sentence; None for lines that are of no use here
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# "):
@@ -74,11 +74,11 @@ def _header(file: Path) -> dict[str, list[str]]:
         if start is not None:
             where = {"Published": "published", "Source:": "source"}.get(start)
             text = text.removeprefix("Source: ")
-        elif where not in (None, "notes") and found[where][-1].endswith("."):
+        elif where not in (None, "notes") and parts[where][-1].endswith("."):
             where = "notes"  # a sentence of its own, not the rest of one
         if where is not None:
-            found[where].append(text)
-    return found
+            parts[where].append(text)
+    return parts
 
 
 def _published(header: dict[str, list[str]], file: Path) -> tuple[tuple[Published, ...], list[str]]:

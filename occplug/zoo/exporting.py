@@ -90,8 +90,8 @@ def read_metrics(folder: Path) -> dict:
     except ValueError as error:
         raise DataError(f"{file} is damaged ({error}); {cure}") from error
     if not isinstance(metrics, dict) or (missing := [key for key in METRICS if key not in metrics]):
-        told = f"lacks {', '.join(missing)}" if isinstance(metrics, dict) else "holds no figures"
-        raise DataError(f"{file} is damaged ({told}); {cure}")
+        problem = f"lacks {', '.join(missing)}" if isinstance(metrics, dict) else "holds no figures"
+        raise DataError(f"{file} is damaged ({problem}); {cure}")
     return metrics
 
 
@@ -102,11 +102,11 @@ def public(cfg: CfgNode) -> dict[str, object]:
 
 def measured(runs: list[FinishedRun], entry: Entry, base: CfgNode, command: str) -> Measured:
     """What the index keeps of `runs`. What a run did not record is said to be so."""
-    own = public(base)
+    of_config = public(base)
     return Measured(
         command=command,
         protocol=runs[0].metrics["protocol"],
-        config={key: value for key, value in public(runs[0].cfg).items() if own.get(key) != value},
+        config={key: value for key, value in public(runs[0].cfg).items() if of_config.get(key) != value},
         data=runs[0].metrics["data"],
         made=_made(runs),
         runs=tuple(_run(run, entry.data) for run in runs),
@@ -118,10 +118,10 @@ def _made(runs: list[FinishedRun]) -> tuple[Made, ...]:
     kinds: list[tuple[dict, list[int]]] = []
     for run in runs:
         record = run.metrics.get("record", {})
-        own = {key: record.get(key, unknown) for key, unknown in _UNKNOWN.items()}
-        seeds = next((seeds for kind, seeds in kinds if kind == own), None)
+        facts = {key: record.get(key, unknown) for key, unknown in _UNKNOWN.items()}
+        seeds = next((seeds for kind, seeds in kinds if kind == facts), None)
         if seeds is None:
-            kinds.append((own, seeds := []))
+            kinds.append((facts, seeds := []))
         seeds.append(run.cfg.train.seed)
     return tuple(Made(tuple(seeds), **kind) for kind, seeds in kinds)
 
@@ -143,10 +143,10 @@ def with_file(index: Index, entry: Entry, path: Path, seed: int) -> Entry:
     size = path.stat().st_size
     points = [e.checkpoint for e in index.entries.values() if e.name != entry.name]
     others = [point.size or 0 for point in points if point is not None and point.file]
-    for found, limit, what in ((size, LIMIT, str(path)), (size + sum(others), LIMIT_TOGETHER, "all checkpoints")):
-        if found > limit:
+    for size_of, limit, what in ((size, LIMIT, str(path)), (size + sum(others), LIMIT_TOGETHER, "all checkpoints")):
+        if size_of > limit:
             raise ConfigError(
-                f"{what} would take {found / 1e6:.1f} MB, more than the {limit / 1e6:.0f} MB the repository allows; "
+                f"{what} would take {size_of / 1e6:.1f} MB, more than the {limit / 1e6:.0f} MB the repository allows; "
                 "leave the weights out with --no-weights"
             )
     place = path.relative_to(index.file.parent).as_posix()

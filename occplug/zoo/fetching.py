@@ -56,10 +56,10 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
         )
     path = cached_file(entry)
     if point.file is not None:
-        own = _in_a_checkout(index, point)
-        if own is not None:
-            _demand(own, point.sha256, "the index and the file do not belong together; restore both from git")
-            return own
+        checkout_file = _in_a_checkout(index, point)
+        if checkout_file is not None:
+            _demand(checkout_file, point.sha256, "the index and the file do not belong together; restore both from git")
+            return checkout_file
         if not path.is_file() and point.url is None and point.drive is None:
             raise CheckpointError(_not_here(index, entry, path))
     try:
@@ -98,15 +98,15 @@ def _cached(path: Path, point: Checkpoint, options: dict) -> Path:
         known.unlink(missing_ok=True)
         download(path, point.url, point.drive, sha256=point.sha256, size=point.size, **options)
     digest = point.sha256 or (known.read_text().strip() if known.is_file() else None)
-    found = _demand(path, digest, "delete it, and it is downloaded again")
+    digest_there = _demand(path, digest, "delete it, and it is downloaded again")
     if point.sha256 is None and not known.is_file():
-        _log.warning("%s: the index knows no checksum; from now on it must keep its sha256 %s", path, found)
-        write_atomically(known, lambda temporary: temporary.write_text(f"{found}\n"))
+        _log.warning("%s: the index knows no checksum; from now on it must keep its sha256 %s", path, digest_there)
+        write_atomically(known, lambda temporary: temporary.write_text(f"{digest_there}\n"))
     return path
 
 
 def _demand(path: Path, sha256: str | None, cure: str) -> str:
-    found = file_sha256(path)
-    if sha256 is not None and found != sha256:
-        raise CheckpointError(f"{path}: its sha256 is {found}, expected {sha256}; {cure}")
-    return found
+    digest = file_sha256(path)
+    if sha256 is not None and digest != sha256:
+        raise CheckpointError(f"{path}: its sha256 is {digest}, expected {sha256}; {cure}")
+    return digest

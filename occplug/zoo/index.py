@@ -286,9 +286,9 @@ def _measured(node, where: str) -> Measured:
         checked(summary, f"{where}: data: {name}", {**counts, "fingerprint": str})
     runs = tuple(_run(n, f"{where}: runs[{i}]") for i, n in enumerate(values["runs"]))
     made = tuple(_made(n, f"{where}: made[{i}]") for i, n in enumerate(values["made"]))
-    seeds, told = [run.seed for run in runs], [seed for one in made for seed in one.seeds]
-    if sorted(seeds, key=str) != sorted(told, key=str):  # as text, since `told` is not checked to be numbers
-        raise ConfigError(f"{where}: made is about the seeds {told}, but runs has {seeds}; name each once")
+    seeds, recorded = [run.seed for run in runs], [seed for one in made for seed in one.seeds]
+    if sorted(seeds, key=str) != sorted(recorded, key=str):  # as text, since `recorded` is not checked to be numbers
+        raise ConfigError(f"{where}: made is about the seeds {recorded}, but runs has {seeds}; name each once")
     return Measured(**{**values, "made": made, "runs": runs})
 
 

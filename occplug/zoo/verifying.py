@@ -65,15 +65,15 @@ class Finding:
     @property
     def passed(self) -> bool:
         """Whether all figures are within their tolerance."""
-        return all(abs(found - recorded) <= allowed for recorded, found, allowed in self.figures.values())
+        return all(abs(now - recorded) <= allowed for recorded, now, allowed in self.figures.values())
 
     def lines(self) -> list[str]:
         """The outcome in words, figures in per cent."""
         lines = []
-        for name, (recorded, found, allowed) in self.figures.items():
-            verdict = "same" if abs(found - recorded) <= allowed else "DIFFERS"
-            change = f"{100 * (found - recorded):+.2f}, tolerance {100 * allowed:.2f}"
-            lines.append(f"{name}: recorded {100 * recorded:.2f}, now {100 * found:.2f} ({change}): {verdict}")
+        for name, (recorded, now, allowed) in self.figures.items():
+            verdict = "same" if abs(now - recorded) <= allowed else "DIFFERS"
+            change = f"{100 * (now - recorded):+.2f}, tolerance {100 * allowed:.2f}"
+            lines.append(f"{name}: recorded {100 * recorded:.2f}, now {100 * now:.2f} ({change}): {verdict}")
         lines += [f"not the same {kind}: {text}" for kind, text in self.causes.items()]
         return [*lines, self.verdict()]
 
@@ -92,8 +92,8 @@ class Finding:
                 "failed: data and code are the same; the run's config is on record only where it differed from its "
                 f"file then, so it is due to a change of that file or to {numerics}"
             )
-        told = "data (names and numbers of images; pixels are not compared)"
-        same = f"{told} and config" if self.trained else f"weights, {told} and config"
+        data = "data (names and numbers of images; pixels are not compared)"
+        same = f"{data} and config" if self.trained else f"weights, {data} and config"
         code = "the code was not recorded" if self.unknown_code else "the code is the same"
         return f"failed: {same} are the same, {code}, so it is due to {numerics} or to other pixels"
 
@@ -113,13 +113,13 @@ def compare(
     ours, record = entry.ours, metrics["record"]
     assert ours is not None, f"{entry.name} has no runs of ours to compare with"
     made = ours.made_of(run)
-    found = metrics["targets"][entry.data]
+    now = metrics["targets"][entry.data]
     queries = ours.data[entry.data]["query"]
     if retrained is None:
-        figures = {key: (run.figures[key], found[key], _rounding(key, queries)) for key in FIGURES}
+        figures = {key: (run.figures[key], now[key], _rounding(key, queries)) for key in FIGURES}
     else:
         means = {key: statistics.mean(seed.figures[key] for seed in ours.runs) for key in FIGURES}
-        figures = {key: (means[key], found[key], _training(ours, key, queries, retrained.get(key))) for key in FIGURES}
+        figures = {key: (means[key], now[key], _training(ours, key, queries, retrained.get(key))) for key in FIGURES}
     candidates = {
         "data": _data(ours, metrics["data"]),
         "config": _config(ours, public(cfg), public(before or cfg), metrics["protocol"]),

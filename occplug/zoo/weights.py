@@ -115,10 +115,10 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     check_parts(content, OF_A_RUN, path)
     pids, bound_to = tuple(content["pids"]), content.get("bound_to", {})
     cameras, rows = tuple(content["cameras"]), content.get("camera_rows", {})
-    found = TestWeights(
+    weights = TestWeights(
         state, len(pids), len(cameras), str(path), True, content.get("config"), pids, bound_to, cameras, rows
     )
-    return replace(found, calibration=content.get("calibration"))
+    return replace(weights, calibration=content.get("calibration"))
 
 
 def _torchreids(path: Path) -> TestWeights | None:
@@ -197,8 +197,8 @@ def _small(path: Path) -> TestWeights:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
     parts = {"pids": pids, "bound_to": bound_to, "camera_rows": rows}
     check_kinds({**parts, "num_classes": sizes[0], "num_cameras": sizes[1]}, path)
-    found = TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
-    return replace(found, calibration=calibration, fingerprint=header.get("fingerprint", ""))
+    weights = TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
+    return replace(weights, calibration=calibration, fingerprint=header.get("fingerprint", ""))
 
 
 def fill(model: nn.Module, weights: TestWeights, training_only: Sequence[str]) -> None:
@@ -213,9 +213,9 @@ def fill(model: nn.Module, weights: TestWeights, training_only: Sequence[str]) -
     if weights.is_whole:
         load_weights(model, weights.state, weights.where)
         return
-    own = model.state_dict()
-    missing = [name for name in own if name not in weights.state]
-    expected = {name: tuple(value.shape) for name, value in own.items() if name not in missing}
+    here = model.state_dict()
+    missing = [name for name in here if name not in weights.state]
+    expected = {name: tuple(value.shape) for name, value in here.items() if name not in missing}
     check_fit(weights.state, expected, weights.where, f"{type(model).__name__} of this config")
     if lacking := _read_by_tests(missing, training_only):
         listed = ", ".join(lacking)

@@ -88,13 +88,13 @@ def _render(folder: Path, size: str, knobs: Knobs, workers: int, progress: bool)
 
 def _existing(folder: Path, size: str, knobs: Knobs) -> Path:
     """`folder`, if it is complete and was made with these settings."""
-    found = check(folder)
+    manifest = check(folder)
     wanted = settings(size, knobs)
-    differing = [name for name in wanted if found["settings"].get(name) != wanted[name]]
+    differing = [name for name in wanted if manifest["settings"].get(name) != wanted[name]]
     if differing:
         name = differing[0]
         raise DataError(
-            f"{folder} was made with other settings: {name} is {found['settings'].get(name)}, not {wanted[name]}; "
+            f"{folder} was made with other settings: {name} is {manifest['settings'].get(name)}, not {wanted[name]}; "
             f"take another root, or delete the folder and run `{rebuild_command(folder, knobs.seed)}`"
         )
     return folder

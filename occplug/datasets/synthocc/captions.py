@@ -107,8 +107,8 @@ def training_caption(
     if occluder != "none" and draw.random() >= _DROP_OCCLUDER:
         clauses["occluder"] = _occlusion(occluder)
         names.append("occluder")
-    told = [clauses[names[i]] for i in draw.permutation(len(names))]
-    return f"{opening} {', '.join(told)}" if told else opening
+    chosen = [clauses[names[i]] for i in draw.permutation(len(names))]
+    return f"{opening} {', '.join(chosen)}" if chosen else opening
 
 
 def _any(attribute: str, name: str | None = None, leave_out: tuple[str, ...] = ()) -> str:
@@ -137,15 +137,15 @@ def parse_caption(text: str) -> dict[str, str]:
     match = _CAPTION.fullmatch(text)
     if match is None:
         raise ValueError(f"not a SynthOcc caption: {text!r}")
-    told = {name: value for name, value in match.groupdict().items() if value is not None}
-    told.setdefault("bag", "none")
-    if "hat" not in told:
-        told["hat"] = "none"
-        if told.pop("bald", None):
-            told["hair"] = "bald"
-        elif "tail_color" in told:
-            told["hair"], told["hair_color"] = "ponytail", told.pop("tail_color")
-    if "logo_color" in told:
-        told["top_pattern"], told["second_color"] = "logo", told.pop("logo_color")
-    told.setdefault("top_pattern", "plain")
-    return told
+    attributes = {name: value for name, value in match.groupdict().items() if value is not None}
+    attributes.setdefault("bag", "none")
+    if "hat" not in attributes:
+        attributes["hat"] = "none"
+        if attributes.pop("bald", None):
+            attributes["hair"] = "bald"
+        elif "tail_color" in attributes:
+            attributes["hair"], attributes["hair_color"] = "ponytail", attributes.pop("tail_color")
+    if "logo_color" in attributes:
+        attributes["top_pattern"], attributes["second_color"] = "logo", attributes.pop("logo_color")
+    attributes.setdefault("top_pattern", "plain")
+    return attributes

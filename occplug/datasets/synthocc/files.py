@@ -98,8 +98,8 @@ def _annotation(shot: Shot, made: Rendered) -> dict:
 
 def bank_names(knobs: Knobs) -> list[str]:
     """File names of the occluder bank; held-out categories are not in it."""
-    seen = [category for category in CATEGORIES if category not in knobs.heldout_occluders]
-    return [f"{category}_{number:02d}.png" for category in seen for number in range(_PER_CATEGORY)]
+    in_training = [category for category in CATEGORIES if category not in knobs.heldout_occluders]
+    return [f"{category}_{number:02d}.png" for category in in_training for number in range(_PER_CATEGORY)]
 
 
 def write_bank(root: Path, names: Sequence[str], knobs: Knobs) -> None:

@@ -125,10 +125,10 @@ def _surface(solid: Solid, shape: tuple[int, int]) -> tuple[tuple[slice, slice],
 
 def paint(canvas: Canvas, solid: Solid, light: Light) -> None:
     """Paint `solid` over `canvas`; part codes change where it covers at least half of a pixel."""
-    found = _surface(solid, canvas.parts.shape)
-    if found is None:
+    painted = _surface(solid, canvas.parts.shape)
+    if painted is None:
         return
-    window, surface = found
+    window, surface = painted
     color = solid.texture(surface) if callable(solid.texture) else solid.texture
     direct = 1 - light.ambient
     shade = surface.towards * np.float32(direct * np.cos(light.azimuth))

@@ -103,15 +103,15 @@ def _logo(person: Persona, surface: Surface, color: np.ndarray) -> np.ndarray:
 
 def _closure(person: Persona, surface: Surface, color: np.ndarray) -> np.ndarray:
     """What the front of each type of garment looks like."""
-    own = person.color("top")
+    of_top = person.color("top")
     if person.top_type in ("jacket", "coat"):
         opening = _soft(np.float32(0.24) - np.abs(surface.side) + np.float32(0.06) * surface.t, 14)
         return _mix(color, person.color("inner"), opening * (surface.front > 0))
     if person.top_type == "shirt":
-        color = _mix(color, 0.6 * own + 20, 0.8 * _window(surface, 0.0, 0.035, 0.0, 1.0))
-        return _mix(color, 0.7 * own + 60, _window(surface, 0.0, 0.3, -1.0, 0.07))
+        color = _mix(color, 0.6 * of_top + 20, 0.8 * _window(surface, 0.0, 0.035, 0.0, 1.0))
+        return _mix(color, 0.7 * of_top + 60, _window(surface, 0.0, 0.3, -1.0, 0.07))
     if person.top_type == "hoodie":
-        return _mix(color, 0.72 * own, 0.9 * _window(surface, 0.0, 0.5, 0.66, 0.9))
+        return _mix(color, 0.72 * of_top, 0.9 * _window(surface, 0.0, 0.5, 0.66, 0.9))
     return _mix(color, skin(person), _window(surface, 0.0, 0.3, -1.0, 0.05))
 
 
@@ -144,8 +144,8 @@ def long_bag(person: Persona) -> Texture:
     """A bag with a darker flap and a clasp line."""
 
     def texture(surface: Surface) -> np.ndarray:
-        own = person.color("bag")
-        return _mix(own, 0.7 * own, _soft(np.float32(0.06) - np.abs(surface.t - np.float32(0.4)), 20))
+        of_bag = person.color("bag")
+        return _mix(of_bag, 0.7 * of_bag, _soft(np.float32(0.06) - np.abs(surface.t - np.float32(0.4)), 20))
 
     return texture
 

@@ -125,9 +125,9 @@ class Milvus(Engine):
 
     def candidates(self, queries: Tensor, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """Ids near each query, best first."""
-        found = np.full((len(queries), count), -1, np.int64)
+        result = np.full((len(queries), count), -1, np.int64)
         if not len(queries):
-            return found
+            return result
         parameters = {"ef": max(self.effort, count)} if self.index.startswith("HNSW") else {"nprobe": self.effort}
         answer = self.client.search(
             self.collection,
@@ -138,9 +138,9 @@ class Milvus(Engine):
             search_params={"params": parameters},
             consistency_level="Strong",
         )
-        for row, hits in zip(found, answer):
+        for row, hits in zip(result, answer):
             row[: len(hits)] = [hit["id"] for hit in hits]
-        return found
+        return result
 
     def read(self, path: Path, ids: np.ndarray) -> np.ndarray:
         """Look what the collection holds; returns the ids."""
