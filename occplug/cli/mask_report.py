@@ -18,13 +18,9 @@ def main(argv: list[str]) -> None:
     parser = config_parser(
         "mask-report",
         "On SynthOcc, whose true masks are known: how prototype masks follow what is visible, and how much of the "
-<<<<<<< HEAD
-        "person and of the occluder is salient, for the occluded queries and the same queries without occluders.",
-        weights=True,
-=======
         "person and of the occluder is salient, for the occluded queries and the same queries without occluders; and "
         "how much of a candidate's body patch transfer leaves in a mixed training image, and hides of the target's.",
->>>>>>> a272c1a (mask-report: what of a candidate's body patch transfer leaves in a mixed image, what it hides of the target's, and how often it brings an occluder)
+        weights=True,
     )
     parser.add_argument("--output", required=True, metavar="JSON", type=user_path, help="the file to write")
     args, cfg = parse_config(parser, argv)

@@ -23,13 +23,9 @@ from occplug.evaluation import (
 )
 from occplug.reports.mixing import check_masks
 from occplug.reports.sheets import resized
-<<<<<<< HEAD
 from occplug.runs.candidates import load_trained_for
 from occplug.runs.session import start_logging
-=======
-from occplug.runs.session import load_trained_for, start_logging
 from occplug.stages.patch_transfer import PatchTransfer, foreign_share
->>>>>>> a272c1a (mask-report: what of a candidate's body patch transfer leaves in a mixed image, what it hides of the target's, and how often it brings an occluder)
 from occplug.utils.files import write_atomically
 from occplug.utils.imagefile import open_picture
 
