@@ -1,6 +1,7 @@
 """Distances become probabilities that hold."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -156,14 +157,15 @@ def test_images_of_ones_own_calibrate_the_zoos_weights(data_root, tmp_path, caps
     monkeypatch.chdir(tmp_path)
     page, weights, own = tmp_path / "p.md", "zoo://clip_reid/vit_tiny/synthocc", tmp_path / "own"
     shutil.copytree(data_root / "synthocc" / "tiny" / "bounding_box_train", own)
-    page.write_text(f"before\n<!-- calibrate {weights} -->\nold\n<!-- end -->\nafter\n")
+    page.write_text(f"before\n<!-- calibrate {weights} -->\nreplaced\n<!-- end -->\nafter\n")
     words = ["calibrate", "--weights", weights, "--root", "none", "-s", "folder:own", "-o", "c.safetensors"]
     assert main([*words, "--page", "p.md", "--no-flip"]) == 0, capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     made = occplug.load(tmp_path / "c.safetensors").calibration
     text = page.read_text()
-    assert "before\n" in text and text.endswith("<!-- end -->\nafter\n") and "old" not in text
-    assert f"| expected calibration error           | {made.facts['ece']:.3f} " in text
+    assert "before\n" in text and text.endswith("<!-- end -->\nafter\n") and "replaced" not in text
+    assert re.search(rf"\| expected calibration error +\| {made.facts['ece']:.3f} ", text)
+    assert all(f"| {share:.3f} |" in " ".join(text.split()) for _, share, _ in made.facts["reliability"])
     assert f"| {100 * made.facts['rates'][1][2]:.1f} % |" in text and "`occplug calibrate --weights zoo://" in text
     assert main([*words, "--page", "none.md"]) == 2
     assert "none.md has no lines '<!-- calibrate zoo://" in capsys.readouterr().err
