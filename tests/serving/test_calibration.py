@@ -165,8 +165,9 @@ def test_images_of_ones_own_calibrate_the_zoos_weights(data_root, tmp_path, caps
     text = page.read_text()
     assert "before\n" in text and text.endswith("<!-- end -->\nafter\n") and "replaced" not in text
     assert re.search(rf"\| expected calibration error +\| {made.facts['ece']:.3f} ", text)
-    assert all(f"| {share:.3f} |" in " ".join(text.split()) for _, share, _ in made.facts["reliability"])
-    assert f"| {100 * made.facts['rates'][1][2]:.1f} % |" in text and "`occplug calibrate --weights zoo://" in text
+    shown = " ".join(text.split())
+    assert all(f"| {share:.3f} |" in shown for _, share, _ in made.facts["reliability"])
+    assert f"| {100 * made.facts['rates'][1][2]:.1f} % |" in shown and "`occplug calibrate --weights zoo://" in text
     assert main([*words, "--page", "none.md"]) == 2
     assert "none.md has no lines '<!-- calibrate zoo://" in capsys.readouterr().err
 
