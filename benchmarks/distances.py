@@ -59,7 +59,7 @@ def _naive_part_distance(query: tuple, gallery: tuple) -> torch.Tensor:
 
 
 def masked_distances(quick: bool) -> Comparison:
-    """DPM's test distance against its official loop over queries, each with the whole gallery masked anew."""
+    """DPM's test distance against its official loop over queries, each with the whole gallery masked again."""
     queries, gallery = (100, 4000) if quick else (2210, 17661)
     theirs = measured(_masked_distances, "loop", queries, gallery)
     ours = measured(_masked_distances, "occplug", queries, gallery, repeats=3)

@@ -51,7 +51,7 @@ def evaluate(cfg, weights, rerank=False) -> dict:
 
 
 def load(weights, config_file=None, options=None, device="cpu"):
-    """The trained model behind `weights`, for pictures of one's own: :func:`occplug.serving.extractor.load`."""
+    """The trained model at `weights`, for a user's images: :func:`occplug.serving.extractor.load`."""
     from occplug.serving import extractor
 
     return extractor.load(weights, config_file, options, device)

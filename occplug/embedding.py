@@ -64,7 +64,7 @@ class Embedding:
     Args:
         vector: [B, D] float32, what plain distances compare.
         parts: [B, P, d] float32, one vector per body part, or None.
-        visibility: [B, P] in [0, 1], how much of each part is seen, or None.
+        visibility: [B, P] in [0, 1], how much of each part is visible, or None.
         mask: [B, D or d] in [0, 1], a per-channel mask, or None.
         origin: which images and which model they are of, or None if nobody said.
 

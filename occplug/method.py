@@ -46,7 +46,7 @@ class Group:
 
 @dataclass(frozen=True)
 class ExtraOptimizer:
-    """One more optimizer of a stage, beside the stage's own.
+    """One more optimizer of a stage.
 
     Args:
         groups: what it trains; patterns of the stage's own groups match first.
@@ -70,7 +70,7 @@ class Stage:
         groups: what trains; a parameter that no group matches is frozen, and a module without any trained parameter
             is kept in eval mode (so frozen batch norm stays frozen).
         losses: batch (dict of tensors on the method's device, and its `epoch`, 1-based) -> dict of unweighted scalar
-            losses. An extra optimizer with a pass of its own gets the same dict, with what the first pass added to it.
+            losses. An extra optimizer with a separate pass gets the same dict, with what the first pass added to it.
         weights: weight of each loss; must have the same names as `losses` returns.
         schedule: epoch (1-based) -> factor on every group's learning rate, set before the epoch's first step.
         optimizer: parameter groups -> torch optimiser.
@@ -82,7 +82,7 @@ class Stage:
             batch is the dict that `losses` was given, with what it has added there.
         after_epoch: run without gradient after each epoch's last step, before the resumable state is written; what a
             later epoch needs of this one belongs in a buffer.
-        extra_optimizers: more optimizers, on the same gradients or with a pass of their own.
+        extra_optimizers: more optimizers, on the same gradients or in a separate pass.
     """
 
     name: str
@@ -259,12 +259,12 @@ class Method(nn.Module):
     def named_distance(self) -> Metric | None:
         """The distance as data (`occplug.evaluation.Metric`), for files, galleries and exports; None if it has no name.
 
-        Calling it gives the values of the method's own distance.
+        Calling it gives the values of the method's distance.
         """
         return None
 
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """Training outputs for torchreid's own engines: logits [B, C] and features [B, D], one or more of each."""
+        """Training outputs for torchreid's engines: logits [B, C] and features [B, D], one or more of each."""
         raise TypeError(f"{type(self).__name__} does not state its outputs")
 
     def load_pretrained(self) -> None:

@@ -41,7 +41,7 @@ class TrainingPlan:
 
 
 class BlockDropout(nn.Module):
-    """Keeps `keep` of the four tokens of every 2x2 block of the grid, drawn anew for each image.
+    """Keeps `keep` of the four tokens of every 2x2 block of the grid, drawn for each image.
 
     Random patch dropping (FLIP, arXiv 2212.00794) made even: no body part goes unseen, and a step with one token of
     four costs a quarter. keep = 4 is the identity.

@@ -72,7 +72,7 @@ def check_sum(path: Path, is_openais: bool = True) -> None:
 
 
 def openai_file(backbone: str) -> Path:
-    """OpenAI's weights for `backbone`: found on this machine, or else downloaded.
+    """OpenAI's weights for `backbone`: a file on this machine, or else a download.
 
     Looks in `~/.cache/clip`, then in the Hugging Face cache, then asks the hub, then OpenAI's server, each for at most
     a few seconds. `HF_HUB_OFFLINE=1` keeps it from asking anybody.

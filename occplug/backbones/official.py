@@ -53,7 +53,7 @@ class OfficialTower:
         return [name for name in self.state if _IGNORED.fullmatch(name) or name.endswith(f".{_INDEX}")]
 
     def names(self, pattern: str) -> list[str]:
-        """Official names whose part behind the prefix matches `pattern`."""
+        """Official names whose part after the prefix matches `pattern`."""
         return [name for name in self.state if re.fullmatch(re.escape(self.prefix) + pattern, name)]
 
     def with_positions(self, grid: tuple[int, int], others: list[tuple[int, int]]) -> OfficialTower:

@@ -1,6 +1,6 @@
 """Maps brought to another grid, axis by axis with one small matrix each.
 
-The results are those of torch's own operators, whose gradients on a GPU are not deterministic (and refused with
+The results are those of torch's operators, whose gradients on a GPU are not deterministic (and refused with
 `run.deterministic`); products of matrices are.
 """
 

@@ -204,7 +204,7 @@ class Swin(Tower):
         )
 
     def load(self, source: str) -> None:
-        """Fill the tower from a SOLIDER file: pre-trained, or fine-tuned, whose neck is left behind.
+        """Fill the tower from a SOLIDER file: pre-trained, or fine-tuned, whose neck is not read.
 
         Raises:
             CheckpointError: no such file, damaged, or tensors that do not fit; a file that does not fit changes

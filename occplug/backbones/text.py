@@ -20,7 +20,7 @@ class TextTower(nn.Module):
         context_length: the most tokens it takes.
     """
 
-    splits = "rows"  # a feature depends on its own text alone (occplug.distributed)
+    splits = "rows"  # a feature depends on one text alone (occplug.distributed)
 
     def __init__(self, arch: dict):
         super().__init__()
@@ -29,7 +29,7 @@ class TextTower(nn.Module):
         self.context_length = sizes["context_length"]
         whole = TextTransformer(
             context_length=self.context_length,
-            vocab_size=1,  # its table is left behind
+            vocab_size=1,  # its table is not used
             width=self.width,
             heads=sizes["heads"],
             layers=sizes["layers"],

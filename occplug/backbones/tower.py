@@ -26,7 +26,7 @@ __all__ = [
     "tokens_to_map",
 ]
 
-# stands for a camera that training has not seen: the mean of all rows of the camera embedding
+# stands for a camera that was not in training: the mean of all rows of the camera embedding
 MEAN_CAMERA = -(2**31)
 # number of a layer -> function of the map [B, C, h, w] there, whose result goes on in its place
 Edits = Mapping[int, Callable[[Tensor], Tensor]]
@@ -51,7 +51,7 @@ class Tower(nn.Module):
     level_widths: Mapping[int, int]
 
     image_size: tuple[int, int]
-    splits = "images"  # a row of the features depends on its own image alone (occplug.distributed)
+    splits = "images"  # a row of the features depends on one image alone (occplug.distributed)
     grid: tuple[int, int]
     widths: tuple[int, int, int]
     mean: tuple[float, float, float]

@@ -102,7 +102,7 @@ class ViT(TransformerTower):
         """Fill the tower from a file or state dict of timm's, PersonViT's or TransReID-SSL's; "timm" is a name for one.
 
         A position embedding of 129 rows is of 16 x 8 patches, as in every file of PersonViT and TransReID-SSL. What a
-        fine-tuned file has beside the tower, and heads, are left behind.
+        fine-tuned file has beside the tower, and heads, are not read.
 
         Raises:
             CheckpointError: no file, damaged, another architecture, or tensors that do not fit; a file that does not

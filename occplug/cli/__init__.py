@@ -20,7 +20,7 @@ __all__ = ["COMMANDS", "main", "run"]
 COMMANDS = {
     "train": ("train", "train and evaluate the model of a config file"),
     "test": ("test", "evaluate a checkpoint"),
-    "embed": ("embed", "embeddings of your own images, in a file"),
+    "embed": ("embed", "embeddings of your images, in a file"),
     "search": ("search", "the images of a gallery nearest to yours"),
     "gallery": ("gallery", "build, extend, shrink and describe a gallery"),
     "export": ("export", "a trained model as one ONNX or TorchScript file"),

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--per-category", default=6, type=int, metavar="N")
     drawn.add_argument("--side", default=144, type=int, metavar="PIXELS")
     detected = sources.add_parser(
-        "mask-rcnn", parents=[shared, sorted_out, several], help="found in photographs by Mask R-CNN"
+        "mask-rcnn", parents=[shared, sorted_out, several], help="objects that Mask R-CNN detects in photographs"
     )
     detected.add_argument("--images", required=True, metavar="DIR")
     detected.add_argument("--weights", default="", metavar="F", help="torchvision's state dict; default: download")

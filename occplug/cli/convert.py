@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--width", type=int, default=128, metavar="PIXELS", help="of the images (128)")
     args, options = parse_options(parser, argv)
     if options:
-        raise ConfigError(f"occplug convert takes no config keys, found: {' '.join(options)}")
+        raise ConfigError(f"occplug convert takes no config keys, but got: {' '.join(options)}")
     if args.output.suffix != ".pth":
         raise ConfigError(f"OUT is {args.output}, but checkpoints of ours end in .pth")
     if args.output.resolve() == args.input.resolve():

@@ -1,4 +1,4 @@
-"""`occplug embed`: embeddings of a user's own images, in one file that `search`, `gallery` and Python read."""
+"""`occplug embed`: embeddings of a user's images, in one file that `search`, `gallery` and Python read."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def main(argv: list[str], predictor: Predictor | None = None) -> None:
     if waiting:
         predictor = predictor or _detector(args)
         empty = make_masks(jobs, predictor, tuple(args.size), args.batch_size, _progress)
-        print(f"{waiting} masks made, {empty} of them empty because no person was found; they are in {_target(jobs)}")
+        print(f"{waiting} masks made in {_target(jobs)}, {empty} of them empty because no person was detected")
     if args.sheet is not None:
         write_sheet(args.sheet, jobs, args.scheme)
         print(f"{args.sheet} shows some of them; look at it before training")

@@ -1,4 +1,4 @@
-"""Flags that the commands for a user's own images share."""
+"""Flags that the commands for a user's images share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from occplug.errors import CheckpointError, DataError
 __all__ = ["INPUTS", "add_embedding", "add_model", "embed_with", "model_behind", "parse"]
 
 
-INPUTS = "images, folders whose images are all taken, and coco:FILE, boxes of persons in frames"
+INPUTS = "images, folders (all their images), and coco:FILE, boxes of people in frames"
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""`occplug search`: the images of a gallery nearest to a user's own."""
+"""`occplug search`: the images of a gallery nearest to a user's images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["main"]
 def main(argv: list[str]) -> None:
     """Parse `argv`, search, print."""
     parser = argparse.ArgumentParser(
-        "occplug search", description="Rank the images of a gallery by the model's own distance to each of yours."
+        "occplug search", description="Rank the images of a gallery by the model's distance to each of yours."
     )
     parser.add_argument("inputs", nargs="+", metavar="IMAGE", help=INPUTS)
     parser.add_argument("--gallery", required=True, metavar="G", help="a file of occplug embed, or a gallery's folder")
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     text = "only images for which this holds, e.g. 'camera != 3 and time >= 100'"
     parser.add_argument("--where", metavar="CONDITION", help=text)
     parser.add_argument("--json", action="store_true", help="print a list for each query, nearest first")
-    parser.add_argument("--sheet", metavar="PNG", help="also draw the queries and what was found")
+    parser.add_argument("--sheet", metavar="PNG", help="also draw the queries and their hits")
     add_model(parser, required=False)
     add_embedding(parser)
     args = parse(parser, argv)

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         action.set_defaults(function=function)
     args, options = parse_options(parser, argv)
     if options and args.action not in ("verify", "export"):
-        raise ConfigError(f"occplug zoo {args.action} takes no config keys, found: {' '.join(options)}")
+        raise ConfigError(f"occplug zoo {args.action} takes no config keys, but got: {' '.join(options)}")
 
     from occplug.runs.session import start_logging
     from occplug.zoo import read_index

@@ -52,8 +52,8 @@ UNUSED_BY_METHODS = UNUSED_BY_ALL | {
     "train.new_layers": NO_COUNTERPART,
     "train.base_lr_mult": NO_COUNTERPART,
     "model.load_weights": "set backbone.weights for initial weights; tools/test.py --weights evaluates a checkpoint",
-    "test.dist_metric": "the distance is the method's own",
-    "test.normalize_feature": "the distance is the method's own",
+    "test.dist_metric": "the distance is the method's",
+    "test.normalize_feature": "the distance is the method's",
 }
 # ... and those with keys of the method in their place, by the name those keys or their section usually have.
 COUNTERPARTS = {

@@ -100,7 +100,7 @@ TORCHREID: dict[str, Any] = {
 
 OURS = {
     "custom_imports": [],  # modules, or .py files (relative to the config file), that register a user's own parts
-    "mixing": {"held_out": 0.0},  # share of the training persons left out of training, to choose mixing weights on
+    "mixing": {"held_out": 0.0},  # share of the identities left out of training, to choose an ensemble's weights on
     "method": {},  # METHODS[model.name].defaults
     "augment": {},  # transform name -> its defaults
     "backbone": {

@@ -104,7 +104,7 @@ def mapping_of(text: str, file: str) -> dict:
     except ValueError as error:  # a 30th of February
         raise ConfigError(f"{file}: not valid yaml: {error}") from error
     if not isinstance(content, dict | None):
-        raise ConfigError(f"{file}: not a config: expected keys with values, found {type(content).__name__}")
+        raise ConfigError(f"{file}: not a config: expected keys with values, but it holds {type(content).__name__}")
     return content or {}
 
 

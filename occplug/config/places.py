@@ -26,7 +26,7 @@ def find_config(name: str | os.PathLike) -> Path:
 
     Args:
         name: a path; or, relative to the folder `configs` here or to occplug's own, a file's name with or without
-            `configs/` before it and `.yaml` behind it.
+            `configs/` before it and `.yaml` after it.
 
     Raises:
         ConfigError: there is no such file; gives occplug's nearest name, if one is near.

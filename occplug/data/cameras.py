@@ -109,7 +109,7 @@ def camera_input(cfg, target: str, rows: CameraRows) -> Callable[[Tensor], Tenso
 
 
 def describe_cameras(targets: Sequence[str], rows: CameraRows) -> str:
-    """What the protocol line says of the cameras of `targets` behind `camera input`."""
+    """What the protocol line says of the cameras of `targets` after `camera input`."""
     mean = [name for name in targets if given_rows(name, rows) is None]
     lent = [f"{_source_of(name, rows)} for {name}" for name in targets if name not in rows and name not in mean]
     said = [f"mean row for {', '.join(mean)}"] * bool(mean) + [f"rows of {', '.join(lent)}"] * bool(lent)

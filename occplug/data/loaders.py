@@ -66,7 +66,7 @@ class Images(Dataset):
     def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
         self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
         self.seed = seed
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared with workers that outlive an epoch
 
     def __len__(self) -> int:
         return len(self.items)

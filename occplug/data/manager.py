@@ -42,7 +42,7 @@ STOCK_SECTIONS = ("market1501", "cuhk03")
 
 
 def held_out_labels(identities: int, share: float) -> frozenset[int]:
-    """Labels of a share of `identities` training persons, always the same ones."""
+    """Labels of a share of the `identities` of training, always the same ones."""
     drawn = np.random.default_rng(0).permutation(identities)[: round(share * identities)]
     return frozenset(drawn.tolist())
 
@@ -290,7 +290,7 @@ class DataManager(ImageDataManager):
         return self._loader(Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size, name)
 
     def persons_loader(self, labels: Mapping[str, Collection[int]]):
-        """Images of the training persons with `labels` of each source, held out or not, as for the test; pids are
+        """Images of the training identities with `labels` of each source, held out or not, as for the test; pids are
         numbered among themselves, cameras as in training.
         """
         items: list[tuple] = []
@@ -306,7 +306,7 @@ class DataManager(ImageDataManager):
 
         Args:
             transforms: names of augmentations to apply, with their options in the config and `options` over them.
-            draw: another number draws them anew; the same one gives the same images.
+            draw: another number draws other images; the same one draws the same.
         """
         pipeline = self._pipeline(transforms, self.cfg.input.test_interpolation, **options)
         pipeline.bind(self.train_items, self._read)
@@ -371,7 +371,7 @@ class GeneratedDataManager(DataManager):
 
     def _dataset(self, name: str) -> _GeneratedSet:
         if not is_ours(name):
-            stock_dataset(name)  # an unknown name is found here rather than after the dry run
+            stock_dataset(name)  # an unknown name is refused here rather than after the dry run
         return _GeneratedSet(*self.shape)
 
     def _mask_source(self, number: int, name: str) -> MaskSource:

@@ -1,4 +1,4 @@
-"""Boxes of persons in frames: a JSON file in COCO's form, and the parts of the frames that it names.
+"""Boxes of people in frames: a JSON file in COCO's form, and the parts of the frames that it names.
 
     {"images": [{"id": 1, "file_name": "cam1/000001.jpg", "camera": "hall"}],
      "annotations": [{"id": 7, "image_id": 1, "bbox": [x, y, width, height], "person_id": 3}]}
@@ -111,7 +111,7 @@ def _by_id(path: Path, content: dict, key: str) -> dict:
 
 
 def _person_categories(path: Path, content: dict) -> set | None:
-    """Ids of the categories called person; None where the file has no categories, so that all boxes are of persons."""
+    """Ids of the categories called person; None where the file has no categories, so that all boxes are of people."""
     if not content.get("categories"):
         return None
     rows = _list(path, content, "categories")

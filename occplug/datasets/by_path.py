@@ -80,7 +80,7 @@ def dataset_class(name: str) -> Callable[..., ReidDataset]:
 
 
 class FolderImages(OwnImages):
-    """`folder:DIR`: one folder a person, or names that tell persons, or `pattern`.
+    """`folder:DIR`: one folder per person, or file names that hold the identity, or `pattern`.
 
     Folders `train` and `query`, `gallery` or `test` (or Market's names for them) above those tell the split; images
     beside such folders are left out.
@@ -237,7 +237,7 @@ class CsvImages(OwnImages):
 
 
 class BoxImages(OwnImages):
-    """`coco:FILE`: boxes of persons in frames, as :mod:`occplug.datasets.boxes` reads them.
+    """`coco:FILE`: boxes of people in frames, as :mod:`occplug.datasets.boxes` reads them.
 
     The parts of the frames are cut out once, into the folder `FILE.crops` beside the file, as PNG.
     """

@@ -30,7 +30,7 @@ _FOR_TORCHREID = {"transform", "k_tfm", "mode", "combineall", "verbose"}
 _OF_OTHER_SETS = {"split_id", "cuhk03_labeled", "cuhk03_classic_split", "market1501_500k"}  # torchreid gives all to all
 
 
-# Numbers from these on are refused: persons travel as 64-bit integers, and an embedding may have a row for each camera.
+# Numbers from these on are refused: identities are 64-bit integers, and an embedding may have a row for each camera.
 MOST_PERSONS, MOST_CAMERAS = 2**31, 10_000
 
 
@@ -71,7 +71,7 @@ class ReidDataset(ImageDataset):
         options: torchreid's (`transform`, `mode`, ...); those meant for other sets are passed over.
     Raises:
         DataError: missing, empty, laid out otherwise, a file name that cannot be read, two files of one name, or
-            persons in both training and test. Other counts than the published ones are a warning in the log.
+            identities in both training and test. Other counts than the published ones are a warning in the log.
         ConfigError: an option that nobody knows.
     """
 
@@ -81,8 +81,8 @@ class ReidDataset(ImageDataset):
     pattern: ClassVar[str] = MARKET_NAME  # matched at the start of a file name without its ending
     published: dict[str, Counts] = {}
     cameras_of: ClassVar[str] = ""
-    shared_ids: ClassVar[bool] = True  # one numbering of persons for training and test
-    shared_cure: ClassVar[str] = "unpack the data set anew"  # where persons are in both
+    shared_ids: ClassVar[bool] = True  # one numbering of identities for training and test
+    shared_cure: ClassVar[str] = "unpack the data set again"  # where identities are in both
     _junk_pids = [0, -1]  # torchreid's: no person, in the gallery only
 
     def __init__(self, root: str = "", **options):

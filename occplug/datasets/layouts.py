@@ -59,7 +59,7 @@ def find_layout(name: str, root: str, folders: Sequence[str], layouts: Sequence[
         root: what `data.root` says; it may also be the data set's folder itself.
         folders: names of the data set's folder; case, `-`, `_` and `.` make no difference.
     Raises:
-        DataError: no such root, no such folder in it, or another layout; says what was found and what is accepted.
+        DataError: no such root or folder in it, or another layout; the message says what is there and what is accepted.
     """
     if not os.path.isdir(root):
         cure = f"set data.root (or --root) to the folder that holds {folders[0]}"

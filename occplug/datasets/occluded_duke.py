@@ -8,7 +8,7 @@ __all__ = ["OccludedDuke"]
 
 @DATASETS.register_module("occluded_duke")
 class OccludedDuke(ReidDataset):
-    """DukeMTMC-reID split anew by the authors' name lists: all queries and a tenth of the gallery are occluded."""
+    """DukeMTMC-reID split by the authors' name lists: all queries and a tenth of the gallery are occluded."""
 
     name = "occluded_duke"
     folders = ("Occluded_Duke", "Occluded-DukeMTMC-reID", "Occluded-DukeMTMC", "Occluded-DukeMTMC-Dataset", "occ_duke")

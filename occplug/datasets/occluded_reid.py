@@ -13,7 +13,7 @@ _RAW_GALLERY = Part("whole_body_images", _WHOLE, nested=True)
 
 @DATASETS.register_module("occluded_reid")
 class OccludedREID(ReidDataset):
-    """200 persons with 5 occluded images (queries) and 5 whole-body images (gallery); usually trained on Market-1501.
+    """200 identities, each with 5 occluded (query) and 5 whole-body images (gallery); usually trained on Market-1501.
 
     The release has no cameras. Names of the renamed layout (`0001_c1s1_000050_00.tif`) carry them.
     """

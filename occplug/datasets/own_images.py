@@ -64,7 +64,7 @@ class Row(NamedTuple):
 class OwnImages(ReidDataset):
     """Images that a user names by path; subclasses state in `_rows` what is known of each.
 
-    Persons that are all whole numbers keep them; other names are numbered from 1 in sorted order. Person -1 is junk.
+    Identities that are whole numbers keep them; other names are numbered from 1 in sorted order. Identity -1 is junk.
 
     Attributes:
         has_cameras: whether cameras are known.
@@ -75,10 +75,10 @@ class OwnImages(ReidDataset):
         root: folder of data sets (data.root).
         pattern: regular expression that finds the groups pid and, if it has them, camid and split in an image's path
             below the folder (data.pattern).
-        split_id: number that chooses the split where none is told (data.split_id).
+        split_id: number that chooses the split where none is given (data.split_id).
         options: as of `ReidDataset`.
     Raises:
-        DataError: missing, no images, unreadable names or lines, or persons in both training and test.
+        DataError: missing, no images, unreadable names or lines, or identities in both training and test.
         ConfigError: a pattern that is none.
     """
 
@@ -116,7 +116,7 @@ class OwnImages(ReidDataset):
         rows = [row for row in every if row.person != JUNK]
         self.left_out["junk (person -1)"] += len(every) - len(rows)
         if not rows:
-            raise DataError(f"{self.name}: all {len(every)} images are junk (person -1); name their persons")
+            raise DataError(f"{self.name}: all {len(every)} images are junk (identity -1); name their identities")
         self.persons = _numbers([row.person for row in rows])
         self.has_cameras, cameras = self._numbered_cameras(rows)
         sides = self._sides(rows, cameras)
@@ -163,14 +163,14 @@ class OwnImages(ReidDataset):
         return sides
 
     def _halves(self, persons: list[int], cameras: list[int], rng) -> list[str]:
-        """Side of each image, train or test: half of the persons with a possible query, and half of the others."""
+        """Side of each image, train or test: half of the identities with a possible query, and half of the others."""
         seen: dict[int, list[int]] = {}
         for person, camera in zip(persons, cameras):
             seen.setdefault(person, []).append(camera)
         if len(seen) < 2:
             raise DataError(
                 f"{self.name}: all images are of one person; a training and a test set need two at least. One folder "
-                "a person is read, or names that tell persons; for others set data.pattern (--pattern)"
+                "per person is read, or file names that hold the identity; for others set data.pattern (--pattern)"
             )
         searchable = {p for p, own in seen.items() if len(set(own) if self.has_cameras else own) > 1}
         test: set[int] = set()

@@ -17,7 +17,7 @@ _TRAIN = (
 
 @DATASETS.register_module("p_dukemtmc")
 class PDukeMTMC(ReidDataset):
-    """Persons of DukeMTMC-reID who were seen both occluded and in full.
+    """Identities of DukeMTMC-reID with both occluded and whole-body images.
 
     Cameras are the two kinds of image, 0 occluded and 1 whole-body, in all splits, so that nothing is removed by the
     same-camera rule; this is how published figures are made. The cameras in the file names are not used, except for

@@ -9,7 +9,7 @@ __all__ = ["PartialILIDS"]
 
 @DATASETS.register_module("partial_ilids")
 class PartialILIDS(ReidDataset):
-    """119 persons of i-LIDS with one cut-out image (query, camera 0) and one whole image (gallery, camera 1)."""
+    """119 identities of i-LIDS with one cut-out image (query, camera 0) and one whole image (gallery, camera 1)."""
 
     name = "partial_ilids"
     folders = ("Partial_iLIDS", "PartialiLIDS")

@@ -11,7 +11,7 @@ _WHOLE = Part("whole_body_images", 1, nested=True)
 
 @DATASETS.register_module("partial_reid")
 class PartialREID(ReidDataset):
-    """60 persons with 5 cut-out images (queries, camera 0) and 5 whole-body images (gallery, camera 1).
+    """60 identities with 5 cut-out images (queries, camera 0) and 5 whole-body images (gallery, camera 1).
 
     Queries are the cut-outs in `partial_body_images`; where that folder is missing, the uncut `occluded_body_images`.
     """

@@ -1,4 +1,4 @@
-"""torchreid's own Market-1501, DukeMTMC-reID and MSMT17 under our rules: sorted labels, checks, no unasked download."""
+"""torchreid's Market-1501, DukeMTMC-reID and MSMT17 under our rules: sorted labels, checks, no unasked download."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):  # type: ignore[misc]  # a c
     """MSMT17 (Wei et al., CVPR 2018), version 1, or 2 with blurred faces; splits are the list files beside the images.
 
     Training images are those of `list_train.txt` and `list_val.txt`, 32,621 in all, as in published results;
-    torchreid's class leaves the second list out. Persons are numbered anew in the test lists, so a number in both
+    torchreid's class leaves the second list out. The test lists number identities from 0 again, so a number in both
     training and test is no mistake. Lists name camera 1 to 15 as the third field of a file name.
     """
 
@@ -102,7 +102,7 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):  # type: ignore[misc]  # a c
         on_disk = {file.below: file for file in list_images(os.path.join(self.dataset_dir, part.folder), part.nested)}
         images = [self._line(path, number, line, on_disk, part) for number, line in _lines(path)]
         if not images:
-            raise DataError(f"msmt17: {path} lists no images; unpack the data set anew")
+            raise DataError(f"msmt17: {path} lists no images; unpack the data set again")
         return images
 
     def _line(self, path: str, number: int, line: str, on_disk: dict[str, ImageFile], part: Part) -> Labelled:
@@ -111,7 +111,7 @@ class MSMT17(ReidDataset, stock_dataset("msmt17")):  # type: ignore[misc]  # a c
             raise DataError(f"msmt17: line {number} of {path} is {line!r}, not a path and a person number")
         if below not in on_disk:
             missing = os.path.join(self.dataset_dir, part.folder, below)
-            raise DataError(f"msmt17: {path} lists {missing}, which is missing; unpack the data set anew")
+            raise DataError(f"msmt17: {path} lists {missing}, which is missing; unpack the data set again")
         return Labelled(
             on_disk[below],
             self._number(pid, "person", MOST_PERSONS, on_disk[below]),

@@ -21,7 +21,7 @@ from occplug.errors import DataError
 __all__ = ["MOST_BITS", "hash_of", "near_pairs"]
 
 SIDE, WORDS = 16, 16
-MOST_BITS = 15  # more cannot be found by one common word
+MOST_BITS = 15  # pairs that differ by more may have no word in common
 _CHUNK = 1024
 
 

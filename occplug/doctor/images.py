@@ -62,8 +62,8 @@ def examine(data: ReidDataset, workers: int = 2) -> dict:
     Args:
         workers: threads that read.
 
-    Returns: `images`; `damaged`, `blank` and `small` with paths; `near_duplicates` of other persons and of training and
-        test, with pairs of paths; `labels` as `suspicious_labels`.
+    Returns: `images`; `damaged`, `blank` and `small` with paths; `near_duplicates` of other identities and of training
+        and test, with pairs of paths; `labels` as `suspicious_labels`.
     """
     items = items_of(data)
     with ThreadPoolExecutor(workers) as pool:
@@ -88,7 +88,7 @@ def _read(path: str) -> _Picture:
 
 
 def _near(items: Sequence[Item], hashes: Sequence[np.ndarray], junk: Sequence[int]) -> dict:
-    """Near pairs of two persons, and of training and test; near images of one person on one side are as expected."""
+    """Near pairs of two identities, and of training and test; near images of one person on one side are as expected."""
     numbers = {person: number for number, person in enumerate(sorted({item.person for item in items}, key=str))}
     person = np.array([numbers[item.person] for item in items], int)
     trains = np.array([item.side == "train" for item in items], bool)
@@ -108,8 +108,8 @@ def _near(items: Sequence[Item], hashes: Sequence[np.ndarray], junk: Sequence[in
 
 
 def suspicious_labels(items: Sequence[Item], has_cameras: bool, junk: Sequence[int] = ()) -> dict:
-    """Persons with one image, persons in one camera alone, queries without a match, a person with a tenth of all images
-    (of ten persons or more).
+    """Identities with one image or one camera, queries without a match, an identity with a tenth of all images
+    (of ten identities or more).
     """
     images: collections.Counter = collections.Counter()
     cameras, gallery = collections.defaultdict(set), collections.defaultdict(set)

@@ -192,7 +192,7 @@ def _set_lines(described: dict) -> list[str]:
     lines += _finding("damaged", described["damaged"]) + _finding("blank", described["blank"])
     lines += _finding("smaller than 16 pixels", described["small"])
     near = described["near_duplicates"]
-    lines += _finding("near-duplicates of two persons", near["other_persons"])
+    lines += _finding("near-duplicates of two identities", near["other_persons"])
     lines += _finding("near-duplicates in training and test", near["train_and_test"])
     for name, values in described["labels"].items():
         lines += _finding(name.replace("_", " "), values)

@@ -103,7 +103,7 @@ def check_run(state: dict, path) -> None:
     """Raise CheckpointError unless `state` is of a training run, which holds its identities, cameras and stages."""
     if "pids" not in state:
         raise CheckpointError(
-            f"{path} was not written by occplug train (a converted file?), so it does not say whose persons and which "
+            f"{path} was not written by occplug train (a converted file?), so it does not say which identities and "
             "stages it holds; give a checkpoint of a run"
         )
 

@@ -29,7 +29,7 @@ AMP_TYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class MethodEngine(RunMixin, Engine):
-    """Trains a method stage by stage through torchreid's `Engine`, and evaluates it by the method's own distance.
+    """Trains a method stage by stage through torchreid's `Engine`, and evaluates it by the method's distance.
 
     Args:
         cfg: resolved config; reads `amp`, `run`, `test`, `train`, `eval`.
@@ -166,7 +166,7 @@ class MethodEngine(RunMixin, Engine):
     def forward_backward(self, data: dict) -> dict[str, float]:
         """One step on `data` of each of the stage's optimisers; returns the unweighted losses and their weighted sum.
 
-        Optimisers with a pass of their own step on losses computed again; the values are those of the first pass.
+        Optimisers with a separate pass step on losses computed again; the values are those of the first pass.
         """
         moved = (Tensor, SplitImages)
         batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, moved) else v for k, v in data.items()}

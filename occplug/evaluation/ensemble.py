@@ -1,4 +1,4 @@
-r"""Several models as one: a weighted sum of their distances, each in its own unit.
+r"""Several models as one: a weighted sum of their distances, each divided by its unit.
 
     distance = sum_m w_m d_m / s_m        w_m >= 0, sum_m w_m = 1
 
@@ -97,7 +97,7 @@ def choose_ensemble(
     pids, camids = np.asarray(pids), np.asarray(camids)
     query, gallery = _split(pids, camids)
     if len(set(pids.tolist())) < 2 or not len(query) or not len(gallery):
-        raise DataError("weights are chosen on several persons, each seen by two cameras at least; there are too few")
+        raise DataError("weights need several identities, each with images of two cameras at least; there are too few")
     q, g = images[query.tolist()], images[gallery.tolist()]
     strangers = torch.as_tensor(pids[query][:, None] != pids[gallery])
     distances, units = [], []

@@ -32,7 +32,7 @@ def protocol_line(
         flip: embeddings averaged with those of the mirrored image.
         cameras: the model is given the camera of each image (SIE); a text says more than yes or no.
         stride: patch stride of the backbone in pixels (a number or height and width), None where there is none.
-        metric: "method" for the method's own distance, or a distance's name.
+        metric: "method" for the method's distance, or a distance's name.
         reranked: k1, k2 and lambda of k-reciprocal re-ranking, None without.
         squared: what is re-ranked are squared distances; plain ones are squared first, as torchreid does.
         camera_rule: which gallery images do not count.

@@ -10,7 +10,7 @@ torchreid's `evaluate_rank`, but for two cases in which torchreid's depend on ch
   gallery images were left out keeps its last CMC value up to that length (torchreid's curves get unequal lengths there,
   which numpy refuses, or all end earlier).
 
-Rows are not sorted by distance. A match's rank is the number of other persons' images that are not farther, plus its
+Rows are not sorted by distance. A match's rank is the number of other identities' images that are not farther, plus its
 place among the matches: for a few matches a comparison with the whole row counts them, for many a sorted row does.
 """
 
@@ -179,7 +179,7 @@ def _ids(name: str, values) -> np.ndarray:
 
 
 def _positions(row: np.ndarray, matches: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Ranks, from 1, of the sorted distances `matches` [m]; `same` [s] are the query's own person's places in `row`."""
+    """Ranks, from 1, of the sorted distances `matches` [m]; `same` [s]: places of the query's identity in `row`."""
     others = row.copy()
     others[same] = np.inf
     if len(matches) > FEW_MATCHES:
@@ -187,7 +187,7 @@ def _positions(row: np.ndarray, matches: np.ndarray, same: np.ndarray) -> np.nda
         before = np.searchsorted(others, matches, "right")
     else:
         before = np.array([np.count_nonzero(others <= distance) for distance in matches])
-    before = np.minimum(before, len(row) - len(same))  # a match at infinity is not behind `same`
+    before = np.minimum(before, len(row) - len(same))  # a match at infinity does not rank after `same`
     return before + np.arange(1, len(matches) + 1)
 
 

@@ -1,7 +1,7 @@
 """Is one model better than another on the same queries? The paired bootstrap.
 
 Queries of one person share their gallery images, so they fail and succeed together: drawn one by one they would look
-like more evidence than they are. What is drawn with replacement are therefore whole groups of queries (the persons).
+like more evidence than they are. What is drawn with replacement are therefore whole groups of queries (the identities).
 The answer is about other queries of this kind; how much training seeds differ is another question, which the standard
 deviation over seeds answers.
 """

@@ -250,7 +250,7 @@ def _checked(node, origin: str, required: dict, optional: dict | None = None, nu
     optional = optional or {}
     kinds = {**required, **optional}
     if not isinstance(node, dict):
-        raise ConfigError(f"{origin}: expected keys {', '.join(kinds)}, found {node!r}")
+        raise ConfigError(f"{origin}: expected keys {', '.join(kinds)}, but it holds {node!r}")
     for key in required:
         if key not in node:
             raise ConfigError(f"{origin}: {key} is missing")

@@ -17,7 +17,7 @@ __all__ = ["ENDINGS", "draw_report"]
 
 ENDINGS = (".svg", ".pdf", ".png")
 PANELS = {"mAP": "mAP, %", "rank1": "Rank-1, %"}
-# blue and orange of Okabe and Ito, told apart by all kinds of colour vision; the baseline has another marker as well
+# blue and orange of Okabe and Ito, distinct for all kinds of colour vision; the baseline has another marker as well
 ROW = {"color": "#0072B2", "marker": "o"}
 BASELINE = {"color": "#D55E00", "marker": "D"}
 ROW_HEIGHT, WIDTH, DPI = 0.27, 7.2, 150  # inches, inches, of a .png

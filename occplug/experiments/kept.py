@@ -57,7 +57,7 @@ def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, place: 
 
 
 class KeptRuns:
-    """The runs in `folder`, found again by what moves their figures: `folder/<config>/<row>-<hash>/seed<k>`."""
+    """The runs in `folder`, identified by what moves their figures: `folder/<config>/<row>-<hash>/seed<k>`."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -155,7 +155,7 @@ def _config_of(folder: Path, settings: dict[str, object]) -> CfgNode | None:
 
 @dataclass(frozen=True)
 class Run:
-    """What a complete run found, figures as fractions in [0, 1], per target data set.
+    """The results of a complete run, figures as fractions in [0, 1], per target data set.
 
     Args:
         seconds: spent in training.
@@ -293,7 +293,7 @@ def _shared(training: Training, known: dict[str, Path]) -> Training:
 
 
 def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Callable | None = None) -> list[Row]:
-    """Make or finish all trainings, `jobs` at a time, and read what they found.
+    """Make or finish all trainings, `jobs` at a time, and read their results.
 
     Args:
         rows: name -> (title, trainings).

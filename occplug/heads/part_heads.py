@@ -1,4 +1,4 @@
-"""What follows part features: visibility, and the norm they are tested behind."""
+"""What follows part features: visibility, and the norm after which they are tested."""
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class PartVisibility(nn.Module):
 class PartNorm(nn.Module):
     """Batch norm of each part by itself, with a scale and shift that nothing trains.
 
-    ProFD tests its parts behind batch norms that no loss reaches: their scale stays 1 and their shift 0, but their
+    ProFD tests its parts after batch norms that no loss reaches: their scale stays 1 and their shift 0, but their
     running statistics must follow the training batches. Having no parameter, the module trains along with whatever
     holds it.
 

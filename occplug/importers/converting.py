@@ -31,7 +31,7 @@ class Outcome:
 
     @classmethod
     def of(cls, report: KeyReport, ours: Iterable[str]) -> Outcome:
-        """What `report` found in the file, compared with the names `ours` that were written."""
+        """The names in the file, as of `report`, compared with the names `ours` that were written."""
         ours = list(ours)
         names = {name: report.renamed.get(name, name) for name in report.found}
         read = {name: (shape, names[name]) for name, shape in report.found.items() if names[name] in ours}

@@ -25,7 +25,7 @@ def load_personvit(checkpoint, image_size: tuple[int, int], num_cameras: int | N
     """The ViT-B/16 or ViT-S/16 of a PersonViT or TransReID-SSL file, as a plain baseline in eval mode.
 
     `embed` gives the class token after the final norm [B, 768 or 384], float32, not normalised; with `neck` "after"
-    that behind the batch norm. The position embedding is fitted to `image_size`.
+    that after the batch norm. The position embedding is fitted to `image_size`.
 
     Args:
         checkpoint: path or dict: a fine-tuned model (`base.*`, `bottleneck.*`, `classifier.weight`), a pre-training
@@ -53,7 +53,7 @@ def load_solider(checkpoint, image_size: tuple[int, int], num_cameras: int | Non
     """The Swin-T, -S or -B of a SOLIDER file, as a plain baseline in eval mode.
 
     `embed` gives the mean over the last normalised map [B, 768 or 1024], float32, not normalised; with `neck` "after"
-    that behind the batch norm. The semantic weight is 0.2, that of the published ReID results.
+    that after the batch norm. The semantic weight is 0.2, that of the published ReID results.
 
     Args, Raises: as :func:`load_personvit`'s.
     """

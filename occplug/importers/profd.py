@@ -69,13 +69,13 @@ _NORM = "parts_identity_classifier.{}.bn.{}"
 def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck: str) -> Method:
     """The model of a `.pth.tar` file or state dict as a ProFD in eval mode.
 
-    `embed` gives the official test features, global and parts behind their batch norms at unit length, and the
+    `embed` gives the official test features, global and parts after their batch norms at unit length, and the
     visibilities. Identities, stride, parts and learnable tokens are read from the tensors.
 
     Args:
         image_size: (height, width) it was trained at; the position embedding must fit it.
         num_cameras: not used; the official models switch their camera embedding off.
-        neck: "before" (the default of `load_official`) or "after"; the official features are behind the necks.
+        neck: "before" (the default of `load_official`) or "after"; the official features are after the necks.
 
     Raises:
         CheckpointError: unreadable, a number of parts no grouping has, or every official name that is wrongly shaped,

@@ -22,7 +22,7 @@ def load(checkpoint, image_size: tuple[int, int], num_cameras: int | None, neck:
 
     Args:
         image_size, num_cameras: not used.
-        neck: must be "before"; which feature a stock model tests is its own affair.
+        neck: must be "before"; which feature a stock model tests is fixed.
 
     Raises:
         CheckpointError: unreadable, or every name that is wrongly shaped, missing or unknown.

@@ -1,6 +1,6 @@
 """Loss functions: one formula a file, callable modules that return a scalar, computed in float32.
 
-Label-smoothed cross entropy is torch's own (`torch.nn.functional.cross_entropy(..., label_smoothing=0.1)`).
+Label-smoothed cross entropy is torch's (`torch.nn.functional.cross_entropy(..., label_smoothing=0.1)`).
 """
 
 from occplug.losses.angular_margin import AngularMargin

@@ -10,7 +10,7 @@ __all__ = ["SupCon"]
 
 @LOSSES.register_module("supcon")
 class SupCon(nn.Module):
-    r"""How well each row finds the columns of its own label.
+    r"""How well each row matches the columns with its label.
 
     CLIP-ReID (arXiv 2211.13977), eq. 3-4, in the form of its official code:
 

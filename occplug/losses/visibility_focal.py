@@ -11,7 +11,7 @@ __all__ = ["VisibilityFocal"]
 
 @LOSSES.register_module("visibility_focal")
 class VisibilityFocal(nn.Module):
-    r"""Focal loss of seen against hidden, from logits.
+    r"""Focal loss of visible against hidden, from logits.
 
     ProFD (arXiv 2409.20081), eq. 13, with v = sigmoid(logit):
 

@@ -32,7 +32,7 @@ class MaskCache:
     """The masks of `masks`, 36 channels at their own size, as bytes in `file`; built if absent or out of date.
 
     A byte is round(255 * confidence), confidences clamped to [0, 1]. The file knows the names, sizes and times of
-    change of the mask files it was made from; if any differs it is made anew.
+    change of the mask files it was made from; if any differs it is made again.
 
     Args:
         file: the cache.   masks: the mask files, in order.   progress: show a bar while building.

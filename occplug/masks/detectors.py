@@ -21,8 +21,8 @@ __all__ = ["PersonDetector", "load_detector"]
 _NOT_A_FILE_OF_TENSORS = (UnpicklingError, EOFError, ValueError, LookupError, AttributeError, TypeError)
 _PERSON = 1  # COCO's label
 _LEAST_SCORE = 0.3
-_VISIBLE = 2.0  # heat map score at which a keypoint is as likely seen as not
-_SHORT_SIDE, _LONG_SIDE = 384, 768  # person crops are enlarged to this; the models know persons of a few hundred pixels
+_VISIBLE = 2.0  # heat map score at which a keypoint is as likely visible as not
+_SHORT_SIDE, _LONG_SIDE = 384, 768  # crops are enlarged to this; the models expect people of a few hundred pixels
 
 
 def load_detector(kind: str, weights: str = "") -> nn.Module:

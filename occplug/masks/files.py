@@ -27,7 +27,7 @@ _BAD_HEADER: tuple[type[Exception], ...] = (
 )
 SUFFIXES = (".npy", "{ending}.npy", "{ending}.confidence_fields.npy")
 LOWEST, HIGHEST = -10, 10  # of confidences, with room for filters that overshoot
-_CURE = "copy it anew, or delete it and make it with tools/make_masks.py"
+_CURE = "copy it again, or delete it and make it with tools/make_masks.py"
 
 
 class MaskFile(NamedTuple):
@@ -43,7 +43,7 @@ def find_mask_files(folder: str, images: Iterable[str]) -> dict[str, MaskFile | 
 
     Args:
         images: paths below the data set's folder, e.g. `bounding_box_train/0001_c1_f0000001.jpg`. Masks lie in folders
-            of the same name, of that name with `_resize` behind it or behind a folder above (ProFD's resized images:
+            of the same name, of that name with `_resize` after it or after a folder above (ProFD's resized images:
             `train_resize/whole_body_images`), or, as the published masks of Occluded-REID and P-DukeMTMC do, in these
             without the folder per person. File names are tried in this order: `NAME.npy`, `NAME.jpg.npy`,
             `NAME.jpg.confidence_fields.npy`.
@@ -73,7 +73,7 @@ def _folders(image: str) -> list[str]:
 
 
 def _forms(parts: tuple[str, ...]) -> list[str]:
-    """The folder `parts`, and the same with `_resize` behind one of its names, the last first."""
+    """The folder `parts`, and the same with `_resize` after one of its names, the last first."""
     resized = [(*parts[:i], f"{parts[i]}_resize", *parts[i + 1 :]) for i in reversed(range(len(parts)))]
     return ["/".join(form) for form in (parts, *resized)]
 

@@ -40,7 +40,7 @@ def make_masks(
     batch_size: int = 4,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> int:
-    """Write the missing masks of `jobs`, float32 [36, h, w]; returns in how many images no person was found.
+    """Write the missing masks of `jobs`, float32 [36, h, w]; returns in how many images no person was detected.
 
     Each file is whole or not there, and those that are there are left alone.
 

@@ -391,7 +391,7 @@ class ProFD(Method):
     # ------------------------------------------------------------------ memory banks (section 4.3)
 
     def _remembered(self, whole: Tensor, whole_bn: Tensor, joint: Tensor, joint_bn: Tensor) -> dict[str, Tensor]:
-        """By bank, the features it is about: behind the necks, or before them."""
+        """By bank, the features it holds: after the necks, or before them."""
         pair = (whole_bn, joint_bn) if self.options.pcl_on == "bn" else (whole, joint)
         return dict(zip(("loss_pcl_g", "loss_pcl_p"), pair))
 
@@ -418,7 +418,7 @@ class ProFD(Method):
         if "loss_pcl_p" in self.banks:
             labels = self._patch_labels(self._masks(batch).to(device)).flatten(2)
             joint = weighted_average_pool(features.projected_tokens, labels[:, 1:]).flatten(1)  # [B, K E]
-            # unlike the class token not brought to unit length: a person hardly seen counts little
+            # unlike the class token not brought to unit length: a person who is hardly visible counts little
             features_of["loss_pcl_p"] = self.neck_parts.norm(joint) if self.options.pcl_on == "bn" else joint
         return features_of
 

@@ -139,9 +139,9 @@ def _entries(folder: Path) -> list:
 def _check(index: Path, number: int, entry, table: Mapping[str, Category]) -> None:
     missing = [key for key in FIELDS if not isinstance(entry, dict) or key not in entry]
     if missing:
-        raise DataError(f"{index}: entry {number} lacks {', '.join(missing)}; make the library anew")
+        raise DataError(f"{index}: entry {number} lacks {', '.join(missing)}; make the library again")
     if not all(isinstance(entry[key], str) for key in ("category", "file")):
-        raise DataError(f"{index}: category and file of entry {number} are not both text; make the library anew")
+        raise DataError(f"{index}: category and file of entry {number} are not both text; make the library again")
     if entry["category"] not in table:
         known = ", ".join(table)
         raise DataError(f"{index}: {entry['file']} has the unknown category {entry['category']!r}; known are: {known}")
@@ -149,8 +149,8 @@ def _check(index: Path, number: int, entry, table: Mapping[str, Category]) -> No
 
 def _cutout(file: Path, category: Category) -> Cutout:
     if not file.is_file():
-        raise DataError(f"{file}: the file that {INDEX} names is missing; restore it, or make the library anew")
+        raise DataError(f"{file}: the file that {INDEX} names is missing; restore it, or make the library again")
     rgba = np.asarray(open_picture(file, "RGBA"))
     if not rgba[..., 3].any():
-        raise DataError(f"{file}: the alpha channel is empty, so nothing would be seen; delete the file and its entry")
+        raise DataError(f"{file}: the alpha channel is empty: nothing would be visible; delete the file and its entry")
     return Cutout(file, category, premultiplied(rgba), float(rgba[..., 3].mean() / 255))

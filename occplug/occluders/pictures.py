@@ -66,4 +66,4 @@ def _trimmed(file: Path) -> np.ndarray:
     try:
         return trimmed(rgba)
     except ValueError as error:
-        raise DataError(f"{file}: {error}, so nothing would be seen; delete the file") from error
+        raise DataError(f"{file}: {error}, so nothing would be visible; delete the file") from error

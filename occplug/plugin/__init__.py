@@ -1,1 +1,1 @@
-"""The plugin: occplug inside torchreid's own engines, data managers and model builder."""
+"""The plugin: occplug inside torchreid's engines, data managers and model builder."""

@@ -1,4 +1,4 @@
-"""A method as torchreid's own engines want a model: one module, one tensor out, a distance by name.
+"""A method as torchreid's engines want a model: one module, one tensor out, a distance by name.
 
 Nothing here imports torchreid; `occplug.plugin.register` puts it in place.
 """
@@ -105,7 +105,7 @@ class TorchreidModel(nn.Module):
         is_methods = metric in registry.names(registry.METHODS)
         if metric not in self.metrics() if is_methods else len(self.layout) > 1:
             raise ConfigError(
-                f"dist_metric is {metric!r}, but {hold}, and their method's own distance is "
+                f"dist_metric is {metric!r}, but {hold}, and their method's distance is "
                 f"dist_metric={self.metrics()[0]!r}"
             )
 
@@ -127,7 +127,7 @@ class TorchreidModel(nn.Module):
 def packed_distances(
     one: Tensor, other: Tensor, metric: str, stock: Callable, model: TorchreidModel | None = None
 ) -> Tensor:
-    """Distances [Q, G] by name: a method's name is that method's own distance; other names are `stock`'s.
+    """Distances [Q, G] by name: a method's name is that method's distance; other names are `stock`'s.
 
     Args:
         one, other: [Q, K] and [G, K].

@@ -40,7 +40,7 @@ class PartPrompts(nn.Module):
         context: parameter [K + 1, M, W], or [M, W] if shared, drawn from N(0, 0.02).
         template: buffer [K + 1, L, W], embeddings of the fixed tokens (random until :meth:`fill`); its rows 1 to M are
             not used.
-        eot: [K + 1], position of each row's end-of-text token; shorter texts are padded behind it.
+        eot: [K + 1], position of each row's end-of-text token; shorter texts are padded after it.
 
     Raises:
         ConfigError: a scheme without prompts, M below 1, or more tokens than a CLIP takes.

@@ -105,7 +105,7 @@ def _people(cfg, state: dict, weights: str) -> dict[int, dict]:
     """Person number -> known attributes; empty where nothing is known.
 
     Raises:
-        CheckpointError: the weights were trained on another version, whose persons of the same numbers look otherwise.
+        CheckpointError: the weights were trained on another version, whose people of the same numbers look otherwise.
     """
     if list(cfg.data.sources) != ["synthocc"]:
         return {}
@@ -114,7 +114,7 @@ def _people(cfg, state: dict, weights: str) -> dict[int, dict]:
     if before != data.fingerprint:
         raise CheckpointError(
             f"{weights} was not trained on the synthocc in {cfg.data.root} (synthocc.size {cfg.synthocc.size}), so its "
-            "persons look otherwise; set data.root and synthocc as in its run"
+            "people look otherwise; set data.root and synthocc as in its run"
         )
     return data.identities
 
@@ -151,7 +151,7 @@ def _probes(tokens: Tensor, pids: list, people: dict) -> list[dict]:
         chosen = torch.tensor([k for k, person in enumerate(known) if person[name] is not None])
         values = sorted({known[k][name] for k in chosen.tolist()})
         if len(values) < 2 or len(groups[chosen].unique()) < FOLDS:
-            log.info("%s: too few persons to probe", name)
+            log.info("%s: too few identities to probe", name)
             continue
         labels = torch.tensor([values.index(known[k][name]) for k in chosen.tolist()])
         some, of_person = tokens[chosen], groups[chosen]

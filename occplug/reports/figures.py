@@ -15,7 +15,7 @@ from occplug.utils.imagefile import open_picture
 __all__ = ["draw_rankings"]
 
 ENDINGS = (".pdf", ".svg", ".png")
-# blue and orange of Okabe and Ito, told apart by all kinds of colour vision; a wrong match is dashed as well
+# blue and orange of Okabe and Ito, distinct for all kinds of colour vision; a wrong match is dashed as well
 RIGHT = {"color": "#0072B2", "linestyle": "-"}
 WRONG = {"color": "#D55E00", "linestyle": "--"}
 DPI = 300

@@ -38,12 +38,12 @@ def evaluate_ensemble(models: list[Candidate]) -> dict:
     identities, trained_on = _persons(models, managers[0])
     if trained_on:
         log.warning(
-            "all weights are equal, since there are no training persons to choose them on: %s saw them in training, or "
-            "does not say whom it saw; train the models with mixing.held_out 0.1",
+            "all weights are equal, since there are no training identities to choose them on: the training of %s "
+            "had all of them, or is not on record; train the models with mixing.held_out 0.1",
             " and ".join(trained_on),
         )
     images, pids, camids, _ = _extract(
-        engines, managers, lambda data: data.persons_loader(identities), "training persons", ""
+        engines, managers, lambda data: data.persons_loader(identities), "training identities", ""
     )
     ensemble = choose_ensemble(distances, images, pids, camids, equal=bool(trained_on))
     log.info("ensemble: %s", _describe(ensemble, models))

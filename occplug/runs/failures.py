@@ -61,7 +61,7 @@ def _is_of_a_reader(error: Exception) -> bool:
 
 
 def _silence_torch() -> None:
-    """Torch raises anew for every look at the dead process, in the middle of whatever runs then: once is enough."""
+    """Torch raises again for every look at the dead process, in the middle of whatever runs then: once is enough."""
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

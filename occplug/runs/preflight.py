@@ -68,7 +68,7 @@ def check_matches(data: DataManager) -> None:
 def check_images(data: DataManager) -> None:
     """The first bytes of a user's own images, all of them, are those of pictures.
 
-    Says how many training persons have one image.
+    Logs how many training identities have one image.
 
     Raises:
         DataError: some are not; counts them and names the first.
@@ -93,7 +93,7 @@ def check_images(data: DataManager) -> None:
             counts[label] += 1
         single = [str(dataset.pids[label]) for label, count in counts.items() if count == 1]
         if single:
-            log.info("%s: %d training persons have one image: %s", name, len(single), _first(single))
+            log.info("%s: %d training identities have one image: %s", name, len(single), _first(single))
 
 
 def write_splits(data: DataManager, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training samplers, beside torchreid's own."""
+"""Training samplers, beside torchreid's."""
 
 from occplug.samplers.identity import IdentitySampler, check_identity_batches
 

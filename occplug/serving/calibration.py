@@ -1,7 +1,7 @@
 """What a distance means: the probability that two images show the same person, and how often strangers are as near.
 
 Fitted on pairs of images of identities that the model was not trained on. Where a method says which parts are visible,
-pairs are told apart by how much they have in common: the same distance means less when little is visible in both.
+pairs are grouped by how much they have in common: the same distance means less when little is visible in both.
 Probabilities are for a prior of one half; `probability(..., prior)` moves the odds.
 """
 
@@ -71,7 +71,7 @@ def pairs_of(
     """All pairs of the same person from different cameras (from any, if `camids` is None), and many of different ones.
 
     Raises:
-        DataError: fewer than two persons, or no person is there twice.
+        DataError: fewer than two identities, or none has two images.
     """
     blocks, rng = [], np.random.default_rng(seed)
     share = min(1.0, STRANGERS / max(len(pids) ** 2, 1))
@@ -89,8 +89,8 @@ def pairs_of(
         blocks.append(Pairs(distances[at], same[at], None if common is None else common[at], both))
     if not blocks or not any(each.same.any() for each in blocks) or all(each.same.all() for each in blocks):
         raise DataError(
-            "there are no pairs to calibrate on: several persons are needed, each with images from two cameras (or two "
-            "images, where cameras are not known)"
+            "there are no pairs to calibrate on: several identities are needed, each with images from two cameras (or "
+            "two images, where cameras are not known)"
         )
     common = None if blocks[0].common is None else np.concatenate([each.common for each in blocks])
     distances, same, identities = (
@@ -108,7 +108,7 @@ class Calibration:
         edges: common visibility at which the next curve begins; none for one curve.
         curves: per level of common visibility, `x` and `y`: probabilities at distances (isotonic), or `slope` and
             `shift` of the log-odds (logistic).
-        strangers: [K] distances of different persons, ascending, at the shares `shares` [K].
+        strangers: [K] distances of different identities, ascending, at the shares `shares` [K].
         floor: visibility below which a part counts as hidden.
         facts: on how many pairs of whom, and how well it does on identities it was not fitted on.
     """
@@ -136,11 +136,11 @@ class Calibration:
         return result if common is None else np.where(np.asarray(common) <= 0, np.nan, result)
 
     def false_accept_rate(self, distance) -> np.ndarray:
-        """Share of pairs of different persons that are as near as `distance` [N]."""
+        """Share of pairs of different identities that are as near as `distance` [N]."""
         return np.interp(np.asarray(distance, np.float64), self.strangers, self.shares, left=0.0, right=1.0)
 
     def threshold(self, rate: float) -> float:
-        """The distance up to which `rate` of the pairs of different persons lie."""
+        """The distance up to which `rate` of the pairs of different identities lie."""
         return float(np.interp(rate, self.shares, self.strangers))
 
     def as_dict(self) -> dict:

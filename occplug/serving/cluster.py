@@ -1,4 +1,4 @@
-"""Who is the same over many pictures, by the method's own distance."""
+"""Who is the same over many pictures, by the method's distance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model for pictures of one's own: embeddings, distances, a search in a gallery."""
+"""A trained model for a user's images: embeddings, distances, a search in a gallery."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ def _lines(cfg) -> list[str]:
 def load(
     weights: str | os.PathLike, config_file: str | None = None, options: list | None = None, device: str = "cpu"
 ) -> Extractor:
-    """The trained model behind `weights`.
+    """The trained model at `weights`.
 
     Args:
         weights: a run's folder, a file (a checkpoint of `occplug train`, `zoo export` or `convert`, an exported file),

@@ -31,7 +31,7 @@ FEW = 4096  # so few rows are compared one by one rather than searched with an e
 
 
 class Hits(NamedTuple):
-    """What a search found, nearest first.
+    """The images a search returns, nearest first.
 
     Args:
         ids: [Q, K] int64.

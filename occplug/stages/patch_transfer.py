@@ -279,7 +279,7 @@ class PatchTransfer:
         options: node with the keys of DEFAULTS.
 
     Attributes:
-        counts: samples seen, drawn for mixing, and left unmixed because no candidate qualified, in this epoch.
+        counts: samples so far, drawn for mixing, and left unmixed because no candidate qualified, in this epoch.
         foreign: of each image mixed in this epoch whose part masks are known, the share of the candidate's body that
             stays in it.
     """
@@ -291,7 +291,7 @@ class PatchTransfer:
         self._warned = False
 
     def close_epoch(self) -> None:
-        """Log this epoch's counts and count anew (`Stage.after_epoch`)."""
+        """Log this epoch's counts and reset them (`Stage.after_epoch`)."""
         log.info(
             "patch transfer: of %(seen)d samples %(drawn)d drawn, %(no_candidate)d of them without a candidate",
             self.counts,

@@ -114,7 +114,7 @@ class Occlusion(v2.Transform):
             self.tally.add("occluded")
             return result
         count = self.tally.add("misfits")
-        if str(count).strip("0") == "1":  # 1, 10, 100, ...: enough to be seen, too few to flood a log
+        if str(count).strip("0") == "1":  # 1, 10, 100, ...: enough to be noticed, too few to flood a log
             log.warning(
                 "%s: no occluder fitted; the image stays as it is (%d so far in this process)", self.name, count
             )

@@ -29,7 +29,7 @@ class RWOA(Occlusion):
 
     A category is drawn by weight and one of its cut-outs uniformly, mirrored half of the time, sized to the share of
     the image that the category should hide, placed as the category stands, feathered and aligned with the light of its
-    surroundings. If it hides less than `min_cover` or more than `max_cover`, all is drawn anew.
+    surroundings. If it hides less than `min_cover` or more than `max_cover`, all is drawn again.
 
     Args:
         prob: probability that an image is occluded.

@@ -1,4 +1,4 @@
-"""torchreid's own augmentations by the names its configs use, with torchreid's settings.
+"""torchreid's augmentations by the names its configs use, with torchreid's settings.
 
 What torchreid draws from Python's generator is drawn from there too, so that the same seeds give the same images.
 """

@@ -294,7 +294,7 @@ def _ask_gdown(job: _Job, drive: str) -> None:
         retries=job.attempts - 1,
     )
     if file is None:
-        raise FileURLRetrievalError("no file behind this id")
+        raise FileURLRetrievalError("no file with this id")
 
 
 def _sizes(job: _Job) -> dict[Path, int]:

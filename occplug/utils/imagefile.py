@@ -100,7 +100,7 @@ def _of_file(path: str, color: str, name: str) -> Image.Image:
             file.seek(0)
             return _decoded(file, color, name)
     except FileNotFoundError:
-        raise DataError(f"{name}: the image file is missing; restore it, or start again to list the set anew") from None
+        raise DataError(f"{name}: the image file is missing; restore it, or start again to list the set") from None
     except OSError as error:
         raise DataError(f"{name}: the image file cannot be read ({error.strerror or error}); {_CURE}") from error
 

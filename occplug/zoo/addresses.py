@@ -16,7 +16,7 @@ MODEL_FILE = "model.safetensors"  # what `save_pretrained` writes and the hub sh
 
 
 def weight_file(address: str | os.PathLike) -> str:
-    """The weight file behind `address`; a name of the zoo stays as it is.
+    """The weight file at `address`; a name of the zoo stays as it is.
 
     Args:
         address: a file; the folder of a run of `occplug train` (its last finished stage) or of `save_pretrained`;

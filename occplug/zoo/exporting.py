@@ -20,7 +20,7 @@ from occplug.zoo.index import FIGURES, NOT_RECORDED, Checkpoint, Entry, Index, M
 __all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_metrics", "read_runs", "with_file"]
 
 LIMIT, LIMIT_TOGETHER = 8_000_000, 60_000_000  # bytes of a checkpoint in the repository, and of all
-# keys that move no figure, or that are told elsewhere
+# keys that move no figure, or that are recorded elsewhere
 PRIVATE = {"custom_imports", "data.root", "data.save_dir", "data.workers", "train.seed"}
 PRIVATE |= {"run.threads", "run.resume", "run.save_every"}
 METRICS = ("seed", "protocol", "targets", "stages", "data")  # what every run's has

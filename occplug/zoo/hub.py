@@ -26,7 +26,7 @@ def parse_hub(address: str) -> tuple[str, str | None, str]:
 
 
 def fetch_from_hub(address: str) -> Path:
-    """The weight file behind `address`, in huggingface_hub's own cache.
+    """The weight file at `address`, in huggingface_hub's own cache.
 
     Raises:
         CheckpointError: no such repository or file, or no connection and nothing in the cache.

@@ -130,7 +130,7 @@ class Checkpoint:
 
     Args:
         format: "occplug", or a source of `occplug.importers.load_official`.
-        sha256, size: None where nobody here has seen the file.
+        sha256, size: None where this project has not had the file.
         seed: of the run it is from, for our own.
     """
 

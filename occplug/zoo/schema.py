@@ -23,7 +23,7 @@ def checked(node, where: str, needed: dict, optional: dict | None = None) -> dic
         ConfigError: names the place, the key and what was expected.
     """
     if not isinstance(node, dict):
-        raise ConfigError(f"{where}: found {type(node).__name__}, expected a mapping with {', '.join(needed)}")
+        raise ConfigError(f"{where}: it is a {type(node).__name__}, expected a mapping with {', '.join(needed)}")
     known = {**needed, **(optional or {})}
     for key in node:
         if key not in known:

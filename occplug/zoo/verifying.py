@@ -49,7 +49,7 @@ class Finding:
     """The outcome of a replay.
 
     Args:
-        figures: name -> (recorded, found, tolerance).
+        figures: name -> (recorded, measured now, tolerance).
         causes: what differs, by kind (data, config, code, versions), each with its details.
         knows_config: the whole config of the recorded run is on record.
         trained: the replay is a new training.

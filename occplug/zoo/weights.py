@@ -45,7 +45,7 @@ class TestWeights:
         where: the file, for messages.
         is_whole: they are all of a model's; else those that testing does not need may be missing.
         config: the resolved config as yaml text, where the file has it.
-        pids: persons it was trained on, where the file has them.
+        pids: identities it was trained on, where the file has them.
         cameras: camera numbers of all sources, one after the other, where the file has them.
         camera_rows: source -> first row and number in the camera embedding, where the file has them.
         bound_to: what its tensors mean something for only (`Method.bound_to`), where the file says it.

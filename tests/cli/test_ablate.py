@@ -273,7 +273,7 @@ def test_a_row_that_only_tests_takes_the_weights_of_its_row():
     assert [row["row"] for row in results("clip_reid_synthocc/first")["targets"]["synthocc"]] == ["after"]
     assert ablate("--seeds", "2", "--tables", "tables.yaml", table="first") == 0
     assert len(made("clip_reid_synthocc/first")) == 4
-    # weights made anew are tested anew, and figures of a mere test are none of a training
+    # new weights are tested again, and figures of a mere test are none of a training
     shutil.rmtree("runs/clip_reid_synthocc/first/plain/seed1")
     assert ablate("--seeds", "2", "--tables", "tables.yaml", table="first") == 0
     assert made("clip_reid_synthocc/first")[4:] == ["plain 1", "after 1 of plain 1"]

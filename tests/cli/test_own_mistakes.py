@@ -40,7 +40,7 @@ MISTAKES = [
     ("a split that is none", TRAIN.format("csv:split.csv"), "line 2 has the split 'dev'; there are: train"),
     ("a person on both sides", TRAIN.format("csv:both.csv"), "1 person in both the train and the query"),
     ("all images of one camera", TRAIN.format("csv:onecam.csv") + SMALL, "queries have no match.*leave camid out"),
-    ("too few persons for a batch", TRAIN.format("csv:people.csv"), "training set has 6 images, which do not make one"),
+    ("too few people for a batch", TRAIN.format("csv:people.csv"), "training set has 6 images, which do not make one"),
     ("a damaged image", TRAIN.format("folder:damaged") + SMALL, "of 12 images cannot be read: .*0.png.*occplug doctor"),
     ("boxes without persons", TRAIN.format("coco:nobody.json"), r"annotations\[0\] has no person_id \(or pid\); name"),
     ("a box outside its frame", EMBED + "coco:outside.json", r"annotations\[0\].bbox is \[900, 0, 5, 5\] and holds no"),

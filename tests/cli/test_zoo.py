@@ -205,7 +205,7 @@ def test_weights_without_figures_of_their_run(zoo, data, capsys):
     assert "has no weights of our runs to evaluate; --train trains it again" in capsys.readouterr().err
 
 
-def test_an_entry_is_trained_again_and_anew_each_time(zoo, data, capsys):
+def test_an_entry_is_trained_again_each_time(zoo, data, capsys):
     assert verify(zoo, data, "--train", "data.workers", "0") == 0
     assert "mAP: recorded" in capsys.readouterr().out
     folder = zoo / "log" / NAME / "train"

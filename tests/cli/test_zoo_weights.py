@@ -98,7 +98,10 @@ def test_weights_of_models_that_know_the_persons_are_equal(run, tmp_path, capsys
     words += ["--config-file", str(run / "osnet/config.yaml"), "--weights", str(tmp_path / "other.pth")]
     assert main(["test", *words, "data.save_dir", str(tmp_path)]) == 0
     said = capsys.readouterr().out.replace("\n", " ")
-    assert "there are no training persons to choose them on: clip_reid and osnet_x0_25 saw them in training" in said
+    assert (
+        "there are no training identities to choose them on: the training of clip_reid and osnet_x0_25 had all of them"
+        in said
+    )
     mixing = json.loads((tmp_path / "test/mixed/metrics.json").read_text())["mixing"]
     assert mixing["seen_in_training"] == ["clip_reid", "osnet_x0_25"] and mixing["weights"] == [0.5, 0.5]
 

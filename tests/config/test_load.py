@@ -387,7 +387,7 @@ def complaint(file, options=()) -> str:
         ("train:\n  seed: 1\n  seed: 2", "F, line 3: not valid yaml: the key 'seed' is given twice"),
         ("train: {seed: 2026-02-30}", "F: not valid yaml: day is out of range for month"),
         ("a: &a {b: *a}", "F, line 1: not valid yaml: an alias makes it hold itself"),
-        ("- 1", "F: not a config: expected keys with values, found list"),
+        ("- 1", "F: not a config: expected keys with values, but it holds list"),
         ("_base_: 3", "F: _base_ is 3, expected a path or a list of paths"),
     ],
 )  # fmt: skip

@@ -200,7 +200,7 @@ def test_persons_in_training_and_test(home, folder, split):
     put(home / folder, *(f"{pid:04d}_c3_f0000002.jpg" for pid in range(11, 18)))
     assert message(home.parent) == (
         f"occluded_duke: 7 persons in both the train and the {split} split of {home}: 11, 12, 13, 14, 15, ...; "
-        "unpack the data set anew"
+        "unpack the data set again"
     )
 
 
@@ -263,7 +263,7 @@ def test_the_fingerprint_follows_names_sizes_and_splits_but_not_the_place(tmp_pa
     assert len(first) == 64 and load(tmp_path / "b").fingerprint == first
     (tmp_path / "b/Occluded_Duke/query/0001_c1s1_000151_01.jpg").write_bytes(b"longer")
     put(tmp_path / "b/Occluded_Duke/query", "0009_c1s1_000151_01.jpg")
-    (tmp_path / "b/Occluded_Duke/query/0009_c1s1_000151_01.jpg").unlink()  # the folder has changed: listed anew
+    (tmp_path / "b/Occluded_Duke/query/0009_c1s1_000151_01.jpg").unlink()  # the folder has changed: listed again
     changed = load(tmp_path / "b").fingerprint
     put(tmp_path / "a/Occluded_Duke/query", "0009_c1s1_000151_01.jpg")
     assert len({first, changed, load(tmp_path / "a").fingerprint}) == 3

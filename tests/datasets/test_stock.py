@@ -54,7 +54,7 @@ def test_the_500k_distractors(tmp_path, option):
 
 # ---- MSMT17
 
-LINES = {  # torchreid's example names; test persons are numbered anew
+LINES = {  # torchreid's example names; test identities are numbered from 0 again
     "list_train.txt": ("train", ["0000/0000_000_01_0303morning_0015_0.jpg 0", "0003/0003_001_14_0303noon_01_1.jpg 3"]),
     "list_val.txt": ("train", ["0001/0001_000_02_0303noon_0015_0.jpg 1", "0000/0000_046_12_0303noon_0006_2_ex.jpg 0"]),
     "list_query.txt": ("test", ["0000/0000_000_15_0113morning_0015_0.jpg 0"]),
@@ -114,10 +114,10 @@ def test_msmt17_mistakes(tmp_path):
     image = home / "test/0001/0001_002_02_0114noon_0007_0.jpg"
     image.unlink()
     assert broken(tmp_path) == (
-        f"msmt17: {home}/list_gallery.txt lists {image}, which is missing; unpack the data set anew"
+        f"msmt17: {home}/list_gallery.txt lists {image}, which is missing; unpack the data set again"
     )
     (home / "list_query.txt").write_text("\n")
-    assert broken(tmp_path) == f"msmt17: {home}/list_query.txt lists no images; unpack the data set anew"
+    assert broken(tmp_path) == f"msmt17: {home}/list_query.txt lists no images; unpack the data set again"
     (home / "list_query.txt").write_text("\n0000/a.jpg zero\n")
     assert broken(tmp_path) == (
         f"msmt17: line 2 of {home}/list_query.txt is '0000/a.jpg zero', not a path and a person number"

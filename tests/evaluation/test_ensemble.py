@@ -1,4 +1,4 @@
-"""Mixing: the formula by hand, and that weights come from training persons alone."""
+"""An ensemble: the formula by hand, and that weights come from training identities alone."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_three_models():
 
 def test_too_few_persons():
     images, pids, camids = people(persons=1)
-    with pytest.raises(DataError, match="several persons, each seen by two cameras"):
+    with pytest.raises(DataError, match="several identities, each with images of two cameras"):
         choose_ensemble(MATCHERS, images, pids, camids)
     images, pids, camids = people(each=1)
     with pytest.raises(DataError, match="there are too few"):

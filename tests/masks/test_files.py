@@ -148,7 +148,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-CURE = "copy it anew, or delete it and make it with tools/make_masks.py"
+CURE = "copy it again, or delete it and make it with tools/make_masks.py"
 KIND = (
     "expected [36, h, w]: PifPaf's confidences of 17 keypoints and 19 limbs; masks of another kind cannot be grouped "
     "into parts"
@@ -235,7 +235,7 @@ def test_a_cache_that_fits_is_not_made_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["content", "removed", "damaged"])
-def test_a_stale_or_damaged_cache_is_made_anew(tmp_path, change, caplog):
+def test_a_stale_or_damaged_cache_is_made_again(tmp_path, change, caplog):
     data, images = dataset(tmp_path / "Market-1501", NAMES)
     cached(tmp_path, data, images)
     mask = tmp_path / "Market-1501/masks/pifpaf_maskrcnn_filtering" / NAMES[1].replace("jpg", "npy")

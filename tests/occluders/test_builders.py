@@ -217,7 +217,7 @@ def test_the_folder_command(tmp_path, capsys):
         (np.zeros((9, 9, 3), np.uint8), "car_1.png: the picture has no alpha channel .mode RGB.; cut-outs are RGBA"),
         (
             np.zeros((9, 9, 4), np.uint8),
-            "car_1.png: the alpha channel is empty, so nothing would be seen; delete the file",
+            "car_1.png: the alpha channel is empty, so nothing would be visible; delete the file",
         ),
     ],
 )

@@ -138,7 +138,7 @@ def test_an_index_that_is_not_one(tmp_path):
 def test_an_entry_that_lacks_fields(tmp_path):
     folder = library(tmp_path / "l", car=solid())
     change_index(folder, lambda rows: rows[0].pop("licence"))
-    with pytest.raises(DataError, match="entry 0 lacks licence; make the library anew"):
+    with pytest.raises(DataError, match="entry 0 lacks licence; make the library again"):
         read_library(folder)
 
 
@@ -146,7 +146,7 @@ def test_an_entry_that_lacks_fields(tmp_path):
 def test_an_entry_that_is_not_text(tmp_path, change):
     folder = library(tmp_path / "l", car=solid())
     change_index(folder, lambda rows: rows[0].update(change))
-    with pytest.raises(DataError, match="category and file of entry 0 are not both text; make the library anew"):
+    with pytest.raises(DataError, match="category and file of entry 0 are not both text; make the library again"):
         read_library(folder)
 
 
@@ -167,7 +167,7 @@ def test_a_picture_without_alpha(tmp_path):
 def test_an_empty_alpha(tmp_path):
     folder = library(tmp_path / "l", car=solid())
     Image.new("RGBA", (40, 60)).save(f"{folder}/car_000.png")
-    with pytest.raises(DataError, match="car_000.png: the alpha channel is empty, so nothing would be seen"):
+    with pytest.raises(DataError, match="car_000.png: the alpha channel is empty: nothing would be visible"):
         read_library(folder)
 
 

@@ -318,7 +318,7 @@ def test_both_layouts_behave_alike(tmp_path):
 
 
 def fresh_host():
-    """The host's file executed anew, as on a first import."""
+    """The host's file executed again, as on a first import."""
     spec = importlib.util.spec_from_file_location("fresh_host", HOST_FILE)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
@@ -943,7 +943,7 @@ def test_our_sampler_works_by_name_in_torchreids_manager(toys, toy_root):
         toy_manager(toy_root)
 
 
-def test_our_sampler_draws_anew_every_epoch_from_torchs_seed(toys, toy_root):
+def test_our_sampler_draws_again_every_epoch_from_torchs_seed(toys, toy_root):
     occplug.register()
     data = ToySet(toy_root, verbose=False).train
 
@@ -1044,7 +1044,7 @@ def test_parts_read_from_a_file_are_not_compared_as_one_vector():
     method = build_method(default_config("profd", "clip_vit_tiny", ["backbone.weights", "none"]), 5, 3).eval()
     model = model_module.TorchreidModel(method, "triplet").eval()
     stored = torch.from_numpy(model(torch.randn(2, 3, 128, 64)).numpy())
-    with pytest.raises(ConfigError, match="their method's own distance is dist_metric='profd'"):
+    with pytest.raises(ConfigError, match="their method's distance is dist_metric='profd'"):
         packed_distances(stored, stored, "euclidean", lambda *given: 0, model)
     with pytest.raises(ConfigError, match="keep embeddings in files by Embedding.save"):
         packed_distances(stored, stored, "profd", lambda *given: 0)

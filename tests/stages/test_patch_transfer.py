@@ -207,7 +207,7 @@ def test_a_batch_without_candidates_trains_unmixed_and_says_so_once(caplog):
     assert caplog.text.count("none of the 1 samples drawn in a batch of 1 has a candidate, so they train unmixed") == 1
 
 
-def test_counts_start_anew_each_epoch(caplog):
+def test_counts_are_reset_each_epoch(caplog):
     transfer = PatchTransfer(halves, (6, 4), options(p_mix=1.0))
     transfer.plan(torch.zeros(1, 3, 4, 4))
     with caplog.at_level(logging.INFO):

@@ -114,7 +114,7 @@ def test_a_later_call_goes_on_where_the_first_stopped(server, tmp_path):
     assert server.plan["ranges"] == [None, "bytes=200000-"]
 
 
-def test_a_file_that_changed_meanwhile_starts_anew(server, tmp_path):
+def test_a_file_that_changed_meanwhile_starts_again(server, tmp_path):
     server.plan["stops"] = [200_000]
     with pytest.raises(CheckpointError):
         fetch(server, tmp_path, attempts=1)
@@ -122,7 +122,7 @@ def test_a_file_that_changed_meanwhile_starts_anew(server, tmp_path):
     assert fetch(server, tmp_path, attempts=1).read_bytes() == CONTENT[::-1]
 
 
-def test_without_a_mark_and_checksum_it_starts_anew(server, tmp_path):
+def test_without_a_mark_and_checksum_it_starts_again(server, tmp_path):
     server.plan |= {"stops": [200_000], "etag": ""}
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.plan["ranges"] == [None, None]
@@ -336,7 +336,7 @@ def test_with_a_checksum_a_later_call_goes_on_with_drives_file(google, tmp_path)
     assert google.plan["ranges"] == [None, None, f"bytes={BLOCK}-"] and files(tmp_path) == ["weights.pth"]
 
 
-def test_without_a_checksum_drives_file_may_have_changed_and_starts_anew(google, tmp_path):
+def test_without_a_checksum_drives_file_may_have_changed_and_starts_again(google, tmp_path):
     google.plan["stops"] = [600_000]
     with pytest.raises(CheckpointError):
         from_drive(tmp_path, attempts=1)

@@ -59,7 +59,7 @@ def test_sixteen_bits_come_as_eight(tmp_path):
 
 def test_missing(tmp_path):
     path = tmp_path / "a.jpg"
-    assert message(path) == f"{path}: the image file is missing; restore it, or start again to list the set anew"
+    assert message(path) == f"{path}: the image file is missing; restore it, or start again to list the set"
 
 
 def test_zero_bytes(tmp_path):

@@ -1,6 +1,6 @@
 """SynthOcc: the embedded occluded re-identification benchmark, rendered on the spot (version `synthocc-1`).
 
-Synthetic people in look-alike groups, seen by a few cameras, with exact part maps, keypoints, captions and occlusion
+Synthetic people in look-alike groups, before a few cameras, with exact part maps, keypoints, captions and occlusion
 ratios. Nobody shown is real, and no figure measured here says anything about real pedestrians.
 """
 

@@ -129,7 +129,7 @@ _CAPTION = re.compile(
 
 
 def parse_caption(text: str) -> dict[str, str]:
-    """Attributes told by a `caption` (equal to `Persona.captioned`).
+    """Attributes in a `caption` (equal to `Persona.captioned`).
 
     Raises:
         ValueError: not a sentence of the grammar.

@@ -23,7 +23,7 @@ def rebuild_command(directory: Path, seed: int = 1) -> str:
 
 
 def check(directory: str | Path) -> dict:
-    """The manifest of `directory`, after its version and the number of files in each folder were found right.
+    """The manifest of `directory`, after a check of its version and of the number of files in each folder.
 
     Raises:
         DataError: damaged or of another version; names the first missing file and the command to rebuild.

@@ -1,6 +1,6 @@
 """Search engines: which images of a gallery may be near a query, by the global vector alone.
 
-An engine gives candidates; the method's own distance ranks them (:class:`occplug.serving.gallery.Gallery`).
+An engine gives candidates; the method's distance ranks them (:class:`occplug.serving.gallery.Gallery`).
 """
 
 from __future__ import annotations
