@@ -75,8 +75,8 @@ class OfficialTower:
     def check_index(self, expected: Tensor) -> None:
         """Raise CheckpointError for an index of relative positions that is not `expected`."""
         for name in (name for name in self.state if name.endswith(f".{_INDEX}")):
-            found = self.state[name]
-            if found.shape != expected.shape or not torch.equal(found.long(), expected):
+            tensor = self.state[name]
+            if tensor.shape != expected.shape or not torch.equal(tensor.long(), expected):
                 raise CheckpointError(f"{self.where}: {name} is not the index of 7 x 7 windows, so it is another Swin")
 
     def fill(self, visual: nn.Module, what: str) -> None:

@@ -104,8 +104,8 @@ def unused_reason(key: str, method) -> str | None:
         table = UNUSED_BY_METHODS | (UNUSED_WITH_BACKBONE if method.backbones else UNUSED_WITHOUT_BACKBONE)
         word = next((word for pattern, word in COUNTERPARTS.items() if fnmatch(key, pattern)), None)
         if word is not None:
-            own = [f"method.{own}" for own, _ in flatten(method.defaults) if word in own.split(".")]
-            return f"set {' or '.join(own)}" if own else NO_COUNTERPART
+            keys = [f"method.{key}" for key, _ in flatten(method.defaults) if word in key.split(".")]
+            return f"set {' or '.join(keys)}" if keys else NO_COUNTERPART
     return next((reason for pattern, reason in table.items() if fnmatch(key, pattern)), None)
 
 

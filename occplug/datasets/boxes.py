@@ -96,7 +96,7 @@ def _list(path: Path, content: dict, key: str) -> list:
 
 
 def _by_id(path: Path, content: dict, key: str) -> dict:
-    found = {}
+    result = {}
     for place, row in enumerate(_list(path, content, key)):
         where = f"{path}: {key}[{place}]"
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str) or not row["file_name"].strip():
@@ -104,10 +104,10 @@ def _by_id(path: Path, content: dict, key: str) -> dict:
         number = row.get("id")
         if not isinstance(number, (int, str)):
             raise DataError(f"{where}.id is missing, or no number or text")
-        if number in found:
+        if number in result:
             raise DataError(f"{where}.id is {number!r}, which another image has, too")
-        found[number] = row
-    return found
+        result[number] = row
+    return result
 
 
 def _person_categories(path: Path, content: dict) -> set | None:
@@ -117,11 +117,11 @@ def _person_categories(path: Path, content: dict) -> set | None:
     rows = _list(path, content, "categories")
     if not all(isinstance(row, dict) and isinstance(row.get("id"), (int, str)) for row in rows):
         raise DataError(f"{path}: categories must be objects with id and name")
-    found = {row["id"] for row in rows if str(row.get("name", "")).lower() in ("person", "pedestrian")}
-    if not found:
+    ids = {row["id"] for row in rows if str(row.get("name", "")).lower() in ("person", "pedestrian")}
+    if not ids:
         names = ", ".join(str(row.get("name")) for row in rows[:5])
         raise DataError(f"{path}: categories has no 'person', it has: {names}; rename it, or leave categories out")
-    return found
+    return ids
 
 
 def _box(path: Path, row: dict, images: dict, where: str) -> Box:
@@ -137,8 +137,8 @@ def _box(path: Path, row: dict, images: dict, where: str) -> Box:
     limits = [image.get(key) for key in ("width", "height")]
     right, bottom = (n if type(n) in (int, float) else FAR for n in limits)
     if width <= 0 or height <= 0 or x + width <= 0 or y + height <= 0 or x >= right or y >= bottom:
-        told = "" if FAR in (right, bottom) else f" of {right}x{bottom}"
-        raise DataError(f"{where}.bbox is {bbox} and holds no pixel of the frame {image['file_name']}{told}")
+        of_size = "" if FAR in (right, bottom) else f" of {right}x{bottom}"
+        raise DataError(f"{where}.bbox is {bbox} and holds no pixel of the frame {image['file_name']}{of_size}")
     frame = os.path.join(path.parent, image["file_name"])
     person = _text(row, PERSON, where)
     camera, split = (_text(row, keys, where) or _text(image, keys, where) for keys in (CAMERA, SPLIT))

@@ -287,10 +287,10 @@ def _crops(boxes: list[Box], folder: str) -> list[ImageFile]:
 def _crop_name(box: Box) -> str:
     """A name that changes with the frame and the box, so that edited boxes are cut again."""
     try:
-        told = os.stat(box.frame)
+        status = os.stat(box.frame)
     except OSError as error:
         raise DataError(f"{box.where}: the frame {box.frame} cannot be read ({error.strerror})") from error
-    digest = hashlib.sha256(f"{box.name} {told.st_size} {told.st_mtime_ns}".encode(errors="surrogateescape"))
+    digest = hashlib.sha256(f"{box.name} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
     return f"{os.path.basename(box.frame).rpartition('.')[0][:60]}-{digest.hexdigest()[:12]}.png"
 
 

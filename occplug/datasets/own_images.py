@@ -117,7 +117,7 @@ class OwnImages(ReidDataset):
         self.left_out["junk (person -1)"] += len(every) - len(rows)
         if not rows:
             raise DataError(f"{self.name}: all {len(every)} images are junk (identity -1); name their identities")
-        self.persons = _numbers([row.person for row in rows])
+        self.pid_of = _numbers([row.person for row in rows])
         self.has_cameras, cameras = self._numbered_cameras(rows)
         sides = self._sides(rows, cameras)
         self.rows = [
@@ -128,7 +128,7 @@ class OwnImages(ReidDataset):
         unknown = {"train": 0, "query": QUERY_CAMERA, "gallery": GALLERY_CAMERA}
         for row, camera, side in zip(rows, cameras, sides):
             camid = camera if self.has_cameras else unknown[side]
-            splits[side].append(Labelled(row.file, self.persons[row.person], camid))
+            splits[side].append(Labelled(row.file, self.pid_of[row.person], camid))
         return splits
 
     def _numbered_cameras(self, rows: list[Row]) -> tuple[bool, list[int]]:
@@ -146,15 +146,15 @@ class OwnImages(ReidDataset):
     # ---- splits
 
     def _sides(self, rows: list[Row], cameras: list[int]) -> list[str]:
-        told = [row.split for row in rows if row.split is not None]
-        if told and len(told) < len(rows):
+        given = [row.split for row in rows if row.split is not None]
+        if given and len(given) < len(rows):
             lacking = [row.file.path for row in rows if row.split is None]
             raise DataError(f"{self.name}: {first_names(lacking)} have no split; tell it of all images, or of none")
-        self.is_drawn = not told or "test" in told
-        persons = [self.persons[row.person] for row in rows]
+        self.is_drawn = not given or "test" in given
+        pids = [self.pid_of[row.person] for row in rows]
         rng = np.random.default_rng(self.split_id)
-        told = told or self._halves(persons, cameras, rng)
-        sides = self._queries(persons, cameras, told, rng)
+        given = given or self._halves(pids, cameras, rng)
+        sides = self._queries(pids, cameras, given, rng)
         if self.is_drawn:
             log.info(
                 "%s: the split is drawn by data.split_id = %d: %d training, %d query and %d gallery images",
@@ -162,30 +162,30 @@ class OwnImages(ReidDataset):
             )  # fmt: skip
         return sides
 
-    def _halves(self, persons: list[int], cameras: list[int], rng) -> list[str]:
+    def _halves(self, pids: list[int], cameras: list[int], rng) -> list[str]:
         """Side of each image, train or test: half of the identities with a possible query, and half of the others."""
-        seen: dict[int, list[int]] = {}
-        for person, camera in zip(persons, cameras):
-            seen.setdefault(person, []).append(camera)
-        if len(seen) < 2:
+        cameras_of: dict[int, list[int]] = {}
+        for person, camera in zip(pids, cameras):
+            cameras_of.setdefault(person, []).append(camera)
+        if len(cameras_of) < 2:
             raise DataError(
                 f"{self.name}: all images are of one person; a training and a test set need two at least. One folder "
                 "per person is read, or file names that hold the identity; for others set data.pattern (--pattern)"
             )
-        searchable = {p for p, own in seen.items() if len(set(own) if self.has_cameras else own) > 1}
+        searchable = {p for p, of_pid in cameras_of.items() if len(set(of_pid) if self.has_cameras else of_pid) > 1}
         test: set[int] = set()
-        for group, spare in ((searchable, 1), (seen.keys() - searchable, 0)):
+        for group, spare in ((searchable, 1), (cameras_of.keys() - searchable, 0)):
             order = rng.permutation(sorted(group)).tolist()
             test.update(order[: (len(order) + spare) // 2])
-        return ["test" if person in test else "train" for person in persons]
+        return ["test" if person in test else "train" for person in pids]
 
-    def _queries(self, persons: list[int], cameras: list[int], told: Sequence[str], rng) -> list[str]:
-        """`told` with each "test" made a query or a gallery image."""
-        sides, images = list(told), collections.defaultdict(list)
-        for index, side in enumerate(told):
+    def _queries(self, pids: list[int], cameras: list[int], given: Sequence[str], rng) -> list[str]:
+        """`given` with each "test" made a query or a gallery image."""
+        sides, images = list(given), collections.defaultdict(list)
+        for index, side in enumerate(given):
             if side == "test":
                 sides[index] = "gallery"
-                images[persons[index]].append((index, cameras[index] if self.has_cameras else 0))
+                images[pids[index]].append((index, cameras[index] if self.has_cameras else 0))
         for person in sorted(images):
             for index in self._drawn(images[person], rng):
                 sides[index] = "query"
@@ -198,7 +198,7 @@ class OwnImages(ReidDataset):
             of_camera = [index for index, other in images if other == camera]
             trial = queries | {of_camera[int(rng.integers(len(of_camera)))]: camera}
             left = [other for index, other in images if index not in trial]
-            if all(any(not self.has_cameras or other != own for other in left) for own in trial.values()):
+            if all(any(not self.has_cameras or other != query for other in left) for query in trial.values()):
                 queries = trial
         return queries
 

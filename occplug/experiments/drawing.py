@@ -60,15 +60,15 @@ def draw_report(report: Report, file: Path, target: str | None = None) -> Path:
 
 def _panel(axis, report: Report, target: str, key: str) -> None:
     values = {row.name: [100 * run.figures[target][key] for run in row.runs] for row in report.rows}
-    means = {name: statistics.mean(found) for name, found in values.items()}
+    means = {name: statistics.mean(paired) for name, paired in values.items()}
     base = means.get(report.baseline) if report.baseline else None
     if base is not None:
         axis.axvline(base, color=BASELINE["color"], linewidth=0.8, linestyle="--", zorder=0)
     for place, row in enumerate(report.rows):
         look = BASELINE if row.name == report.baseline else ROW
-        found = report.differences[target].get(row.name)
-        if found and base is not None:
-            interval = base + 100 * found[key].low, base + 100 * found[key].high
+        paired = report.differences[target].get(row.name)
+        if paired and base is not None:
+            interval = base + 100 * paired[key].low, base + 100 * paired[key].high
             axis.plot(interval, (place, place), color=look["color"], linewidth=1.6, solid_capstyle="butt", alpha=0.6)
         axis.plot(values[row.name], [place] * len(row.runs), ".", color="#666666", markersize=3.5, zorder=3)
         axis.plot(means[row.name], place, look["marker"], color=look["color"], markersize=5, zorder=2)

@@ -186,21 +186,21 @@ def load_trained_for(
 
     Raises as `load_trained`; the function raises DataError for a camera that the weights have not learnt.
     """
-    method, found = _trained(cfg, weights, whole)
-    return method, camera_input(cfg, target, found.weights.camera_rows or _rows_in(found))
+    method, candidate = _trained(cfg, weights, whole)
+    return method, camera_input(cfg, target, candidate.weights.camera_rows or _rows_in(candidate))
 
 
 def _trained(cfg: CfgNode, address: str, whole: bool) -> tuple[Method, Candidate]:
-    found = candidate_of(cfg, address)
+    candidate = candidate_of(cfg, address)
     cure = "give a checkpoint of occplug train (SAVE_DIR/checkpoints/STAGE.pth)"
-    if found.weights.module is not None:
+    if candidate.weights.module is not None:
         raise CheckpointError(f"{address}: an exported file gives embeddings and cannot be looked into; {cure}")
-    method = model_of(found)
-    lacking = [name for name in method.state_dict() if name not in found.weights.state] if whole else []
+    method = model_of(candidate)
+    lacking = [name for name in method.state_dict() if name not in candidate.weights.state] if whole else []
     if lacking:
         named = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
         raise CheckpointError(f"{address} holds what a test needs and lacks {named}, which this looks at; {cure}")
-    return method, found
+    return method, candidate
 
 
 def fit(method: Method, candidate: Candidate) -> None:

@@ -57,7 +57,7 @@ def test_one_folder_a_person_without_cameras(tmp_path):
     assert (len(data.pids), len(data.train), len(data.query), len(data.gallery)) == (2, 6, 2, 4)
     assert {camid for *_, camid, _ in data.train} == {0}
     assert {item[2] for item in data.query} == {QUERY_CAMERA} and {item[2] for item in data.gallery} == {GALLERY_CAMERA}
-    assert data.persons == {"ann": 1, "bob": 2, "cy": 3, "dee": 4}
+    assert data.pid_of == {"ann": 1, "bob": 2, "cy": 3, "dee": 4}
 
 
 def test_known_names_without_folders(tmp_path):
@@ -118,7 +118,7 @@ def market(folder: Path) -> Path:
 def test_a_pattern_finds_person_camera_and_split(tmp_path):
     put(tmp_path, *(f"{split}/x-{p}/{c}.jpg" for split, p in (("train", "a"), ("test", "b")) for c in "uvw"))
     data = load(f"folder:{tmp_path}", pattern=r"(?P<split>train|test)/x-(?P<pid>\w+)/(?P<camid>\w)\.")
-    assert data.persons == {"a": 1, "b": 2} and data.has_cameras and data.is_drawn
+    assert data.pid_of == {"a": 1, "b": 2} and data.has_cameras and data.is_drawn
     assert [len(side) for side in sides(data).values()] == [3, 2, 1]
 
 
