@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import BENCHMARKS, Comparison, hybrid, machine, table, testing
+from benchmarks import BENCHMARKS, Comparison, Rows, galleries, hybrid, machine, table, testing
 from benchmarks import command as benchmark
 from occplug.cli import run
 from occplug.utils.measuring import Figures, measured
@@ -81,3 +81,26 @@ def test_each_benchmark_runs_and_its_sides_agree(name):
     result = BENCHMARKS[name](quick=True)
     assert result.ours.cpu > 0 and result.theirs.cpu > 0
     assert "NOT" not in table(result)
+
+
+@pytest.mark.parametrize(("engine", "options"), [("exact", {}), ("faiss", {}), ("faiss", {"index": "rabitq"})])
+def test_engines_are_asked_for_known_identities(engine, options):
+    if engine == "faiss":
+        pytest.importorskip("faiss")
+    found = galleries._searching(engine, options, 4000)()
+    assert found["rank1"] > 0.9 and found["rate"] > 0 and (found["effort"] == "-") == (engine == "exact")
+
+
+def test_a_table_of_several_sides_and_its_place_in_a_page(monkeypatch, tmp_path, capsys):
+    rows = Rows(
+        "engines: 2 x 512", ("", "build", "Rank-1, %"), [["exact", "-", "95.0"], ["faiss", "1.5", "94.5"]], "as is"
+    )
+    monkeypatch.setitem(BENCHMARKS, "engines", lambda quick: rows)
+    page = tmp_path / "p.md"
+    page.write_text("a\n<!-- benchmark engines -->\n<!-- end -->\nb\n")
+    benchmark.main(["engines", "--page", str(page)])
+    text = page.read_text()
+    assert text.startswith("a\n<!-- benchmark engines -->\n") and text.endswith("as is\n<!-- end -->\nb\n")
+    assert "| faiss |     1.5 |        94.5 |" in text and "engines: 2 x 512" in text
+    assert run("benchmark", benchmark.main, ["embed", "--page", str(page)]) == 2
+    assert "has no lines '<!-- benchmark embed -->'" in capsys.readouterr().err
