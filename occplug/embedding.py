@@ -130,7 +130,7 @@ class Embedding:
         names = list(items[0]._set_fields())
         if any(set(item._set_fields()) != set(names) for item in items):
             raise ValueError(f"embeddings differ in what they carry: {[sorted(i._set_fields()) for i in items]}")
-        joined = {name: torch.cat([getattr(item, name) for item in items]) for name in names}
+        joined = {name: torch.cat([getattr(item, name)[:] for item in items]) for name in names}
         return Embedding(**joined, origin=origin)
 
     def check_same_model(self, other: Embedding, what: str = "these embeddings", others: str = "the others") -> None:
@@ -196,7 +196,7 @@ def _joined_origin(items: list[Embedding]) -> Origin | None:
 def save_rows(path, embedding: Embedding, tensors: dict[str, Tensor] | None = None, header: dict | None = None) -> None:
     """Write `embedding` to the safetensors file `path`, with further `tensors` and a `header` of plain values."""
     origin = embedding.origin or Origin()
-    content = {name: value.detach().cpu().contiguous() for name, value in embedding._set_fields().items()}
+    content = {name: value[:].detach().cpu().contiguous() for name, value in embedding._set_fields().items()}
     if origin.paths:  # a tensor, because a safetensors header is limited to 100 MB
         content["paths"] = to_bytes(list(origin.paths))
     texts = {"format": FORMAT, "origin": json.dumps(origin.header()), "header": json.dumps(header or {})}

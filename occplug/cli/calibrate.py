@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help=text)
     parser.add_argument("--report", type=user_path, metavar="JSON", help="also write the figures")
     parser.add_argument("--diagram", type=user_path, metavar="PNG", help="also draw the reliability diagram")
-    text = "also put the figures between the marks `calibrate W` in FILE, a page of Markdown"
+    text = "also put the figures between the marks `calibrate W SRC...` in FILE, a page of Markdown"
     parser.add_argument("--page", type=user_path, metavar="FILE", help=text)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys, e.g. synthocc.size=tiny"
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     from occplug.utils.files import write_atomically
     from occplug.zoo.annotating import keep_calibration
 
-    mark = f"calibrate {args.weights}"
+    mark = " ".join(["calibrate", args.weights, *args.sources])
     if args.page:
         check_marks(args.page, mark)
 

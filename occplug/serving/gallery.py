@@ -212,7 +212,7 @@ class Gallery:
             chosen = self.ids[gone]
             if self._store is not None and len(chosen):
                 self._version = self._store.remove(chosen.tolist(), self._header())
-            self._take(self._rows.chosen(torch.from_numpy(~gone)))
+            self._take(self._rows.without(torch.from_numpy(gone)))
             if not self._engine.is_exact and len(chosen):
                 self._engine.remove(chosen)
                 self._renew_index()

@@ -23,6 +23,7 @@ import torch
 
 from occplug.embedding import Embedding, Origin, from_bytes, load_rows, read_header, save_rows, to_bytes
 from occplug.errors import DataError
+from occplug.serving.stacked import stacked, without
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.texts import read_json
 
@@ -51,6 +52,14 @@ class Rows:
         columns = {name: [values[place] for place in places] for name, values in self.columns.items()}
         return Rows(self.embedding[index], self.ids[index], columns)
 
+    def without(self, gone: torch.Tensor) -> Rows:
+        """What is left without the rows for which `gone` [N] is True; many rows are not copied."""
+        columns = {
+            name: [value for value, is_gone in zip(values, gone.tolist()) if not is_gone]
+            for name, values in self.columns.items()
+        }
+        return Rows(without(self.embedding, gone), self.ids[~gone], columns)
+
     @staticmethod
     def cat(items: list[Rows]) -> Rows:
         """All rows in order; metadata that some do not have is None there."""
@@ -58,14 +67,15 @@ class Rows:
             return items[0]
         names = list(dict.fromkeys(name for item in items for name in item.columns))
         columns = {n: [v for item in items for v in item.columns.get(n, [None] * len(item))] for n in names}
-        return Rows(Embedding.cat([item.embedding for item in items]), torch.cat([item.ids for item in items]), columns)
+        return Rows(stacked([item.embedding for item in items]), torch.cat([item.ids for item in items]), columns)
 
 
 def _save(path: Path, rows: Rows, header: dict) -> None:
     columns = dict(rows.columns)
     if all(isinstance(value, str) for value in columns.get("path", [None])):  # where Embedding.load looks for them
         paths = tuple(columns.pop("path"))
-        rows = Rows(replace(rows.embedding, origin=replace(rows.embedding.origin or Origin(), paths=paths)), rows.ids)
+        whole = rows.embedding[:]
+        rows = Rows(replace(whole, origin=replace(whole.origin or Origin(), paths=paths)), rows.ids)
     save_rows(path, rows.embedding, {"ids": rows.ids.contiguous(), "columns": to_bytes(columns)}, header)
     _sync(path)
 
@@ -167,8 +177,7 @@ class FolderStore(Store):
                     ) from None
         rows = Rows.cat(parts)
         if manifest["removed"]:
-            kept = ~torch.isin(rows.ids, torch.tensor(manifest["removed"]))
-            rows = rows.chosen(kept)
+            rows = rows.without(torch.isin(rows.ids, torch.tensor(manifest["removed"])))
         return rows, manifest["header"] | {"version": manifest["version"]}
 
     def _segment(self, entry: dict) -> Rows:
@@ -268,7 +277,7 @@ class FileStore(Store):
     def remove(self, ids: list[int], header: dict) -> int:
         """Drop `ids`; returns the new version."""
         rows = self.read()[0]
-        return self.rewrite(rows.chosen(~torch.isin(rows.ids, torch.tensor(ids))), header)
+        return self.rewrite(rows.without(torch.isin(rows.ids, torch.tensor(ids))), header)
 
     def rewrite(self, rows: Rows, header: dict) -> int:
         """Make `rows` all there is; returns the new version."""

@@ -157,7 +157,7 @@ def test_images_of_ones_own_calibrate_the_zoos_weights(data_root, tmp_path, caps
     monkeypatch.chdir(tmp_path)
     page, weights, own = tmp_path / "p.md", "zoo://clip_reid/vit_tiny/synthocc", tmp_path / "own"
     shutil.copytree(data_root / "synthocc" / "tiny" / "bounding_box_train", own)
-    page.write_text(f"before\n<!-- calibrate {weights} -->\nreplaced\n<!-- end -->\nafter\n")
+    page.write_text(f"before\n<!-- calibrate {weights} folder:own -->\nreplaced\n<!-- end -->\nafter\n")
     words = ["calibrate", "--weights", weights, "--root", "none", "-s", "folder:own", "-o", "c.safetensors"]
     assert main([*words, "--page", "p.md", "--no-flip"]) == 0, capsys.readouterr().err
     assert not (tmp_path / "none").exists()
