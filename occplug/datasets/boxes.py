@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -129,7 +129,7 @@ def _box(path: Path, row: dict, images: dict, where: str) -> Box:
     image = images.get(number) if isinstance(number, (int, str)) else None
     if image is None:
         raise DataError(f"{where}.image_id is {number!r}, and no image has this id")
-    bbox = row.get("bbox")
+    bbox: Any = row.get("bbox")
     numbers = isinstance(bbox, list) and len(bbox) == 4 and all(type(v) in (int, float) for v in bbox)
     if not numbers or not all(math.isfinite(v) and abs(v) < FAR for v in bbox):
         raise DataError(f"{where}.bbox is {str(bbox)[:80]}; it must be [x, y, width, height] in pixels")
