@@ -83,7 +83,8 @@ class DPM(Method):
             "epochs": 120,
             "optimizer": "sgd",
             "lr": 0.008,
-            "module_lr": None,  # of classifier and decision layer; null: lr, as in the official code
+            "module_lr": None,  # of the classifier; null: lr, as in the official code
+            "decision_lr": None,  # of the decision layer; null: module_lr
             "bias_lr_factor": 2.0,
             "weight_decay": 1e-4,
             "warmup_epochs": 5,
@@ -114,14 +115,15 @@ class DPM(Method):
         },
     }
     nullable = (
-        "drop_path", "train.margin", "train.module_lr", "saliency.module_lr", "saliency.stride", "transfer.alpha2_abs"
+        "drop_path", "train.margin", "train.module_lr", "transfer.alpha2_abs",
+        *under("saliency", dict.fromkeys(("module_lr", "decision_lr", "stride"))),
     )  # fmt: skip
     parts = {"train.triplet": LOSSES}
     choices = {**MASK_CHOICES, **under("transfer", TRANSFER_CHOICES)}
     ranges = {
         "drop_path": SHARE,
         **under("transfer", TRANSFER_RANGES),
-        **under("saliency", {**RATES, "ratio": SHARE}),
+        **under("saliency", {**RATES, "decision_lr": AT_LEAST_0, "ratio": SHARE}),
         **under("train", {**RATES, "margin": AT_LEAST_0, "scale": ABOVE_0, "angular_margin": ANGLE}),
         "train.label_smoothing": SHARE,
     }
@@ -211,9 +213,12 @@ class DPM(Method):
         o = self.options.saliency
         pattern = tower_pattern(self.saliency.backbone, (), r"saliency\.backbone\.", [r"visual\.proj"])
         tower = self._groups(pattern, o, o.lr)
-        modules = self._groups(r"saliency\.(decision|neck)\.(?!norm\.bias).*", o, module_rate(o))
+        rate = module_rate(o)
+        classifier = Group(r"saliency\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate))
+        decision = self._groups(r"saliency\.decision\..*", o, rate if o.decision_lr is None else o.decision_lr)
+        groups = [*tower, classifier, *decision]
         return saliency_stage(
-            self.saliency, o, tower + modules, schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer)
+            self.saliency, o, groups, schedule=self._schedule(o)(o.lr), optimizer=optimiser(o.optimizer)
         )
 
     def _train_stage(self) -> Stage:

@@ -133,6 +133,9 @@ def test_what_starts_from_noise_in_the_saliency_net_may_have_a_rate_of_its_own()
         "saliency.neck.norm.weight": 0.1,
         "saliency.neck.classifier.weight": 0.1,
     }
+    method = tiny("dpm", "method.spt", True, "method.saliency.module_lr", 0.1, "method.saliency.decision_lr", 0.01)
+    rates = trained(method, stage(method, "saliency"))
+    assert (rates["saliency.decision.weight"], rates["saliency.neck.classifier.weight"]) == (0.01, 0.1)
 
 
 def test_stochastic_depth_is_the_imagenet_towers():
