@@ -14,6 +14,7 @@ from torch import Tensor
 from occplug.errors import DataError
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.integrity import is_intact, save_checked
+from occplug.utils.texts import parse_json
 
 __all__ = ["Embedding", "Origin"]
 
@@ -216,11 +217,11 @@ def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
         if not is_intact(tensors, texts):
             raise ValueError("it is damaged, its checksum does not hold")
         paths = from_bytes(tensors.pop("paths")) if "paths" in tensors else []
-        origin = Origin(tuple(paths), **json.loads(texts["origin"])) if "origin" in texts else None
+        origin = Origin(tuple(paths), **parse_json(texts["origin"])) if "origin" in texts else None
         chosen = {name: tensors.pop(name) for name in FIELDS if name in tensors}
         if tensors and texts.get("format") != FORMAT:
             raise ValueError(f"it also holds {', '.join(list(tensors)[:3])}")
-        return Embedding(**chosen, origin=origin), tensors, json.loads(texts.get("header", "{}"))
+        return Embedding(**chosen, origin=origin), tensors, parse_json(texts.get("header", "{}"))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file of embeddings") from None
     except (SafetensorError, OSError, TypeError, ValueError) as error:
@@ -231,7 +232,7 @@ def read_header(path) -> dict:
     """The header that `save_rows` wrote, without the tensors. Raises DataError as `load_rows`."""
     try:
         with safe_open(user_path(path), framework="pt") as file:
-            return json.loads((file.metadata() or {}).get("header", "{}"))
+            return parse_json((file.metadata() or {}).get("header", "{}"))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file of embeddings") from None
     except (SafetensorError, OSError, ValueError) as error:
@@ -245,4 +246,4 @@ def to_bytes(value) -> Tensor:
 
 def from_bytes(content: Tensor):
     """The value that `to_bytes` took."""
-    return json.loads(content.numpy().tobytes())
+    return parse_json(content.numpy().tobytes())

@@ -78,34 +78,48 @@ def parse_config(parser: argparse.ArgumentParser, argv: list[str]):
     return args, candidates([], [args.weights], options)[0].cfg
 
 
-def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list]:
     """Parse `argv` -> (namespace, config options: the flags that stand for keys, then the KEY VALUE pairs).
 
-    Flags with several values swallow the KEY VALUE pairs that follow them; since a config key has a dot (or is
+    Flags with several values would swallow the KEY VALUE pairs that follow them; since a config key has a dot (or is
     `use_gpu`) and a data set's, transform's, table row's or zoo entry's name has none, unless a path follows its colon,
-    everything from the first such word on goes back to the pairs.
+    a flag's values end before the first such word. Pairs keep their order: of a key given twice the last one counts.
 
     Raises:
         ConfigError: an unknown flag.
     """
-    args, pairs = parser.parse_known_args(argv)
+    if _PAIRS not in parser._option_string_actions:  # a parser may be used twice
+        parser.add_argument(_PAIRS, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    args, pairs = parser.parse_known_args(_separated(argv))
     unknown = [word for word in pairs if word.startswith("--")]
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]}; see occplug {parser.prog.split()[-1]} --help")
-    for flag in ("sources", "targets", "transforms", "rows", "names"):
-        values = getattr(args, flag, None) or []
-        cut = next((i for i, word in enumerate(values) if _is_key(word)), len(values))
-        if cut < len(values):
-            setattr(args, flag, values[:cut])
-            pairs = values[cut:] + pairs
-    options: list[str] = []
+    options: list = []  # lists as they are: a name need not be text that yaml could quote
     for flag in ("sources", "targets", "transforms"):
         if getattr(args, flag, None):
-            options += [f"data.{flag}", repr(getattr(args, flag))]
+            options += [f"data.{flag}", getattr(args, flag)]
     for flag in ("root", "pattern"):
         if getattr(args, flag, None) is not None:
             options += [f"data.{flag}", getattr(args, flag)]
     return args, options + pairs
+
+
+_PAIRS = "--end-of-names"
+_SEVERAL = ("-s", "--sources", "-t", "--targets", "--transforms", "--rows", "--names")
+
+
+def _separated(argv: list[str]) -> list[str]:
+    """`argv` with a word before the first pair that follows the values of a flag."""
+    words: list[str] = []
+    takes_names = False
+    for word in argv:
+        if word.startswith("-"):
+            takes_names = word in _SEVERAL
+        elif takes_names and _is_key(word):
+            words.append(_PAIRS)
+            takes_names = False
+        words.append(word)
+    return words
 
 
 def _is_key(word: str) -> bool:

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
 
 
 def _write(path: Path, rows: list) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "group"])
         writer.writerows([image, group] for group, image in rows)

@@ -27,7 +27,7 @@ from occplug.datasets.own_images import (
 )
 from occplug.errors import ConfigError, DataError
 from occplug.registry import DATASETS, get, names
-from occplug.utils.files import user_path, write_atomically
+from occplug.utils.files import is_text, user_path, write_atomically
 
 __all__ = [
     "GALLERY_CAMERA",
@@ -186,15 +186,17 @@ class CsvImages(OwnImages):
         rows = [self._row(number, line) for number, line in lines]
         missing = [f"{path} (line {first[path]})" for path, row in zip(first, rows) if row.file.size < 0]
         if missing:
-            raise DataError(
-                f"{self.file}: {first_names(missing)} do not exist; paths are relative to the folder of the CSV"
+            cure = "paths are relative to the folder of the CSV"
+            cure += (
+                "" if all(map(is_text, first)) else "; it is no CSV in UTF-8, so save it as one if names are misread"
             )
+            raise DataError(f"{self.file}: {first_names(missing)} do not exist; {cure}")
         self.dataset_dir = os.path.commonpath([os.path.dirname(row.file.path) for row in rows])
         return rows
 
     def _lines(self) -> list[tuple[int, dict[str, str]]]:
         try:
-            with open(self.file, encoding="utf-8-sig", newline="") as stream:
+            with open(self.file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
                 reader = csv.DictReader(io.StringIO(stream.read(), newline=""), skipinitialspace=True, restval="")
                 header = [(name or "").strip() for name in reader.fieldnames or ()]
                 reader.fieldnames = header
@@ -204,10 +206,12 @@ class CsvImages(OwnImages):
                     for line in reader
                     if any(str(value).strip() for value in line.values())
                 ]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{self.file} cannot be read as a CSV in UTF-8 ({error})") from error
+        except (OSError, csv.Error) as error:
+            raise DataError(f"{self.file} cannot be read as a CSV ({error})") from error
 
     def _check_header(self, header: list[str]) -> None:
+        if not all(map(is_text, header)):
+            raise DataError(f"{self.file} is no CSV in UTF-8: save it as one")
         lacking = [name for name in ("path", "pid") if name not in header]
         twice = sorted({name for name in header if header.count(name) > 1})
         if lacking or twice:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from occplug.config import resolved_yaml
 from occplug.data.cameras import camera_input
@@ -64,6 +65,14 @@ class _NoWriter:
 
     def close(self) -> None:
         """Nothing."""
+
+
+class _Writer(SummaryWriter):
+    """TensorBoard's writer, also for data sets whose name is not text: torchreid makes tags of it."""
+
+    def add_scalar(self, tag, *args, **options) -> None:
+        """As the base's."""
+        super().add_scalar(tag.encode(errors="backslashreplace").decode(), *args, **options)
 
 
 class RunMixin:
@@ -126,10 +135,11 @@ class RunMixin:
         """Train `epochs` epochs through torchreid's `run`, from `start_epoch` on; then its test and checkpoint."""
         self.epoch = start_epoch - 1  # what `run` saves if no epoch is left to train
         # a TensorBoard run per stage, or steps of different stages would share an axis; rank 0 writes it
-        self.writer = None if self.ranks.is_main else _NoWriter()
+        events = str(self.folder / "tensorboard" / self.stage_name)
+        self.writer = _Writer(events) if self.ranks.is_main else _NoWriter()
         with contextlib.redirect_stdout(_ToLog()):
             self.run(
-                save_dir=str(self.folder / "tensorboard" / self.stage_name),
+                save_dir=events,
                 max_epoch=epochs,
                 start_epoch=start_epoch,
                 print_freq=2**62,  # the progress bar and the log show what torchreid would print

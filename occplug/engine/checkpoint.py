@@ -16,7 +16,7 @@ from occplug import _moved
 from occplug.engine.contents import check_kinds, check_parts
 from occplug.errors import CheckpointError
 from occplug.method import Method
-from occplug.utils.files import user_path, write_atomically
+from occplug.utils.files import check_text, user_path, write_atomically
 from occplug.utils.integrity import check_archive, check_tensors
 
 __all__ = [
@@ -36,7 +36,8 @@ LISTED = 20  # differences an error names one by one
 
 
 def save_checkpoint(state: dict, path: Path) -> None:
-    """Write `state` to `path` under our format mark. Raises OutputError as `write_atomically` does."""
+    """Write `state` to `path` under our format mark. Raises OutputError as `check_text` and `write_atomically`."""
+    check_text(path)
     write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 

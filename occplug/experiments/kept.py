@@ -25,6 +25,7 @@ from occplug.experiments.keptfile import as_folder
 from occplug.experiments.trainings import KEPT, RUN, Row, Training, embedded_in, run_rows
 from occplug.runs.record import embedded
 from occplug.utils.files import write_atomically
+from occplug.utils.texts import parse_json
 from occplug.zoo.exporting import public, read_metrics
 
 __all__ = ["KeptRuns", "run_and_keep"]
@@ -207,7 +208,7 @@ def _read_sources(run: Path) -> list[str | None]:
     """Kept runs that the one in `run` tests, and builds on."""
     file = run / KEPT
     try:
-        sources = json.loads(file.read_text(encoding="utf-8"))
+        sources = parse_json(file.read_text(encoding="utf-8"))
         return [sources["tests"], sources["after"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is missing or damaged ({error}); delete {run}, and its run is kept again") from error

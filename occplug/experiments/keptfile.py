@@ -21,6 +21,7 @@ from occplug.errors import DataError
 from occplug.evaluation import PerQuery, per_query_file, read_per_query
 from occplug.utils.files import write_atomically
 from occplug.utils.processes import held
+from occplug.utils.texts import parse_json
 
 __all__ = ["SUFFIX", "add_runs", "as_folder", "is_file_of_runs", "read_runs", "say_embedded"]
 
@@ -44,7 +45,7 @@ def read_runs(file: Path) -> dict[str, dict]:
         return runs
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            content = json.loads(line)
+            content = parse_json(line)
             name, _ = content["run"], [content[key] for key in ("config", "kept", "metrics", "queries")]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(

@@ -16,6 +16,8 @@ from occplug.errors import CheckpointError, ConfigError
 from occplug.evaluation import Metric
 from occplug.method import Method, Stage
 from occplug.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD
+from occplug.utils.integrity import check_archive
+from occplug.utils.texts import parse_json
 
 __all__ = ["FORMAT", "INPUTS", "ExportedModel", "exported_format", "read_exported"]
 
@@ -88,7 +90,7 @@ def read_exported(path) -> ExportedModel:
         raise CheckpointError(f"{path}: there is no such file")
     run, text = (_onnx if exported_format(path) == "onnx" else _torchscript)(path)
     try:
-        about = json.loads(text)
+        about = parse_json(text)
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}")
         return ExportedModel(run, about)
@@ -121,6 +123,7 @@ def _onnx(path: Path) -> tuple[Callable, str]:
 
 
 def _torchscript(path: Path) -> tuple[Callable, str]:
+    check_archive(path)
     extra = {KEY: ""}
     try:
         module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()

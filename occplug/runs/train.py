@@ -31,7 +31,7 @@ from occplug.runs.session import (
     start_logging,
     write_metrics,
 )
-from occplug.utils.files import user_path
+from occplug.utils.files import check_text, user_path
 from occplug.utils.processes import held, holder_of
 
 __all__ = ["dry_run", "train"]
@@ -53,6 +53,7 @@ def train(cfg, resume: bool = False, after: str | None = None, config_file: str 
         ConfigError: the folder holds another run and `resume` is off, another process trains in it, test-only keys
             are set, or batches cannot be dealt to the processes.
         DataError: the processes have other data, keys or code.
+        OutputError: the name of data.save_dir is not text.
         CheckpointError: nothing to resume from, a run on other data, or weights of other classes or another template.
     """
     with join_ranks(cfg.use_gpu and torch.cuda.is_available()) as ranks:
@@ -65,6 +66,7 @@ def train(cfg, resume: bool = False, after: str | None = None, config_file: str 
 
 def _start(cfg, newest: Path, path: Path | None, resume: bool) -> dict | None:
     """The state to go on from: of the file `path` that ended a stage, of `newest` to `resume`, or None."""
+    check_text(newest)
     if newest.exists() and not resume:
         raise ConfigError(
             f"{cfg.data.save_dir} already holds a run: add --resume to go on with it, or set data.save_dir"

@@ -24,7 +24,7 @@ from occplug.importers.exported import ENDINGS, FORMAT, INPUTS, KEY, ExportedMod
 from occplug.method import Method
 from occplug.serving.extractor import Extractor
 from occplug.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD
-from occplug.utils.files import write_atomically
+from occplug.utils.files import check_text, write_atomically
 
 __all__ = ["FORMATS", "compare", "export"]
 
@@ -78,8 +78,10 @@ def export(
 
     Raises:
         ConfigError: a wrong option, a camera that the model does not know, or packages that are not installed.
+        OutputError: `file` cannot be written.
     """
     file = Path(file)
+    check_text(file)
     kind = kind or exported_format(file)
     if kind not in FORMATS or exported_format(file) != kind:
         known = " or ".join(f"{name} ({ending})" for ending, name in ENDINGS.items())

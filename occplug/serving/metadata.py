@@ -23,7 +23,7 @@ def read_metadata(file, paths: Sequence[str]) -> dict[str, list]:
     """
     file = Path(file)
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
+        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
             rows, header = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:

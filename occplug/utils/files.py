@@ -22,7 +22,7 @@ try:
 except ModuleNotFoundError:  # Windows, where a folder in use cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["clear_leftovers", "file_sha256", "plain_name", "user_path", "write_atomically"]
+__all__ = ["check_text", "clear_leftovers", "file_sha256", "is_text", "plain_name", "user_path", "write_atomically"]
 
 _BLOCK = 1 << 20
 _LEFTOVER = re.compile(r"\..+\.\d+\.part")
@@ -31,6 +31,21 @@ _LEFTOVER = re.compile(r"\..+\.\d+\.part")
 def user_path(path: str | bytes | os.PathLike) -> Path:
     """`path` as a user means it: `~` and `~name` at its start are home folders. All paths that users give come here."""
     return Path(os.path.expanduser(os.fsdecode(path)))
+
+
+def check_text(path: str | os.PathLike) -> None:
+    """Raise OutputError if the name `path` is not text: torch, safetensors, ONNX and TensorBoard write no such files.
+
+    Images, and lists of them, may have any name.
+    """
+    if not is_text(path):
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        raise OutputError(f"{name}: the name is not text in UTF-8; choose another, or rename the folder")
+
+
+def is_text(path: str | os.PathLike) -> bool:
+    """Whether the name is text in UTF-8; on most systems any bytes can be a name."""
+    return not re.search("[\ud800-\udfff]", os.fspath(path))
 
 
 def plain_name(text: str) -> str:

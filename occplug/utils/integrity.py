@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from occplug.errors import CheckpointError
+from occplug.utils.files import check_text
 
 __all__ = ["CHECKSUM", "UNPACKED", "check_archive", "check_tensors", "checksum", "is_intact", "save_checked"]
 
@@ -91,7 +92,9 @@ def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
 
 
 def save_checked(tensors: Mapping[str, Tensor], file: Path, header: Mapping[str, str]) -> None:
-    """Write safetensors with their checksum in the header; errors are those of safetensors' `save_file`."""
+    """Write safetensors with their checksum in the header; errors are those of safetensors' `save_file`, and
+    OutputError for a name that is not text."""
+    check_text(file)
     save_file(dict(tensors), file, {**header, CHECKSUM: checksum(tensors, header)})
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-__all__ = ["parse_yaml_text", "read_json", "read_text"]
+__all__ = ["parse_json", "parse_yaml_text", "read_json", "read_text"]
 
 MAX_YAML = 16 << 20  # bytes
 MAX_JSON = 2 << 30  # bytes: COCO's instances_train2017.json has 470 million
@@ -115,7 +115,12 @@ def read_text(file: str | os.PathLike, limit: int = MAX_YAML) -> str:
 
 def read_json(file: str | os.PathLike, limit: int = MAX_JSON):
     """What the JSON `file` says. Raises OSError; ValueError if it is not JSON in UTF-8, too deep or too large."""
+    return parse_json(read_text(file, limit))
+
+
+def parse_json(text: str | bytes):
+    """What the JSON `text` says. Raises ValueError if it is not JSON, or too deep."""
     try:
-        return json.loads(read_text(file, limit))
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

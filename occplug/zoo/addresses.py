@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from occplug.errors import CheckpointError
 from occplug.utils.files import user_path
+from occplug.utils.texts import parse_json
 
 __all__ = ["HUB", "MODEL_FILE", "ZOO", "weight_file"]
 
@@ -52,6 +52,6 @@ def _in_folder(folder: Path) -> Path:
 def _stages(folder: Path) -> list[str]:
     """Names of the stages that the finished run in `folder` went through."""
     try:
-        return [stage["name"] for stage in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["stages"]]
+        return [stage["name"] for stage in parse_json((folder / "metrics.json").read_text(encoding="utf-8"))["stages"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -27,6 +27,7 @@ from occplug.torchreid_host import load_stock_checkpoint
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.integrity import is_intact, save_checked
 from occplug.utils.keys import check_fit
+from occplug.utils.texts import parse_json
 
 __all__ = ["TestWeights", "fill", "needed_tensors", "read_test_weights", "save_small"]
 
@@ -181,16 +182,18 @@ def _small(path: Path) -> TestWeights:
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint: damaged, cut off, or of another kind") from error
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint: damaged, cut off, or of another kind ({error})"
+        ) from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a small checkpoint of occplug (tools/zoo.py export or tools/convert.py)")
     if not is_intact(state, header):
         raise CheckpointError(f"{path}: it is damaged, its checksum does not hold; fetch or export it again")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
-        pids = json.loads(header["pids"])
-        bound_to, rows = (json.loads(header.get(key, "{}")) for key in ("bound_to", "camera_rows"))
-        calibration = json.loads(header.get("calibration", "null"))
+        pids = parse_json(header["pids"])
+        bound_to, rows = (parse_json(header.get(key, "{}")) for key in ("bound_to", "camera_rows"))
+        calibration = parse_json(header.get("calibration", "null"))
         sizes = int(header["num_classes"]), int(header["num_cameras"])
         config = header["config"] or None
     except (KeyError, ValueError) as error:

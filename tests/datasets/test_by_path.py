@@ -225,7 +225,8 @@ def test_mistakes_in_folders_are_named_with_their_cure(tmp_path):
         ("path,pid,split\na.jpg,1,train\nb.jpg,1,query\nc.jpg,1,gallery\n", "1 person in both.*the same side"),
         ("path,pid\na.txt,1\n", "line 2: a.txt is no image"),
         ("path,pid\na.jpg,-1\n", "all 1 images are junk"),
-        (b"path,pid\n\xff\xfe,1\n", "cannot be read as a CSV in UTF-8"),
+        ("path,pid\na.jpg,1\n".encode("utf-16"), "p.csv is no CSV in UTF-8: save it as one"),
+        (b"path,pid\n\xff\xfe.jpg,1\n", r"\(line 2\) do not exist; .*; it is no CSV in UTF-8"),
     ],
 )
 def test_mistakes_in_a_csv_are_named_with_their_cure(tmp_path, text, message):
