@@ -102,6 +102,7 @@ MEMBERS: dict[str, str] = {
     "occplug.method.Stage.companions": "extra_optimizers",
     "occplug.engine.base.RunMixin.matcher": "distance",
     "occplug.methods.profd.ProFD.see": "forward_features",
+    "occplug.methods._clip.CLIPMethod.learn_texts": "add_prompts",
     "occplug.evaluation.ensemble.Ensemble.matcher": "distance",
 }
 

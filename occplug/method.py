@@ -18,6 +18,7 @@ from occplug import _moved
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError
 from occplug.registry import model_class
+from occplug.utils.keys import with_current_names
 
 if TYPE_CHECKING:
     from occplug.evaluation.metric import Metric
@@ -139,6 +140,7 @@ class Method(nn.Module):
         in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
         squared_distance: whether the method's distance is a squared one, or the cosine distance, which is half of one
             (a property where a key decides it). Re-ranking squares plain distances and takes squared ones as they are.
+        renamed_tensors: what names of tensors begin with in files of version 0.1 -> what they begin with today.
         is_stock: whether it is torchreid's own model, wrapped, which torchreid's engines train in one stage.
     """
 
@@ -152,6 +154,7 @@ class Method(nn.Module):
     backbones: dict[str, str] = {}
     in_one_stage: dict[str, object] = {}
     squared_distance: bool = False
+    renamed_tensors: dict[str, str] = {}
     is_stock: bool = False
 
     def __init_subclass__(cls, **kwargs):
@@ -266,6 +269,10 @@ class Method(nn.Module):
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Training outputs for torchreid's engines: logits [B, C] and features [B, D], one or more of each."""
         raise TypeError(f"{type(self).__name__} does not state its outputs")
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        """As of any module; names of version 0.1 are taken for those of today."""
+        return super().load_state_dict(with_current_names(state_dict, self), *args, **kwargs)
 
     def load_pretrained(self) -> None:
         """Read what the config names as weights to start from; `build_method` calls it after construction."""

@@ -18,6 +18,7 @@ from occplug.errors import CheckpointError
 from occplug.method import Method
 from occplug.utils.files import check_text, user_path, write_atomically
 from occplug.utils.integrity import check_archive, check_tensors
+from occplug.utils.keys import with_current_names
 
 __all__ = [
     "check_run",
@@ -157,7 +158,7 @@ def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path) -> N
     Raises:
         CheckpointError: lists every missing, unknown and wrongly shaped key, and says what usually causes it.
     """
-    here = module.state_dict()
+    here, weights = module.state_dict(), with_current_names(weights, module)
     missing = sorted(here.keys() - weights.keys())
     unknown = sorted(weights.keys() - here.keys())
     reshaped = [name for name in sorted(here.keys() & weights.keys()) if weights[name].shape != here[name].shape]

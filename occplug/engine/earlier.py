@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from occplug.data.versions import other_versions
 from occplug.engine.checkpoint import check_same_meaning, load_checkpoint
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import Method
 from occplug.utils.files import user_path
+from occplug.utils.keys import with_current_names
 
 __all__ = ["EarlierStages", "check_start"]
 
@@ -69,7 +70,7 @@ class EarlierStages:
         done = [record["name"] for record in self.state.get("records", [])]
         if "stage" in self.state and "optimizer" not in self.state:  # written at its end, before that was on record
             done.append(self.state["stage"])
-        weights, own = self.state["state_dict"], module.state_dict()
+        weights, own = with_current_names(self.state["state_dict"], module), module.state_dict()
         for stage, prefixes in parts.items():
             if stage not in done:
                 raise CheckpointError(
@@ -77,12 +78,11 @@ class EarlierStages:
                     f"give the checkpoints/{stage}.pth of a run with that stage, which `occplug train` makes"
                 )
             names = [name for name in own if name.startswith(tuple(prefixes))]
-            self._check_shapes(stage, names, own)
+            self._check_shapes(stage, names, own, weights)
             module.load_state_dict({name: weights[name] for name in names}, strict=False)
             log.info("%s: %d tensors of the stage %s taken over", self.path, len(names), stage)
 
-    def _check_shapes(self, stage: str, names: list[str], own: dict) -> None:
-        weights = self.state["state_dict"]
+    def _check_shapes(self, stage: str, names: list[str], own: Mapping, weights: Mapping) -> None:
         missing = [name for name in names if name not in weights]
         wrong = [
             f"{name} is {list(weights[name].shape)} in the file and {list(own[name].shape)} here"

@@ -7,12 +7,11 @@ AAAI 2023, arXiv 2211.13977, with the values of its official code where that dif
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from occplug.backbones import bound_grid, build_backbone, build_text_tower, load_initial
 from occplug.backbones.weights import load_clip
@@ -41,7 +40,7 @@ from occplug.stages.patch_transfer import NULLABLE as TRANSFER_NULLABLE
 from occplug.stages.patch_transfer import RANGES as TRANSFER_RANGES
 from occplug.stages.saliency import SALIENCY, SALIENCY_NULLABLE, SALIENCY_RANGES
 
-__all__ = ["ALIGNMENT", "FINETUNING", "SPT", "TESTING", "CLIPMethod"]
+__all__ = ["ALIGNMENT", "FINETUNING", "PROMPTS", "SPT", "TESTING", "CLIPMethod"]
 
 # Defaults of the stage that learns prompts (`prompt_alignment`).
 ALIGNMENT = {
@@ -99,11 +98,12 @@ SPT_NULLABLE = (
     *under("transfer", dict.fromkeys(TRANSFER_NULLABLE)),
     *under("saliency", dict.fromkeys(SALIENCY_NULLABLE)),
 )
+PROMPTS = r"prompts\.(\w+\.)?(context|others)"  # what stage 1 trains, of all kinds
 MIXING = ("clip_vit_b16", "clip_vit_tiny")  # backbones whose patches can be mixed
 
 
 class CLIPMethod(Method):
-    """CLIP's image tower with two BN necks; a subclass adds texts with `learn_texts` and states its stages.
+    """CLIP's image tower with two BN necks; a subclass adds texts with `add_prompts` and states its stages.
 
     With `method.spt` a stage `saliency` before the last, and what that makes is mixed into the last stage's batches.
 
@@ -129,11 +129,10 @@ class CLIPMethod(Method):
     }
     backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
     squared_distance = True
-    text: Any  # TextTower, or None before `learn_texts`
+    text: Any  # TextTower, or None before `add_prompts`
+    prompts: Any  # IdentityPrompts of `add_prompts`; with several kinds a ModuleDict of them
     saliency: Any  # with `spt`: SaliencyNet, and the PatchTransfer it guides
     transfer: Any
-    prompts: Any  # of `learn_texts`, with their features
-    text_features: Tensor
 
     @staticmethod
     def check(cfg) -> None:
@@ -158,8 +157,8 @@ class CLIPMethod(Method):
         _, width, projected = self.backbone.widths
         self.neck = BNNeck(width, num_classes)
         self.neck_proj = BNNeck(projected, num_classes)
-        self.text = None  # tower of `learn_texts`
-        self.templates: list[str] = []  # its keys
+        self.text = None
+        self.text_features_by_kind: dict[str, Tensor] = {}  # [C, E] each, fixed in the last stage
         self.triplet = build_part(LOSSES, self.options.stage2, "triplet")
         self.ignoring = IgnoringCrossEntropy(self.options.stage2.label_smoothing)
         if self.options.spt:
@@ -167,13 +166,14 @@ class CLIPMethod(Method):
 
     def load_pretrained(self) -> None:
         """CLIP's towers; the saliency net's, too, where occlusions are transferred."""
-        load_clip(self.weights_source, self.backbone, self.text, [self.prompts_of(key) for key in self.templates])
+        load_clip(self.weights_source, self.backbone, self.text, self._prompts().values())
         if self.options.spt:
             load_initial(self.weights_source, self.saliency.backbone)
 
     def bound_to(self) -> dict[str, str]:
         """The templates, the grids and the saliency net's blocks: tensors of others may have the same shapes."""
-        bound = {f"method.{key}": self.prompts_of(key).text for key in self.templates} | bound_grid(self.backbone.grid)
+        texts = {f"method.{_template_key(kind)}": prompts.text for kind, prompts in self._prompts().items()}
+        bound = texts | bound_grid(self.backbone.grid)
         return bound | (self.saliency.bound_to() if self.options.spt else {})
 
     @property
@@ -181,7 +181,7 @@ class CLIPMethod(Method):
         """Texts, classifiers and the saliency net; necks and camera embedding where the test leaves them out."""
         necks = (r"neck(_proj)?\.norm\..*",) if self.options.neck == "before" else ()
         cameras = () if self.options.test_cameras else (r"backbone\.(.*\.)?camera_embedding",)
-        rest = (r"text\..*", r"prompts(_\w+)?\..*", r"neck(_proj)?\.classifier\..*", r"saliency\..*")
+        rest = (r"text\..*", r"prompts\..*", r"neck(_proj)?\.classifier\..*", r"saliency\..*")
         return (*rest, *necks, *cameras)
 
     @classmethod
@@ -191,25 +191,50 @@ class CLIPMethod(Method):
 
     # ------------------------------------------------------------------ texts
 
-    def learn_texts(self, key: str, shared: bool = False) -> None:
-        """Give each identity a text of the template in `method.<key>`, where the key starts with "template".
+    def add_prompts(self, kind: str = "", shared: bool = False) -> None:
+        """Give each identity a text of the template `method.template`, which makes the module `prompts`.
 
-        For the key "template" that makes the module `prompts` and the buffer `text_features` [C, E], the features that
-        stage 2 keeps fixed; for "template_occ" `prompts_occ` and `text_features_occ`.
+        A method with several kinds of texts adds each by its name: `method.template_<kind>` makes `prompts[kind]`.
 
         Args:
             shared: as in `IdentityPrompts`.
         """
         if self.text is None:
             self.text = build_text_tower(self.backbone.arch)
-        prompts = IdentityPrompts(self.text.width, self.num_classes, self.options[key], shared)
-        self.add_module(key.replace("template", "prompts"), prompts)
-        self.register_buffer(key.replace("template", "text_features"), torch.empty(0), persistent=False)
-        self.templates.append(key)
+        template = self.options[_template_key(kind)]
+        prompts = IdentityPrompts(self.text.width, self.num_classes, template, shared)
+        if kind and not hasattr(self, "prompts"):
+            self.prompts = nn.ModuleDict()
+        if kind:
+            self.prompts[kind] = prompts
+        else:
+            self.prompts = prompts
 
-    def prompts_of(self, key: str) -> IdentityPrompts:
-        """The prompts that `learn_texts` made for `key`."""
-        return getattr(self, key.replace("template", "prompts"))
+    def _prompts(self) -> dict[str, IdentityPrompts]:
+        """Prompts by kind: "" for those of a method with one kind; none without texts."""
+        found = getattr(self, "prompts", {})
+        return {"": found} if isinstance(found, IdentityPrompts) else dict(found)
+
+    def learn_texts(self, key: str, shared: bool = False) -> None:
+        """The older name of `add_prompts`, which took the template's key; it goes in the next version."""
+        self.add_prompts(key.removeprefix("template").removeprefix("_"), shared)
+
+    @property
+    def text_features(self) -> Tensor:
+        """Features [C, E] of the texts of a method with one kind of them."""
+        return self.text_features_by_kind[""]
+
+    def __getattr__(self, name: str) -> Any:
+        """`prompts_<kind>` and `text_features_<kind>`, the older names; they go in the next version."""
+        what, _, kind = name.rpartition("_")
+        if what in ("prompts", "text_features") and kind in self._prompts():
+            return (self._prompts() if what == "prompts" else self.text_features_by_kind)[kind]
+        return super().__getattr__(name)
+
+    def _apply(self, fn, *args, **kwargs):
+        """Text features go where the module goes."""
+        self.text_features_by_kind = {kind: fn(features) for kind, features in self.text_features_by_kind.items()}
+        return super()._apply(fn, *args, **kwargs)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Projected features [B, E] of `images`; no camera, as the official code caches them for the prompts.
@@ -226,10 +251,9 @@ class CLIPMethod(Method):
     def fix_text_features(self, data, device: torch.device) -> None:
         """Compute the text features of all identities, [C, E] float32: what stage 2 starts with (`Stage.prepare`)."""
         labels = torch.arange(self.num_classes, device=device)
-        for key in self.templates:
-            encode = partial(self.encode_prompts, self.prompts_of(key))
-            features = torch.cat([encode(chunk).float() for chunk in labels.split(64)])
-            setattr(self, key.replace("template", "text_features"), features)
+        for kind, prompts in self._prompts().items():
+            features = [self.encode_prompts(prompts, chunk).float() for chunk in labels.split(64)]
+            self.text_features_by_kind[kind] = torch.cat(features)
 
     # ------------------------------------------------------------------ training of the image tower
 
@@ -255,7 +279,7 @@ class CLIPMethod(Method):
             frozen: name of a module that does not train either.
         """
         o = self.options.stage2
-        kept = [r"text\.", r"saliency\.", r"prompts(_\w+)?\.", r"neck(_proj)?\.norm\.bias"]
+        kept = [r"text\.", r"saliency\.", r"prompts\.", r"neck(_proj)?\.norm\.bias"]
         kept += [rf"{frozen}\."] if frozen else []
         trained = f"(?!{'|'.join(kept)})"  # "bias" anywhere in the name changes the rate, so `in_proj_bias` too
         return Stage(
@@ -326,3 +350,8 @@ class CLIPMethod(Method):
     def named_distance(self) -> Metric:
         """|q^ - g^|^2 of the vectors brought to unit length."""
         return Metric("normalised_euclidean")
+
+
+def _template_key(kind: str) -> str:
+    """The key of `cfg.method` that has the template of the texts of `kind`."""
+    return f"template_{kind}" if kind else "template"

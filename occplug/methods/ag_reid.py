@@ -22,7 +22,7 @@ from occplug.errors import ConfigError
 from occplug.heads import AttributeEncoder
 from occplug.losses import AttributeAlign, noise_threshold
 from occplug.method import Stage
-from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, TESTING, CLIPMethod
+from occplug.methods._clip import ALIGNMENT, FINETUNING, PROMPTS, SPT, TESTING, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
 from occplug.stages import CLEAN, Pair, prompt_alignment
@@ -93,7 +93,7 @@ class AGReID(CLIPMethod):
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)
-        self.learn_texts("template")
+        self.add_prompts()
         a = self.options.attributes
         if a.enabled:
             slots = len(self.prompts.slots)
@@ -121,12 +121,12 @@ class AGReID(CLIPMethod):
         pair = Pair(partial(self.encode_prompts, self.prompts))  # eq. 6
         names = ["loss_id", "loss_tri", "loss_i2t"]
         if not self.options.attributes.enabled:
-            alignment = prompt_alignment(self.encode_images, [pair], r"prompts\.context", self.options.stage1)
+            alignment = prompt_alignment(self.encode_images, [pair], PROMPTS, self.options.stage1)
             return [alignment, *self.occlusion_stages(), self.finetuning(self._losses, names)]
         alignment = prompt_alignment(
             self.encode_images,
             [pair],
-            r"prompts\.context|attributes\..*",
+            PROMPTS + r"|attributes\..*",
             self.options.stage1,
             further={"loss_attr": self._alignment_loss},
         )

@@ -16,7 +16,7 @@ from functools import partial
 from torch import Tensor
 
 from occplug.method import Stage
-from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, TESTING, CLIPMethod
+from occplug.methods._clip import ALIGNMENT, FINETUNING, PROMPTS, SPT, TESTING, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS
 from occplug.stages import Pair, prompt_alignment
@@ -49,14 +49,14 @@ class CLIPReID(CLIPMethod):
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)
         if self.options.prompts:
-            self.learn_texts("template")
+            self.add_prompts()
 
     def stages(self) -> list[Stage]:
         """Prompt learning where there are prompts, SPT's saliency stage where asked for, then fine-tuning."""
         if not self.options.prompts:
             return [*self.occlusion_stages(), self.finetuning(self._losses, ["loss_id", "loss_tri"])]
         pair = Pair(partial(self.encode_prompts, self.prompts))
-        stage1 = prompt_alignment(self.encode_images, [pair], r"prompts\.(context|others)", self.options.stage1)
+        stage1 = prompt_alignment(self.encode_images, [pair], PROMPTS, self.options.stage1)
         stage2 = self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"])
         return [stage1, *self.occlusion_stages(), stage2]
 

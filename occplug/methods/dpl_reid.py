@@ -16,15 +16,13 @@ The test needs images alone: texts belong to training identities.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from occplug.config.ranges import AT_LEAST_1, SHARE
 from occplug.errors import ConfigError
 from occplug.method import Stage
-from occplug.methods._clip import ALIGNMENT, FINETUNING, SPT, TESTING, CLIPMethod
+from occplug.methods._clip import ALIGNMENT, FINETUNING, PROMPTS, SPT, TESTING, CLIPMethod
 from occplug.prompts import parse_template
 from occplug.registry import METHODS, TRANSFORMS, get, names
 from occplug.stages import CLEAN, OCCLUDED, OccludedViews, Pair, prompt_alignment
@@ -70,6 +68,7 @@ class DPLReID(CLIPMethod):
         **SPT,
     }
     in_one_stage = {"prompts": "none"}
+    renamed_tensors = {"prompts_full.": "prompts.full.", "prompts_occ.": "prompts.occ."}
     choices = {
         **CLIPMethod.choices,
         "prompts": tuple(SETS),
@@ -95,15 +94,11 @@ class DPLReID(CLIPMethod):
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__(cfg, num_classes, num_cameras)
-        self.prompts_full: Any
-        self.prompts_occ: Any
-        self.text_features_full: Tensor
-        self.text_features_occ: Tensor
         self.sets = SETS[self.options.prompts]
         for kind in self.sets:
-            self.learn_texts(f"template_{kind}", shared=self.options.occ_tokens == "shared")
+            self.add_prompts(kind, shared=self.options.occ_tokens == "shared")
         if self.options.share_id_tokens and len(self.sets) == 2:
-            self.prompts_occ.context = self.prompts_full.context
+            self.prompts["occ"].context = self.prompts["full"].context
 
     # ------------------------------------------------------------------ stage 1
 
@@ -124,10 +119,10 @@ class DPLReID(CLIPMethod):
         chosen = [pairs[kind] for kind in self.sets]
         needs_copies = any(pair.images == OCCLUDED for pair in chosen)
         views = OccludedViews(o.occluder, o.occ_prob, o.occ_views) if needs_copies else None
-        return prompt_alignment(self.encode_images, chosen, r"prompts_(full|occ)\.(context|others)", o, views)
+        return prompt_alignment(self.encode_images, chosen, PROMPTS, o, views)
 
     def _encoder(self, kind: str):
-        return lambda labels: self.encode_prompts(self.prompts_of(f"template_{kind}"), labels)
+        return lambda labels: self.encode_prompts(self.prompts[kind], labels)
 
     # ------------------------------------------------------------------ stage 2
 
@@ -143,10 +138,11 @@ class DPLReID(CLIPMethod):
         image = features[-1]  # [B, E]
         mode = self.options.stage2.i2t if len(self.sets) == 2 else "dual"
         if mode == "fused":
-            mean = (self.text_features_full + self.text_features_occ) / 2
+            full, occ = self.text_features_by_kind.values()
+            mean = (full + occ) / 2
             return losses | {"loss_i2t_full": self.classification(image @ mean.T, labels, transfer)}
         for kind in self.sets:
-            logits = image @ getattr(self, f"text_features_{kind}").T  # [B, C]
+            logits = image @ self.text_features_by_kind[kind].T  # [B, C]
             if mode in BY_IMAGE:
                 chosen = self._has_text(kind, mode, batch, transfer)
                 term = self.classification(logits, labels, transfer, reduction="none")

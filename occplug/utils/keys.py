@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from occplug import _moved
 from occplug.errors import CheckpointError
 
-__all__ = ["KeyReport", "check_fit", "hide_child", "key_report", "note_found", "note_renamed"]
+__all__ = ["KeyReport", "check_fit", "hide_child", "key_report", "note_found", "note_renamed", "with_current_names"]
 
 __getattr__ = _moved.older_names(__name__)
 
@@ -93,6 +93,18 @@ def check_fit(
     ]
     if lines:
         raise CheckpointError("\n  ".join([f"{where} does not fit {what}", *lines, *hints]))
+
+
+def with_current_names(state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
+    """Tensors of a file by the names that `module` has for them today (`Method.renamed_tensors`)."""
+    renamed = getattr(module, "renamed_tensors", {})
+    if not renamed:
+        return state
+
+    def current(name: str) -> str:
+        return next((new + name.removeprefix(old) for old, new in renamed.items() if name.startswith(old)), name)
+
+    return {current(name): value for name, value in state.items()}
 
 
 def hide_child(module: nn.Module, name: str) -> None:

@@ -26,7 +26,7 @@ from occplug.importers.exported import ExportedModel, exported_format, read_expo
 from occplug.torchreid_host import load_stock_checkpoint
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.integrity import is_intact, save_checked
-from occplug.utils.keys import check_fit
+from occplug.utils.keys import check_fit, with_current_names
 from occplug.utils.texts import parse_json
 
 __all__ = ["TestWeights", "fill", "needed_tensors", "read_test_weights", "save_small"]
@@ -216,15 +216,15 @@ def fill(model: nn.Module, weights: TestWeights, training_only: Sequence[str]) -
     if weights.is_whole:
         load_weights(model, weights.state, weights.where)
         return
-    here = model.state_dict()
-    missing = [name for name in here if name not in weights.state]
+    here, state = model.state_dict(), with_current_names(weights.state, model)
+    missing = [name for name in here if name not in state]
     expected = {name: tuple(value.shape) for name, value in here.items() if name not in missing}
-    check_fit(weights.state, expected, weights.where, f"{type(model).__name__} of this config")
+    check_fit(state, expected, weights.where, f"{type(model).__name__} of this config")
     if lacking := _read_by_tests(missing, training_only):
         listed = ", ".join(lacking)
         raise CheckpointError(f"{weights.where} lacks tensors that testing with this config needs; missing: {listed}")
-    model.load_state_dict(weights.state, strict=False)
-    read = len(weights.state)
+    model.load_state_dict(state, strict=False)
+    read = len(state)
     _log.info("%s: %d tensors read, %d not in it that only training needs", weights.where, read, len(missing))
 
 

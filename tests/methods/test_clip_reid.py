@@ -87,9 +87,8 @@ def test_stage2_trains_all_but_text_prompts_and_the_necks_shifts():
     method = tiny("backbone.sie_camera", True)
     groups = parameter_groups(method, method.stages()[1].groups)
     frozen = {name for name, p in method.named_parameters() if not p.requires_grad}
-    assert all(
-        name.startswith(("text.", "prompts.")) or name in ("neck.norm.bias", "neck_proj.norm.bias") for name in frozen
-    )
+    shifts = ("neck.norm.bias", "neck_proj.norm.bias")
+    assert all(name.startswith(("text.", "prompts.")) or name in shifts for name in frozen)
     assert any(name.startswith("text.") for name in frozen)
     rate = {name: g["lr"] for g in groups for name in g["names"]}
     assert all(r == pytest.approx(1e-5 if "bias" in name else 5e-6) for name, r in rate.items())
@@ -161,3 +160,14 @@ def test_cameras_reach_the_embedding_only_with_sie():
     plain, sie = tiny(), tiny("backbone.sie_camera", True)
     assert torch.equal(plain.embed(images, a).vector, plain.embed(images, b).vector)
     assert not torch.allclose(sie.embed(images, a).vector, sie.embed(images, b).vector)
+
+
+def test_texts_have_their_older_names():
+    method = tiny()
+    del method.prompts
+    method.learn_texts("template")
+    assert method.prompts.text == "A photo of a X X X X person."
+    method.fix_text_features(None, torch.device("cpu"))
+    assert method.double().text_features.dtype == torch.float64, "text features go where the module goes"
+    with pytest.raises(AttributeError, match="prompts_occ"):
+        method.prompts_occ  # noqa: B018

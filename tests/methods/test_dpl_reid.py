@@ -1,11 +1,14 @@
 """DPL-ReID: each set of texts tied to its images, losses against the written formulas, and CLIP-ReID as its base."""
 
+import re
+
 import pytest
 import torch
 
 from occplug import build_method
 from occplug.config import default_config
 from occplug.data.extras import wanted_extras
+from occplug.engine import load_weights
 from occplug.errors import ConfigError
 from occplug.losses import SupCon
 from occplug.method import parameter_groups
@@ -77,8 +80,8 @@ def test_a_batch_without_occluded_images_trains_the_full_set_alone():
     losses = stage.losses(batch)
     assert losses["loss_i2t_occ"] == losses["loss_t2i_occ"] == 0
     sum(losses.values()).backward()
-    assert method.prompts_full.context.grad.abs().max() > 0
-    assert method.prompts_occ.context.grad.abs().max() == 0  # reached, but not moved
+    assert method.prompts["full"].context.grad.abs().max() > 0
+    assert method.prompts["occ"].context.grad.abs().max() == 0  # reached, but not moved
 
 
 @pytest.mark.parametrize(
@@ -104,14 +107,14 @@ def test_stage1_trains_the_learnable_tokens_of_both_sets_and_nothing_else():
     method = tiny()
     parameter_groups(method, method.stages()[0].groups)
     trained = {name for name, p in method.named_parameters() if p.requires_grad}
-    assert trained == {"prompts_full.context", "prompts_occ.context", "prompts_occ.others"}
+    assert trained == {f"prompts.{name}" for name in ("full.context", "occ.context", "occ.others")}
 
 
 def test_the_two_sets_of_texts_differ():
     method = tiny()
     method.stages()[1].prepare(None, CPU)
-    assert method.text_features_full.shape == method.text_features_occ.shape == (5, 96)
-    assert (method.text_features_full - method.text_features_occ).abs().max() > 1e-3
+    assert method.text_features_by_kind["full"].shape == method.text_features_by_kind["occ"].shape == (5, 96)
+    assert (method.text_features_by_kind["full"] - method.text_features_by_kind["occ"]).abs().max() > 1e-3
 
 
 def test_trained_weights_are_bound_to_the_templates_of_the_sets():
@@ -123,14 +126,14 @@ def test_trained_weights_are_bound_to_the_templates_of_the_sets():
 
 def test_shared_tokens():
     tied = tiny("method.share_id_tokens", True, "method.occ_tokens", "shared")
-    assert tied.prompts_occ.context is tied.prompts_full.context
-    assert tied.prompts_occ.others.shape == (1, 4, 128)
+    assert tied.prompts["occ"].context is tied.prompts["full"].context
+    assert tied.prompts["occ"].others.shape == (1, 4, 128)
     losses = tied.stages()[0].losses(cached())
     losses["loss_i2t_occ"].backward()
-    assert tied.prompts_full.context.grad.abs().max() > 0
+    assert tied.prompts["full"].context.grad.abs().max() > 0
     separate = tiny()
-    assert separate.prompts_occ.context is not separate.prompts_full.context
-    assert separate.prompts_occ.others.shape == (5, 4, 128)
+    assert separate.prompts["occ"].context is not separate.prompts["full"].context
+    assert separate.prompts["occ"].others.shape == (5, 4, 128)
 
 
 # ---------------------------------------------------------------------- stage 2
@@ -199,13 +202,28 @@ def test_its_base_is_clip_reid(prompts, theirs):
     assert torch.equal(base.embed(x).vector, clip.embed(x).vector)
 
 
+@pytest.mark.parametrize("how", [load_weights, lambda method, weights, file: method.load_state_dict(weights)])
+def test_a_file_of_version_0_1_fits(how):
+    """Its prompts had a module each, `prompts_full` and `prompts_occ`."""
+    method, names = tiny("method.share_id_tokens", False), ("full", "occ")
+    drawn = {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in method.state_dict().items()}
+    older = {re.sub(r"^prompts\.(full|occ)\.", r"prompts_\1.", key): value for key, value in drawn.items()}
+    assert {key.split(".")[0] for key in older if "prompts" in key} == {"prompts_full", "prompts_occ"}
+    how(method, older, "f.pth")
+    assert all(torch.equal(value, drawn[key]) for key, value in method.state_dict().items())
+    for name in names:
+        assert getattr(method, f"prompts_{name}") is method.prompts[name], "the older name of the module"
+    method.stages()[1].prepare(None, CPU)
+    assert method.text_features_occ is method.text_features_by_kind["occ"]
+
+
 def test_stage2_trains_neither_texts_nor_tokens():
     method = tiny()
     parameter_groups(method, method.stages()[1].groups)
     frozen = {name for name, p in method.named_parameters() if not p.requires_grad}
-    kept = ("text.", "prompts_full.", "prompts_occ.", "neck.norm.bias", "neck_proj.norm.bias")
+    kept = ("text.", "prompts.", "neck.norm.bias", "neck_proj.norm.bias")
     assert frozen and all(name.startswith(kept) for name in frozen)
-    assert not any(n.startswith(("text.", "prompts_")) for n, p in method.named_parameters() if p.requires_grad)
+    assert not any(n.startswith(("text.", "prompts")) for n, p in method.named_parameters() if p.requires_grad)
 
 
 # ---------------------------------------------------------------------- mistakes

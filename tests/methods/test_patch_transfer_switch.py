@@ -107,7 +107,7 @@ def test_what_patch_transfer_occludes_is_occluded():
     mixed, ignored = b["transfer"].mixed, b["transfer"].ignored(b["pid"])
     image = method.backbone(b["img"], b["camid"], change=b["transfer"].change(method.backbone.grid)).projected
     for kind, chosen in (("occ", mixed), ("full", ~mixed)):
-        texts = getattr(method, f"text_features_{kind}")
+        texts = method.text_features_by_kind[kind]
         expected = (IgnoringCrossEntropy(0.1)(image @ texts.T, b["pid"], ignored, "none") * chosen).mean()
         assert found[f"loss_i2t_{kind}"].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
 
