@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "occplug calibrate",
         description="Learn what a distance means from pairs of images of identities that were held out of training "
-        "(mixing.held_out), never of the test split, and keep it with the weights, for model.same(a, b).",
+        "(ensemble.held_out), never of the test split, and keep it with the weights, for model.same(a, b).",
     )
     add_model(parser, required=True)
     parser.add_argument("--root", required=True, metavar="DIR", help="folder that holds the data sets")

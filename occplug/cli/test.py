@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> None:
     """Parse `argv` and evaluate."""
-    text = "Evaluate weights on the config's targets. Several --config-file and --weights: their distances are mixed."
+    text = "Evaluate weights on the config's targets. Several --config-file and --weights: an ensemble of them."
     parser = config_parser("test", text, several=True)
     parser.add_argument(
         "--weights",

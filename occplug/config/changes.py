@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 import yaml
 from yacs.config import CfgNode
 
-from occplug.config.files import flatten
+from occplug.config.files import current_key, flatten
 from occplug.errors import ConfigError
 from occplug.utils.texts import parse_yaml_text
 
@@ -27,14 +27,14 @@ OF_THE_TEST = (
 # Keys that no test reads, and `data.targets`, which its results name.
 OF_TRAINING = (
     "train.*", "sgd.*", "adam.*", "rmsprop.*", "loss.*", "sampler.*", "augment.*", "data.transforms", "data.sources",
-    "data.combineall", "mixing.held_out", "masks.*", "input.train_interpolation", "amp.*", "run.*", "model.pretrained",
-    "data.targets", "model.load_weights", "backbone.weights", "backbone.*.weights", "method.train.*",
-    "method.stage*", "method.start", "method.earlier", "method.*.epochs", "method.*.lr",
+    "data.combineall", "ensemble.held_out", "masks.*", "input.train_interpolation", "amp.*", "run.*",
+    "model.pretrained", "data.targets", "model.load_weights", "backbone.weights", "backbone.*.weights",
+    "method.train.*", "method.stage*", "method.start", "method.earlier", "method.*.epochs", "method.*.lr",
 )  # fmt: skip
 # Keys that say what is trained on which images in which order: two values in one run are neither run.
 FIXED = (
     "model.name", "backbone.name", "data.sources", "data.combineall", "data.split_id", "data.pattern",
-    "mixing.held_out", "train.seed", "cuhk03.labeled_images", "cuhk03.classic_split", "synthocc.*",
+    "ensemble.held_out", "train.seed", "cuhk03.labeled_images", "cuhk03.classic_split", "synthocc.*",
 )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def saved_values(text: str) -> dict[str, object]:
         raise ConfigError(f"the config that a checkpoint holds is not yaml: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"the config that a checkpoint holds is {type(tree).__name__}, expected keys with values")
-    return dict(flatten(tree))
+    return {current_key(key): value for key, value in flatten(tree)}
 
 
 def check_changes(changes: dict[str, tuple], finished: list[str], is_over: bool, where: str) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "NULLABLE",
     "OBSOLETE",
     "RANGES",
+    "RENAMED_KEYS",
 ]
 
 DEFAULT_MODEL = "resnet50"
@@ -100,7 +101,7 @@ TORCHREID: dict[str, Any] = {
 
 OURS = {
     "custom_imports": [],  # modules, or .py files (relative to the config file), that register a user's own parts
-    "mixing": {"held_out": 0.0},  # share of the identities left out of training, to choose an ensemble's weights on
+    "ensemble": {"held_out": 0.0},  # share of the identities left out of training, to choose an ensemble's weights on
     "method": {},  # METHODS[model.name].defaults
     "augment": {},  # transform name -> its defaults
     "backbone": {
@@ -266,7 +267,7 @@ RANGES = {
     "eval.rerank_k1": AT_LEAST_1,
     "eval.rerank_k2": AT_LEAST_1,
     "eval.rerank_lambda": SHARE,
-    "mixing.held_out": SHARE,
+    "ensemble.held_out": SHARE,
     "run.threads": AT_LEAST_0,
     "run.clip_grad_norm": AT_LEAST_0,
     "train.micro_batch": AT_LEAST_0,
@@ -275,6 +276,9 @@ RANGES = {
 
 # Keys that torchreid's published yaml files still carry and its code no longer reads.
 OBSOLETE = frozenset({"test.visactmap"})
+
+# Keys and sections of version 0.1 -> what they are now; files and command lines may use them for one version.
+RENAMED_KEYS = {"mixing": "ensemble"}
 
 # What `default_config` sets with a backbone: the image size, patch stride, initial weights and pixel constants it was
 # made for (CLIP-ReID's constants for the ViTs, ImageNet's for RN50; neither is CLIP's own). A hybrid has those of the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from occplug.config.defaults import RENAMED_KEYS
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.utils.texts import parse_yaml_text, read_text
@@ -19,6 +22,7 @@ __all__ = [
     "END",
     "WHOLE",
     "Setting",
+    "current_key",
     "flatten",
     "mapping_of",
     "parse_options",
@@ -26,6 +30,7 @@ __all__ = [
     "read_settings",
 ]
 
+log = logging.getLogger(__name__)
 COMMAND_LINE = "command line"
 WHOLE, END = "# All keys of a run; the last line is '...'.", "..."  # first and last line of what `save_config` writes
 MAX_BASES = 64  # files that one config may be made of
@@ -124,6 +129,20 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def current_key(key: str) -> str:
+    """`key` by its name of today (`RENAMED_KEYS`); an older one is noted once."""
+    for old, new in RENAMED_KEYS.items():
+        if key == old or key.startswith(f"{old}."):
+            _note_renamed(old, new)
+            return new + key.removeprefix(old)
+    return key
+
+
+@functools.cache
+def _note_renamed(old: str, new: str) -> None:
+    log.warning("the config section %s is called %s now; the old name is read for one more version", old, new)
 
 
 def parse_options(opts: list) -> list[Setting]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ast
 import copy
-import dataclasses
 import difflib
 import functools
 import logging
 import math
 import os
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -23,7 +23,17 @@ from yacs.config import CfgNode
 from occplug.config.checks import check, unused_reason
 from occplug.config.custom import KEY, import_custom, placed
 from occplug.config.defaults import CORE, DEFAULT_MODEL, MADE_FOR, NULLABLE, OBSOLETE
-from occplug.config.files import COMMAND_LINE, END, WHOLE, Setting, flatten, mapping_of, parse_options, read_settings
+from occplug.config.files import (
+    COMMAND_LINE,
+    END,
+    WHOLE,
+    Setting,
+    current_key,
+    flatten,
+    mapping_of,
+    parse_options,
+    read_settings,
+)
 from occplug.config.places import find_config
 from occplug.errors import ConfigError
 from occplug.registry import BACKBONES, METHODS, TRANSFORMS, get, model_class, names, part_node
@@ -96,6 +106,7 @@ def default_config(model_name="clip_reid", backbone_name: str | None = None, opt
 
 def _resolve(settings: list[Setting], options: list[Setting], source: str) -> CfgNode:
     """The checked, frozen config of the settings `settings` of a file and the `options` over them."""
+    settings, options = ([replace(s, key=current_key(s.key)) for s in given] for given in (settings, options))
     settings, options = _with_custom_imports(settings, options)
     chosen = _model_name([*settings, *options], source)
     method = model_class(chosen)
@@ -124,7 +135,7 @@ def _with_custom_imports(own: list[Setting], options: list[Setting]) -> tuple[li
         for place, setting in enumerate(settings):
             if setting.key == KEY:
                 value = _parse_text(setting.value) if isinstance(setting.value, str) else setting.value
-                last = settings[place] = dataclasses.replace(setting, value=placed(value, setting.where))
+                last = settings[place] = replace(setting, value=placed(value, setting.where))
     if last is not None:
         import_custom(last.value, last.where)
     return own, options

@@ -156,7 +156,7 @@ class DataManager(ImageDataManager):
         for number, name in enumerate(self.sources):
             source = self.sets[name]
             offset, cameras = len(self.pids), len(self.cameras)
-            left_out = held_out_labels(len(source.pids), self.cfg.mixing.held_out)
+            left_out = held_out_labels(len(source.pids), self.cfg.ensemble.held_out)
             kept = [label for label in range(len(source.pids)) if label not in left_out]
             new = {label: offset + position for position, label in enumerate(kept)}
             for path, label, camid, *_ in source.train:
@@ -172,7 +172,7 @@ class DataManager(ImageDataManager):
         if len(self.pids) == 1:
             raise DataError(
                 f"{', '.join(self.sources)}: there is 1 identity to train on, and telling identities apart needs two "
-                "at least; check the training folder, and mixing.held_out"
+                "at least; check the training folder, and ensemble.held_out"
             )
         for name, data in self.sets.items():
             if getattr(data, "left_out", None):
@@ -219,7 +219,7 @@ class DataManager(ImageDataManager):
     def _make_sampler(self):
         cfg = self.cfg
         if len(self.train_items) < cfg.train.batch_size:
-            cure = "mixing.held_out" if cfg.mixing.held_out and not self.train_items else "train.batch_size"
+            cure = "ensemble.held_out" if cfg.ensemble.held_out and not self.train_items else "train.batch_size"
             raise ConfigError(
                 f"train.batch_size is {cfg.train.batch_size} and the training set has {len(self.train_items)} images, "
                 f"which do not make one batch; lower {cure}"

@@ -22,7 +22,7 @@ SHARE = 0.2  # of the training identities, for the units of models that were tra
 def evaluate_ensemble(models: list[Candidate]) -> dict:
     """Evaluate `models` as one; returns what `metrics.json` (in the first config's data.save_dir/test) holds.
 
-    Weights are chosen on the training identities that `mixing.held_out` left out of training, and on no others: if a
+    Weights are chosen on the training identities that `ensemble.held_out` left out of training, and on no others: if a
     model was trained on them, all weights are equal, and a warning says why.
 
     Raises:
@@ -39,7 +39,7 @@ def evaluate_ensemble(models: list[Candidate]) -> dict:
     if trained_on:
         log.warning(
             "all weights are equal, since there are no training identities to choose them on: the training of %s "
-            "had all of them, or is not on record; train the models with mixing.held_out 0.1",
+            "had all of them, or is not on record; train the models with ensemble.held_out 0.1",
             " and ".join(trained_on),
         )
     images, pids, camids, _ = _extract(
@@ -60,14 +60,14 @@ def evaluate_ensemble(models: list[Candidate]) -> dict:
     engine = SimpleNamespace(results=results, query_paths=paths, records=[], datamanager=managers[0])
     more = {
         "method": " + ".join(c.cfg.model.name for c in models),
-        "mixing": {**vars(ensemble), "persons": len(set(pids.tolist())), "seen_in_training": trained_on},
+        "ensemble": {**vars(ensemble), "persons": len(set(pids.tolist())), "seen_in_training": trained_on},
     }
     protocol = f"{_describe(ensemble, models)} of: " + " | ".join(
         describe_protocol(c.cfg, camera_rows=engine.camera_rows, combined=combined(c), data=managers[0])
         for c, engine in zip(models, engines)
     )
     files = ", ".join(c.config_file for c in models)
-    return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "mixed" / "metrics.json", **more)
+    return write_metrics(first, engine, files, protocol, Path(folder) / "test" / "ensemble" / "metrics.json", **more)
 
 
 def _describe(ensemble: Ensemble, models: list[Candidate]) -> str:

@@ -38,7 +38,7 @@ def unseen_images(model: Extractor, root: str, sources: list[str], identities: s
     sources_of_run = list(cfg.data.sources)
     cfg.data.root, cfg.data.sources = root, sources or sources_of_run
     cfg.data.targets, cfg.data.combineall = [], False  # the test side is not read, and need not be there
-    cfg.mixing.held_out = 0.0  # those left out of training are wanted here
+    cfg.ensemble.held_out = 0.0  # those left out of training are wanted here
     data = DataManager(cfg, trains=False, sources=True)
     trained = None if model.weights is None or model.weights.pids is None else set(model.weights.pids)
     rows, offset = [], 0
@@ -56,7 +56,7 @@ def unseen_images(model: Extractor, root: str, sources: list[str], identities: s
     if not rows:
         raise ConfigError(
             f"all identities of {', '.join(cfg.data.sources)} were trained on, and distances between them look better "
-            "than between strangers; train with mixing.held_out 0.1, give another data set with -s, or accept the "
+            "than between strangers; train with ensemble.held_out 0.1, give another data set with -s, or accept the "
             "optimism with --identities trained"
         )
     step = max(1, -(-len(rows) // MOST))

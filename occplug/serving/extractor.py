@@ -42,7 +42,7 @@ _NO_PART = (
     "train",
     "test",
     "sampler",
-    "mixing",
+    "ensemble",
     "augment",
     "zoo",
 )

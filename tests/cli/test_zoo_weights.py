@@ -30,7 +30,7 @@ BRIEF = [*TINY, "train.batch_size", "16", "method.stage1.epochs", "0", "method.s
 def run(data, tmp_path_factory):
     """Runs of two models whose weights are the initial ones, with a quarter of the persons held out."""
     folder = tmp_path_factory.mktemp("run")
-    common = ["--root", str(data), "mixing.held_out", "0.25"]
+    common = ["--root", str(data), "ensemble.held_out", "0.25"]
     assert main(["train", "--config-file", CONFIG, *common, *BRIEF, "data.save_dir", str(folder / "clip")]) == 0
     stock = [*TINY, "train.batch_size", "16", "train.max_epoch", "1", "data.save_dir", str(folder / "osnet")]
     assert main(["train", "--config-file", STOCK, *common, *stock]) == 0
@@ -60,13 +60,13 @@ def test_held_out_persons_are_not_trained_on(run, data):
     assert torch.load(run / "clip/checkpoints/last.pth", weights_only=True)["pids"] == manager.pids
 
 
-def test_two_models_are_mixed_by_weights_of_held_out_persons(run, tmp_path):
+def test_two_models_are_one_by_weights_of_held_out_persons(run, tmp_path):
     assert mix(run, tmp_path) == 0
-    metrics = json.loads((tmp_path / "test/mixed/metrics.json").read_text())
+    metrics = json.loads((tmp_path / "test/ensemble/metrics.json").read_text())
     assert metrics["method"] == "clip_reid + osnet_x0_25" and "sum of distances" in metrics["protocol"]
-    mixing = metrics["mixing"]
-    assert mixing["persons"] == 4 and mixing["seen_in_training"] == []
-    assert sum(mixing["weights"]) == pytest.approx(1) and mixing["mAP"] >= max(mixing["alone"])
+    chosen = metrics["ensemble"]
+    assert chosen["persons"] == 4 and chosen["seen_in_training"] == []
+    assert sum(chosen["weights"]) == pytest.approx(1) and chosen["mAP"] >= max(chosen["alone"])
 
 
 def test_query_and_gallery_do_not_move_the_weights(run, tmp_path, monkeypatch):
@@ -82,14 +82,14 @@ def test_query_and_gallery_do_not_move_the_weights(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(DataManager, "_dataset", changed)
     assert mix(run, tmp_path / "b") == 0
-    a, b = (json.loads((tmp_path / name / "test/mixed/metrics.json").read_text()) for name in "ab")
-    assert a["mixing"] == b["mixing"] and a["targets"] != b["targets"]
+    a, b = (json.loads((tmp_path / name / "test/ensemble/metrics.json").read_text()) for name in "ab")
+    assert a["ensemble"] == b["ensemble"] and a["targets"] != b["targets"]
 
 
 def test_weights_of_models_that_know_the_persons_are_equal(run, tmp_path, capsys):
-    assert mix(run, tmp_path, "mixing.held_out", "0.0") == 0  # what counts is on whom they were trained
-    mixing = json.loads((tmp_path / "test/mixed/metrics.json").read_text())["mixing"]
-    assert mixing["seen_in_training"] == [] and mixing["persons"] == 4
+    assert mix(run, tmp_path, "ensemble.held_out", "0.0") == 0  # what counts is on whom they were trained
+    chosen = json.loads((tmp_path / "test/ensemble/metrics.json").read_text())["ensemble"]
+    assert chosen["seen_in_training"] == [] and chosen["persons"] == 4
     state = torch.load(run / "osnet/checkpoints/last.pth", weights_only=True)
     everybody = DataManager(load_config(run / "clip/config.yaml")).sets["synthocc"].pids
     state["pids"] = sorted(everybody, key=lambda pid: pid in state["pids"])[:12]  # those that the first did not see
@@ -102,11 +102,11 @@ def test_weights_of_models_that_know_the_persons_are_equal(run, tmp_path, capsys
         "there are no training identities to choose them on: the training of clip_reid and osnet_x0_25 had all of them"
         in said
     )
-    mixing = json.loads((tmp_path / "test/mixed/metrics.json").read_text())["mixing"]
-    assert mixing["seen_in_training"] == ["clip_reid", "osnet_x0_25"] and mixing["weights"] == [0.5, 0.5]
+    chosen = json.loads((tmp_path / "test/ensemble/metrics.json").read_text())["ensemble"]
+    assert chosen["seen_in_training"] == ["clip_reid", "osnet_x0_25"] and chosen["weights"] == [0.5, 0.5]
 
 
-def test_mistakes_of_mixing(run, tmp_path, capsys):
+def test_mistakes_of_ensembles(run, tmp_path, capsys):
     assert mix(run, tmp_path, "--rerank") == 2
     assert "--rerank and --visrank are for one model" in capsys.readouterr().err
     assert main(["test", "--config-file", CONFIG, "--weights", "a.pth", "--weights", "b.pth"]) == 2

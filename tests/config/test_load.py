@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from occplug.config import default_config, load, load_config, resolved_yaml, save_config
+from occplug.config.changes import changed_keys, saved_values
 from occplug.config.defaults import TORCHREID
-from occplug.config.files import flatten
+from occplug.config.files import _note_renamed, flatten
 from occplug.config.ranges import ABOVE_0, SHARE, Range, under
 from occplug.errors import ConfigError, OutputError
 from occplug.method import Method
@@ -482,3 +483,23 @@ def test_a_config_is_loaded_from_text():
 def test_mistakes_in_text_name_where_it_is_from(text, told):
     with pytest.raises(ConfigError, match=re.escape(told)):
         load_config("weights.pth", text=text)
+
+
+def test_a_renamed_section_is_read_under_its_older_name_and_said_once(write, caplog):
+    _note_renamed.cache_clear()
+    write("mixing: {held_out: 0.1}", "base.yaml")
+    older, base = write("mixing: {held_out: 0.25}", "old.yaml"), write("_base_: base.yaml\nensemble: {}", "new.yaml")
+    assert load_config(older).ensemble.held_out == 0.25 and load_config(base).ensemble.held_out == 0.1
+    assert caplog.text.count("the config section mixing is called ensemble now") == 1
+    text = resolved_yaml(load_config(older))
+    assert "ensemble:" in text and "mixing" not in text
+    saved = text.replace("ensemble:", "mixing:")
+    assert load_config(text=saved) == load_config(older)
+    for words in (["mixing.held_out", "0.5"], ["mixing.held_out=0.5"], ["ensemble.held_out", 0.5]):
+        assert load_config(older, words).ensemble.held_out == 0.5, "whichever is set last counts"
+    assert load_config(write("ensemble: {held_out: 0.5}", "o.yaml"), ["mixing.held_out", 0.0]).ensemble.held_out == 0
+    assert saved_values(saved)["ensemble.held_out"] == 0.25 and changed_keys(saved, load_config(older)) == {}
+    with pytest.raises(ConfigError, match="ensemble.held_out is 2.0; it must be from 0 to 1"):
+        load_config(older, ["mixing.held_out", 2])
+    with pytest.raises(ConfigError, match="there is no key 'ensemble.held'"):
+        load_config(older, ["mixing.held", 2])

@@ -168,7 +168,7 @@ def test_a_config_in_a_checkpoint_that_is_none_is_named(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mixing: {held_out: -1}", r"mixing.held_out is -1.0; it must be from 0 to 1"),
+        ("ensemble: {held_out: -1}", r"ensemble.held_out is -1.0; it must be from 0 to 1"),
         ("train: {lr: {}}", r"train.lr is \{\} \(dict\), expected a finite number"),
         ("data: {root: {}}", r"data.root is \{\} \(dict\), expected text"),
         ("data: {sources: {}}", r"data.sources is \{\} \(dict\), expected a list"),

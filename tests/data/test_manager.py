@@ -66,8 +66,8 @@ def test_a_test_needs_no_training_set(tmp_path):
 
 def test_persons_held_out_must_leave_some(tmp_path):
     market(tmp_path)
-    with pytest.raises(ConfigError, match="the training set has 0 images.*lower mixing.held_out"):
-        manager(tmp_path, "mixing.held_out", 1.0)
+    with pytest.raises(ConfigError, match="the training set has 0 images.*lower ensemble.held_out"):
+        manager(tmp_path, "ensemble.held_out", 1.0)
 
 
 def test_any_number_of_workers_gives_the_same_batches(tmp_path):

@@ -191,7 +191,7 @@ def test_configs_are_compared_key_by_key_and_not_line_by_line():
             "train.seed is 7, and last.pth was trained with 1: images and their order would",
         ),
         (["data.sources", ["synthocc"]], [], False, "data.sources is .*'synthocc'.* images and their order"),
-        (["mixing.held_out", 0.2], [], False, "mixing.held_out is 0.2, and last.pth was trained with 0.0"),
+        (["ensemble.held_out", 0.2], [], False, "ensemble.held_out is 0.2, and last.pth was trained with 0.0"),
         (
             ["method.stage1.lr", 0.5],
             ["stage1"],

@@ -187,7 +187,7 @@ def test_trained_identities_are_refused(weights, data_root, tmp_path, capsys):
     save_checkpoint({k: v for k, v in content.items() if k != "format"}, tmp_path / "all.pth")
     words = ["calibrate", "--weights", str(tmp_path / "all.pth"), "--root", str(data_root)]
     assert main(words) == 2
-    assert "were trained on" in (said := capsys.readouterr().err) and "mixing.held_out 0.1" in said
+    assert "were trained on" in (said := capsys.readouterr().err) and "ensemble.held_out 0.1" in said
     assert main([*words, "--identities", "trained", "--kind", "isotonic"]) == 0
     assert "optimistic" in capsys.readouterr().out
     assert occplug.load(tmp_path / "all.pth").calibration.kind == "isotonic"
