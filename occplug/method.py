@@ -137,6 +137,7 @@ class Method(nn.Module):
             may name another part, with that part's arguments as keys beside `type` (`occplug.registry.build_part`).
         follows: key of the core -> key of `defaults`; unless a config sets the former, it has the value of the latter.
         backbones: torchreid name suffix -> name of a backbone the method works with.
+        part_names: what the embedding's parts are called, for people; empty: they have no names, or there are none.
         in_one_stage: keys of `defaults` with the values that leave one stage, which is all torchreid's engines run.
         squared_distance: whether the method's distance is a squared one, or the cosine distance, which is half of one
             (a property where a key decides it). Re-ranking squares plain distances and takes squared ones as they are.
@@ -153,6 +154,7 @@ class Method(nn.Module):
     follows: dict[str, str] = {}
     backbones: dict[str, str] = {}
     in_one_stage: dict[str, object] = {}
+    part_names: tuple[str, ...] = ()
     squared_distance: bool = False
     renamed_tensors: dict[str, str] = {}
     is_stock: bool = False

@@ -1,4 +1,4 @@
-"""`occplug compare`: several configs over several seeds, one table and one page.
+"""`occplug compare`: several configs over several seeds, one table and one page, and a page of every query.
 
 Each run is an ordinary training run in `log/NAME/<config>/seed<k>`. A run that is complete is read, also one of an
 equal config anywhere below `log`; one that was interrupted is resumed. So the command can be given again at any time.
@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
     from occplug.experiments.comparing import compare
     from occplug.experiments.drawing import draw_report
     from occplug.experiments.markdown import check_marks
+    from occplug.reports.page import leave_comparison
 
     mark = f"compare {args.name}"
     if args.readme is not None:
@@ -54,4 +55,7 @@ def main(argv: list[str]) -> None:
     )
     print(f"\n{report.markdown()}")
     figure = None if args.figure is None else draw_report(report, args.figure)
-    print(f"\nreport: {report.write(args.readme, mark, figure)}")
+    page = report.write(args.readme, mark, figure)
+    print(f"\nreport: {page}")
+    folders = {row.title: row.runs[0].folder for row in report.rows if row.runs[0].folder is not None}
+    leave_comparison(folders, page.with_name("queries.html"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from occplug.cli.arguments import WEIGHTS, config_parser, parse_options
 from occplug.errors import ConfigError
 
@@ -23,6 +25,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--visrank", action="store_true", help="draw the ranked galleries of the queries")
     args, options = parse_options(parser, argv)
 
+    from occplug.reports.page import leave_page
     from occplug.runs.candidates import candidates
     from occplug.runs.ensemble import evaluate_ensemble
     from occplug.runs.evaluate import evaluate_candidate
@@ -31,6 +34,7 @@ def main(argv: list[str]) -> None:
     rerank, visrank = args.rerank or models[0].cfg.test.rerank, args.visrank or models[0].cfg.test.visrank
     if len(models) == 1:
         evaluate_candidate(models[0], rerank=rerank, visrank=visrank)
+        leave_page(Path(models[0].cfg.data.save_dir) / "test", models[0].cfg)
     elif rerank or visrank:
         raise ConfigError("--rerank and --visrank are for one model; leave them out to mix several")
     else:

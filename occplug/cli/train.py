@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import occplug
 from occplug.cli.arguments import config_parser, parse_options
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> None:
         print(f"occplug {occplug.__version__} train {args.config_file}: loading torch", flush=True)
 
     from occplug.config import load_config
+    from occplug.reports.page import leave_page
     from occplug.runs.train import dry_run, train
 
     cfg = load_config(args.config_file, options)
@@ -35,3 +37,4 @@ def main(argv: list[str]) -> None:
         dry_run(cfg, args.config_file)
     else:
         train(cfg, resume=args.resume or cfg.run.resume, after=args.after, config_file=args.config_file)
+        leave_page(Path(cfg.data.save_dir), cfg)

@@ -164,6 +164,7 @@ OURS = {
         "clip_grad_norm": 0.0,  # 0: off
         "resume": False,
         "save_every": 1,  # epochs between resumable states
+        "page": True,  # leave report.html, a page about the run, and the ranked lists it shows
     },
 }
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -285,9 +285,14 @@ class DataManager(ImageDataManager):
             self.test_dataset[name] = sides
             self.test_loader[name] = {side: self.loader_of(items, f"{name}-{side}") for side, items in sides.items()}
 
-    def loader_of(self, items: Sequence[tuple], name: str = ""):
-        """The images of `items` (path, pid, camid, ...) in order, as those of a test set; `name` is for their cache."""
-        return self._loader(Images(items, self.transform_te, read=self._read), self.cfg.test.batch_size, name)
+    def loader_of(self, items: Sequence[tuple], name: str = "", read: Callable[[str], Image.Image] | None = None):
+        """The images of `items` (path, pid, camid, ...) in order, as those of a test set.
+
+        Args:
+            name: for their cache; empty: they have none.
+            read: opens a path in another way than usual.
+        """
+        return self._loader(Images(items, self.transform_te, read=read or self._read), self.cfg.test.batch_size, name)
 
     def persons_loader(self, labels: Mapping[str, Collection[int]]):
         """Images of the training identities with `labels` of each source, held out or not, as for the test; pids are

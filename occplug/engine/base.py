@@ -24,7 +24,16 @@ from occplug.engine.checkpoint import not_finite, save_checkpoint
 from occplug.engine.progress import Progress
 from occplug.engine.randomness import random_states
 from occplug.errors import TrainingError
-from occplug.evaluation import Ranker, evaluate_embeddings, extract, rank_distances, rerank_embeddings
+from occplug.evaluation import (
+    Lister,
+    RankedLists,
+    Ranker,
+    evaluate_embeddings,
+    extract,
+    rank_distances,
+    ranked_lists,
+    rerank_embeddings,
+)
 from occplug.evaluation.cuhk03 import evaluate_cuhk03
 from occplug.method import Method
 from occplug.torchreid_host import visualize_ranked_results
@@ -104,6 +113,7 @@ class RunMixin:
         self.embedded: dict[str, str] | None = None  # the package's files it started from; None: not known
         self.results: dict = {}  # target -> RankResult
         self.query_paths: dict[str, list[str]] = {}  # target -> files, in the order of the result's queries
+        self.listed: dict[str, RankedLists] = {}  # target -> what is kept of its ranked galleries, on rank 0
         self.camera_rows = dict(getattr(self.datamanager, "camera_rows", {}))  # of the sources; a test's are the file's
         self.seconds = 0.0  # spent in the current stage, over all sessions of the run
 
@@ -311,23 +321,37 @@ class RunMixin:
         query, q_pids, q_camids, paths = extract(
             embed, query_loader, self.device, flip=flip, title=f"{dataset_name} query"
         )
-        gallery, g_pids, g_camids, _ = extract(
+        gallery, g_pids, g_camids, g_paths = extract(
             embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
         )
         ids = (q_pids, g_pids, q_camids, g_camids)
         draws = (save_dir, visrank_topk) if visrank else None
-        result = self.ranks.from_main(
-            lambda: self._compare(dataset_name, query, gallery, ids, use_metric_cuhk03, rerank, draws)
-        )
+
+        def compared():
+            lister = Lister(*ids) if self.cfg.run.page else None
+            found = self._compare(dataset_name, query, gallery, ids, use_metric_cuhk03, rerank, draws, lister)
+            if lister is not None:
+                self.listed[dataset_name] = self._listed(dataset_name, lister, query, gallery, (paths, g_paths))
+            return found
+
+        result = self.ranks.from_main(compared)
         self.results[dataset_name], self.query_paths[dataset_name] = result, paths
         log.info("%s: %s", dataset_name, result)
         return float(result.cmc[0]), float(result.mAP)
 
-    def _compare(self, name: str, query: Embedding, gallery: Embedding, ids: tuple, cuhk03: bool, rerank: bool, draws):
-        """The result of `query` and `gallery` with `ids`; `draws` is the folder and length of ranked lists, or None."""
+    def _compare(
+        self, name: str, query: Embedding, gallery: Embedding, ids: tuple, cuhk03: bool, rerank: bool, draws, lister
+    ):
+        """The result of `query` and `gallery` with `ids`; `draws` is the folder and length of ranked lists, or None.
+
+        Args:
+            lister: is given all distances; None for nobody.
+        """
         if draws or cuhk03:
             blocks = self._reranked(query, gallery) if rerank else [self.distance(query, gallery).numpy()]
             distances = np.concatenate(list(blocks))
+            if lister is not None:
+                lister.add(distances)
             if draws:
                 self._draw_ranks(name, distances, *draws)
             return evaluate_cuhk03(distances, *ids) if cuhk03 else rank_distances(distances, *ids)
@@ -335,8 +359,19 @@ class RunMixin:
             ranker = Ranker(*ids)
             for block in self._reranked(query, gallery):
                 ranker.add(block)
+                if lister is not None:
+                    lister.add(block)
             return ranker.result()
-        return evaluate_embeddings(self.distance, query, gallery, *ids)
+        distance = self.distance if lister is None else lister.watching(self.distance)
+        return evaluate_embeddings(distance, query, gallery, *ids)
+
+    def _listed(self, name: str, lister: Lister, query: Embedding, gallery: Embedding, paths: tuple) -> RankedLists:
+        """What is kept of the ranked galleries of the data set `name`."""
+        annotation = getattr(getattr(self.datamanager, "sets", {}).get(name), "annotation", None)
+        occlusion = None if annotation is None else [annotation(path)["occlusion_ratio"] for path in paths[0]]
+        return ranked_lists(
+            lister, query, gallery, paths, self.method.named_distance(), self.method.part_names, occlusion
+        )
 
     def _reranked(self, query: Embedding, gallery: Embedding):
         """Blocks [b, G] of re-ranked distances, as `eval.rerank_*` says."""

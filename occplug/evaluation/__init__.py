@@ -6,6 +6,7 @@ from occplug.evaluation.ensemble import Ensemble, EnsembleEmbedding, choose_ense
 from occplug.evaluation.extract import extract
 from occplug.evaluation.histogram import color_histogram
 from occplug.evaluation.linear_probe import Probe, linear_probe, slot_accuracies
+from occplug.evaluation.listing import Lister, RankedLists, ranked_file, ranked_lists, read_ranked
 from occplug.evaluation.mask_quality import (
     channel_correlations,
     correlation,
@@ -37,7 +38,9 @@ __all__ = [
     "PairedDifference",
     "PerQuery",
     "Probe",
+    "Lister",
     "RankResult",
+    "RankedLists",
     "Ranker",
     "by_group",
     "choose_ensemble",
@@ -58,6 +61,9 @@ __all__ = [
     "protocol_line",
     "rank_correlation",
     "rank_distances",
+    "ranked_file",
+    "ranked_lists",
+    "read_ranked",
     "re_ranking",
     "rerank_embeddings",
     "per_query_file",

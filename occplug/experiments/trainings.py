@@ -163,6 +163,7 @@ class Run:
         fingerprints: which version of each data set was used.
         made: on what, with which torch and when; None if nothing was trained.
         code: hash of what computes in the package; None where a run of an early version does not say.
+        folder: of its files; None if it has none.
     """
 
     seed: int
@@ -173,6 +174,7 @@ class Run:
     fingerprints: dict[str, str]
     made: str | None
     code: str | None = None
+    folder: Path | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -183,7 +185,8 @@ class Run:
         fingerprints = {name: summary["fingerprint"] for name, summary in metrics["data"].items()}
         record = metrics.get("record")
         made, code = made_on(record), (record or {}).get("sources")
-        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, fingerprints, made, code)
+        about = (fingerprints, made, code, folder)
+        return cls(metrics["seed"], seconds, metrics["protocol"], metrics["targets"], queries, *about)
 
 
 def made_on(record: dict | None) -> str:

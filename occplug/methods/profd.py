@@ -221,7 +221,8 @@ class ProFD(Method):
             sie_coefficient=cfg.backbone.sie_coefficient,
         )
         width = self.backbone.widths[-1]
-        self.num_classes, self.num_parts = num_classes, len(PART_SCHEMES[o.parts]) - 1
+        self.part_names = PART_SCHEMES[o.parts][1:]
+        self.num_classes, self.num_parts = num_classes, len(self.part_names)
         self.background = nn.Parameter(torch.randn(1, width))
         if o.prompt == "text":
             self.text = build_text_tower(self.backbone.arch)

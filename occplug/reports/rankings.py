@@ -10,15 +10,13 @@ import numpy as np
 import torch
 
 from occplug.data.manager import DataManager
-from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
-from occplug.evaluation import RankResult, evaluate_embeddings, extract
+from occplug.evaluation import Lister, RankResult, evaluate_embeddings, extract
 from occplug.runs.candidates import Candidate, engine_of
 from occplug.utils.files import user_path
 
-__all__ = ["Ranking", "choose_queries", "nearest_images", "rankings"]
+__all__ = ["Ranking", "choose_queries", "rankings"]
 
-BLOCK = 256  # queries whose distances to the gallery are held at a time
 PICKED = ("worst", "best", "random", "gain")
 
 
@@ -44,28 +42,6 @@ class Ranking:
     nearest: np.ndarray
     distances: np.ndarray
     result: RankResult
-
-
-def nearest_images(
-    distance, query: Embedding, gallery: Embedding, q_ids: tuple, g_ids: tuple, top: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """[Q, K] indices and distances of the `top` nearest gallery images, as `Ranking` has them.
-
-    Args:
-        distance: [b, G] from b queries and the gallery.
-        q_ids, g_ids: (pids, camids) of Q queries and of G gallery images.
-    """
-    (q_pids, q_camids), (g_pids, g_camids) = q_ids, g_ids
-    indices, values = [], []
-    for start in range(0, len(query), BLOCK):
-        rows = slice(start, start + BLOCK)
-        block = distance(query[rows], gallery).detach().float().cpu()
-        same = (q_pids[rows, None] == g_pids[None]) & (q_camids[rows, None] == g_camids[None])
-        block = block.masked_fill(torch.from_numpy(same), torch.inf)
-        nearest = block.topk(min(top, block.shape[1]), dim=1, largest=False)
-        indices.append(nearest.indices.masked_fill(nearest.values.isinf(), -1).numpy())
-        values.append(nearest.values.numpy())
-    return np.concatenate(indices), np.concatenate(values)
 
 
 def rankings(candidates: list[Candidate], titles: list[str], target: str = "", top: int = 10) -> list[Ranking]:
@@ -103,9 +79,10 @@ def _ranking(candidate: Candidate, title: str, target: str, top: int) -> Ranking
     data.close()
     query, q_pids, q_camids, q_paths = sides["query"]
     gallery, g_pids, g_camids, g_paths = sides["gallery"]
-    result = evaluate_embeddings(engine.distance, query, gallery, q_pids, g_pids, q_camids, g_camids)
-    nearest = nearest_images(engine.distance, query, gallery, (q_pids, q_camids), (g_pids, g_camids), top)
-    return Ranking(title, list(q_paths), list(g_paths), q_pids, g_pids, *nearest, result)
+    ids = (q_pids, g_pids, q_camids, g_camids)
+    lister = Lister(*ids, top=top, grey=0)
+    result = evaluate_embeddings(lister.watching(engine.distance), query, gallery, *ids)
+    return Ranking(title, list(q_paths), list(g_paths), q_pids, g_pids, *lister.result(), result)
 
 
 def choose_queries(words: list[str], ranked: list[Ranking]) -> list[int]:

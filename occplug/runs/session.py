@@ -21,7 +21,7 @@ from occplug.engine import (
     seed_everything,
     stock_engine,
 )
-from occplug.evaluation import PerQuery, per_query_file, protocol_line
+from occplug.evaluation import PerQuery, per_query_file, protocol_line, ranked_file
 from occplug.method import build_method
 from occplug.registry import model_class
 from occplug.runs.failures import LogFile
@@ -152,8 +152,9 @@ def write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, **mo
 
     Rank 0 writes, and all processes get what it wrote.
     `record` says when and on what it was made (:mod:`occplug.runs.record`).
-    Beside it, `per_query/TARGET.npz` holds the figures of every query (:class:`occplug.evaluation.PerQuery`). It comes
-    first: a folder with `metrics.json` is complete.
+    Beside it, `per_query/TARGET.npz` holds the figures of every query (:class:`occplug.evaluation.PerQuery`), and
+    `ranked/TARGET.npz` their ranked lists (:class:`occplug.evaluation.RankedLists`). They come first: a folder with
+    `metrics.json` is complete.
     """
     return current_ranks().from_main(lambda: _write_metrics(cfg, engine, config_file, protocol, file, more))
 
@@ -181,6 +182,8 @@ def _write_metrics(cfg, engine, config_file: str, protocol: str, file: Path, mor
     for name, result in engine.results.items():
         queries = PerQuery.of(result, engine.query_paths[name])
         write_atomically(per_query_file(file.parent, name), queries.write)
+    for name, lists in getattr(engine, "listed", {}).items():
+        write_atomically(ranked_file(file.parent, name), lists.write)
     write_atomically(file, lambda temporary: temporary.write_text(json.dumps(metrics, indent=2) + "\n"))
     log.info("protocol: %s", protocol)
     log.info("results are in %s", file)

@@ -5,40 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from occplug.cli import main
-from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
 from occplug.reports import rankings as module
 from occplug.reports.figures import RIGHT, WRONG, draw_rankings
-from occplug.reports.rankings import Ranking, choose_queries, nearest_images, rankings
-
-
-def test_nearest_images_leave_out_the_querys_person_under_its_camera():
-    draw = np.random.default_rng(3)
-    q_pids, q_camids = draw.integers(0, 5, 20), draw.integers(0, 3, 20)
-    g_pids, g_camids = draw.integers(0, 5, 50), draw.integers(0, 3, 50)
-    query, gallery = Embedding(torch.randn(20, 4)), Embedding(torch.randn(50, 4))
-
-    def distance(a, b):
-        return torch.cdist(a.vector, b.vector)
-
-    nearest, values = nearest_images(distance, query, gallery, (q_pids, q_camids), (g_pids, g_camids), 7)
-    whole = distance(query, gallery)
-    for i in range(20):
-        allowed = [j for j in range(50) if (g_pids[j], g_camids[j]) != (q_pids[i], q_camids[i])]
-        expected = sorted(allowed, key=lambda j: whole[i, j].item())[:7]
-        assert nearest[i].tolist() == expected
-        assert values[i] == pytest.approx([whole[i, j].item() for j in expected])
-
-
-def test_a_gallery_that_ends_is_filled_with_minus_one():
-    query, gallery = Embedding(torch.zeros(1, 2)), Embedding(torch.eye(2))
-    ids = (np.array([1]), np.array([0])), (np.array([1, 2]), np.array([0, 0]))
-    nearest, values = nearest_images(lambda a, b: torch.cdist(a.vector, b.vector), query, gallery, *ids, 5)
-    assert nearest.tolist() == [[1, -1]] and values[0, 1] == np.inf
+from occplug.reports.rankings import Ranking, choose_queries, rankings
 
 
 def ranking(title, ap, folder="", nearest=None):
