@@ -74,7 +74,9 @@ def is_single(given) -> bool:
 
 def _is_collection(given) -> bool:
     """Whether `given` names a folder, or boxes in frames."""
-    return isinstance(given, (str, os.PathLike)) and (is_boxes(given) or user_path(given).is_dir())
+    if not isinstance(given, (str, os.PathLike)):
+        return False
+    return is_boxes(given) or (not os.fsdecode(given).lower().endswith(ENDINGS) and user_path(given).is_dir())
 
 
 def is_boxes(given) -> bool:
