@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.comparison import Comparison, Rows, table
 from benchmarks.distances import masked_distances, part_distances
-from benchmarks.galleries import engines, engines_many
+from benchmarks.galleries import effort, engines, engines_many
 from benchmarks.hybrid import ska, wgff
 from benchmarks.loading import augment, loading
 from benchmarks.ranking import ranking, reranking
@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison | Rows]] = {
     "embed": embed,
     "embed_memory": embed_memory,
     "engines": engines,
+    "effort": effort,
     "engines_many": engines_many,
     "wgff": wgff,
     "ska": ska,

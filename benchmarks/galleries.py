@@ -11,11 +11,12 @@ import torch
 from benchmarks.comparison import Rows
 from occplug.utils.measuring import MIB, free_memory, measured
 
-__all__ = ["engines", "engines_many"]
+__all__ = ["effort", "engines", "engines_many"]
 
 DEPTH, WIDTH = 64, 512  # of what tells people apart, and of the vectors it is spread over
 EACH = 20  # images of an identity
 QUERIES = 200
+EFFORTS = (16, 64, 256, 1024)
 LITE = 100_000  # vectors that milvus-lite is given
 NOISE = 1.4  # of occluded queries, beside 0.3 of the gallery's images, where identities differ by 1
 HEADS = ("", "build, CPU s", "MiB beside the vectors", "queries per CPU s", "effort", "Rank-1, %")
@@ -25,7 +26,7 @@ def engines(quick: bool) -> Rows:
     """exact, faiss and milvus-lite over the same vectors: noisy queries of known identities."""
     count = 20_000 if quick else 1_000_000
     few = min(count, LITE)
-    note = f"; milvus-lite takes some 30 KB of memory a vector, so it has {few:,} of them" if few < count else ""
+    note = f"; milvus-lite takes 20 to 35 KB of memory a vector, so it has {few:,} of them" if few < count else ""
     chosen = [("exact", {}, count), ("faiss", {}, count), ("exact", {}, few), ("milvus", {"index": "IVF_FLAT"}, few)]
     return _table(f"engines: {count:,} x {WIDTH}, one thread", chosen, note)
 
@@ -35,6 +36,40 @@ def engines_many(quick: bool) -> Rows:
     count = 40_000 if quick else next(n for n in (10_000_000, 5_000_000, 2_000_000) if _fits(n))
     chosen = [("exact", {}, count), ("faiss", {"index": "rabitq"}, count)]
     return _table(f"engines_many: {count:,} x {WIDTH}, one thread", chosen)
+
+
+def effort(quick: bool) -> Rows:
+    """What looking at more of an index costs, and what it gives back of the identities of noisy queries."""
+    count = 20_000 if quick else 200_000
+    rows = []
+    for index in ("hnsw", "ivf"):
+        for tried, rate, rank1, exact in measured(_trying, index, count).output:
+            rows.append([f"faiss {index}", str(tried), f"{rate:.3g}", f"{100 * rank1:.1f}", f"{100 * exact:.1f}"])
+    heads = ("", "effort", "queries per CPU s", "Rank-1, %", "of exact search")
+    note = f"vectors and {QUERIES} queries as for engines; effort is efSearch of hnsw and nprobe of ivf"
+    return Rows(f"effort: {count:,} x {WIDTH}, one thread", heads, rows, note)
+
+
+def _trying(index: str, count: int) -> Callable:
+    from occplug import Embedding, Gallery
+
+    vectors, pids, spread = _vectors(count)
+    asked, people = _queries(spread, count // EACH, QUERIES, 1)
+
+    def rank1(hits) -> float:
+        return float((np.array(pids)[hits.ids[:, 0]] == people.numpy()).mean())
+
+    def work() -> list[tuple[int, float, float, float]]:
+        gallery, found = Gallery.build(Embedding(vectors), engine="faiss", index=index), []
+        exact = rank1(gallery.search_exactly(Embedding(asked), 1))
+        for tried in EFFORTS:
+            gallery._engine.effort = tried
+            start = time.process_time()
+            hits = gallery.search(Embedding(asked), 10)
+            found.append((tried, len(asked) / (time.process_time() - start), rank1(hits), exact))
+        return found
+
+    return work
 
 
 def _fits(count: int) -> bool:

@@ -94,6 +94,7 @@ def calibrate_model(
     made = calibrate(pairs, kind, floor)
     assert embedding.origin is not None  # `Extractor.embed` says it
     made.facts.update(whose=whose, images=len(rows), flip=embedding.origin.preprocessing["flip"])
+    made.facts["settings"] = model.test_settings
     return made
 
 

@@ -271,7 +271,19 @@ class Extractor:
                 f"these weights are not calibrated, so their distances have no probabilities; run: occplug calibrate "
                 f"--weights {where} --root DIR (the data sets' folder; with -o FILE for weights of the zoo)"
             )
-        return Calibration(**known)
+        calibration = Calibration(**known)
+        for key, value in calibration.facts.get("settings", {}).items():
+            if self.test_settings.get(key, value) != value:
+                raise ConfigError(
+                    f"these weights were calibrated with {key} {value!r}, and it is {self.test_settings[key]!r} here, "
+                    f"so distances mean something else; set {key} to {value!r}, or calibrate again"
+                )
+        return calibration
+
+    @property
+    def test_settings(self) -> dict[str, Any]:
+        """Keys of the method that change what it computes in tests, `method.test_...` -> value."""
+        return {f"method.{key}": value for key, value in self.cfg.method.items() if key.startswith("test_")}
 
     def same(self, a, b, prior: float = 0.5, **options) -> Same:
         """Whether `a` and `b` show the same person, pair by pair.

@@ -91,6 +91,14 @@ def test_engines_are_asked_for_known_identities(engine, options):
     assert found["rank1"] > 0.9 and found["rate"] > 0 and (found["effort"] == "-") == (engine == "exact")
 
 
+def test_more_effort_gives_back_identities():
+    pytest.importorskip("faiss")
+    found = galleries._trying("hnsw", 4000)()
+    assert [tried for tried, *_ in found] == list(galleries.EFFORTS)
+    ranks = [rank1 for _, _, rank1, _ in found]
+    assert ranks[-1] >= ranks[0] and ranks[-1] == pytest.approx(found[0][3], abs=0.02)
+
+
 def test_a_table_of_several_sides_and_its_place_in_a_page(monkeypatch, tmp_path, capsys):
     rows = Rows(
         "engines: 2 x 512", ("", "build", "Rank-1, %"), [["exact", "-", "95.0"], ["faiss", "1.5", "94.5"]], "as is"

@@ -152,6 +152,15 @@ def test_it_abstains_where_nothing_is_in_common(weights, data_root, tmp_path):
     assert found.abstains is True and np.isnan(found.probability) and found.common_visibility == 0
 
 
+def test_a_calibration_is_of_the_settings_it_was_made_with(weights, data_root, tmp_path):
+    file = str(tmp_path / "c.pth")
+    words = ["calibrate", "--weights", str(weights["profd"]), "--root", str(data_root), "-o", file, "--no-flip"]
+    assert main([*words, "--set", "method.test_visibility=sigmoid"]) == 0
+    with pytest.raises(ConfigError, match="calibrated with method.test_visibility 'sigmoid', and it is 'softmax' here"):
+        occplug.load(file).same([], [])
+    assert occplug.load(file, options=["method.test_visibility", "sigmoid"]).calibration.kind == "logistic"
+
+
 def test_images_of_ones_own_calibrate_the_zoos_weights(data_root, tmp_path, capsys, monkeypatch):
     """Neither the data sets of the training nor those of the test have to be there."""
     monkeypatch.chdir(tmp_path)
