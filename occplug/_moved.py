@@ -117,7 +117,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         targets = MOVED[spec.name]
         where = " and ".join(targets)
         warnings.warn(
-            f"{spec.name} is {where} now; the old name goes in the next version", DeprecationWarning, stacklevel=2
+            f"{spec.name} is {where} now; the old name will be removed in the next version",
+            DeprecationWarning,
+            stacklevel=2,
         )
         module = types.ModuleType(spec.name)
         module.__dict__["__getattr__"] = _looking_in(spec.name, targets)
@@ -149,7 +151,9 @@ def older_names(module: str) -> Callable[[str], object]:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         where, _, renamed = new.rpartition(".")
         warnings.warn(
-            f"{module}.{name} is {new} now; the old name goes in the next version", DeprecationWarning, stacklevel=2
+            f"{module}.{name} is {new} now; the old name will be removed in the next version",
+            DeprecationWarning,
+            stacklevel=2,
         )
         return getattr(importlib.import_module(where), renamed)
 

@@ -101,7 +101,7 @@ class Stage:
 
     @property
     def companions(self) -> list[ExtraOptimizer]:
-        """The older name of `extra_optimizers`; it goes in the next version."""
+        """The older name of `extra_optimizers`; removed in the next version."""
         return self.extra_optimizers
 
     @companions.setter

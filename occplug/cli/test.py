@@ -36,6 +36,6 @@ def main(argv: list[str]) -> None:
         evaluate_candidate(models[0], rerank=rerank, visrank=visrank)
         leave_page(Path(models[0].cfg.data.save_dir) / "test", models[0].cfg)
     elif rerank or visrank:
-        raise ConfigError("--rerank and --visrank are for one model; leave them out to mix several")
+        raise ConfigError("--rerank and --visrank are for one model; leave them out to test several models as one")
     else:
         evaluate_ensemble(models)

@@ -171,8 +171,8 @@ class DataManager(ImageDataManager):
     def _check_identities(self) -> None:
         if len(self.pids) == 1:
             raise DataError(
-                f"{', '.join(self.sources)}: there is 1 identity to train on, and telling identities apart needs two "
-                "at least; check the training folder, and ensemble.held_out"
+                f"{', '.join(self.sources)}: there is 1 identity to train on, and a classifier needs at least "
+                "two; check the training folder, and ensemble.held_out"
             )
         for name, data in self.sets.items():
             if getattr(data, "left_out", None):

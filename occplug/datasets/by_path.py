@@ -132,8 +132,8 @@ class FolderImages(OwnImages):
                 return [Row(file, m["pid"], m.groupdict().get("camid"), split) for file, m in zip(files, matches)]
         strange = [file.path for file in files if not any(re.match(pattern, file.stem) for pattern in KNOWN_NAMES)]
         raise DataError(
-            f"{self.name}: {first_names(strange or flat)} have names that tell no person the way the others do; known "
-            "are one folder a person, 0002_c1s1_000451_03.jpg, 0000_000_01_0303morning_0008_0.jpg, 1_001_1_01.png and "
+            f"{self.name}: {first_names(strange or flat)} have names without an identity in a known form. Known are: "
+            "one folder per person, 0002_c1s1_000451_03.jpg, 0000_000_01_0303morning_0008_0.jpg, 1_001_1_01.png and "
             r"001_01.tif; for other names set data.pattern (--pattern), e.g. '(?P<pid>\w+)-cam(?P<camid>\d+)'"
         )
 

@@ -154,8 +154,8 @@ class ReidDataset(ImageDataset):
         camid = None if match is None else self._camera(match, part)
         if camid is None or camid < 0:
             raise DataError(
-                f"{self.name}: {file.path} has a name that tells no person and camera (1, 2, ...); it must match "
-                f"{self.pattern}; rename it, or move it elsewhere"
+                f"{self.name}: {file.path} has a name without an identity and a camera (1, 2, ...); it must "
+                f"match {self.pattern}; rename it, or move it elsewhere"
             )
         assert match is not None  # or it would have no camera
         return Labelled(file, self._number(match["pid"], "person", MOST_PERSONS, file), camid)

@@ -136,7 +136,9 @@ class OwnImages(ReidDataset):
         texts = [row.camera for row in rows if row.camera is not None]
         if len(texts) < len(rows):
             if texts:
-                warn_once(f"{self.name}: {len(rows) - len(texts)} of {len(rows)} images tell no camera; none is used")
+                warn_once(
+                    f"{self.name}: {len(rows) - len(texts)} of {len(rows)} images have no camera, so none is used"
+                )
             warn_once(f"{self.name}: cameras are unknown; it is evaluated without the camera filter")
             return False, [0] * len(rows)
         number = _numbers(texts)
@@ -149,7 +151,7 @@ class OwnImages(ReidDataset):
         given = [row.split for row in rows if row.split is not None]
         if given and len(given) < len(rows):
             lacking = [row.file.path for row in rows if row.split is None]
-            raise DataError(f"{self.name}: {first_names(lacking)} have no split; tell it of all images, or of none")
+            raise DataError(f"{self.name}: {first_names(lacking)} have no split; give it for all images, or for none")
         self.is_drawn = not given or "test" in given
         pids = [self.pid_of[row.person] for row in rows]
         rng = np.random.default_rng(self.split_id)

@@ -157,6 +157,6 @@ def check_agreement(ranks: Ranks, model: nn.Module) -> None:
     for what, values in zip(("weights", "random numbers"), zip(*everywhere)):
         if any(value != values[0] for value in values):
             raise TrainingError(
-                f"the {what} of the processes have come apart; a part of the model probably draws random numbers, or "
-                "updates itself, from the images of one process alone. Such a model trains on one process"
+                f"the {what} of the processes differ; a part of the model probably draws random numbers, or updates "
+                "itself, from the images of one process alone. Such a model trains on one process"
             )

@@ -133,7 +133,7 @@ class RunMixin:
         return lambda images, camids: self.embed(images, rows(camids))
 
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """The older name of `distance`; it goes in the next version."""
+        """The older name of `distance`; removed in the next version."""
         return self.distance(query, gallery)
 
     @property

@@ -62,7 +62,7 @@ class Ensemble:
     alone: tuple[float, ...]
 
     def matcher(self, matchers: Sequence[Distance]) -> Callable[[EnsembleEmbedding, EnsembleEmbedding], Tensor]:
-        """The older name of `distance`; it goes in the next version."""
+        """The older name of `distance`; removed in the next version."""
         return self.distance(matchers)
 
     def distance(self, distances: Sequence[Distance]) -> Callable[[EnsembleEmbedding, EnsembleEmbedding], Tensor]:

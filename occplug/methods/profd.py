@@ -290,7 +290,7 @@ class ProFD(Method):
         parts = decoded.rows[:, 2:]
         return Features(image.projected, image.projected_tokens, queries, parts, decoded.attention, labels)
 
-    see = forward_features  # the older name; it goes in the next version
+    see = forward_features  # the older name; removed in the next version
 
     def _patch_labels(self, masks: Tensor | None) -> Any:
         patch = self.backbone.visual.conv1.kernel_size[0]

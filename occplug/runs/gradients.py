@@ -71,7 +71,7 @@ def gradient_report(method: Method, data, batches: int, stage: str = "", device:
     """
     chosen = _stage(method, stage)
     if batches < 1:
-        raise ConfigError(f"--batches is {batches}; look at one at least")
+        raise ConfigError(f"--batches is {batches}; it must be at least 1")
     _open(method, chosen, data, torch.device(device))
     loader = chosen.loader(data) if chosen.loader else data.train_loader
     per_batch = [

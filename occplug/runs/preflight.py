@@ -62,7 +62,7 @@ def check_matches(data: DataManager) -> None:
             raise DataError(f"{problem}; each query needs {rule} there: add it, or leave such queries out{hint}")
         if len(lost) == len(sides["query"]):
             raise DataError(f"{problem}; each query needs {rule} there: check that query and gallery belong together")
-        log.warning("%s; no average counts them", problem)
+        log.warning("%s; they are left out of all averages", problem)
 
 
 def check_images(data: DataManager) -> None:
@@ -103,7 +103,7 @@ def write_splits(data: DataManager, folder: Path) -> None:
             continue
         file = Path(folder) / "splits" / f"{plain_name(name)}.csv"
         write_atomically(file, functools.partial(_write_rows, dataset.listed()))
-        log.info("%s: who is trained on and tested is in %s (csv:%s gives the same)", name, file, file)
+        log.info("%s: the split is written to %s (csv:%s is the same split)", name, file, file)
 
 
 def _write_rows(rows: list[dict], file: Path) -> None:

@@ -428,7 +428,7 @@ def _rows(embedding: Embedding, ids, metadata: Mapping[str, Sequence] | None, fi
             f"ids are {count} whole numbers, one an image; got {numbers.dtype} of shape {list(numbers.shape)}"
         )
     if len(np.unique(numbers)) < count or (count and numbers.min() < 0):
-        raise DataError("ids are from 0 on, and each is there once")
+        raise DataError("ids must be 0 or more, each of them once")
     columns = {name: [_plain(value) for value in values] for name, values in (metadata or {}).items()}
     for name, values in columns.items():
         if not name.isidentifier():

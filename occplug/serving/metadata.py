@@ -34,7 +34,7 @@ def read_metadata(file, paths: Sequence[str]) -> dict[str, list]:
     for row in rows:
         for place in {Path(row["path"]).absolute(), (file.parent / row["path"]).absolute()}:
             if by_path.get(place, row) is not row:
-                raise DataError(f"{file}: {row['path']} is there twice")
+                raise DataError(f"{file}: {row['path']} is listed twice")
             by_path[place] = row
     missing = [path for path in paths if Path(path).absolute() not in by_path]
     if missing:

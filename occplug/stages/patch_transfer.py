@@ -343,7 +343,7 @@ class PatchTransfer:
             self._warned = True
             log.warning(
                 "patch transfer: none of the %d samples drawn in a batch of %d has a candidate, so they train unmixed; "
-                "a larger train.batch_size or lower alpha1 gives more (this is said once, and counted)",
+                "a larger train.batch_size or lower alpha1 gives more (logged once, and counted)",
                 without,
                 len(masks),
             )

@@ -221,7 +221,7 @@ def _receive(job: _Job, answer, done: int) -> None:
 
 
 def _blocks(job: _Job, answer, limit: int | None) -> Iterator[bytes]:
-    """What `answer` sends, as it comes; stops where more comes than `limit`, or almost nothing for a while."""
+    """What `answer` sends, as it comes; stops if it is more than `limit`, or almost nothing for a while."""
     room = math.inf if limit is None else limit - job.part.stat().st_size
     begun, lately = time.monotonic(), 0
     while block := answer.read1(_BLOCK):
@@ -229,7 +229,8 @@ def _blocks(job: _Job, answer, limit: int | None) -> Iterator[bytes]:
         if room < 0:
             job.discard()
             raise job.error(
-                f"more comes than the {limit:,} bytes that it has", "the index may be wrong, or the file new"
+                f"the server sends more than the {limit:,} bytes it should have",
+                "the index may be wrong, or the file new",
             )
         yield block
         lately += len(block)

@@ -28,7 +28,7 @@ MISTAKES = [
     ("a kind that is not known", TRAIN.format("zip:crops"), "not named by 'zip'; there are: folder:PATH, csv:"),
     ("no path behind the colon", TRAIN.format("csv:"), "csv: has no path; write csv:PATH"),
     ("images of one person", TRAIN.format("folder:alone"), "folder:alone: all images are of one person"),
-    ("names that tell nothing", TRAIN.format("folder:flat"), "x.png have names that tell no person.*data.pattern"),
+    ("names without an identity", TRAIN.format("folder:flat"), "x.png have names without an identity.*data.pattern"),
     ("images beside the folders of persons", TRAIN.format("folder:mixed"), "stray.png lie beside folders with images"),
     (
         "a pattern without a person",

@@ -95,7 +95,7 @@ def test_a_data_set_named_twice_is_refused(key, tmp_path):
 def test_one_identity_alone_is_nothing_to_learn_from(tmp_path, trains):
     market_tree(tmp_path / "market1501", train=(7,))
     with pytest.raises(
-        DataError, match="market1501: there is 1 identity to train on, and telling identities apart needs"
+        DataError, match="market1501: there is 1 identity to train on, and a classifier needs at least two"
     ):
         DataManager(config(tmp_path), trains=trains, sources=True)
 

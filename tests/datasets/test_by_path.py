@@ -193,7 +193,7 @@ def mistakes(tmp_path):
     yield "folder:nowhere", {}, "folder:nowhere: there is no folder .*nowhere; check the path"
     yield f"folder:{tmp_path / 'none'}", {}, "has no images, it holds nothing"
     yield f"folder:{tmp_path / 'mixed'}", {}, r"2\.jpg lie beside folders with images"
-    yield f"folder:{tmp_path / 'strange'}", {}, r"ann\.jpg have names that tell no person.*--pattern"
+    yield f"folder:{tmp_path / 'strange'}", {}, r"ann\.jpg have names without an identity.*--pattern"
     yield f"folder:{tmp_path / 'one'}", {}, "all images are of one person.*--pattern"
     yield f"folder:{tmp_path / 'good'}", {"pattern": "(?P<pid>"}, "data.pattern is .* no regular expression"
     yield f"folder:{tmp_path / 'good'}", {"pattern": "(?P<person>.)"}, "must have the group .*but it has person"

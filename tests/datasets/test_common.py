@@ -176,14 +176,14 @@ def test_a_split_without_images_says_what_it_holds(home):
 def test_a_name_that_cannot_be_read(home):
     put(home / "query", "img_12.jpg")
     assert message(home.parent) == (
-        f"occluded_duke: {home}/query/img_12.jpg has a name that tells no person and camera (1, 2, ...); it must match "
-        r"(?P<pid>-?\d+)_c(?P<camera>\d+); rename it, or move it elsewhere"
+        f"occluded_duke: {home}/query/img_12.jpg has a name without an identity and a camera (1, 2, ...); it must "
+        r"match (?P<pid>-?\d+)_c(?P<camera>\d+); rename it, or move it elsewhere"
     )
 
 
 def test_camera_0_is_no_camera(home):
     put(home / "query", "0001_c0_f0000001.jpg")
-    assert "0001_c0_f0000001.jpg has a name that tells no person and camera (1, 2, ...)" in message(home.parent)
+    assert "0001_c0_f0000001.jpg has a name without an identity and a camera (1, 2, ...)" in message(home.parent)
 
 
 def test_two_files_of_one_name(home):

@@ -70,5 +70,5 @@ def test_wrong_layout_lists_the_accepted_ones(tmp_path):
 def test_a_name_without_a_person(tmp_path):
     tree(tmp_path / "Occluded_REID", "raw")
     put(tmp_path / "Occluded_REID/whole_body_images", "012/12a.tif")
-    with pytest.raises(DataError, match=r"whole_body_images/012/12a\.tif has a name that tells no person and camera"):
+    with pytest.raises(DataError, match=r"whole_body_images/012/12a\.tif has a name without an identity and a camera"):
         OccludedREID(str(tmp_path))

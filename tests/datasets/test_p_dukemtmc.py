@@ -56,7 +56,7 @@ def test_the_renamed_layout_without_kinds_has_real_cameras_in_training(tmp_path)
 def test_training_names_without_camera_or_kind_are_errors(tmp_path):
     folder = tmp_path / "P-DukeMTMC-reid"
     put(folder, "bounding_box_train/0004_03.jpg", "query/0007_03.jpg", "bounding_box_test/0007_03.jpg")
-    with pytest.raises(DataError, match=r"bounding_box_train/0004_03\.jpg has a name that tells no person and camera"):
+    with pytest.raises(DataError, match=r"bounding_box_train/0004_03\.jpg has a name without an identity and a camera"):
         PDukeMTMC(str(tmp_path))
 
 

@@ -24,5 +24,5 @@ def test_layouts(tmp_path, folder, query, gallery, name):
 
 def test_a_name_without_a_number(tmp_path):
     put(tmp_path / "Partial_iLIDS", "Probe/a1.jpg", "Gallery/1.jpg")
-    with pytest.raises(DataError, match=r"^partial_ilids: .*/Probe/a1\.jpg has a name that tells no person"):
+    with pytest.raises(DataError, match=r"^partial_ilids: .*/Probe/a1\.jpg has a name without an identity"):
         PartialILIDS(str(tmp_path))

@@ -112,7 +112,7 @@ def test_each_process_decodes_its_share_of_the_same_batches(groups, name, option
         ("differing", "DataError: the processes of this run differ; the cure\n  seed is 0 on rank 0 and 1 on rank 1"),
         ("main", "ConfigError: refused by rank 0"),
         ("not finite", "TrainingError: stage2, epoch 1, batch 1: .*nan"),
-        ("apart", "TrainingError: the weights of the processes have come apart"),
+        ("apart", "TrainingError: the weights of the processes differ"),
     ],
 )
 def test_a_fault_of_one_process_ends_all(groups, kind, message):

@@ -107,7 +107,7 @@ def test_what_cannot_be_looked_at_is_said():
     method, _ = opened("clip_reid")
     with pytest.raises(ConfigError, match="--stage is 'stage3'; the stages are stage1, stage2"):
         gradient_report(method, Data(), 1, "stage3")
-    with pytest.raises(ConfigError, match="--batches is 0; look at one at least"):
+    with pytest.raises(ConfigError, match="--batches is 0; it must be at least 1"):
         gradient_report(method, Data(), 0)
 
 

@@ -268,7 +268,7 @@ def test_mistakes_are_named(tmp_path):
     built = Gallery.build(gallery, metadata={"camera": [1, 2, 3, 4, 5], "who": list("abcde")})
     cases = [
         (DataError, "ids are 5 whole numbers", lambda: Gallery.build(gallery, ids=[1])),
-        (DataError, "each is there once", lambda: Gallery.build(gallery, ids=[1, 1, 2, 3, 4])),
+        (DataError, "each of them once", lambda: Gallery.build(gallery, ids=[1, 1, 2, 3, 4])),
         (DataError, "'camera' has 2 values for 5 images", lambda: Gallery.build(gallery, metadata={"camera": [1, 2]})),
         (DataError, "'a b': names are letters", lambda: Gallery.build(gallery, metadata={"a b": [1] * 5})),
         (ConfigError, "engine is 'fais'; there are: exact, faiss", lambda: Gallery.build(gallery, engine="fais")),

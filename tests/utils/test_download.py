@@ -428,7 +428,10 @@ def test_a_trickle_is_given_up(server, tmp_path):
 
 @pytest.mark.parametrize(
     "length, told",
-    [(True, "it has 512000 bytes, expected 300000"), (False, "more comes than the 300,000 bytes that it has")],
+    [
+        (True, "it has 512000 bytes, expected 300000"),
+        (False, "the server sends more than the 300,000 bytes it should have"),
+    ],
 )
 def test_more_than_the_stated_size_is_not_written(server, tmp_path, length, told):
     server.plan["length"] = length
