@@ -72,12 +72,15 @@ def names(registry: Registry) -> list[str]:
 
 
 def get(registry: Registry, name: str):
-    """The class or function registered under `name`.
+    """The class or function registered under `name`; "timm:vit_x" is what the entry "timm:NAME" makes of that.
 
     Raises:
         ConfigError: nothing has that name; the message gives the nearest names and all names.
     """
     known = names(registry)
+    family = f"{name.partition(':')[0]}:NAME"
+    if name not in known and ":" in name and family in known:
+        return registry.module_dict[family](name)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -146,9 +149,13 @@ def tower_gives(name: str) -> frozenset[str] | None:
     Its entry has that as an attribute `gives`: "patches" (embedded patches that can be changed), "levels" (outputs of
     several blocks), "tokens", "class scores" (of the class token in the last block), "cameras" (a camera embedding).
     """
-    return getattr(get(BACKBONES, name), "gives", None)
+    gives = getattr(get(BACKBONES, name), "gives", None)
+    return gives() if callable(gives) else gives
 
 
-def tower_options(name: str) -> tuple[str, ...]:
-    """Keys of the section `backbone` that the backbone `name` takes beside those of all; attribute `options`."""
-    return getattr(get(BACKBONES, name), "options", ())
+def tower_options(name: str) -> dict[str, str]:
+    """What the backbone `name` takes beside the options of all, argument -> key of the section `backbone`.
+
+    Its entry has that as an attribute `options`.
+    """
+    return getattr(get(BACKBONES, name), "options", {})

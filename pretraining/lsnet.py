@@ -1,6 +1,8 @@
-"""The small LSNet that runs beside the tiny CLIP (WGFF), trained on the same rendered people by their attributes.
+"""The small towers without texts, trained on the tiny CLIP's rendered people by their attributes.
 
-One linear head per attribute on the mean of the last stage, what stands in front among them; the heads are dropped.
+`lsnet_mini`, which runs beside that CLIP (WGFF); `vit_mini` and `solider_swin_mini`, which stand for PersonViT and
+SOLIDER where every combination has to run on a laptop. One linear head per attribute on the tower's feature, what
+stands in front among them; the heads are dropped.
 """
 
 from __future__ import annotations
@@ -15,56 +17,101 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from occplug.backbones import tiny
 from occplug.backbones.lsnet import SIZES, LSNet
+from occplug.registry import BACKBONES, build
 from pretraining.pool import Pool, shares_of
 from pretraining.scoring import Sample, macro_accuracy
 from pretraining.texts import PHRASES, VALUES
 from pretraining.trainer import augment, to_pixels
 
-__all__ = ["NAME", "AttributeNet", "measure", "save", "train"]
+__all__ = ["NAME", "NAMES", "AttributeNet", "measure", "save", "train"]
 
 NAME = "lsnet_mini"
-LR, WEIGHT_DECAY, WARMUP = 2e-3, 0.05, 60  # AdamW, linear decay after so many steps of warm-up
+NAMES = {NAME: 2e-3, "vit_mini": 5e-4, "solider_swin_mini": 1.5e-3}  # learning rates
+WEIGHT_DECAY, WARMUP = 0.05, 60  # AdamW, linear decay after so many steps of warm-up
+TABLES = ("attention_biases", "relative_position_bias_table")  # no weight decay
 
 
 class AttributeNet(nn.Module):
-    """LSNet and one linear head per attribute of PHRASES.
+    """A tower and one linear head per attribute of PHRASES.
+
+    Args:
+        name: one of NAMES.
 
     Attributes:
-        lsnet: what is kept.
+        tower: what is kept.
     """
 
-    def __init__(self):
+    def __init__(self, name: str = NAME):
         super().__init__()
-        self.lsnet = LSNet(**SIZES[NAME])
-        self.heads = nn.ModuleDict({n: nn.Linear(self.lsnet.widths[-1], len(VALUES[n])) for n in PHRASES})
-        mean, std = (torch.tensor(v)[:, None, None] for v in (LSNet.mean, LSNet.std))
+        self.name, self.is_lsnet = name, name == NAME
+        self.tower = LSNet(**SIZES[NAME]) if self.is_lsnet else build(BACKBONES, name)
+        if name == "vit_mini":
+            start_from_clip(self.tower.visual)
+        width = self.tower.widths[-1]
+        self.heads = nn.ModuleDict({n: nn.Linear(width, len(VALUES[n])) for n in PHRASES})
+        mean, std = (torch.tensor(v)[:, None, None] for v in (self.tower.mean, self.tower.std))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits [B, values] per attribute of `pixels` [B, 3, H, W] in [-1, 1]."""
-        features = self.lsnet(((pixels + 1) / 2 - self.mean) / self.std)
+        features = self.tower(((pixels + 1) / 2 - self.mean) / self.std)
+        features = features if self.is_lsnet else features.feature
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def train(pool: Pool, counted: range, batch: int, minutes: float, seed: int = 0) -> tuple[AttributeNet, dict[str, int]]:
+@torch.no_grad()
+def start_from_clip(visual: nn.Module) -> None:
+    """Start timm's ViT `visual` from the tiny CLIP's image tower, which saw the same people and has the same sizes.
+
+    What it has otherwise, the norm before the blocks and its activation, is left behind and learnt anew.
+    """
+    clip = {k.removeprefix("visual."): v for k, v in tiny.load().items() if k.startswith("visual.")}
+    names = {
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+        "attn.proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    state = {
+        "cls_token": clip["class_embedding"][None, None],
+        "pos_embed": clip["positional_embedding"][None],
+        "patch_embed.proj.weight": clip["conv1.weight"],
+    }
+    state |= {f"norm.{kind}": clip[f"ln_post.{kind}"] for kind in ("weight", "bias")}
+    for i in range(len(visual.blocks)):
+        theirs = f"transformer.resblocks.{i}"
+        for kind in ("weight", "bias"):
+            state |= {f"blocks.{i}.{ours}.{kind}": clip[f"{theirs}.{name}.{kind}"] for ours, name in names.items()}
+            state[f"blocks.{i}.attn.qkv.{kind}"] = clip[f"{theirs}.attn.in_proj_{kind}"]
+    left = visual.load_state_dict(state, strict=False)
+    assert left.missing_keys == ["patch_embed.proj.bias"] and not left.unexpected_keys
+    nn.init.zeros_(visual.patch_embed.proj.bias)
+
+
+def train(
+    pool: Pool, counted: range, batch: int, minutes: float, seed: int = 0, name: str = NAME
+) -> tuple[AttributeNet, dict[str, int]]:
     """Train for `minutes` of this process's CPU time; -> the network, and `samples` and `steps`.
 
     Args:
+        name: of the tower, one of NAMES.
         counted: chunks by whose labels the shares of the attributes' values are counted (logit adjustment).
     """
     torch.manual_seed(seed)
-    net, draw = AttributeNet().train(), np.random.default_rng(seed)
+    net, draw = AttributeNet(name).train(), np.random.default_rng(seed)
     shares = {name: value.clamp_min(1e-3).log() for name, value in shares_of(pool.labels(counted)).items()}
-    decay = [p for n, p in net.named_parameters() if p.ndim >= 2 and "attention_biases" not in n]
-    others = [p for n, p in net.named_parameters() if p.ndim < 2 or "attention_biases" in n]
+    decay = [p for n, p in net.named_parameters() if p.ndim >= 2 and not n.endswith(TABLES)]
+    others = [p for n, p in net.named_parameters() if p.ndim < 2 or n.endswith(TABLES)]
     groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    optimizer, steps, start = torch.optim.AdamW(groups, lr=LR), 0, time.process_time()
+    optimizer, steps, start = torch.optim.AdamW(groups, lr=NAMES[name]), 0, time.process_time()
     with tqdm(unit=" steps") as bar:
         while (progress := (time.process_time() - start) / 60 / minutes) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = LR * min(1.0, (steps + 1) / WARMUP) * max(1 - progress, 0.01)
+                group["lr"] = NAMES[name] * min(1.0, (steps + 1) / WARMUP) * max(1 - progress, 0.01)
             images, _, labels = pool.batch(batch, draw)
             logits = net(augment(images, torch.Generator().manual_seed(int(draw.integers(1 << 31)))))
             loss = torch.stack([F.cross_entropy(logits[n] + shares[n], labels[n]) for n in PHRASES]).mean()
@@ -85,7 +132,8 @@ def measure(net: AttributeNet, sample: Sample) -> dict[str, float]:
 
 
 def save(net: AttributeNet, path: Path, metadata: dict[str, str]) -> None:
-    """The LSNet alone, in fp16, with the names of the published code."""
-    state = {k: v.half() if v.is_floating_point() else v for k, v in net.lsnet.state_dict().items()}
+    """The tower alone, in fp16, with the names of the published code."""
+    kept = net.tower if net.is_lsnet else net.tower.visual
+    state = {k: v.half() if v.is_floating_point() else v for k, v in kept.state_dict().items()}
     assert all(v.isfinite().all() for v in state.values()), "a value that fp16 does not hold"
     save_file({k: v.contiguous() for k, v in state.items()}, path, metadata)

@@ -1,4 +1,4 @@
-"""`tools/pretrain_lsnet.py`: train the small LSNet beside the tiny CLIP, measure it, write its model card."""
+"""`tools/pretrain_lsnet.py`: train one of the small towers without texts, measure it, write its model card."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ from pretraining.texts import PHRASES, VALUES
 
 __all__ = ["main"]
 
-CARD = """# lsnet_mini: the LSNet beside the embedded tiny CLIP
+ABOUT = {
+    "lsnet_mini": """# lsnet_mini: the LSNet beside the embedded tiny CLIP
 
 An LSNet (arXiv 2503.23135) of {parameters:.2f} M parameters, widths 32, 64, 96, 128: `backbone.wgff.weights embedded`
-reads it in DPL-ReID's configs of SynthOcc. Trained from nothing on rendered people of SynthOcc by their attributes, one
-linear head each on the mean of the last stage; the heads were dropped. **It knows rendered people, not photographs.**
+reads it in DPL-ReID's configs of SynthOcc. Trained from nothing""",
+    "vit_mini": """# vit_mini: a small ViT without texts
+
+A vision transformer of {parameters:.2f} M parameters, 6 blocks of width 128, patches of 8: `backbone.name vit_mini`
+stands for PersonViT on SynthOcc. Its blocks started from the embedded tiny CLIP's image tower; trained""",
+    "solider_swin_mini": """# solider_swin_mini: a small Swin with SOLIDER's controller
+
+A Swin of {parameters:.2f} M parameters, widths 24, 48, 96, 192, two blocks a stage: `backbone.name solider_swin_mini`
+stands for SOLIDER on SynthOcc. Its semantic controller has random weights that nobody trains. Trained from nothing""",
+}
+CARD = """ on rendered people of SynthOcc by their attributes, one
+linear head each on the tower's feature; the heads were dropped. **It knows rendered people, not photographs.**
 Licence: CC0-1.0; nobody depicted in the training images is real.
 
 * command: `{command}`
@@ -45,8 +56,9 @@ Macro accuracy of the heads, per cent; *held out*: people of the training world,
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    p = argparse.ArgumentParser("pretrain_lsnet.py", description="Train the small LSNet that goes with the tiny CLIP.")
+    p = argparse.ArgumentParser("pretrain_lsnet.py", description="Train one of the small towers without texts.")
     p.add_argument("--out", required=True, type=user_path, metavar="FILE", help="a .safetensors; its card lies beside")
+    p.add_argument("--tower", default=lsnet.NAME, choices=list(lsnet.NAMES))
     p.add_argument("--minutes", default=8.0, type=float, help="CPU time of the training")
     p.add_argument("--batch", default=128, type=int)
     p.add_argument("--personas", default=24_000, type=int, help="people of world 500, two images each")
@@ -72,7 +84,7 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)
     pool = Pool(cache, chunks, scene)
     pool.refresh()
-    net, counts = lsnet.train(pool, range(min(COUNTED_CHUNKS, chunks)), args.batch, args.minutes)
+    net, counts = lsnet.train(pool, range(min(COUNTED_CHUNKS, chunks)), args.batch, args.minutes, name=args.tower)
     lsnet.save(net, args.out, {"world": "500", **{name: str(value) for name, value in counts.items()}})
     held_out = take_sample(scene._replace(occluded=0.5), range(args.personas, args.personas + 600))
     write_card(args, net, counts, lsnet.measure(net, held_out))
@@ -80,11 +92,17 @@ def main(argv: list[str]) -> None:
 
 def write_card(args: argparse.Namespace, net: lsnet.AttributeNet, counts: dict[str, int], scores: dict) -> None:
     """The model card beside the weights, and on the screen."""
-    options = {"out": args.out, "minutes": f"{args.minutes:g}", "personas": args.personas, "cameras": args.cameras}
+    options = {
+        "tower": args.tower,
+        "out": args.out,
+        "minutes": f"{args.minutes:g}",
+        "personas": args.personas,
+        "cameras": args.cameras,
+    }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     rows = [f"| {n} | {100 / len(VALUES[n]):.1f} | {100 * scores[n]:.1f} |" for n in PHRASES]
-    text = CARD.format(
-        parameters=sum(p.numel() for p in net.lsnet.parameters()) / 1e6,
+    text = (ABOUT[args.tower] + CARD).format(
+        parameters=sum(p.numel() for p in net.tower.parameters()) / 1e6,
         command=shlex.join(["python", "tools/pretrain_lsnet.py", *words]),
         people=args.personas, cameras=args.cameras, occluded=100 * OCCLUDED, minutes=args.minutes,
         date=date.today().isoformat(),

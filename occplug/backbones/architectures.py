@@ -3,6 +3,7 @@
 import copy
 import difflib
 
+from occplug.backbones.tags import quick_gelu
 from occplug.backbones.tiny import ARCHITECTURE as TINY
 from occplug.errors import ConfigError
 
@@ -16,7 +17,19 @@ ARCHITECTURES = {
         "embed_dim": 512,
         "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "head_width": 64, "patch_size": 16},
         "text_cfg": _TEXT,
-        "quick_gelu": True,  # OpenAI trained with x * sigmoid(1.702 x); exact GELU moves features by 4e-2
+        "quick_gelu": True,  # OpenAI's weights; those of other tags may have exact GELU, which is 4e-2 off
+    },
+    "clip_vit_l14": {
+        "embed_dim": 768,
+        "vision_cfg": {"image_size": 224, "layers": 24, "width": 1024, "head_width": 64, "patch_size": 14},
+        "text_cfg": {**_TEXT, "width": 768, "heads": 12},
+        "quick_gelu": True,
+    },
+    "eva02_clip_b16": {
+        "embed_dim": 512,
+        "vision_cfg": {"image_size": 224, "timm": "eva02_base_patch16_clip_224", "patch_size": 16},
+        "text_cfg": _TEXT,
+        "quick_gelu": False,
     },
     "clip_rn50": {
         "embed_dim": 1024,
@@ -28,14 +41,23 @@ ARCHITECTURES = {
 }
 
 
-def architecture(name: str) -> dict:
+def architecture(name: str, weights: str | None = None, activation: str = "") -> dict:
     """A fresh copy of the sizes of `name`: `name`, `embed_dim`, `vision_cfg`, `text_cfg`, `quick_gelu`.
 
+    Args:
+        weights: `backbone.weights`, where a config names them: a tag of open_clip's decides the activation, and a file
+            of another's has to have it stated. None: OpenAI's activation, whatever is loaded.
+        activation: `backbone.activation`, which a file's user states; kept as `activation` beside `weights`.
+
     Raises:
-        ConfigError: no CLIP of that name.
+        ConfigError: no CLIP of that name, or no such tag for it.
     """
     if name not in ARCHITECTURES:
         near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(f"no CLIP is called {name!r}{hint}; there are: {', '.join(ARCHITECTURES)}")
-    return {"name": name, **copy.deepcopy(ARCHITECTURES[name])}
+    sizes = copy.deepcopy(ARCHITECTURES[name])
+    if weights is None:
+        return {"name": name, **sizes}
+    sizes["quick_gelu"] = quick_gelu(name, weights, activation, sizes["quick_gelu"])
+    return {"name": name, "activation": activation, **sizes}

@@ -25,5 +25,5 @@ def build_backbone(cfg, num_cameras: int, **more) -> Tower:
         "num_cameras": num_cameras if o.sie_camera else 0,
         "sie_coefficient": o.sie_coefficient,
     }
-    options |= {key: o[key] for key in tower_options(o.name) if o[key] is not None}
+    options |= {name: o[key] for name, key in tower_options(o.name).items() if o[key] is not None}
     return build(BACKBONES, o.name, **options | dict(o.get(o.name, {})) | more)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from occplug.backbones.architectures import architecture
 from occplug.backbones.features import VisionFeatures
-from occplug.backbones.position import patch_grid
+from occplug.backbones.position import bound_grid, patch_grid
 from occplug.backbones.quick_gelu import use_quick_gelu
 from occplug.backbones.tower import CLIPTower, TransformerTower
 from occplug.errors import ConfigError
@@ -96,6 +96,12 @@ class CLIPViT(CLIPTower, TransformerTower):
         rows = 1 + self.grid[0] * self.grid[1]
         self.visual.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(rows, width))
 
+    def bound_to(self) -> dict[str, str]:
+        """The grid, and the activation, which no tensor tells."""
+        known = "activation" in self.arch  # a config names its weights
+        told = {"backbone.activation": "quick_gelu" if self.arch["quick_gelu"] else "gelu"} if known else {}
+        return bound_grid(self.grid) | told
+
     @property
     def layers(self) -> Sequence[nn.Module]:
         """The blocks, in order."""
@@ -173,9 +179,19 @@ def _pair(size) -> tuple[int, int]:
 
 
 @BACKBONES.register_module("clip_vit_b16")
-def clip_vit_b16(**options) -> CLIPViT:
-    """OpenAI's ViT-B/16: 12 blocks of width 768, projected to 512. `options` as :class:`CLIPViT`'s."""
-    return CLIPViT(architecture("clip_vit_b16"), **options)
+def clip_vit_b16(weights: str | None = None, activation: str = "", **options) -> CLIPViT:
+    """CLIP's ViT-B/16: 12 blocks of width 768, projected to 512. `options` as :class:`CLIPViT`'s."""
+    return CLIPViT(architecture("clip_vit_b16", weights, activation), **options)
+
+
+@BACKBONES.register_module("clip_vit_l14")
+def clip_vit_l14(weights: str | None = None, activation: str = "", **options) -> CLIPViT:
+    """CLIP's ViT-L/14: 24 blocks of width 1024, projected to 768. `options` as :class:`CLIPViT`'s."""
+    return CLIPViT(architecture("clip_vit_l14", weights, activation), **options)
+
+
+for _build in (clip_vit_b16, clip_vit_l14):
+    _build.options = {"weights": "weights", "activation": "activation"}  # type: ignore[attr-defined]
 
 
 @BACKBONES.register_module("clip_vit_tiny")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from occplug.backbones.licences import licence_of, pass_licence
 from occplug.backbones.tower import Tower
 from occplug.backbones.weights import AroundCLIP, load_clip
 
@@ -26,4 +27,5 @@ def load_initial(source: str, backbone: Tower | AroundCLIP) -> None:
     if hasattr(tower, "clip"):
         load_clip(source, tower)
     elif source != "none":
+        pass_licence(licence_of(tower.name, str(source)))
         tower.load(source)

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Collection
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,9 @@ SIZES = {
     "solider_swin_t": {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24)},
     "solider_swin_s": {"width": 96, "depths": (2, 2, 18, 2), "heads": (3, 6, 12, 24)},
     "solider_swin_b": {"width": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32)},
+    "solider_swin_mini": {"width": 24, "depths": (2, 2, 2, 2), "heads": (2, 4, 8, 16)},
 }
+EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "solider_swin_mini.safetensors"
 NAMED = ("openai", "timm", "embedded")  # sources of other towers
 # The authors' files are on Google Drive, which a plain download cannot rely on
 DRIVE = {
@@ -86,7 +89,7 @@ class Swin(Tower):
             raise ConfigError(f"backbone.stride is {stride}, but a Swin has fixed strides (4 to 32); leave it at 16")
         if num_cameras:
             raise ConfigError("backbone.sie_camera is True, but a Swin has no class token for a camera embedding")
-        self.arch, self.semantic_weight = arch, semantic_weight
+        self.arch, self.name, self.semantic_weight = arch, arch.get("name", ""), semantic_weight
         self.image_size = (image_size[0], image_size[1])
         grids = [(math.ceil(image_size[0] / PATCH), math.ceil(image_size[1] / PATCH))]
         for _ in range(3):
@@ -211,10 +214,12 @@ class Swin(Tower):
                 nothing.
             ConfigError: a named source, which a Swin does not have.
         """
-        name = self.arch.get("name", "")
+        name = self.name
         cure = "use 'none', or a file in SOLIDER's layout"
         if name in DRIVE:
             cure = f"fetch the file {DRIVE[name]} of Google Drive and set backbone.weights to where you put it"
+        if source == "embedded" and name == "solider_swin_mini":
+            source = str(EMBEDDED)
         if source in NAMED:
             raise ConfigError(f"backbone.weights is {source!r}, which a SOLIDER Swin does not have; {cure}")
         if not user_path(source).is_file():
@@ -423,11 +428,13 @@ def _merge_windows(windows: Tensor, padded: tuple[int, int]) -> Tensor:
 
 def _registered(name: str) -> None:
     def build(**options: Any) -> Swin:
+        if name == "solider_swin_mini":
+            options = {"image_size": (128, 64), **options}
         return Swin({"name": name, **SIZES[name]}, **options)
 
     build.__name__ = name
     build.__doc__ = f"SOLIDER's {name.removeprefix('solider_')}; `options` as :class:`Swin`'s."
-    build.options = ("drop_path", "semantic_weight")  # type: ignore[attr-defined]
+    build.options = {"drop_path": "drop_path", "semantic_weight": "semantic_weight"}  # type: ignore[attr-defined]
     build.gives = frozenset({"patches", "levels", "tokens"})  # type: ignore[attr-defined]
     BACKBONES.register_module(name, module=build)
 

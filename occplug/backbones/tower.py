@@ -46,6 +46,7 @@ class Tower(nn.Module):
         level_widths: number of a block, as `blocks` takes them -> channels.
     """
 
+    name = ""  # of the backbone, where its weights can be named
     has_text = False
     num_prefix = 1
     level_widths: Mapping[int, int]

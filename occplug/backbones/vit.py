@@ -22,6 +22,7 @@ from occplug.backbones.position import patch_grid
 from occplug.backbones.tower import TransformerTower
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import BACKBONES
+from occplug.utils.files import user_path
 
 __all__ = ["SIZES", "ViT", "check_architecture"]
 
@@ -30,8 +31,18 @@ _log = logging.getLogger(__name__)
 TIMM_NAME = "vit_base_patch16_224.orig_in21k_ft_in1k"
 TIMM_FILE = "jx_vit_base_p16_224-80ecf9dd.pth"
 SIZES = {
-    "vit_b16": {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "heads": 12},
-    "vit_s16": {"image_size": 224, "patch_size": 16, "width": 384, "layers": 12, "heads": 6},
+    "vit_b16": {"name": "vit_b16", "image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "heads": 12},
+    "vit_s16": {"name": "vit_s16", "image_size": 224, "patch_size": 16, "width": 384, "layers": 12, "heads": 6},
+    "vit_mini": {"name": "vit_mini", "image_size": (128, 64), "patch_size": 8, "width": 128, "layers": 6, "heads": 4},
+}
+EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "vit_mini.safetensors"
+
+
+_HUB = "lakeAGI/PersonViT, folder {}.lup.256x128.wopt.csk.4-8.ar.375.n8"
+FOUND_AT = {
+    "vit_b16": f"; PersonViT's is on the Hugging Face hub, {_HUB.format('vitb')}: fetch it and put it there",
+    "vit_s16": f"; PersonViT's is on the Hugging Face hub, {_HUB.format('vits')}, TransReID-SSL's on Google Drive, "
+    "1ODxA7mJv17UfzwfXtY9dTWNsYghoNWGB: fetch it and put it there",
 }
 
 
@@ -69,11 +80,12 @@ class ViT(TransformerTower):
     ):
         super().__init__()
         patch, width = arch["patch_size"], arch["width"]
-        self.arch = arch
+        self.arch, self.name = arch, arch.get("name", "")
         self.image_size = (image_size[0], image_size[1])
         self.patch, self.stride = patch, patch if stride is None else stride
         self.grid = patch_grid(self.image_size, patch, self.stride)
-        self.stored_grid = patch_grid((arch["image_size"],) * 2, patch, patch)
+        size = arch["image_size"]
+        self.stored_grid = patch_grid((size, size) if isinstance(size, int) else size, patch, patch)
         self.widths = (width, width, width)
         self.sie_coefficient = sie_coefficient
         self.visual = VisionTransformer(
@@ -113,7 +125,13 @@ class ViT(TransformerTower):
             raise ConfigError(
                 f"backbone.weights is {source!r}, which an ImageNet ViT does not have; use 'timm' or a file"
             )
-        official = read_official(_timm_state() if source == "timm" else source)
+        if source == "timm" and self.name in ("vit_s16", "vit_mini"):
+            raise ConfigError(f"backbone.weights is 'timm', which {self.name} does not have; use a file, or timm:NAME")
+        if isinstance(source, str) and source not in ("timm", "embedded") and not user_path(source).is_file():
+            where = FOUND_AT.get(self.name, "")
+            raise CheckpointError(f"backbone.weights is {source!r}: there is no such weight file{where}")
+        files = {"timm": _timm_state, "embedded": lambda: EMBEDDED}
+        official = read_official(files[source]() if source in files else source)
         check_architecture(official)
         official = official.with_positions(self.grid, [self.stored_grid])
         official.fill(self.visual, "the ImageNet ViT")
@@ -227,6 +245,12 @@ def vit_s16(**options) -> ViT:
     return ViT(SIZES["vit_s16"], **options)
 
 
-for _build in (vit_b16, vit_s16):
-    _build.options = ("drop_path",)  # type: ignore[attr-defined]
+@BACKBONES.register_module("vit_mini")
+def vit_mini(**options) -> ViT:
+    """A small ViT for 128x64 images, 6 blocks of width 128, whose weights know SynthOcc. `options` as ViT's."""
+    return ViT(SIZES["vit_mini"], **{"image_size": (128, 64), **options})
+
+
+for _build in (vit_b16, vit_s16, vit_mini):
+    _build.options = {"drop_path": "drop_path"}  # type: ignore[attr-defined]
     _build.gives = frozenset({"patches", "levels", "tokens", "class scores", "cameras"})  # type: ignore[attr-defined]

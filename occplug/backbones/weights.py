@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from occplug.backbones import tiny
-from occplug.backbones.download import check_sum, openai_file
+from occplug.backbones.download import check_sum, is_openais, weights_file
+from occplug.backbones.licences import licence_of, pass_licence
 from occplug.backbones.position import resize_positions, stored_grid
+from occplug.backbones.tags import is_tagged
 from occplug.backbones.temperature import check_temperature
 from occplug.backbones.tower import CLIPTower
 from occplug.errors import CheckpointError, ConfigError
@@ -25,6 +29,7 @@ _log = logging.getLogger(__name__)
 TOKEN_TABLE = "token_embedding.weight"
 _OUTSIDE_TOWERS = (TOKEN_TABLE, "logit_scale")
 SIZES = ("input_resolution", "context_length", "vocab_size")  # integers beside the weights in OpenAI's archives
+AMBIGUOUS = ("clip_vit_b16", "clip_vit_l14")  # architectures with tags of either activation
 TEXT_SIDE = re.compile(r"(positional_embedding|text_projection|logit_scale|(ln_final|token_embedding|transformer)\..*)")
 
 
@@ -53,8 +58,9 @@ def load_clip(source, backbone: AroundCLIP, text: nn.Module | None = None, promp
     CLIP has, keeps its values.
 
     Args:
-        source: "openai" (this machine's cache or a download), "embedded" (the tiny CLIP in the package), "none", or
-            the path of a `.safetensors` file, of OpenAI's TorchScript archive, or of a state dict saved by torch.
+        source: "openai" or "open_clip:TAG" (this machine's cache or a download), "embedded" (the tiny CLIP in the
+            package), "none", or the path of a `.safetensors` file, of OpenAI's TorchScript archive, or of a state dict
+            saved by torch.
         backbone: CLIPViT, CLIPResNet or a hybrid around one, whose own weights are read as well.
         text: text tower of the same CLIP.
         prompts: modules with `fill(token table)`.
@@ -64,7 +70,10 @@ def load_clip(source, backbone: AroundCLIP, text: nn.Module | None = None, promp
             file that does not fit changes nothing.
         ConfigError: a named source that has no weights for this backbone.
     """
+    name = backbone.clip.arch.get("name", "")
+    pass_licence(licence_of(name, str(source)))
     if source != "none":
+        check_activation(source, backbone.clip.arch)
         state, where = read_clip(source, backbone.clip.arch.get("name", type(backbone).__name__))
         fit_clip(state, where, backbone, text, prompts)
     backbone.load_beside_clip()
@@ -78,14 +87,41 @@ def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
                 f"backbone.weights is 'embedded', but only clip_vit_tiny has weights in the package, not {name}"
             )
         return tiny.load(), "the embedded CLIP"
-    path = openai_file(name) if source == "openai" else user_path(source)
+    path = _file(source, name)
     if not path.is_file():
         raise CheckpointError(
-            f"backbone.weights is {str(source)!r}: there is no such file; give a path, or one of openai, embedded, none"
+            f"backbone.weights is {str(source)!r}: there is no such file; give a path, or one of openai, "
+            "open_clip:TAG, embedded, none"
         )
     check_sum(path, is_openais=source == "openai")
     state, where = read_tensors(path)
-    return {key: value for key, value in state.items() if key not in SIZES}, where
+    # open_clip's models with a text tower of their own have its names under `text.`
+    state = {key.removeprefix("text."): value for key, value in state.items() if key not in SIZES}
+    return state, where
+
+
+def _file(source, name: str) -> Path:
+    if source == "openai" or is_tagged(source):
+        return weights_file(name, source)
+    return user_path(source)
+
+
+def check_activation(source, arch: dict) -> None:
+    """Raise ConfigError for a CLIP file that does not tell its activation, where nobody else has told it.
+
+    OpenAI's TorchScript archive does, and a file of the name and checksum of one; in another layout the weights of all
+    tags look alike.
+    """
+    ambiguous = arch.get("name") in AMBIGUOUS and "activation" in arch  # a config names the weights
+    if not ambiguous or arch["activation"] or not isinstance(source, str | os.PathLike):
+        return
+    named = source in ("openai", "embedded", "none") or is_tagged(source)
+    if not named and user_path(source).is_file() and not is_openais(user_path(source)):
+        raise ConfigError(
+            f"backbone.weights is {str(source)!r}, and nothing in this file tells whether it was trained with "
+            "QuickGELU or GELU, which moves features by 4e-2: set backbone.activation to quick_gelu (OpenAI, DFN-2B, "
+            "MetaCLIP) or gelu (LAION, DataComp, CommonPool), or name the weights as open_clip:TAG"
+        )
 
 
 def fit_clip(
@@ -134,7 +170,11 @@ def _with_fitted_positions(state: dict[str, Tensor], backbone: CLIPTower) -> dic
     """`state` with the image tower's position embedding on the backbone's grid; unchanged if it is of no known grid."""
     key = f"visual.{backbone.positions_name}"
     positions = state.get(key)
-    if positions is None or positions.ndim != 2:
+    if positions is None or positions.ndim not in (2, 3):
         return state
-    stored = stored_grid(len(positions), [backbone.stored_grid, backbone.grid])
-    return state if stored is None else {**state, key: resize_positions(positions, stored, backbone.grid)}
+    rows = positions.flatten(0, -2)  # of timm's towers [1, rows, C]
+    stored = stored_grid(len(rows), [backbone.stored_grid, backbone.grid])
+    if stored is None:
+        return state
+    fitted = resize_positions(rows, stored, backbone.grid)
+    return {**state, key: fitted if positions.ndim == 2 else fitted[None]}

@@ -23,7 +23,7 @@ from occplug.backbones.resampling import to_grid
 from occplug.backbones.tower import CLIPTower, Tower
 from occplug.errors import ConfigError
 from occplug.method import Group
-from occplug.registry import BACKBONES, build
+from occplug.registry import BACKBONES, build, tower_options
 
 __all__ = ["WGFF", "Gate"]
 
@@ -82,6 +82,7 @@ class WGFF(Tower):
             side. Empty: for a ViT (1, "fused") and (2, "fused"), for a ResNet (n, n) with n from 1 to 4.
         mode: "gate" or "add", see :class:`Gate`.
         lsnet_bn: "train", or "eval" for LSNet's stored batch norm statistics in training too.
+        clip_weights, activation: of the section `backbone`, for the CLIP tower.
         lr, lsnet_lr: learning rates of the gates and of LSNet, see :meth:`own_groups`.
         options: of the CLIP tower.
 
@@ -108,10 +109,13 @@ class WGFF(Tower):
         lsnet_bn: str = "train",
         lr: float = 3.5e-4,
         lsnet_lr: float = 3.5e-5,
+        clip_weights: str | None = None,
+        activation: str = "",
         **options,
     ):
         super().__init__()
-        self.clip = build(BACKBONES, clip, **options)
+        told = {"weights": clip_weights, "activation": activation}
+        self.clip = build(BACKBONES, clip, **options, **{key: told[key] for key in tower_options(clip)})
         self.points = _checked([tuple(p) if isinstance(p, list) else p for p in points], self.clip)
         self.name, self.weights_source, self.rates = lsnet, weights, (lr, lsnet_lr)
         deepest = max(4 if isinstance(source, str) else source for _, source in self.points)
@@ -134,6 +138,10 @@ class WGFF(Tower):
         guides = _Guides(self.lsnet.forward_features(self.scale * images + self.shift))
         edits = {layer: partial(_fuse, gate, guides, source) for gate, (layer, source) in zip(self.gates, self.points)}
         return self.clip(images, camids, edits=edits, **wanted)
+
+    def bound_to(self) -> dict[str, str]:
+        """What the CLIP tower's weights are bound to."""
+        return self.clip.bound_to()
 
     def load_beside_clip(self) -> None:
         """Read LSNet's weights from the file `weights`; a warning says so if they stay random.
@@ -201,3 +209,6 @@ def _checked(points: list, tower: CLIPTower) -> list[tuple[int, int | str]]:
 def wgff(**options) -> WGFF:
     """CLIP and LSNet together. `options` as :class:`WGFF`'s."""
     return WGFF(**options)
+
+
+wgff.options = {"clip_weights": "weights", "activation": "activation"}  # type: ignore[attr-defined]

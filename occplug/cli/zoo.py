@@ -69,6 +69,15 @@ def _table(args, index: Index) -> None:
         print(f"{args.readme}: {len(index.overview)} methods")
 
 
+def _combinations(args, index: Index) -> None:
+    """Put the table of methods and backbones into docs/backbones.md."""
+    from occplug.experiments.markdown import replace_marked
+    from occplug.zoo.combinations import ROWS, combinations
+
+    replace_marked(args.output, "combinations", combinations())
+    print(f"{args.output}: {len(ROWS)} rows")
+
+
 def _add(args, index: Index) -> None:
     from occplug.zoo.adding import add_entries
 
@@ -124,6 +133,11 @@ ACTIONS: dict[str, tuple] = {
             ),
             (("--readme",), {"type": user_path, "metavar": "FILE", "help": "also put the short table into FILE"}),
         ],
+    ),
+    "combinations": (
+        _combinations,
+        "write which method runs on which backbone",
+        [(("--output",), {"type": user_path, "default": Path("docs/backbones.md"), "metavar": "FILE"})],
     ),
     "add": (
         _add,

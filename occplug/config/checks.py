@@ -75,6 +75,7 @@ COUNTERPARTS = {
 # The other way round: our sections that torchreid's engines and models do not read.
 UNUSED_BY_STOCK = UNUSED_BY_ALL | {
     "backbone.*": "a torchreid model is chosen by model.name",
+    "prompts.*": "torchreid's models have no texts",
     "amp.dtype": "torchreid's engines train in fp32",
     "run.clip_grad_norm": "torchreid's engines do not clip gradients",
 }
@@ -141,9 +142,14 @@ def _choices(cfg, method) -> Iterator[tuple[str, str]]:
         allowed = allowed() if callable(allowed) else allowed
         for key, value in _below(values, section).items():
             for item in _items(value):
-                if item not in allowed and item is not None:
+                if item not in allowed and item is not None and not _of_family(item, allowed):
                     what = "names" if isinstance(value, list) else "is"
                     yield key, f"{key} {what} {item!r}; there are: {', '.join(allowed)}"
+
+
+def _of_family(item, allowed) -> bool:
+    """Whether `item` is "timm:vit_x" where "timm:NAME" is allowed."""
+    return isinstance(item, str) and ":" in item and f"{item.partition(':')[0]}:NAME" in allowed
 
 
 def _ranges(cfg, method) -> Iterator[tuple[str, str]]:
@@ -238,6 +244,8 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
         yield from _given(cfg, method, name, gives)
         yield from _tower(cfg, name)
         return
+    if cfg.prompts.source == "joint":
+        yield "prompts.source", f"prompts.source is 'joint', but {b.name} has texts of its own; leave it out"
     # a backbone of a user's says which listed one it stands for
     is_listed = {name, getattr(get(BACKBONES, b.name), "like", name)} & set(method.backbones.values())
     if name in BACKBONE_FACTS and (is_listed or name.startswith("clip_")):
@@ -251,6 +259,8 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
 
 def _given(cfg, method, name: str, gives: frozenset[str]) -> Iterator[tuple[str, str]]:
     """What the method needs of its tower and `name` does not give."""
+    if cfg.prompts.source == "joint" and "text" in gives:
+        yield "prompts.source", f"prompts.source is 'joint', but {name} has texts of its own; leave it out"
     needs = method.needs(cfg) | ({"cameras": "backbone.sie_camera"} if cfg.backbone.sie_camera else {})
     for what, key in needs.items():
         if what not in gives:
@@ -264,14 +274,21 @@ def _value(cfg, key: str):
 
 def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
     b = cfg.backbone
+    if b.drop_path is not None and "drop_path" not in tower_options(name).values():
+        yield "backbone.drop_path", f"backbone.drop_path is {b.drop_path}, but {name} has none; set it to null"
+    if name not in BACKBONE_FACTS:
+        return
     patch, own_weights = BACKBONE_FACTS[name]
     for key in ("height", "width"):
         if cfg.data[key] < patch:
             yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {name} ({patch} pixels)"
     if (name == "clip_rn50" or name.startswith("solider_")) and b.stride != 16:
         yield "backbone.stride", f"backbone.stride is {b.stride}, but {name} has a fixed stride of 16"
-    if b.drop_path is not None and "drop_path" not in tower_options(name):
-        yield "backbone.drop_path", f"backbone.drop_path is {b.drop_path}, but {name} has none; set it to null"
+    if b.activation and b.weights.startswith(("openai", "open_clip:", "timm", "embedded", "none")):
+        yield (
+            "backbone.activation",
+            f"backbone.activation is {b.activation!r}, but {b.weights!r} tells its own; leave it out",
+        )
     if not 1 <= b.stride <= patch:
         yield (
             "backbone.stride",

@@ -106,7 +106,10 @@ OURS = {
     "augment": {},  # transform name -> its defaults
     "backbone": {
         "name": "clip_vit_b16",
-        "weights": "openai",  # openai, timm (vit_b16), embedded (clip_vit_tiny), none, or a file
+        # openai, open_clip:TAG (clip_vit_b16, clip_vit_l14, eva02_clip_b16), timm (vit_b16, timm:NAME), embedded (the
+        # small ones), none, or a file
+        "weights": "openai",
+        "activation": "",  # quick_gelu or gelu, of a CLIP file that does not tell; tags and OpenAI's own files do
         "stride": 16,  # pixels between patches; smaller than the patch: overlapping patches
         "sie_camera": False,  # camera embedding on the class token
         "sie_coefficient": 1.0,
@@ -125,6 +128,13 @@ OURS = {
             "lr": 3.5e-4,  # of the gates
             "lsnet_lr": 3.5e-5,
         },
+    },
+    "prompts": {  # texts for a backbone that has none of its own
+        "source": "clip",  # clip: learnt beside a CLIP in a stage of their own, then fixed; joint: beside the backbone
+        "clip": "clip_vit_b16",  # whose texts they are
+        "weights": "openai",  # of that CLIP, as backbone.weights
+        "activation": "",  # as backbone.activation
+        "temperature": 0.07,  # of cosines between images and texts
     },
     "input": {"train_interpolation": "bicubic", "test_interpolation": "bilinear"},
     "synthocc": {
@@ -173,10 +183,14 @@ CORE: dict[str, Any] = {**TORCHREID, **OURS}
 # backbone -> (patch size in pixels: smallest image and largest stride, the named initial weights it has)
 BACKBONE_FACTS = {
     "clip_vit_b16": (16, "openai"),
+    "clip_vit_l14": (14, "openai"),
     "clip_rn50": (16, "openai"),
+    "eva02_clip_b16": (16, "none"),
     "clip_vit_tiny": (8, "embedded"),
     "vit_b16": (16, "timm"),
     "vit_s16": (16, "none"),
+    "vit_mini": (8, "embedded"),
+    "solider_swin_mini": (16, "embedded"),
     **dict.fromkeys(("solider_swin_t", "solider_swin_s", "solider_swin_b"), (16, "none")),
 }
 NULLABLE = ("backbone.drop_path",)  # keys of the core that may be null
@@ -201,6 +215,7 @@ def _samplers() -> list[str]:
 
 
 CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
+    "backbone.activation": ["", "quick_gelu", "gelu"],
     "amp.dtype": ["fp32", "fp16", "bf16"],
     "backbone.name": lambda: names(BACKBONES),
     "backbone.wgff.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_")],
@@ -218,6 +233,8 @@ CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "masks.noise": ["none", "eroded", "shifted", "swapped"],
     "masks.scheme": ["five_v", "eight", "four_v", "three_v", "two_v"],
     "masks.source": ["files", "synthocc", "stripes", "none"],
+    "prompts.source": ["clip", "joint"],
+    "prompts.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_vit_")],
     "sampler.train_sampler": _samplers,
     "sampler.train_sampler_t": _samplers,
     "synthocc.size": ["tiny", "small", "tune", "medium"],
@@ -256,6 +273,7 @@ RANGES = {
     "test.ranks": (1, 50),
     "test.start_eval": AT_LEAST_0,
     "test.visrank_topk": AT_LEAST_1,
+    "prompts.temperature": ABOVE_0,
     "backbone.drop_path": SHARE,
     "backbone.semantic_weight": SHARE,
     "backbone.wgff.lr": ABOVE_0,
@@ -288,6 +306,12 @@ MADE_FOR: dict[str, dict[str, Any]] = {
     "clip_vit_b16": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
     "wgff": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3},
     "clip_rn50": {},
+    "clip_vit_l14": {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3, "backbone.stride": 14},
+    "eva02_clip_b16": {
+        "data.norm_mean": [0.4815, 0.4578, 0.4082],
+        "data.norm_std": [0.2686, 0.2613, 0.2758],
+        "backbone.weights": "open_clip:merged2b_s8b_b131k",
+    },
     "vit_b16": {
         "data.norm_mean": [0.5] * 3,
         "data.norm_std": [0.5] * 3,
@@ -298,6 +322,19 @@ MADE_FOR: dict[str, dict[str, Any]] = {
         ("vit_s16", "solider_swin_t", "solider_swin_s", "solider_swin_b"),
         {"data.norm_mean": [0.5] * 3, "data.norm_std": [0.5] * 3, "backbone.weights": "none"},
     ),
+    **{
+        name: {
+            "data.norm_mean": [0.5] * 3,
+            "data.norm_std": [0.5] * 3,
+            "data.height": 128,
+            "data.width": 64,
+            "backbone.stride": stride,
+            "backbone.weights": "embedded",
+            "prompts.clip": "clip_vit_tiny",
+            "prompts.weights": "embedded",
+        }
+        for name, stride in (("vit_mini", 8), ("solider_swin_mini", 16))
+    },
     "clip_vit_tiny": {
         "data.norm_mean": [0.5] * 3,
         "data.norm_std": [0.5] * 3,

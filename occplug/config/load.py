@@ -96,9 +96,14 @@ def default_config(model_name="clip_reid", backbone_name: str | None = None, opt
     if backbone_name is None:
         backbone_name = next(iter(model_class(model_name).backbones.values()), None)
     if backbone_name is not None:
-        chosen |= {"backbone.name": backbone_name, **MADE_FOR.get(backbone_name, {})}
+        chosen |= {"backbone.name": backbone_name, **made_for(backbone_name)}
     settings = [Setting(key, value, "default_config") for key, value in chosen.items()]
     return _resolve(settings, parse_options(opts or []), "default_config")
+
+
+def made_for(backbone: str) -> dict[str, Any]:
+    """The keys that a config without a file sets with a backbone; an entry of a family states them as `made_for`."""
+    return MADE_FOR.get(backbone) or getattr(get(BACKBONES, backbone), "made_for", {})
 
 
 # ---------------------------------------------------------------------- merging

@@ -108,6 +108,7 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "extra_optimizers": ("a list of optimisers' states", _are_states),
     "companions": ("a list of optimisers' states", _are_states),
     "changes": ("a list", _of(list)),
+    "licence": ("text", _of(str)),
     "embedded": ("texts by file", _are_texts),
     "num_classes": (f"a whole number from 0 to {LARGEST:,}", _is_size),
     "num_cameras": (f"a whole number from 0 to {LARGEST:,}", _is_size),

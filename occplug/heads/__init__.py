@@ -5,11 +5,14 @@ from occplug.heads.bnneck import BNNeck
 from occplug.heads.hybrid_decoder import HybridDecoder
 from occplug.heads.mask_generator import MaskGenerator
 from occplug.heads.masked_metric import MASK_CHOICES, MaskedMetric
+from occplug.heads.part_decoders import build_decoder, visibility_by
 from occplug.heads.part_heads import PartNorm, PartVisibility
 from occplug.heads.part_pooling import CosinePooling, MaskPooling, PartRows, cosine_maps, weighted_average_pool
 from occplug.heads.saliency import SaliencyNet
+from occplug.heads.text_space import TextSpace
 
 __all__ = [
+    "TextSpace",
     "MASK_CHOICES",
     "AttributeEncoder",
     "BNNeck",
@@ -22,6 +25,8 @@ __all__ = [
     "PartRows",
     "PartVisibility",
     "SaliencyNet",
+    "build_decoder",
     "cosine_maps",
+    "visibility_by",
     "weighted_average_pool",
 ]

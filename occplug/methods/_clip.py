@@ -13,26 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occplug.backbones import bound_grid, build_backbone, build_text_tower, load_initial
+from occplug.backbones import build_backbone, load_initial
+from occplug.backbones.text_side import PromptCLIP, load_texts, text_architecture, text_tower_of
 from occplug.backbones.weights import load_clip
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, under
 from occplug.embedding import Embedding
+from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
 from occplug.evaluation import Metric
-from occplug.heads import BNNeck
+from occplug.heads import BNNeck, TextSpace
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import Group, Method, Stage
 from occplug.prompts import IdentityPrompts
-from occplug.registry import LOSSES, build_part
+from occplug.registry import LOSSES, build_part, model_class, tower_gives
 from occplug.stages import (
+    SCHEDULE,
+    SCHEDULE_CHOICES,
+    SCHEDULE_RANGES,
     Transfer,
     build_patch_transfer,
     clip_saliency_stage,
     explain_saliency,
     optimiser,
+    rate_schedule,
     transfer_extras,
     transfer_once,
-    warmup_multistep,
 )
 from occplug.stages.patch_transfer import CHOICES as TRANSFER_CHOICES
 from occplug.stages.patch_transfer import DEFAULTS as TRANSFER
@@ -62,7 +67,7 @@ ALIGNMENT_RANGES = {
 # Defaults of the stage that trains the image tower.
 FINETUNING = {
     "epochs": 60,
-    "optimizer": "adam",  # adam (coupled weight decay, official) or adamw
+    "optimizer": "adam",  # adam (coupled weight decay, official), adamw or sgd
     "lr": 5e-6,
     "bias_lr_factor": 2.0,  # on every parameter whose name contains "bias"
     "classifier_lr_factor": 1.0,  # on the classifiers, which start from noise while the tower is pretrained
@@ -74,12 +79,14 @@ FINETUNING = {
     "label_smoothing": 0.1,
     "margin": 0.3,  # of the triplet loss; None: soft margin
     "triplet": {"type": "batch_hard_triplet"},  # a name in LOSSES: (features [B, D], labels [B]) -> scalar
+    **SCHEDULE,
 }
 FINETUNING_RANGES = {
     **dict.fromkeys(("epochs", "bias_lr_factor", "classifier_lr_factor", "weight_decay"), AT_LEAST_0),
     **dict.fromkeys(("warmup_epochs", "steps", "margin", "weights"), AT_LEAST_0),
     "lr": ABOVE_0,
     **dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE),
+    **SCHEDULE_RANGES,
 }
 
 # Defaults of the test.
@@ -93,17 +100,23 @@ SPT = {
     "spt": False,  # train a saliency net before the image tower and mix occlusions into its batches (ViT alone)
     "transfer": dict(TRANSFER),
     "saliency": dict(SALIENCY),
+    "start": "",  # first stage to train: empty for all; earlier ones are taken from `earlier`
+    "earlier": "",  # checkpoint with the stages before `start`; texts learnt beside a CLIP serve any backbone
 }
 SPT_NULLABLE = (
     *under("transfer", dict.fromkeys(TRANSFER_NULLABLE)),
     *under("saliency", dict.fromkeys(SALIENCY_NULLABLE)),
 )
 PROMPTS = r"prompts\.(\w+\.)?(context|others)"  # what stage 1 trains, of all kinds
-MIXING = ("clip_vit_b16", "clip_vit_tiny")  # backbones whose patches can be mixed
+MIXING = ("clip_vit_b16", "clip_vit_l14", "clip_vit_tiny")  # backbones whose patches can be mixed
 
 
 class CLIPMethod(Method):
     """CLIP's image tower with two BN necks; a subclass adds texts with `add_prompts` and states its stages.
+
+    On a backbone that shares no space with texts there is one neck, on its feature, and nothing else is tested. Its
+    texts are those of the CLIP that `cfg.prompts` names: learnt beside that CLIP's own image tower in stage 1, which
+    never sees the backbone, or with `prompts.source: joint` together with it.
 
     With `method.spt` a stage `saliency` before the last, and what that makes is mixed into the last stage's batches.
 
@@ -117,7 +130,8 @@ class CLIPMethod(Method):
     nullable = ("stage2.margin", *SPT_NULLABLE)
     choices = {
         "neck": ("before", "after"),
-        "stage2.optimizer": ("adam", "adamw"),
+        "stage2.optimizer": ("adam", "adamw", "sgd"),
+        **under("stage2", SCHEDULE_CHOICES),
         **under("transfer", TRANSFER_CHOICES),
     }
     parts = {"stage2.triplet": LOSSES}
@@ -127,7 +141,12 @@ class CLIPMethod(Method):
         **under("transfer", TRANSFER_RANGES),
         **under("saliency", SALIENCY_RANGES),
     }
-    backbones = {"vit_b16": "clip_vit_b16", "rn50": "clip_rn50", "vit_tiny": "clip_vit_tiny"}
+    backbones = {
+        "vit_b16": "clip_vit_b16",
+        "vit_l14": "clip_vit_l14",
+        "rn50": "clip_rn50",
+        "vit_tiny": "clip_vit_tiny",
+    }
     squared_distance = True
     text: Any  # TextTower, or None before `add_prompts`
     prompts: Any  # IdentityPrompts of `add_prompts`; with several kinds a ModuleDict of them
@@ -137,11 +156,29 @@ class CLIPMethod(Method):
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values no stage can use."""
-        if cfg.method.spt and cfg.backbone.name not in MIXING:
+        if cfg.method.spt and tower_gives(cfg.backbone.name) is None and cfg.backbone.name not in MIXING:
             raise ConfigError(
                 f"method.spt mixes patches, which {cfg.backbone.name} does not have for it; it works on "
                 f"{', '.join(MIXING)}"
             )
+        o = cfg.method
+        check_start(o.start, o.earlier, model_class(cfg.model.name).stage_names(o, cfg.prompts.source == "joint"))
+
+    @classmethod
+    def has_prompts(cls, options) -> bool:
+        """Whether `options` ask for texts."""
+        return True
+
+    @classmethod
+    def stage_names(cls, options, is_joint: bool = False) -> list[str]:
+        """The stages `options` ask for, in order."""
+        first = ["stage1"] if cls.has_prompts(options) and not is_joint else []
+        return [*first, *(["saliency"] if options.spt else []), "stage2"]
+
+    @staticmethod
+    def needs(cfg) -> dict[str, str]:
+        """Patches and blocks for the transfer; features do for all else."""
+        return {"levels": "method.spt", "patches": "method.spt"} if cfg.method.spt else {}
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
@@ -150,13 +187,16 @@ class CLIPMethod(Method):
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
-        self.options = cfg.method
+        self.options, self.cfg = cfg.method, cfg
         self.weights_source = cfg.backbone.weights
         self.num_classes = num_classes
-        self.backbone: Any = build_backbone(cfg, num_cameras)  # a CLIP's tower, or a hybrid around one
+        self.backbone: Any = build_backbone(cfg, num_cameras)
+        self.has_text, self.is_joint = self.backbone.has_text, cfg.prompts.source == "joint"
         _, width, projected = self.backbone.widths
         self.neck = BNNeck(width, num_classes)
-        self.neck_proj = BNNeck(projected, num_classes)
+        if self.has_text:
+            self.neck_proj = BNNeck(projected, num_classes)
+        self.earlier: EarlierStages | None = None
         self.text = None
         self.text_features_by_kind: dict[str, Tensor] = {}  # [C, E] each, fixed in the last stage
         self.triplet = build_part(LOSSES, self.options.stage2, "triplet")
@@ -166,14 +206,49 @@ class CLIPMethod(Method):
 
     def load_pretrained(self) -> None:
         """CLIP's towers; the saliency net's, too, where occlusions are transferred."""
-        load_clip(self.weights_source, self.backbone, self.text, self._prompts().values())
+        prompts = self._prompts().values()
+        if self.has_text:
+            load_clip(self.weights_source, self.backbone, self.text, prompts)
+        else:
+            load_initial(self.weights_source, self.backbone)
+            if self.text is not None:
+                load_texts(self.cfg, self.text, prompts, None if self.is_joint else self.prompt_clip)
         if self.options.spt:
             load_initial(self.weights_source, self.saliency.backbone)
+        if self.options.start:
+            self._take_earlier()
+
+    def _take_earlier(self) -> None:
+        """Copy what the stages before `method.start` have trained from the checkpoint `method.earlier`."""
+        left = {"stage1": ["prompts.", "text.", "attributes."], "saliency": ["saliency."]}
+        names = self.stage_names(self.options, self.is_joint)
+        skipped = names[: names.index(self.options.start)]
+        bound_to = self._templates()
+        bound_to |= self.saliency.bound_to() if "saliency" in skipped else {}
+        self.earlier = EarlierStages(self.options.earlier)
+        self.earlier.load(self, {name: left[name] for name in skipped}, bound_to)
+
+    def from_start(self, stages: list[Stage]) -> list[Stage]:
+        """`stages` from `method.start` on; before the first, an earlier run's results are checked against the data."""
+        names = [stage.name for stage in stages]
+        kept = stages[names.index(self.options.start) :] if self.options.start else stages
+        kept[0].prepare = self._checked(kept[0].prepare)
+        return kept
+
+    def _checked(self, prepare):
+        def checked(data, device: torch.device) -> None:
+            if self.earlier is not None:
+                self.earlier.check_data(data)
+            prepare(data, device)
+
+        return checked
+
+    def _templates(self) -> dict[str, str]:
+        return {f"method.{_template_key(kind)}": prompts.text for kind, prompts in self._prompts().items()}
 
     def bound_to(self) -> dict[str, str]:
         """The templates, the grids and the saliency net's blocks: tensors of others may have the same shapes."""
-        texts = {f"method.{_template_key(kind)}": prompts.text for kind, prompts in self._prompts().items()}
-        bound = texts | bound_grid(self.backbone.grid)
+        bound = self._templates() | self.backbone.bound_to()
         return bound | (self.saliency.bound_to() if self.options.spt else {})
 
     @property
@@ -181,7 +256,8 @@ class CLIPMethod(Method):
         """Texts, classifiers and the saliency net; necks and camera embedding where the test leaves them out."""
         necks = (r"neck(_proj)?\.norm\..*",) if self.options.neck == "before" else ()
         cameras = () if self.options.test_cameras else (r"backbone\.(.*\.)?camera_embedding",)
-        rest = (r"text\..*", r"prompts\..*", r"neck(_proj)?\.classifier\..*", r"saliency\..*")
+        texts = (r"text(_space)?\..*", r"prompt_clip\..*", r"prompts\..*")
+        rest = (*texts, r"neck(_proj)?\.classifier\..*", r"saliency\..*")
         return (*rest, *necks, *cameras)
 
     @classmethod
@@ -200,7 +276,11 @@ class CLIPMethod(Method):
             shared: as in `IdentityPrompts`.
         """
         if self.text is None:
-            self.text = build_text_tower(self.backbone.arch)
+            self.text = text_tower_of(self.cfg, self.backbone)
+            if not self.has_text:
+                width, embed = self.backbone.widths[1], text_architecture(self.cfg, self.backbone)["embed_dim"]
+                self.text_space = TextSpace(width, embed, self.cfg.prompts.temperature)
+                self.prompt_clip: Any = None if self.is_joint else PromptCLIP(self.cfg)
         template = self.options[_template_key(kind)]
         prompts = IdentityPrompts(self.text.width, self.num_classes, template, shared)
         if kind and not hasattr(self, "prompts"):
@@ -241,7 +321,7 @@ class CLIPMethod(Method):
 
         A hybrid backbone is its CLIP tower until it has been trained, so the tower alone is asked.
         """
-        return self.backbone.clip(images).projected
+        return self.backbone.clip(images).projected if self.has_text else self.prompt_clip(images)
 
     def encode_prompts(self, prompts, labels: Tensor) -> Tensor:
         """Text features [B, E] of the identities `labels` [B] under the prompt module `prompts`."""
@@ -249,11 +329,41 @@ class CLIPMethod(Method):
 
     @torch.no_grad()
     def fix_text_features(self, data, device: torch.device) -> None:
-        """Compute the text features of all identities, [C, E] float32: what stage 2 starts with (`Stage.prepare`)."""
+        """Compute the text features of all identities, [C, E] float32: what stage 2 starts with (`Stage.prepare`).
+
+        Texts that are learnt together with the backbone are computed in each step instead.
+        """
+        if not self.has_text and self.is_joint:
+            return
         labels = torch.arange(self.num_classes, device=device)
         for kind, prompts in self._prompts().items():
             features = [self.encode_prompts(prompts, chunk).float() for chunk in labels.split(64)]
             self.text_features_by_kind[kind] = torch.cat(features)
+
+    def text_loss(
+        self,
+        image: Tensor,
+        labels: Tensor,
+        texts: Tensor | None = None,
+        transfer: Transfer | None = None,
+        reduction: str = "mean",
+        kind: str = "",
+    ) -> Tensor:
+        """What pulls `image`, the last of the `features` [B, *] of `outputs`, to the texts of the identities `labels`.
+
+        Cross entropy over the products with all `texts` [C, E], those of the `kind` unless given, on a foreign backbone
+        over cosines; with texts that are learnt along, SupCon both ways with those of the batch.
+        """
+        if self._learns_along:
+            return self.text_space.contrast(image, self.encode_prompts(self._prompts()[kind], labels), labels)
+        texts = self.text_features_by_kind[kind] if texts is None else texts
+        if self.has_text:
+            return self.classification(image @ texts.T, labels, transfer, reduction)
+        return self.classification(self.text_space.logits(image, texts), labels, transfer, reduction)
+
+    def in_text_space(self, image: Tensor) -> Tensor:
+        """`image`, the last of the `features` of `outputs`, in the space of the texts: [B, E]."""
+        return image if self.has_text else self.text_space(image)
 
     # ------------------------------------------------------------------ training of the image tower
 
@@ -279,25 +389,37 @@ class CLIPMethod(Method):
             frozen: name of a module that does not train either.
         """
         o = self.options.stage2
-        kept = [r"text\.", r"saliency\.", r"prompts\.", r"neck(_proj)?\.norm\.bias"]
+        kept = [r"text\.", r"saliency\.", r"prompt_clip\.", r"neck(_proj)?\.norm\.bias"]
+        kept += [] if self._learns_along else [r"prompts\."]
+        kept += [rf"backbone\.{name}" for name in self.backbone.untrained()]
         kept += [rf"{frozen}\."] if frozen else []
+        rates = rate_schedule(o)
+        head = r"neck(_proj)?\.classifier\..*" + ("" if self.has_text else r"|text_space\..*")
+
+        def group(pattern: str, lr: float) -> Group:
+            return Group(pattern, lr, o.weight_decay, rates(lr) if o.schedule == "cosine" else None)
+
         trained = f"(?!{'|'.join(kept)})"  # "bias" anywhere in the name changes the rate, so `in_proj_bias` too
         return Stage(
             name="stage2",
             epochs=o.epochs,
             groups=[
                 *self.backbone.own_groups(o.weight_decay),
-                Group(r"neck(_proj)?\.classifier\..*", o.lr * o.classifier_lr_factor, o.weight_decay),
-                Group(trained + r".*bias.*", o.lr * o.bias_lr_factor, o.weight_decay),
-                Group(trained + r".*", o.lr, o.weight_decay),
+                group(head, o.lr * o.classifier_lr_factor),
+                group(trained + r".*bias.*", o.lr * o.bias_lr_factor),
+                group(trained + r".*", o.lr),
             ],
             losses=losses,
             weights={name: o.weights[name] for name in names},
-            schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
+            schedule=rates(o.lr),
             optimizer=optimiser(o.optimizer),
             prepare=self.fix_text_features,
             after_epoch=self.close_epoch,
         )
+
+    @property
+    def _learns_along(self) -> bool:
+        return not self.has_text and self.is_joint
 
     def close_epoch(self) -> None:
         """What the second stage does after each epoch."""
@@ -326,18 +448,23 @@ class CLIPMethod(Method):
     def outputs(
         self, images: Tensor, camids: Tensor | None = None, transfer: Transfer | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Two logits [B, C] and three features [B, *]: last-but-one level, last level, projected."""
-        change = {} if transfer is None else {"change": transfer.change(self.backbone.grid)}
+        """Two logits [B, C] and three features [B, *]: last-but-one level, last level, projected; or one of each."""
+        change = {} if transfer is None else {"change": transfer.change(self.backbone.patch_grid)}
         features = self.backbone(images, camids, **change)
         _, score = self.neck(features.feature)
+        if not self.has_text:
+            return [score], [features.feature]
         _, score_proj = self.neck_proj(features.projected)
         return [score, score_proj], [features.last, features.feature, features.projected]
 
     # ------------------------------------------------------------------ testing
 
     def features(self, images: Tensor, camids: Tensor | None = None) -> Embedding:
-        """Last-level and projected feature side by side, [B, C + E]; not normalised."""
+        """Last-level and projected feature side by side, [B, C + E], or the feature alone; not normalised."""
         features = self.backbone(images, camids if self.options.test_cameras else None)
+        if not self.has_text:
+            feature = features.feature
+            return Embedding((self.neck.norm(feature) if self.options.neck == "after" else feature).float())
         levels = [features.feature, features.projected]
         if self.options.neck == "after":
             levels = [neck.norm(level) for neck, level in zip((self.neck, self.neck_proj), levels)]

@@ -18,6 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from occplug.backbones.text_side import text_architecture
 from occplug.errors import ConfigError
 from occplug.heads import AttributeEncoder
 from occplug.losses import AttributeAlign, noise_threshold
@@ -83,6 +84,8 @@ class AGReID(CLIPMethod):
         """Raise ConfigError for a template, mask, or encoder that cannot be built."""
         CLIPMethod.check(cfg)
         parse_template(cfg.method.template)
+        if cfg.prompts.source == "joint":
+            raise ConfigError("prompts.source is 'joint', but ag_reid learns its attributes in a stage of their own")
         noise_threshold(cfg.method.noise_mask.method, "method.noise_mask.method")
         a = cfg.method.attributes
         if min(a.width, a.heads, a.layers) < 1 or a.width % a.heads:
@@ -97,7 +100,7 @@ class AGReID(CLIPMethod):
         a = self.options.attributes
         if a.enabled:
             slots = len(self.prompts.slots)
-            feature = self.backbone.widths[-1]
+            feature = text_architecture(cfg, self.backbone)["embed_dim"]
             self.attributes = AttributeEncoder(feature, self.text.width, slots, a.width, a.heads, a.layers)
             self.align = AttributeAlign(a.reduction)  # eq. 8
             self.guidance = _Guidance(AttributeAlign(a.reduction, self.options.noise_mask.method), self.options)
@@ -122,7 +125,7 @@ class AGReID(CLIPMethod):
         names = ["loss_id", "loss_tri", "loss_i2t"]
         if not self.options.attributes.enabled:
             alignment = prompt_alignment(self.encode_images, [pair], PROMPTS, self.options.stage1)
-            return [alignment, *self.occlusion_stages(), self.finetuning(self._losses, names)]
+            return self.from_start([alignment, *self.occlusion_stages(), self.finetuning(self._losses, names)])
         alignment = prompt_alignment(
             self.encode_images,
             [pair],
@@ -133,7 +136,7 @@ class AGReID(CLIPMethod):
         frozen = "" if self.options.attributes.train_in_stage2 else "attributes"
         names.append("loss_attr")
         stage2 = self.finetuning(self._losses, names, frozen)
-        return [alignment, *self.occlusion_stages(), stage2]
+        return self.from_start([alignment, *self.occlusion_stages(), stage2])
 
     def close_epoch(self) -> None:
         """What the second stage does after each epoch; the noise mask's counts among it."""
@@ -154,9 +157,9 @@ class AGReID(CLIPMethod):
         scores, features = self.outputs(batch["img"], batch["camid"], transfer)
         image = features[-1]  # [B, E]
         losses = self.identity_losses(scores, features, labels, transfer)  # eq. 11 and 12
-        losses["loss_i2t"] = self.classification(image @ self.text_features.T, labels, transfer)  # eq. 10
+        losses["loss_i2t"] = self.text_loss(image, labels, transfer=transfer)  # eq. 10
         if self.options.attributes.enabled:
-            losses["loss_attr"] = self._guidance_loss(image, labels)
+            losses["loss_attr"] = self._guidance_loss(self.in_text_space(image), labels)
         return losses
 
     def _guidance_loss(self, image: Tensor, labels: Tensor) -> Tensor:

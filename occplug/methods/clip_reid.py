@@ -51,14 +51,20 @@ class CLIPReID(CLIPMethod):
         if self.options.prompts:
             self.add_prompts()
 
+    @classmethod
+    def has_prompts(cls, options) -> bool:
+        """Whether `options` ask for texts."""
+        return options.prompts
+
     def stages(self) -> list[Stage]:
         """Prompt learning where there are prompts, SPT's saliency stage where asked for, then fine-tuning."""
-        if not self.options.prompts:
-            return [*self.occlusion_stages(), self.finetuning(self._losses, ["loss_id", "loss_tri"])]
+        names = ["loss_id", "loss_tri", *(["loss_i2t"] if self.options.prompts else [])]
+        stages = [*self.occlusion_stages(), self.finetuning(self._losses, names)]
+        if "stage1" not in self.stage_names(self.options, self.is_joint):
+            return self.from_start(stages)
         pair = Pair(partial(self.encode_prompts, self.prompts))
         stage1 = prompt_alignment(self.encode_images, [pair], PROMPTS, self.options.stage1)
-        stage2 = self.finetuning(self._losses, ["loss_id", "loss_tri", "loss_i2t"])
-        return [stage1, *self.occlusion_stages(), stage2]
+        return self.from_start([stage1, *stages])
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """Stage 2: ID and triplet losses, and cross entropy over the similarities to the identities' texts."""
@@ -66,6 +72,5 @@ class CLIPReID(CLIPMethod):
         scores, features = self.outputs(batch["img"], batch["camid"], transfer)
         losses = self.identity_losses(scores, features, labels, transfer)
         if self.options.prompts:
-            logits = features[-1] @ self.text_features.T  # [B, C]
-            losses["loss_i2t"] = self.classification(logits, labels, transfer)
+            losses["loss_i2t"] = self.text_loss(features[-1], labels, transfer=transfer)
         return losses

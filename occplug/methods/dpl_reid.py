@@ -85,6 +85,11 @@ class DPLReID(CLIPMethod):
         """Raise ConfigError for values and combinations that cannot be trained."""
         CLIPMethod.check(cfg)
         _check_sets(cfg.method)
+        if cfg.prompts.source == "joint" and cfg.method.stage2.i2t != "dual":
+            raise ConfigError(
+                f"method.stage2.i2t is {cfg.method.stage2.i2t!r}, which needs fixed texts; with prompts.source 'joint' "
+                "only 'dual' works"
+            )
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
@@ -100,13 +105,19 @@ class DPLReID(CLIPMethod):
         if self.options.share_id_tokens and len(self.sets) == 2:
             self.prompts["occ"].context = self.prompts["full"].context
 
+    @classmethod
+    def has_prompts(cls, options) -> bool:
+        """Whether `options` ask for texts."""
+        return options.prompts != "none"
+
     # ------------------------------------------------------------------ stage 1
 
     def stages(self) -> list[Stage]:
         """Prompt learning for all sets of texts at once, SPT's saliency stage where asked for, then fine-tuning."""
         names = ["loss_id", "loss_tri", *self._text_losses()]
         stage2 = self.finetuning(self._losses, names)
-        return [*([self._stage1()] if self.sets else []), *self.occlusion_stages(), stage2]
+        first = [self._stage1()] if "stage1" in self.stage_names(self.options, self.is_joint) else []
+        return self.from_start([*first, *self.occlusion_stages(), stage2])
 
     def _stage1(self) -> Stage:
         o = self.options.stage1
@@ -139,16 +150,14 @@ class DPLReID(CLIPMethod):
         mode = self.options.stage2.i2t if len(self.sets) == 2 else "dual"
         if mode == "fused":
             full, occ = self.text_features_by_kind.values()
-            mean = (full + occ) / 2
-            return losses | {"loss_i2t_full": self.classification(image @ mean.T, labels, transfer)}
+            return losses | {"loss_i2t_full": self.text_loss(image, labels, (full + occ) / 2, transfer)}
         for kind in self.sets:
-            logits = image @ self.text_features_by_kind[kind].T  # [B, C]
             if mode in BY_IMAGE:
                 chosen = self._has_text(kind, mode, batch, transfer)
-                term = self.classification(logits, labels, transfer, reduction="none")
+                term = self.text_loss(image, labels, None, transfer, reduction="none", kind=kind)
                 losses[f"loss_i2t_{kind}"] = (term * chosen).mean()
             else:
-                losses[f"loss_i2t_{kind}"] = self.classification(logits, labels, transfer)
+                losses[f"loss_i2t_{kind}"] = self.text_loss(image, labels, None, transfer, kind=kind)
         return losses
 
     @staticmethod

@@ -71,8 +71,8 @@ class DPM(Method):
         "hem": True,  # head diversity loss
         "neck": "before",  # tested feature: before the batch norm (official code), or after it, as masks are trained
         "test_mask": True,  # False: masks are trained and have no part in the test
-        "drop_path": None,  # of both towers; null: backbone.drop_path, or 0.1 on a ViT or Swin (TransReID's, from which
-        # the official codes descend); a CLIP's cannot have it
+        "drop_path": None,  # of both towers; null: backbone.drop_path, or 0.1 on a ViT or Swin (TransReID's, from
+        # which the official codes descend); a CLIP's cannot have it
         "spt": False,  # train a saliency net first and mix occlusions into the batches
         "transfer": dict(TRANSFER),
         "start": "",  # first stage to train: empty for all, or saliency, train
@@ -136,7 +136,7 @@ class DPM(Method):
         if tower_gives(name) is None and name not in DPM.backbones.values():
             known = ", ".join(DPM.backbones.values())
             raise ConfigError(f"backbone.name is {name!r}, and dpm works on {known}")
-        if o.drop_path is not None and "drop_path" not in tower_options(name):
+        if o.drop_path is not None and "drop_path" not in tower_options(name).values():
             raise ConfigError(f"method.drop_path is {o.drop_path}, and {cfg.backbone.name} has none; set it to null")
         check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
 
@@ -170,7 +170,7 @@ class DPM(Method):
     @staticmethod
     def _form(cfg) -> dict[str, Any]:
         """Options of the towers: stochastic depth, or where a CLIP's adds its camera embedding."""
-        if "drop_path" not in tower_options(cfg.backbone.name):
+        if "drop_path" not in tower_options(cfg.backbone.name).values():
             return {"sie_scope": "all"}
         asked = [rate for rate in (cfg.method.drop_path, cfg.backbone.drop_path) if rate is not None]
         return {"drop_path": asked[0] if asked else 0.1}

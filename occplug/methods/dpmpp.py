@@ -14,33 +14,39 @@ f [B, 768] is the class token after the last norm, f_p [B, 512] its projection i
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from occplug.backbones import VisionFeatures, bound_grid, build_backbone, build_text_tower, load_initial
+from occplug.backbones import VisionFeatures, build_backbone, load_initial
+from occplug.backbones.text_side import PromptCLIP, load_texts, text_architecture, text_tower_of
 from occplug.backbones.weights import load_clip
 from occplug.config.ranges import ABOVE_0, ANGLE, AT_LEAST_0, AT_LEAST_1, SHARE, under
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
 from occplug.evaluation import Metric
-from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
+from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator, TextSpace
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.prompts import IdentityPrompts, parse_template
-from occplug.registry import LOSSES, METHODS
+from occplug.registry import LOSSES, METHODS, tower_gives
 from occplug.stages import (
+    SCHEDULE,
+    SCHEDULE_CHOICES,
+    SCHEDULE_RANGES,
     Pair,
+    Transfer,
     build_patch_transfer,
     clip_saliency_stage,
     explain_saliency,
     optimiser,
     prompt_alignment,
+    rate_schedule,
+    tower_pattern,
     transfer_extras,
     transfer_once,
-    warmup_multistep,
     with_biases,
 )
 from occplug.stages.patch_transfer import CHOICES as TRANSFER_CHOICES
@@ -49,6 +55,17 @@ from occplug.stages.patch_transfer import RANGES as TRANSFER_RANGES
 from occplug.stages.saliency import SALIENCY, SALIENCY_RANGES
 
 __all__ = ["DPMpp"]
+
+
+def _check_foreign(cfg) -> None:
+    """Raise ConfigError for what needs a projection into the space of texts that was trained with them."""
+    o, usual = cfg.method, {"space": "feature", "prototypes": "visual", "triplet_on": "space"}
+    for key, value in usual.items():
+        if o[key] != value:
+            raise ConfigError(
+                f"method.{key} is {o[key]!r}, but {cfg.backbone.name} has no projection into a space of texts; use "
+                f"{value!r}"
+            )
 
 
 @METHODS.register_module("dpmpp")
@@ -101,6 +118,7 @@ class DPMpp(Method):
             "warmup_factor": 0.1,
             "steps": [20, 40],
             "gamma": 0.1,
+            **SCHEDULE,
             "scale": 30.0,
             "angular_margin": 0.5,  # radians
             "margin": 0.3,  # of the triplet loss; null: soft margin
@@ -121,6 +139,7 @@ class DPMpp(Method):
         "prototypes": ("visual", "text"),
         "triplet_on": ("space", "all"),
         "sie_scope": ("cls", "all"),
+        **under("train", SCHEDULE_CHOICES),
         **under("transfer", TRANSFER_CHOICES),
     }
     ranges = {
@@ -132,19 +151,22 @@ class DPMpp(Method):
         **under("train", dict.fromkeys(("warmup_epochs", "steps", "margin", "coarse_epochs", "weights"), AT_LEAST_0)),
         **under("train", {"lr": ABOVE_0, "scale": ABOVE_0, "angular_margin": ANGLE}),
         **under("train", dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE)),
+        **under("train", SCHEDULE_RANGES),
     }
-    backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
+    backbones = {"vit_b16": "clip_vit_b16", "vit_l14": "clip_vit_l14", "vit_tiny": "clip_vit_tiny"}
     in_one_stage = {"prompts": False, "spt": False}
 
     @staticmethod
-    def stage_names(options) -> list[str]:
-        """The stages `options` asks for, in order."""
-        return (["semantic"] if options.prompts else []) + (["saliency"] if options.spt else []) + ["train"]
+    def stage_names(options, is_joint: bool = False) -> list[str]:
+        """The stages `options` asks for, in order; texts that train with the backbone have none of their own."""
+        first = ["semantic"] if options.prompts and not is_joint else []
+        return [*first, *(["saliency"] if options.spt else []), "train"]
 
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values the stages cannot use."""
-        if cfg.backbone.name not in DPMpp.backbones.values():
+        gives = tower_gives(cfg.backbone.name)
+        if gives is None and cfg.backbone.name not in DPMpp.backbones.values():
             known = ", ".join(DPMpp.backbones.values())
             raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, and dpmpp works on {known}")
         o = cfg.method
@@ -158,7 +180,17 @@ class DPMpp(Method):
             )
         if o.prompts:
             parse_template(o.template, "XY")
-        check_start(o.start, o.earlier, DPMpp.stage_names(o))
+        if gives is not None and "text" not in gives:
+            _check_foreign(cfg)
+        check_start(o.start, o.earlier, DPMpp.stage_names(o, cfg.prompts.source == "joint"))
+
+    @staticmethod
+    def needs(cfg) -> dict[str, str]:
+        """Blocks for the masks, class scores for the head diversity, patches for the transfer."""
+        o = cfg.method
+        masks = {"levels": "method.mask"} if o.mask != "none" else {}
+        transfer = {"levels": "method.spt", "patches": "method.spt"} if o.spt else {}
+        return masks | transfer | ({"class scores": "method.hem"} if o.hem else {})
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
@@ -167,22 +199,29 @@ class DPMpp(Method):
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
-        self.options = o = cfg.method
+        self.options, self.cfg = cfg.method, cfg
+        o = cfg.method
         self.weights_source, self.num_classes = cfg.backbone.weights, num_classes
         self.earlier: EarlierStages | None = None
-        self.backbone: Any = build_backbone(cfg, num_cameras, sie_scope=o.sie_scope)
+        gives = tower_gives(cfg.backbone.name)
+        form = {"sie_scope": o.sie_scope} if gives is None else {}
+        self.backbone: Any = build_backbone(cfg, num_cameras, **form)
+        self.has_text, self.is_joint = self.backbone.has_text, cfg.prompts.source == "joint"
         _, width, projected = self.backbone.widths
         widths = {"feature": width, "projected": projected, "both": width + projected}
         generator = None
         if o.mask != "none":
             out = projected if o.prototypes == "text" else widths[o.space]
-            grid, depth = self.backbone.grid, cast(int, self.backbone.depth)
-            generator = MaskGenerator(width, o.mask_levels, out, grid, depth, o.mask_pool)
+            generator = MaskGenerator.on(self.backbone, o.mask_levels, out, o.mask_pool)
         self.metric = MaskedMetric(widths[o.space], num_classes, generator, o)
         self.coarse = IgnoringCrossEntropy(o.train.label_smoothing)
         if o.prompts:
-            self.text = build_text_tower(cast(dict, self.backbone.arch))
+            self.text = text_tower_of(cfg, self.backbone)
             self.prompts = IdentityPrompts(self.text.width, num_classes, o.template)
+            if not self.has_text:
+                embed = text_architecture(cfg, self.backbone)["embed_dim"]
+                self.text_space = TextSpace(width, embed, cfg.prompts.temperature)
+                self.prompt_clip: Any = None if self.is_joint else PromptCLIP(cfg)
             # [num_classes, E]: coarse prototypes T, fixed in the stage train and computed at its start
             self.register_buffer("text_features", torch.empty(0), persistent=False)
         if o.spt:
@@ -192,10 +231,15 @@ class DPMpp(Method):
         """CLIP's towers and the saliency net's; then what stages before `method.start` left in an earlier run."""
         o = self.options
         text, prompts = (self.text, [self.prompts]) if o.prompts else (None, [])
-        load_clip(self.weights_source, self.backbone, text, prompts)
+        if self.has_text:
+            load_clip(self.weights_source, self.backbone, text, prompts)
+        else:
+            load_initial(self.weights_source, self.backbone)
+            if o.prompts:
+                load_texts(self.cfg, text, prompts, None if self.is_joint else self.prompt_clip)
         if o.spt:
             load_initial(self.weights_source, self.saliency.backbone)
-        names = self.stage_names(o)
+        names = self.stage_names(o, self.is_joint)
         skipped = names[: names.index(o.start)] if o.start else []
         if skipped:
             left = {"semantic": ["prompts.", "text."], "saliency": ["saliency."]}
@@ -205,7 +249,7 @@ class DPMpp(Method):
 
     def bound_to(self) -> dict[str, str]:
         """The template, the grids, and the blocks of mask generator and saliency net: tensors of others may fit."""
-        bound = self._template() | self.metric.bound_to() | bound_grid(self.backbone.grid)
+        bound = self._template() | self.metric.bound_to() | self.backbone.bound_to()
         return bound | (self.saliency.bound_to() if self.options.spt else {})
 
     def _template(self) -> dict[str, str]:
@@ -220,7 +264,13 @@ class DPMpp(Method):
         mask = () if self.metric.test_mask else (r"metric\.generator\..*",)
         reads_projection = self.options.prototypes == "text" or self.options.space != "feature"
         projection = () if reads_projection else (r"backbone\.(clip\.)?visual\.proj",)
-        return (r"(text|prompts|saliency)\..*", r"metric\.neck\.classifier\..*", *neck, *mask, *projection)
+        return (
+            r"(text|text_space|prompt_clip|prompts|saliency)\..*",
+            r"metric\.neck\.classifier\..*",
+            *neck,
+            *mask,
+            *projection,
+        )
 
     @classmethod
     def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
@@ -230,7 +280,7 @@ class DPMpp(Method):
     def stages(self) -> list[Stage]:
         """`semantic` (texts), `saliency` where occlusions are transferred, `train`; from `method.start` on."""
         made = {"semantic": self._semantic_stage, "saliency": self._saliency_stage, "train": self._train_stage}
-        names = self.stage_names(self.options)
+        names = self.stage_names(self.options, self.is_joint)
         start = names.index(self.options.start) if self.options.start else 0
         stages = [made[name]() for name in names[start:]]
         stages[0].prepare = self._checked(stages[0].prepare)
@@ -251,6 +301,8 @@ class DPMpp(Method):
         return prompt_alignment(self._encode_images, pairs, r"prompts\.(context|others)", o, name="semantic")
 
     def _encode_images(self, images: Tensor) -> Tensor:
+        if not self.has_text:
+            return self.prompt_clip(images)
         return self.backbone(images).projected  # [B, E]; no camera, as CLIP-ReID caches them
 
     def _encode_prompts(self, labels: Tensor) -> Tensor:
@@ -263,13 +315,22 @@ class DPMpp(Method):
         o = self.options.train
         rest = (o.bias_lr_factor, o.weight_decay)
         # the projection has no part in the losses if nothing is compared in the space of the texts
-        tower = r"backbone\.visual\..*" if self._is_projected else r"backbone\.visual\.(?!proj\Z).*"
-        groups, extra_optimizers = [Group(r"metric\.neck\.(?!norm\.bias).*", o.module_lr, o.weight_decay)], []
-        if self.backbone.camera_embedding is not None:
-            groups.append(Group(r"backbone\.camera_embedding", o.module_lr, o.weight_decay))
-        groups += with_biases(tower, o.lr, *rest)
+        left_out = [] if self._is_projected else [r"visual\.proj"]
+        tower = tower_pattern(self.backbone, self.metric.levels, r"backbone\.(?=visual\.)", left_out)
+        rates = rate_schedule(o)
+        own = rates if o.schedule == "cosine" else None
+        modules = [r"metric\.neck\.(?!norm\.bias).*"]
+        if getattr(self.backbone, "camera_embedding", None) is not None:
+            modules.append(r"backbone\.camera_embedding")
+        if self.options.prompts and not self.has_text:
+            modules.append(r"text_space\..*")
+        if self._learns_along:
+            modules.append(r"prompts\.(context|others)")
+        groups = [Group(name, o.module_lr, o.weight_decay, own and own(o.module_lr)) for name in modules]
+        extra_optimizers = []
+        groups += with_biases(tower, o.lr, *rest, own)
         if self.metric.generator is not None:
-            masks = with_biases(r"metric\.generator\..*", o.module_lr, *rest)
+            masks = with_biases(r"metric\.generator\..*", o.module_lr, *rest, own)
             extra_optimizers = [ExtraOptimizer(masks, optimiser(o.optimizer), own_pass=True)] if o.alternating else []
             groups += [] if o.alternating else masks
         names = (["loss_coarse"] if self.options.prompts else []) + self.metric.names
@@ -279,20 +340,27 @@ class DPMpp(Method):
             groups=groups,
             losses=self._losses,
             weights={name: o.weights[name] for name in names},
-            schedule=warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor),
+            schedule=rates(o.lr),
             optimizer=optimiser(o.optimizer),
             extra_optimizers=extra_optimizers,
             after_epoch=self.transfer.close_epoch if self.options.spt else lambda: None,
-            prepare=self._fix_text_features if self.options.prompts else lambda data, device: None,
+            prepare=self._fix_text_features,
         )
+
+    @property
+    def _learns_along(self) -> bool:
+        """Whether texts train together with a backbone that knows none, in place of a stage of their own."""
+        return self.options.prompts and self.is_joint and not self.has_text
 
     @property
     def _is_projected(self) -> bool:
         o = self.options
-        return o.prompts or o.space != "feature" or o.triplet_on == "all"
+        return o.prompts or o.space != "feature" or o.triplet_on == "all"  # no other tower has a projection
 
     @torch.no_grad()
     def _fix_text_features(self, data, device: torch.device) -> None:
+        if not self.options.prompts or self._learns_along:
+            return
         labels = torch.arange(self.num_classes, device=device)
         self.text_features = torch.cat([self._encode_prompts(chunk).float() for chunk in labels.split(64)])  # [C, E]
 
@@ -304,7 +372,7 @@ class DPMpp(Method):
             batch["camid"],
             blocks=self.metric.levels,
             class_scores=self.metric.hem,
-            change=transfer and transfer.change(self.backbone.grid),
+            change=transfer and transfer.change(self.backbone.patch_grid),
         )
         losses = self.metric.losses(
             self._feature(features),
@@ -316,10 +384,18 @@ class DPMpp(Method):
         )
         if o.prompts:
             acts = o.train.coarse_epochs is None or batch["epoch"] <= o.train.coarse_epochs
-            logits = features.projected @ self.text_features.T  # [B, C], raw dot products
-            ignored = None if transfer is None else transfer.ignored(labels)
-            losses["loss_coarse"] = self.coarse(logits, labels, ignored) * float(acts)
+            losses["loss_coarse"] = self._coarse_loss(features, labels, transfer) * float(acts)
         return losses
+
+    def _coarse_loss(self, features: VisionFeatures, labels: Tensor, transfer: Transfer | None) -> Tensor:
+        """Cross entropy over the products with the texts; of a foreign backbone over cosines, or SupCon both ways."""
+        if self._learns_along:
+            return self.text_space.contrast(features.feature, self._encode_prompts(labels), labels)
+        if self.has_text:
+            logits = features.projected @ self.text_features.T  # [B, C], raw dot products
+        else:
+            logits = self.text_space.logits(features.feature, self.text_features)
+        return self.coarse(logits, labels, None if transfer is None else transfer.ignored(labels))
 
     def _feature(self, features: VisionFeatures) -> Tensor:
         """The feature of `method.space`, [B, d]."""

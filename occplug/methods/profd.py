@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occplug.backbones import bound_grid, build_text_tower
+from occplug.backbones import build_backbone, load_initial
+from occplug.backbones.text_side import load_texts, text_architecture, text_tower_of
 from occplug.backbones.weights import load_clip
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE, under
 from occplug.distributed import each_batch
@@ -34,12 +35,12 @@ from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
 from occplug.heads import (
     BNNeck,
-    CosinePooling,
-    HybridDecoder,
-    MaskPooling,
     PartNorm,
     PartVisibility,
+    TextSpace,
+    build_decoder,
     cosine_maps,
+    visibility_by,
     weighted_average_pool,
 )
 from occplug.losses import (
@@ -53,8 +54,8 @@ from occplug.losses import (
 )
 from occplug.method import Group, Method, Stage
 from occplug.prompts import PART_SCHEMES, PartPrompts
-from occplug.registry import BACKBONES, LOSSES, METHODS, build, build_part
-from occplug.stages import optimiser, warmup_multistep
+from occplug.registry import LOSSES, METHODS, build_part, tower_gives
+from occplug.stages import SCHEDULE, SCHEDULE_CHOICES, SCHEDULE_RANGES, optimiser, rate_schedule, rated, tower_pattern
 
 __all__ = ["ProFD"]
 
@@ -74,7 +75,8 @@ CHOICES = {
     "test_embeddings": ("bn", "raw"),
     "test_visibility": ("softmax", "sigmoid", "binary", "none", "even"),
     "dist_metric": ("euclidean", "cosine"),
-    "train.optimizer": ("adam", "adamw"),
+    "train.optimizer": ("adam", "adamw", "sgd"),
+    **under("train", SCHEDULE_CHOICES),
 }
 
 
@@ -146,7 +148,8 @@ class ProFD(Method):
         "dist_metric": "euclidean",  # of unit vectors; cosine (paper)
         "train": {
             "epochs": 60,  # paper: 120
-            "optimizer": "adamw",  # adam (paper)
+            "optimizer": "adamw",  # adam (paper), or sgd
+            "bias_lr_factor": 1.0,  # on every parameter whose name contains "bias"
             "lr": 5e-5,
             "image_encoder_lr_mult": 0.1,
             "text_encoder_lr_mult": 1.0,  # 0 (paper): frozen
@@ -155,6 +158,7 @@ class ProFD(Method):
             "warmup_factor": 0.1,
             "steps": [30, 50],  # trained epochs after which the rate is multiplied by gamma
             "gamma": 0.1,
+            **SCHEDULE,
             "label_smoothing": 0.1,
             "margin": 0.3,  # of the triplet loss; None: soft margin
             "triplet": {"type": "batch_hard_triplet"},  # a name in LOSSES
@@ -184,13 +188,21 @@ class ProFD(Method):
         **under("train", dict.fromkeys(("epochs", "image_encoder_lr_mult", "text_encoder_lr_mult"), AT_LEAST_0)),
         **under("train", dict.fromkeys(("weight_decay", "warmup_epochs", "steps", "margin", "weights"), AT_LEAST_0)),
         **under("train", dict.fromkeys(("warmup_factor", "gamma", "label_smoothing"), SHARE)),
+        **under("train", {"bias_lr_factor": AT_LEAST_0, **SCHEDULE_RANGES}),
     }
-    backbones = {"vit_b16": "clip_vit_b16", "vit_tiny": "clip_vit_tiny"}
+    backbones = {"vit_b16": "clip_vit_b16", "vit_l14": "clip_vit_l14", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values ProFD cannot train with."""
-        if cfg.backbone.name not in ProFD.backbones.values():
+        gives = tower_gives(cfg.backbone.name)
+        rate = cfg.method.train.text_encoder_lr_mult
+        if gives is not None and "text" not in gives and cfg.method.prompt == "text" and rate:
+            raise ConfigError(
+                f"method.train.text_encoder_lr_mult is {rate}, but the texts of {cfg.backbone.name} are those of "
+                f"{cfg.prompts.clip}, which stay as they are: set it to 0"
+            )
+        if gives is None and cfg.backbone.name not in ProFD.backbones.values():
             known = ", ".join(ProFD.backbones.values())
             raise ConfigError(f"backbone.name is {cfg.backbone.name!r}, but profd needs patch tokens; use {known}")
         if ProFD.extras(cfg) and cfg.masks.scheme != cfg.method.parts:
@@ -199,6 +211,11 @@ class ProFD(Method):
         for key, value in (("backbone.stride", cfg.backbone.stride), *((f"data.{k}", cfg.data[k]) for k in SIDES)):
             if ProFD.extras(cfg) and value % CELL:
                 raise ConfigError(f"{key} is {value}; with part masks it must be a multiple of {CELL}")
+
+    @staticmethod
+    def needs(cfg) -> dict[str, str]:
+        """Patch tokens, whatever else is switched off."""
+        return {"tokens": "method.decoder"}
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:
@@ -212,38 +229,37 @@ class ProFD(Method):
         self.options = o = cfg.method
         self.weights_source, self.batch_size = cfg.backbone.weights, cfg.train.batch_size
         self.active, self.needs_masks = _active(o), bool(self.extras(cfg))
-        self.backbone = build(
-            BACKBONES,
-            cfg.backbone.name,
-            image_size=(cfg.data.height, cfg.data.width),
-            stride=cfg.backbone.stride,
-            num_cameras=num_cameras if cfg.backbone.sie_camera else 0,
-            sie_coefficient=cfg.backbone.sie_coefficient,
-        )
-        width = self.backbone.widths[-1]
+        self.cfg = cfg
+        self.backbone: Any = build_backbone(cfg, num_cameras)
+        self.has_text = self.backbone.has_text
+        whole = self.backbone.widths[-1]
+        width = text_architecture(cfg, self.backbone)["embed_dim"]
+        if not self.has_text:
+            into = [self.backbone.level_widths[level] for level in self.backbone.part_levels]
+            self.text_space = TextSpace(into[0] if into else whole, width)
         self.part_names = PART_SCHEMES[o.parts][1:]
         self.num_classes, self.num_parts = num_classes, len(self.part_names)
         self.background = nn.Parameter(torch.randn(1, width))
         if o.prompt == "text":
-            self.text = build_text_tower(self.backbone.arch)
+            self.text = text_tower_of(cfg, self.backbone)
             self.prompts = PartPrompts(self.text.width, o.parts, o.context_tokens, o.ctx_shared)
         else:
             self.queries = nn.Parameter(torch.empty(self.num_parts + 1, width).normal_(std=0.02))
-        self.decoder = _decoder(o, width)
-        self.neck = BNNeck(width, num_classes)
+        self.decoder = build_decoder(o, width)
+        self.neck = BNNeck(whole, num_classes)
         self.neck_parts = BNNeck(self.num_parts * width, num_classes)
         self.part_norm = PartNorm(self.num_parts, width)
         self.visibility = PartVisibility(self.num_parts, width)
-        self._build_losses(width)
+        self._build_losses(whole, width)
 
-    def _build_losses(self, width: int) -> None:
+    def _build_losses(self, whole: int, width: int) -> None:
         o = self.options
         self.triplet = build_part(LOSSES, o.train, "triplet")
         self.align = SpatialAlign(o.align_gain, o.align_smooth)
         self.attend = AttentionAlign()
         self.diversity = PartDiversity(o.div_weighting)
         self.focal = VisibilityFocal(o.vis_alpha, o.vis_gamma)
-        sizes = {"loss_pcl_g": (width, o.m_g), "loss_pcl_p": (self.num_parts * width, o.m_p)}
+        sizes = {"loss_pcl_g": (whole, o.m_g), "loss_pcl_p": (self.num_parts * width, o.m_p)}
         self.banks: Any = nn.ModuleDict(
             {
                 name: PrototypeMemory(self.num_classes, size, momentum, o.pcl_temperature, o.bank_update)
@@ -255,11 +271,16 @@ class ProFD(Method):
     def load_pretrained(self) -> None:
         """CLIP's image tower, and its text tower where parts are asked for by texts."""
         text, prompts = (self.text, [self.prompts]) if self.options.prompt == "text" else (None, [])
-        load_clip(self.weights_source, self.backbone, text, prompts)
+        if self.has_text:
+            load_clip(self.weights_source, self.backbone, text, prompts)
+            return
+        load_initial(self.weights_source, self.backbone)
+        if text is not None:
+            load_texts(self.cfg, text, prompts)
 
     def bound_to(self) -> dict[str, str]:
         """The grid: position embeddings of another may have the same shape and mean nothing."""
-        return bound_grid(self.backbone.grid)
+        return self.backbone.bound_to()
 
     @property
     def training_only(self) -> tuple[str, ...]:
@@ -284,17 +305,24 @@ class ProFD(Method):
 
     def forward_features(self, images: Tensor, camids: Tensor | None = None, masks: Tensor | None = None) -> Features:
         """Everything before the necks; `masks` [B, K + 1, H/4, W/4] where they are known."""
-        image = self.backbone(images, camids, tokens=True)
+        whole, tokens = self._whole_and_tokens(images, camids)
         queries, labels = self.part_queries(), self._patch_labels(masks)
-        decoded = self.decoder(queries, image.projected_tokens, labels)
+        decoded = self.decoder(queries, tokens, labels)
         parts = decoded.rows[:, 2:]
-        return Features(image.projected, image.projected_tokens, queries, parts, decoded.attention, labels)
+        return Features(whole, tokens, queries, parts, decoded.attention, labels)
+
+    def _whole_and_tokens(self, images: Tensor, camids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """F_g [B, E] and F [B, L, E]; of a backbone without texts its feature [B, C], and its tokens projected."""
+        image = self.backbone(images, camids, tokens=True, blocks=self.backbone.part_levels)
+        if self.has_text:
+            return image.projected, image.projected_tokens
+        return image.feature, self.text_space(self.backbone.part_tokens(image))
 
     see = forward_features  # the older name; removed in the next version
 
     def _patch_labels(self, masks: Tensor | None) -> Any:
-        patch = self.backbone.visual.conv1.kernel_size[0]
-        return None if masks is None else patch_labels(masks, patch // CELL, self.backbone.stride // CELL)
+        patch, stride = self.backbone.part_patch
+        return None if masks is None else patch_labels(masks, patch // CELL, stride // CELL)
 
     def _necks(self, features: Features) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Normalised feature and logits [B, C], of F_g and of F_c."""
@@ -308,7 +336,7 @@ class ProFD(Method):
     def stages(self) -> list[Stage]:
         """One stage, `train`; banks are filled before it and updated after every step."""
         o = self.options.train
-        factor = warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor)
+        factor = rate_schedule(o)(o.lr)
         return [
             Stage(
                 name="train",
@@ -335,10 +363,11 @@ class ProFD(Method):
         kept += [] if "loss_id" in self.active else [r"neck(_parts)?\.classifier\."]
         reads_texts = self.options.decoder != "mask" or "loss_align" in self.active
         kept += [] if reads_texts else [r"prompts\.", "queries", "background"]
-        groups = [Group(r"backbone\.visual\..*", o.lr * o.image_encoder_lr_mult, o.weight_decay)]
+        tower = tower_pattern(self.backbone, self.backbone.part_levels, r"backbone\.(?=visual\.)")
+        groups = rated(tower, o, o.lr * o.image_encoder_lr_mult)
         if o.text_encoder_lr_mult > 0 and self.options.prompt == "text" and reads_texts:
-            groups.append(Group(r"text\..*", o.lr * o.text_encoder_lr_mult, o.weight_decay))
-        return [*groups, Group(rf"(?!{'|'.join(kept)}).*", o.lr, o.weight_decay)]
+            groups += rated(r"text\..*", o, o.lr * o.text_encoder_lr_mult)
+        return [*groups, *rated(rf"(?!{'|'.join(kept)}).*", o, o.lr)]
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """The terms of eq. 19; loss_id and loss_tri are sums over F_g and F_c."""
@@ -381,7 +410,7 @@ class ProFD(Method):
     def _part_cosines(self, features: Features) -> Tensor:
         """[B, K + 1, h, w]: cosines of the patches with background and parts, without the whole person (eq. 5)."""
         without_person = torch.cat([features.queries[:1], features.queries[2:]])
-        return cosine_maps(features.tokens, without_person).unflatten(2, self.backbone.grid)
+        return cosine_maps(features.tokens, without_person).unflatten(2, self.backbone.level_grid)
 
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """Two logits [B, C] and the two features before the necks, F_g [B, E] and F_c [B, K E]."""
@@ -411,14 +440,14 @@ class ProFD(Method):
             bank.fill(torch.cat([features[name].float() for _, features in results]), labels)
 
     def _initial_features(self, batch: dict, device: torch.device) -> dict[str, Tensor]:
-        features = self.backbone(batch["img"].to(device), batch["camid"].to(device), tokens=True)
+        whole, tokens = self._whole_and_tokens(batch["img"].to(device), batch["camid"].to(device))
         features_of = {}
         if "loss_pcl_g" in self.banks:
-            whole = self.neck.norm(features.projected) if self.options.pcl_on == "bn" else features.projected
+            whole = self.neck.norm(whole) if self.options.pcl_on == "bn" else whole
             features_of["loss_pcl_g"] = F.normalize(whole.float())
         if "loss_pcl_p" in self.banks:
             labels = self._patch_labels(self._masks(batch).to(device)).flatten(2)
-            joint = weighted_average_pool(features.projected_tokens, labels[:, 1:]).flatten(1)  # [B, K E]
+            joint = weighted_average_pool(tokens, labels[:, 1:]).flatten(1)  # [B, K E]
             # unlike the class token not brought to unit length: a person who is hardly visible counts little
             features_of["loss_pcl_p"] = self.neck_parts.norm(joint) if self.options.pcl_on == "bn" else joint
         return features_of
@@ -436,7 +465,7 @@ class ProFD(Method):
         whole, parts = (x.to(self.neck.norm.weight.dtype) for x in (features.whole, features.parts))
         if self.options.test_embeddings == "bn":
             whole, parts = self.neck.norm(whole), self.part_norm(parts)
-        visibility = self._visibility(self.visibility(features.parts.float()))
+        visibility = visibility_by(self.options.test_visibility, self.visibility(features.parts.float()))
         return Embedding(F.normalize(whole.float()), F.normalize(parts.float(), dim=2), visibility)
 
     @torch.no_grad()
@@ -449,18 +478,7 @@ class ProFD(Method):
         attention = self.forward_features(images, camids).attention
         if attention is None:
             raise ConfigError(f"method.decoder {self.options.decoder!r} has no attention maps; hybrid, spa and wap do")
-        return ["background", *PART_SCHEMES[self.options.parts]], attention.unflatten(2, self.backbone.grid)
-
-    def _visibility(self, logits: Tensor) -> Tensor:
-        """[B, K] in [0, 1] as `test_visibility` says, from the heads' logits."""
-        visible = logits.sigmoid()
-        return {
-            "softmax": lambda: (visible / 0.1).softmax(dim=1),
-            "sigmoid": lambda: visible,
-            "binary": lambda: (visible >= 0.5).float(),
-            "none": lambda: torch.ones_like(visible),
-            "even": lambda: torch.full_like(visible, 1 / self.num_parts),
-        }[self.options.test_visibility]()
+        return ["background", *PART_SCHEMES[self.options.parts]], attention.unflatten(2, self.backbone.level_grid)
 
     def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """Visibility-weighted part distance (eq. 14), [Q, G]."""
@@ -478,20 +496,3 @@ def _active(options) -> list[str]:
     if options.decoder in ("sea", "mask"):  # no map that masks could teach
         off.add("loss_attn")
     return [name for name, weight in options.train.weights.items() if weight > 0 and name not in off]
-
-
-def _decoder(options, width: int) -> nn.Module:
-    """The decoder of ProFD's table 3 that `options.decoder` names."""
-    if options.decoder == "wap":
-        return CosinePooling()
-    if options.decoder == "mask":
-        return MaskPooling(options.align_gain)
-    return HybridDecoder(
-        width,
-        options.decoder_layers,
-        options.decoder_heads,
-        options.dropout,
-        semantic=options.decoder in ("hybrid", "sea"),
-        spatial=options.decoder in ("hybrid", "spa"),
-        dropped_maps=options.attn_loss_on == "dropped",
-    )

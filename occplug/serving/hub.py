@@ -7,6 +7,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+from occplug.backbones.licences import licence_of
 from occplug.config import resolved_yaml
 from occplug.errors import CheckpointError, ConfigError
 from occplug.serving.extractor import Extractor
@@ -90,10 +91,16 @@ def _card(model: Extractor, licence: str, figures: dict) -> str:
         "## Licence",
         "",
         f"{licence}. The weights may also be bound by the terms of the data sets and of the pretrained towers "
-        f"({cfg.backbone.weights}) they were trained from. They recognise people: ask whether you may.",
+        f"({cfg.backbone.weights}{_restricted(cfg)}) they were trained from. They recognise people: ask whether you "
+        "may.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _restricted(cfg) -> str:
+    licence = licence_of(cfg.backbone.name, cfg.backbone.weights)
+    return f": {licence.name}, {licence.restriction}" if licence.restriction else ""
 
 
 def push(model: Extractor, repository: str, licence: str = "other", figures: dict | None = None, private: bool = True):

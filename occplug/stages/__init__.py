@@ -1,7 +1,7 @@
 """Training stages that two or more methods run, and what they are made of: schedules, optimisers, patch transfer."""
 
 from occplug import _moved
-from occplug.stages.groups import module_rate, tower_pattern, with_biases
+from occplug.stages.groups import module_rate, rated, tower_pattern, with_biases
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, transfer_extras, transfer_once
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
@@ -12,7 +12,14 @@ from occplug.stages.saliency import (
     saliency_losses,
     saliency_stage,
 )
-from occplug.stages.schedules import warmup_cosine, warmup_multistep
+from occplug.stages.schedules import (
+    SCHEDULE,
+    SCHEDULE_CHOICES,
+    SCHEDULE_RANGES,
+    rate_schedule,
+    warmup_cosine,
+    warmup_multistep,
+)
 
 __all__ = [
     "CLEAN",
@@ -31,6 +38,11 @@ __all__ = [
     "saliency_losses",
     "saliency_stage",
     "transfer_extras",
+    "SCHEDULE",
+    "SCHEDULE_CHOICES",
+    "SCHEDULE_RANGES",
+    "rate_schedule",
+    "rated",
     "tower_pattern",
     "transfer_once",
     "warmup_cosine",

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection
 
 from occplug.backbones.tower import Tower
 from occplug.method import Group
+from occplug.stages.schedules import rate_schedule
 
-__all__ = ["module_rate", "tower_pattern", "with_biases"]
+__all__ = ["module_rate", "rated", "tower_pattern", "with_biases"]
 
 
 def module_rate(options) -> float:
@@ -44,3 +45,15 @@ def with_biases(
     """
     rates = ((rf"(?=(?:{pattern})\Z).*bias.*", lr * bias_lr_factor), (pattern, lr))
     return [Group(which, rate, weight_decay, schedule and schedule(rate)) for which, rate in rates]
+
+
+def rated(pattern: str, options, lr: float) -> list[Group]:
+    """The groups of what `pattern` matches at the base rate `lr`, by a stage's node.
+
+    Args:
+        options: with bias_lr_factor, weight_decay and the keys of `SCHEDULE`; one group where biases learn alike.
+    """
+    own = rate_schedule(options) if options.schedule == "cosine" else None
+    if options.bias_lr_factor == 1:
+        return [Group(pattern, lr, options.weight_decay, own and own(lr))]
+    return with_biases(pattern, lr, options.bias_lr_factor, options.weight_decay, own)

@@ -6,7 +6,9 @@ Both are set before an epoch's first step, so epoch 1 already trains at `factor(
 import math
 from collections.abc import Callable, Sequence
 
-__all__ = ["warmup_cosine", "warmup_multistep"]
+from occplug.config.ranges import AT_LEAST_0
+
+__all__ = ["SCHEDULE", "SCHEDULE_CHOICES", "SCHEDULE_RANGES", "rate_schedule", "warmup_cosine", "warmup_multistep"]
 
 
 def warmup_cosine(
@@ -45,3 +47,23 @@ def warmup_multistep(
         return warm * gamma ** sum(step <= epoch for step in steps)
 
     return factor
+
+
+# Keys of a stage that may follow either schedule, beside steps, gamma, warmup_epochs and warmup_factor of the steps
+SCHEDULE: dict[str, object] = {
+    "schedule": "multistep",  # or cosine, whose warm-up and end have the rates that follow, whatever the base rate
+    "warmup_lr": 4e-6,
+    "min_lr": 8e-7,
+    "rate_lag": 0,  # epochs by which the cosine's rates are late
+}
+SCHEDULE_CHOICES = {"schedule": ("multistep", "cosine")}
+SCHEDULE_RANGES = dict.fromkeys(("warmup_lr", "min_lr", "rate_lag"), AT_LEAST_0)
+
+
+def rate_schedule(options) -> Callable[[float], Callable[[int], float]]:
+    """Base rate -> its schedule, from a stage's node with the keys of SCHEDULE."""
+    o = options
+    if o.schedule == "cosine":
+        return lambda lr: warmup_cosine(lr, o.epochs, o.warmup_epochs, o.warmup_lr, o.min_lr, o.rate_lag)
+    steps = warmup_multistep(o.steps, o.gamma, o.warmup_epochs, o.warmup_factor)
+    return lambda lr: steps

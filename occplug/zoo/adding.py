@@ -14,7 +14,12 @@ from occplug.zoo.index import Entry, Index, Published
 
 __all__ = ["add_entries", "entry_of_config"]
 
-_TAGS = {"clip_vit_b16": "vit_b16", "clip_rn50": "rn50", "clip_vit_tiny": "vit_tiny"}
+_TAGS = {
+    "clip_vit_b16": "vit_b16",
+    "clip_rn50": "rn50",
+    "clip_vit_tiny": "vit_tiny",
+    **{f"solider_swin_{size}": f"swin_{size}" for size in ("t", "s", "b", "mini")},
+}
 _PUBLISHED = re.compile(r"Published mAP / Rank-1: (?:(\d+\.\d|-) / (\d+\.\d|-)|not published)(.*)")
 _LINES = ("Run:", "Published", "Source:", "Measured", "Not measured")
 
@@ -35,7 +40,8 @@ def entry_of_config(file: Path, name: str | None = None) -> Entry:
     if model_class(cfg.model.name).is_stock:
         code, weights = "torchreid", "imagenet" if cfg.model.pretrained else "none"
     else:
-        code, weights = cfg.model.name, cfg.backbone.weights
+        # a file is called by its name; the small towers' weights in the package by theirs
+        code, weights = cfg.model.name, Path(cfg.backbone.weights).stem
     licence = {"code": code, "weights": weights, "data": cfg.data.sources[0]}
     published, remark = _published(header, file)
     if file.resolve().parent != shipped_configs():

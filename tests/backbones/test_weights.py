@@ -171,7 +171,7 @@ def test_embedded_weights_fill_the_tiny_clip_alone():
             big = CLIPViT(architecture("clip_vit_b16"))
         load_clip("embedded", big)
     with pytest.raises(
-        ConfigError, match="OpenAI has no weights for clip_vit_tiny; it has for clip_vit_b16, clip_rn50"
+        ConfigError, match="OpenAI has no weights for clip_vit_tiny; it has for clip_vit_b16, clip_vit_l14, clip_rn50"
     ):
         load_clip("openai", tower)
 
@@ -333,7 +333,8 @@ def test_something_else_than_a_dict(tmp_path):
 
 def test_a_path_that_is_not_there():
     assert refusal("nowhere/clip.pt") == (
-        "backbone.weights is 'nowhere/clip.pt': there is no such file; give a path, or one of openai, embedded, none"
+        "backbone.weights is 'nowhere/clip.pt': there is no such file; give a path, or one of openai, "
+        "open_clip:TAG, embedded, none"
     )
 
 

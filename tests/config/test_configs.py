@@ -74,6 +74,19 @@ AG_REID = {
 }
 ROWS |= AG_REID
 
+# ... and what is published for the plain human-centric backbones, by their authors; SOLIDER on Occluded-Duke by others
+HUMAN = """
+                       occduke      market       msmt17
+baseline_personvit     72.2 / 79.8  95.0 / 97.6  80.8 / 92.0
+baseline_personvit_s   65.2 / 73.2  92.9 / 96.8  74.3 / 89.2
+baseline_solider       61.9 / 71.2  93.9 / 96.9  77.1 / 90.7
+"""
+ROWS |= _rows(HUMAN)
+ROWS |= {"baseline_solider_s_market": "93.3 / 96.6", "baseline_solider_s_msmt17": "76.9 / 90.8"}
+ROWS |= {"baseline_solider_t_market": "91.6 / 96.1", "baseline_solider_t_msmt17": "67.4 / 85.9"}
+OF_OTHERS = [stem for stem in STEMS if re.search(r"_(personvit|solider|mini)_", stem)]  # on towers without texts
+OF_CLIP = [stem for stem in STEMS if stem not in OF_OTHERS]
+
 # training identities and cameras, by the last word of the file name
 TRAINING = {
     "occduke": (702, 8),
@@ -212,7 +225,7 @@ def expected_parameters(cfg, num_classes: int, num_cameras: int) -> int:
     return image + cameras + necks + prompts + saliency
 
 
-@pytest.mark.parametrize("stem", [stem for stem in STEMS if stem.startswith(("clip_reid", "ag_reid"))])
+@pytest.mark.parametrize("stem", [stem for stem in OF_CLIP if stem.startswith(("clip_reid", "ag_reid"))])
 def test_it_builds_at_full_size(configs, stem):
     cfg = configs[stem]
     classes, cameras = TRAINING[stem.rsplit("_", 1)[1]]
@@ -223,7 +236,7 @@ def test_it_builds_at_full_size(configs, stem):
     assert [stage.name for stage in method.stages()] == [name for name, is_wanted in wanted.items() if is_wanted]
 
 
-PROFD_STEMS = [stem for stem in STEMS if stem.startswith("profd")]
+PROFD_STEMS = [stem for stem in OF_CLIP if stem.startswith("profd")]
 
 
 @pytest.mark.parametrize("stem", PROFD_STEMS)
@@ -268,7 +281,7 @@ def test_the_soft_margin_is_null(configs):
 
 # ---------------------------------------------------------------------- DPM and DPM++
 
-DPM_STEMS = [stem for stem in STEMS if stem.startswith("dpm")]
+DPM_STEMS = [stem for stem in OF_CLIP if stem.startswith("dpm")]
 
 
 def test_dpm_configs_exist_for_every_published_figure_and_synthocc():
@@ -330,9 +343,54 @@ def test_dpm_builds_at_full_size(configs, stem):
     assert [stage.name for stage in method.stages()] == names
 
 
-def test_an_imagenet_tower_is_for_methods_without_texts():
-    with pytest.raises(ConfigError, match="'vit_b16', and clip_reid works on clip_vit_b16, clip_rn50"):
+def test_an_imagenet_tower_has_weights_of_its_own():
+    with pytest.raises(ConfigError, match="backbone.weights is 'openai', which vit_b16 does not have"):
         load_config(FOLDER / "clip_reid_market.yaml", ["backbone.name", "vit_b16"])
+
+
+# ---------------------------------------------------------------------- human-centric backbones
+
+# tower, image height, drop path's section, base rate, warm-up's start and cosine's end
+TOWERS = {
+    "personvit": ("vit_b16", 256, 4e-4, 4e-6, 8e-7),
+    "personvit_s": ("vit_s16", 256, 4e-4, 4e-6, 8e-7),
+    "solider": ("solider_swin_b", 384, 2e-4, 2e-6, 4e-7),
+    "solider_s": ("solider_swin_s", 384, 2e-4, 2e-6, 4e-7),
+    "solider_t": ("solider_swin_t", 384, 8e-4, 8e-6, 1.6e-6),
+}
+OFFICIAL = [stem for stem in OF_OTHERS if not stem.endswith("synthocc")]
+
+
+def test_every_recipe_on_a_human_centric_backbone_is_there_for_four_data_sets():
+    recipes = [f"baseline_{tower}" for tower in TOWERS]
+    recipes += ["dpm_personvit", "dpmpp_personvit", "profd_personvit", "clip_reid_solider", "dpl_reid_solider"]
+    assert set(OFFICIAL) == {f"{r}_{data}" for r in recipes for data in ("occduke", "occreid", "market", "msmt17")}
+
+
+@pytest.mark.parametrize("stem", OFFICIAL)
+def test_rates_and_drop_path_are_those_of_the_official_fine_tunings(configs, stem):
+    cfg = configs[stem]
+    name, height, lr, start, end = TOWERS[re.search(r"(personvit|solider)(_[st](?=_))?", stem)[0]]
+    o = cfg.method.stage2 if "stage2" in cfg.method else cfg.method.train
+    assert (cfg.backbone.name, cfg.data.height, cfg.data.width, cfg.backbone.stride) == (name, height, 128, 16)
+    warmup = 5 if stem == "baseline_personvit_market" else 20
+    assert (o.epochs, o.optimizer, o.lr, o.weight_decay, o.bias_lr_factor) == (120, "sgd", lr, 1e-4, 2.0)
+    assert (o.warmup_epochs, o.warmup_lr, o.min_lr, o.rate_lag, o.margin) == (warmup, start, end, 1, None)
+    assert o.get("schedule", "cosine") == "cosine" and cfg.train.batch_size == 64 and cfg.train.seed == 1234
+    assert (cfg.method.get("drop_path") or cfg.backbone.drop_path) == 0.1 and not cfg.backbone.sie_camera
+    assert cfg.data.norm_mean == VIT and cfg.backbone.semantic_weight == 0.2
+    if stem.startswith("baseline"):
+        assert (o.weights.loss_id, o.weights.loss_tri, o.label_smoothing, cfg.method.neck) == (1, 1, 0.0, "before")
+        assert (cfg.method.mask, cfg.method.hem, cfg.method.spt) == ("none", False, False)
+
+
+@pytest.mark.parametrize("stem", [stem for stem in OF_OTHERS if stem.endswith(("occduke", "synthocc"))])
+def test_those_on_other_towers_build_at_full_size(configs, stem):
+    cfg = configs[stem]
+    classes, cameras = TRAINING[stem.rsplit("_", 1)[1]]
+    with torch.device("meta"):
+        method = build_method(cfg, classes, cameras, pretrained=False)
+    assert method.stages()[-1].epochs == (6 if stem.endswith("synthocc") else 120)
 
 
 JITTERED = [file for file in FILES if "color_jitter" in load_config(file).data.transforms]

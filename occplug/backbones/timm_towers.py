@@ -1,0 +1,436 @@
+"""Any image model of timm's as a tower without text: `backbone.name timm:NAME`.
+
+Three kinds. A plain vision transformer gives all that :class:`ViT` does; one of timm's class `Eva` (rotary positions,
+other attention) all but scores and attention of the class token; anything else its pooled feature alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models import get_pretrained_cfg
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from occplug.backbones.features import VisionFeatures
+from occplug.backbones.licences import TIMM, check_licence
+from occplug.backbones.position import patch_grid, resize_positions
+from occplug.backbones.tower import Edits, Tower, TransformerTower
+from occplug.errors import CheckpointError, ConfigError
+from occplug.registry import BACKBONES
+from occplug.utils.keys import check_fit
+from occplug.utils.tensors import read_tensors
+
+__all__ = ["EvaTower", "PlainTower", "TimmViT", "fit_positions"]
+
+HEADS = ("head.", "fc.", "pre_logits.", "head_drop.", "attn_pool.", "classifier.")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model of timm's is, before one is built."""
+
+    kind: str  # vit, eva or plain
+    patch: int
+    prefix: int  # tokens before the patches
+    has_class: bool
+
+
+@functools.lru_cache(maxsize=64)
+def facts_of(name: str) -> Facts:
+    """The facts of the model `name`, by building it without memory.
+
+    Raises:
+        ConfigError: timm has no such model, or its licence forbids what re-identification is.
+    """
+    check_licence(f"{TIMM}{name}")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise ConfigError(f"backbone.name is '{TIMM}{name}', a model that timm does not have{hint}")
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    if type(model) not in (VisionTransformer, Eva):
+        return Facts("plain", 1, 0, False)
+    patch = model.patch_embed.patch_size[0]
+    kind = "vit" if type(model) is VisionTransformer else "eva"
+    return Facts(kind, patch, model.num_prefix_tokens, model.cls_token is not None)
+
+
+def fit_positions(positions: Tensor, stored: tuple[int, int], grid: tuple[int, int], prefix: int) -> Tensor:
+    """Positions [1, prefix + h0 w0, C] of the grid `stored` on `grid`, bilinear without antialiasing."""
+    rows = positions[0]
+    first = rows[:1] if prefix == 0 else rows[prefix - 1 : prefix]  # stands where the class token's would
+    fitted = resize_positions(torch.cat([first, rows[prefix:]]), stored, grid)[1:]
+    return torch.cat([rows[:prefix], fitted])[None]
+
+
+class _Loaded:
+    """Reading weights in timm's layout."""
+
+    name: str
+    visual: Any
+
+    def load(self, source) -> None:
+        """Fill the tower from timm's own weights ("timm") or a file or state dict in their layout.
+
+        Raises:
+            CheckpointError: no file, nobody answers, or tensors that do not fit.
+            ConfigError: another named source, or a model that timm has no weights for.
+        """
+        if source in ("openai", "embedded"):
+            raise ConfigError(f"backbone.weights is {source!r}, which {self.name} does not have; use 'timm' or a file")
+        state, where = read_tensors(_published(self.name) if source == "timm" else source)
+        own = self.visual.state_dict()
+        state = {key: value for key, value in state.items() if key in own or not key.startswith(HEADS)}
+        state = self._fitted(state)
+        check_fit(state, {key: value.shape for key, value in own.items()}, where, self.name)
+        self.visual.load_state_dict(state)
+
+    def _fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return state
+
+
+def _published(name: str) -> dict[str, Tensor]:
+    model = name.removeprefix(TIMM)
+    if not (cfg := get_pretrained_cfg(model)) or not cfg.has_weights:
+        raise ConfigError(
+            f"backbone.weights is 'timm', but timm has no weights for {model}; name a tag, as {model}.TAG"
+        )
+    try:
+        return timm.create_model(model, pretrained=True, num_classes=0).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"timm's weights {model} are not on this machine and cannot be downloaded ({reason}).\n  Fetch "
+            f"model.safetensors of https://huggingface.co/{cfg.hf_hub_id} elsewhere and set backbone.weights to its "
+            "path."
+        ) from error
+
+
+class _Transformer(_Loaded, TransformerTower):
+    """What both kinds of timm's transformers do alike.
+
+    The feature is the class token after the final norm; of a model without one, the mean of the normalised patches.
+
+    Args:
+        name: of `backbone.name`, with "timm:".
+        image_size: (height, width) of the images in pixels, multiples of the patch unless patches overlap.
+        stride: pixels from patch to patch; another than the patch size for plain vision transformers alone. None: the
+            patch size.
+        num_cameras, sie_coefficient: of a camera embedding, added to all tokens.
+        drop_path: rate of stochastic depth at the last block.
+        num_classes: width of a projection of the class token that is kept, its head; 0 for none.
+
+    Raises:
+        ConfigError: an image size or stride that the model does not allow.
+    """
+
+    kind = ""
+
+    def __init__(
+        self,
+        name: str,
+        image_size: tuple[int, int] = (256, 128),
+        stride: int | None = None,
+        num_cameras: int = 0,
+        sie_coefficient: float = 3.0,
+        drop_path: float = 0.0,
+        num_classes: int = 0,
+    ):
+        super().__init__()
+        model, facts = name.removeprefix(TIMM), facts_of(name.removeprefix(TIMM))
+        self.name, self.arch = name, {"name": name}
+        self.image_size = (image_size[0], image_size[1])
+        self.patch = facts.patch
+        self.stride = self.patch if stride is None else stride
+        self.grid = patch_grid(self.image_size, self.patch, self.stride)
+        self._check_size()
+        self.num_prefix, self.has_class = facts.prefix, facts.has_class
+        pool = {"num_classes": num_classes, "global_pool": "token"} if num_classes else {"num_classes": 0}
+        # its patches come row by row, and its rotary positions are those of one grid
+        fixed = {"pretrained": False, "dynamic_img_size": False}
+        visual: Any = timm.create_model(model, drop_path_rate=drop_path, **fixed, **pool)
+        self.stored_grid = tuple(visual.patch_embed.grid_size)
+        self.visual = visual
+        for spare in ("attn_pool",) if num_classes == 0 else ():
+            setattr(visual, spare, None)
+        self.final_norm = "norm" if not isinstance(visual.norm, nn.Identity) else "fc_norm"
+        width = visual.embed_dim
+        self.widths = (width, width, width)
+        self.mean, self.std = (tuple(visual.pretrained_cfg[key]) for key in ("mean", "std"))
+        self._set_grid()
+        self.sie_coefficient, self.camera_embedding = sie_coefficient, None
+        if num_cameras:
+            self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width))
+            nn.init.trunc_normal_(self.camera_embedding, std=0.02)
+
+    def _check_size(self) -> None:
+        if self.stride == self.patch and any(side % self.patch for side in self.image_size):
+            height, width = (side // self.patch * self.patch for side in self.image_size)
+            raise ConfigError(
+                f"{self.name} has patches of {self.patch} pixels, so data.height and data.width must be multiples of "
+                f"{self.patch}, e.g. {height} and {width}, not {self.image_size[0]} and {self.image_size[1]}"
+            )
+
+    def _set_grid(self) -> None:
+        raise TypeError("a kind of tower says how its grid is set")
+
+    @property
+    def position_prefix(self) -> int:
+        """Rows of the position embedding before the patches'."""
+        return 0 if self.visual.no_embed_class else self.num_prefix
+
+    def _fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        positions = state.get("pos_embed")
+        if positions is None or positions.ndim != 3:
+            return state
+        prefix = self.position_prefix
+        patches = positions.shape[1] - prefix
+        for stored in (self.stored_grid, self.grid):
+            if stored[0] * stored[1] == patches:
+                return {**state, "pos_embed": fit_positions(positions, stored, self.grid, prefix)}
+        return state
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The blocks, in order."""
+        return self.visual.blocks
+
+    def untrained(self, levels: Collection[int] = ()) -> list[str]:
+        """The norm that pools a head's feature, where the final norm is another."""
+        return [r"visual\.fc_norm\..*"] if self.final_norm == "norm" else []
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> patches [B, N, C], row by row, without position."""
+        embedding = self.visual.patch_embed
+        return embedding.norm(embedding.proj(images).flatten(2).transpose(1, 2))
+
+    def with_camera(self, x: Tensor, camids: Tensor | None) -> Tensor:
+        """`x` [B, P + N, C] with the camera on every token."""
+        if self.camera_embedding is None or camids is None:
+            return x
+        return x + self.sie_coefficient * self.cameras(camids)[:, None]
+
+    def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:
+        """Features from the streams after the last block but one (`previous`) and after the last block (`x`)."""
+        first = self.num_prefix
+        y = getattr(self.visual, self.final_norm)(x)
+        feature = y[:, 0] if self.has_class else y[:, first:].mean(dim=1)
+        last = previous[:, 0] if self.has_class else previous[:, first:].mean(dim=1)
+        features = VisionFeatures(last=last, feature=feature, projected=feature, grid=self.grid)
+        if tokens:
+            features.tokens = features.projected_tokens = y[:, first:]
+        return features
+
+    def class_row(self, block: Any, x: Tensor) -> Tensor:
+        """The whole stream after the block, since not every model here has its feature in one row of it."""
+        return self.run_block(block, x)
+
+
+class TimmViT(_Transformer):
+    """timm's `VisionTransformer` with all its switches; arguments and errors as :class:`_Transformer`'s."""
+
+    def _set_grid(self) -> None:
+        visual = self.visual
+        visual.patch_embed.proj.stride = (self.stride, self.stride)
+        if visual.pos_embed is not None:
+            rows = self.position_prefix + self.grid[0] * self.grid[1]
+            visual.pos_embed = nn.Parameter(torch.empty(1, rows, self.widths[1]))
+            nn.init.trunc_normal_(visual.pos_embed, std=0.02)
+
+    def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
+        """Input of block 1, [B, P + N, C]: patches with prefix tokens and position, and the camera on every token."""
+        visual = self.visual
+        prefix = [token.expand(patches.shape[0], -1, -1) for token in (visual.cls_token, visual.reg_token)
+                  if token is not None]  # fmt: skip
+        if visual.pos_embed is not None and visual.no_embed_class:
+            patches = patches + visual.pos_embed
+        x = torch.cat([*prefix, patches.to(visual.pos_embed.dtype)], dim=1) if prefix else patches
+        if visual.pos_embed is not None and not visual.no_embed_class:
+            x = x + visual.pos_embed
+        return visual.norm_pre(visual.patch_drop(visual.pos_drop(self.with_camera(x, camids))))
+
+    def run_block(self, block: Any, x: Tensor) -> Tensor:
+        """One block: [B, P + N, C] -> the same shape."""
+        return block(x)
+
+    def block_and_attention(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The block's output [B, P + N, C], and its attention [B, heads, P + N, P + N]."""
+        attention, y = block.attn, block.norm1(x)
+        query, key = self._queries_and_keys(attention, y, y)
+        return block(x), (query @ key.transpose(2, 3) * attention.scale).softmax(dim=-1)
+
+    def class_queries(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token's queries [B, heads, 1, d] and the patches' keys [B, heads, N, d]."""
+        y = block.norm1(x)
+        return self._queries_and_keys(block.attn, y[:, :1], y[:, self.num_prefix :])
+
+    @staticmethod
+    def _queries_and_keys(attention: Any, asking: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        weights = attention.qkv.weight.chunk(3)
+        biases = (None, None) if attention.qkv.bias is None else attention.qkv.bias.chunk(3)
+        query, key = (
+            F.linear(rows, weight, bias).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+            for rows, weight, bias in zip((asking, asked), weights, biases)
+        )
+        return attention.q_norm(query), attention.k_norm(key)
+
+
+class EvaTower(_Transformer):
+    """timm's `Eva`: rotary positions, perhaps SwiGLU and sub-norms. Arguments and errors as :class:`_Transformer`'s.
+
+    It gives blocks, tokens, changes and edits; scores and attention of a class token that rotary positions do not turn
+    are not to be had.
+    """
+
+    def _set_grid(self) -> None:
+        if self.stride != self.patch:
+            raise ConfigError(
+                f"backbone.stride is {self.stride}, but {self.name} has rotary positions of its own grid; only "
+                f"{self.patch}, its patch size, works"
+            )
+        self.visual.set_input_size(self.image_size)
+
+    def forward(
+        self,
+        images: Tensor,
+        camids: Tensor | None = None,
+        *,
+        attention: Collection[int] = (),
+        class_scores: bool = False,
+        edits: Edits | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
+        **wanted: Any,
+    ) -> VisionFeatures:
+        """As :meth:`TransformerTower.forward`. Raises ConfigError where class scores or attention are asked for."""
+        if attention or class_scores:
+            raise ConfigError(f"{self.name} gives no class scores and no attention: set method.hem to False")
+        return super().forward(images, camids, edits=edits, change=change, **wanted)
+
+    def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
+        """Input of block 1, [B, P + N, C]: patches with prefix tokens and position, and the camera on every token."""
+        x, _ = self.visual._pos_embed(patches)
+        return self.visual.norm_pre(self.with_camera(x, camids))
+
+    def run_block(self, block: Any, x: Tensor) -> Tensor:
+        """One block: [B, P + N, C] -> the same shape."""
+        rope = self.visual.rope
+        if rope is None:
+            return block(x)
+        places = rope.get_embed() if hasattr(rope, "feat_shape") else rope.get_embed(shape=self.grid)
+        if getattr(self.visual, "rope_mixed", False):
+            places = places[list(self.layers).index(block)]
+        return block(x, rope=places)
+
+    def block_and_attention(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Not to be had."""
+        raise ConfigError(f"{self.name} gives no attention")
+
+    def class_queries(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Not to be had."""
+        raise ConfigError(f"{self.name} gives no class scores: set method.hem to False")
+
+
+class PlainTower(_Loaded, Tower):
+    """Any other image model: its pooled feature alone, for baselines.
+
+    Args:
+        name, image_size, drop_path: as :class:`_Transformer`'s.
+        stride: must be 16 or None; the model has its own.
+        num_cameras: must be 0.
+
+    Raises:
+        ConfigError: what is said above, or an image size that the model does not allow.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: tuple[int, int] = (256, 128),
+        stride: int | None = 16,
+        num_cameras: int = 0,
+        sie_coefficient: float = 1.0,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        if stride not in (None, 16) or num_cameras:
+            raise ConfigError(
+                f"{name} has its own strides and no camera embedding: leave backbone.stride and sie_camera"
+            )
+        self.name, self.arch, self.image_size = name, {"name": name}, (image_size[0], image_size[1])
+        self.visual = _sized(name.removeprefix(TIMM), self.image_size, drop_path).eval()
+        with torch.no_grad():
+            maps = self.visual.forward_features(torch.zeros(1, 3, *self.image_size))
+            width = self.visual(torch.zeros(1, 3, *self.image_size)).shape[1]
+        rows = maps.shape[1:3] if maps.ndim == 4 and maps.shape[-1] == width else maps.shape[2:4]
+        self.grid = (int(rows[0]), int(rows[1])) if maps.ndim == 4 else (1, 1)
+        self.visual.train()
+        self.widths, self.level_widths, self.point_widths = (width, width, width), {}, {}
+        self.mean, self.std = (tuple(self.visual.pretrained_cfg[key]) for key in ("mean", "std"))
+
+    def forward(
+        self, images: Tensor, camids: Tensor | None = None, *, blocks: Collection[int] = (), **wanted: Any
+    ) -> VisionFeatures:
+        """The pooled feature of `images` [B, 3, H, W]. Raises ValueError where more is asked for."""
+        if blocks or any(value for value in wanted.values()):
+            raise ValueError(f"{self.name} gives its feature alone, asked for {sorted(wanted) or 'blocks'}")
+        self.check_size(images)
+        feature = self.visual(images)
+        return VisionFeatures(last=feature, feature=feature, projected=feature, grid=self.grid)
+
+
+def _sized(model: str, image_size: tuple[int, int], drop_path: float) -> Any:
+    """The model at an image size; those without positions take any."""
+    for options in ({"img_size": image_size}, {}):
+        try:
+            return timm.create_model(model, pretrained=False, num_classes=0, drop_path_rate=drop_path, **options)
+        except TypeError:
+            continue
+        except (AssertionError, ValueError) as error:
+            raise ConfigError(
+                f"data.height and data.width: {TIMM}{model} does not take {image_size}: {error}"
+            ) from error
+    raise ConfigError(f"{TIMM}{model} cannot be built as a backbone")
+
+
+GIVES = {
+    "vit": frozenset({"patches", "levels", "tokens", "cameras"}),
+    "eva": frozenset({"patches", "levels", "tokens", "cameras"}),
+    "plain": frozenset(),
+}
+KINDS: dict[str, type] = {"vit": TimmViT, "eva": EvaTower, "plain": PlainTower}
+
+
+@BACKBONES.register_module("timm:NAME")
+def timm_tower(name: str) -> Callable[..., Tower]:
+    """What builds the model of timm's that `name`, "timm:NAME", calls; says what it gives and was made for."""
+
+    def build(**options: Any) -> Tower:
+        return KINDS[facts_of(name.removeprefix(TIMM)).kind](name, **options)
+
+    def gives() -> frozenset[str]:
+        facts = facts_of(name.removeprefix(TIMM))
+        scores = {"class scores"} if facts.kind == "vit" and facts.has_class else set()
+        return GIVES[facts.kind] | scores
+
+    build.gives = gives  # type: ignore[attr-defined]
+    build.options = {"drop_path": "drop_path"}  # type: ignore[attr-defined]
+    build.made_for = _made_for(name.removeprefix(TIMM))  # type: ignore[attr-defined]
+    return build
+
+
+def _made_for(model: str) -> dict[str, Any]:
+    cfg = get_pretrained_cfg(model) if timm.is_model(model) else None
+    if not cfg:
+        return {}
+    constants = {"data.norm_mean": list(cfg.mean), "data.norm_std": list(cfg.std)}
+    return {**constants, "backbone.weights": "timm" if cfg.has_weights else "none"}

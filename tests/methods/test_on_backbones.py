@@ -1,0 +1,157 @@
+"""Every method on towers without texts: what trains, what is tested, what is refused; on the two small ones."""
+
+import pytest
+import torch
+
+from occplug.config import default_config
+from occplug.data.manager import GeneratedDataManager
+from occplug.errors import ConfigError
+from occplug.method import build_method, parameter_groups
+
+SIZE = (64, 32)
+COMMON = {
+    "backbone.weights": "none", "prompts.weights": "none", "data.height": 64, "data.width": 32, "data.workers": 0,
+    "train.batch_size": 8, "sampler.train_sampler": "identity", "sampler.num_instances": 2, "masks.source": "stripes",
+}  # fmt: skip
+TOWERS = ("vit_mini", "solider_swin_mini")
+PROFD = {"method.train.text_encoder_lr_mult": 0.0}
+DPM_ON = {
+    "vit_mini": {"method.spt": True},
+    # 64 x 32 has too coarse a grid for the masks of a Swin
+    "solider_swin_mini": {"method.hem": False, "data.height": 128, "data.width": 64, "method.spt": True},
+}
+CASES = [
+    *((method, tower, {}) for method in ("clip_reid", "dpl_reid", "ag_reid") for tower in TOWERS),
+    *(("profd", tower, PROFD) for tower in TOWERS),
+    *((method, tower, DPM_ON[tower]) for method in ("dpm", "dpmpp") for tower in TOWERS),
+    *((method, tower, {"prompts.source": "joint"}) for method in ("clip_reid", "dpl_reid") for tower in TOWERS[:1]),
+    ("dpmpp", "vit_mini", {"prompts.source": "joint", "method.spt": False}),
+    ("clip_reid", "solider_swin_mini", {"method.spt": True}),
+]
+
+
+def config(method, tower, options=()):
+    pairs = COMMON | dict(options)
+    return default_config(method, tower, [word for pair in pairs.items() for word in pair])
+
+
+@pytest.mark.parametrize("method, tower, options", CASES, ids=lambda v: str(v) if isinstance(v, str) else "-".join(v))
+def test_every_trained_parameter_of_every_stage_has_a_gradient(method, tower, options):
+    cfg = config(method, tower, options)
+    torch.manual_seed(0)
+    model, data = build_method(cfg, 8, 2), GeneratedDataManager(cfg, 8, 2)
+    frozen = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("prompt_clip.")}
+    for stage in model.stages():
+        groups = [*stage.groups, *(group for extra in stage.extra_optimizers for group in extra.groups)]
+        trained = [name for group in parameter_groups(model, groups) for name in group["names"]]
+        model.eval()
+        stage.prepare(data, torch.device("cpu"))
+        model.train()
+        data.set_epoch(0)
+        batch = next(iter(stage.loader(data) if stage.loader else data.train_loader)) | {"epoch": 1}
+        losses = stage.losses(batch)
+        assert set(losses) == set(stage.weights) and all(loss.isfinite() for loss in losses.values())
+        model.zero_grad()
+        sum(stage.weights[name] * loss for name, loss in losses.items()).backward()
+        without = [name for name, p in model.named_parameters() if name in trained and p.grad is None]
+        assert without == [], stage.name
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in frozen.items())
+    images = torch.randn(3, 3, cfg.data.height, cfg.data.width)
+    embedding = model.embed(images)
+    assert model.distance(embedding, embedding).isfinite().all()
+    if method in ("clip_reid", "dpl_reid", "ag_reid"):  # the feature alone, nothing of the text space
+        assert torch.equal(embedding.vector, model.eval().backbone(images).feature.detach())
+
+
+def test_texts_learnt_beside_a_clip_are_compared_by_cosines():
+    model = build_method(config("clip_reid", "vit_mini"), 3, 1).eval()
+    feature, texts = torch.randn(2, 128), torch.randn(3, 96)
+    p = feature @ model.text_space.weight.T
+    expected = [[(p[i] @ texts[j] / p[i].norm() / texts[j].norm() / 0.07).item() for j in range(3)] for i in range(2)]
+    torch.testing.assert_close(model.text_space.logits(feature, texts), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_stage_one_is_that_of_the_clip_alone_so_its_checkpoint_is_shared(tmp_path):
+    plain = build_method(
+        config("clip_reid", "clip_vit_tiny", {"backbone.weights": "embedded", "backbone.stride": 8}), 5, 1
+    )
+    foreign = build_method(config("clip_reid", "solider_swin_mini", {"prompts.weights": "embedded"}), 5, 1)
+    images = torch.randn(2, 3, *SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(foreign.eval().encode_images(images), plain.eval().encode_images(images))
+    plain.prompts.context.data.normal_()
+    torch.save(
+        {"format": "occplug-1", "stage": "stage1", "state_dict": plain.state_dict(), "bound_to": plain.bound_to()},
+        tmp_path / "stage1.pth",
+    )
+    options = {"method.start": "stage2", "method.earlier": str(tmp_path / "stage1.pth"), "prompts.weights": "embedded"}
+    taken = build_method(config("clip_reid", "vit_mini", options), 5, 1)
+    assert torch.equal(taken.prompts.context, plain.prompts.context)
+    assert [stage.name for stage in taken.stages()] == ["stage2"]
+
+
+@pytest.mark.parametrize(
+    "method, tower, options, told",
+    [
+        ("dpm", "solider_swin_mini", {}, r"method\.hem is True, which needs scores of a class token"),
+        ("dpmpp", "solider_swin_mini", {}, r"method\.hem is True"),
+        (
+            "dpmpp",
+            "vit_mini",
+            {"method.space": "projected"},
+            r"method\.space is 'projected', but vit_mini has no",
+        ),
+        (
+            "clip_reid",
+            "solider_swin_mini",
+            {"backbone.sie_camera": True},
+            r"sie_camera is True, which needs a class",
+        ),
+        ("clip_reid", "solider_swin_mini", {"backbone.stride": 8}, "fixed stride of 16"),
+        (
+            "profd",
+            "vit_mini",
+            {},
+            r"text_encoder_lr_mult is 1\.0, but the texts of vit_mini",
+        ),
+        ("clip_reid", "clip_vit_tiny", {"prompts.source": "joint", "backbone.stride": 8}, "has texts of its own"),
+        ("ag_reid", "vit_mini", {"prompts.source": "joint"}, "learns its attributes in a stage"),
+        (
+            "clip_reid",
+            "clip_vit_tiny",
+            {"backbone.drop_path": 0.1, "backbone.stride": 8},
+            r"drop_path is 0\.1",
+        ),
+        ("profd", "timm:convnext_atto.d2_in1k", PROFD, "needs patch tokens"),
+    ],
+)
+def test_what_cannot_be_combined_is_an_error_that_names_what_is_lacking(method, tower, options, told):
+    with pytest.raises(ConfigError, match=told):
+        config(method, tower, options)
+
+
+def test_the_official_rates_of_personvit_lag_by_an_epoch():
+    options = {
+        "method.mask": "none", "method.hem": False, "method.train.epochs": 120, "method.train.lr": 4e-4,
+        "method.train.warmup_epochs": 20, "method.train.warmup_lr": 4e-6, "method.train.min_lr": 8e-7,
+        "method.train.rate_lag": 1,
+    }  # fmt: skip
+    stage = build_method(config("dpm", "vit_mini", options), 3, 1).stages()[0]
+    bias, weight = stage.groups[:2]
+    found = [[group.lr * group.schedule(epoch) for epoch in (1, 2, 20, 21, 120)] for group in (weight, bias)]
+    assert found[0] == pytest.approx([4.0e-6, 2.38e-5, 3.802e-4, 3.733e-4, 8.68e-7], rel=1e-3)
+    assert found[1] == pytest.approx([4.0e-6, 4.38e-5, 7.602e-4, 7.465e-4, 9.37e-7], rel=1e-3)
+
+
+def test_the_same_rates_are_a_schedule_of_the_methods_on_clip():
+    official = {"schedule": "cosine", "epochs": 120, "lr": 4e-4, "warmup_epochs": 20, "rate_lag": 1, "optimizer": "sgd"}
+    for method, stage in (("clip_reid", "stage2"), ("dpmpp", "train"), ("profd", "train")):
+        options = {f"method.{stage}.{key}": value for key, value in official.items()} | (
+            PROFD if method == "profd" else {}
+        )
+        if method == "profd":
+            options |= {"method.train.bias_lr_factor": 2.0, "method.train.image_encoder_lr_mult": 1.0}
+        last = build_method(config(method, "vit_mini", options), 3, 1).stages()[-1]
+        groups = {round(group.lr, 8): group for group in last.groups}
+        found = [groups[lr].lr * groups[lr].schedule(epoch) for lr in (4e-4, 8e-4) for epoch in (2, 120)]
+        assert found == pytest.approx([2.38e-5, 8.68e-7, 4.38e-5, 9.37e-7], rel=1e-3), method
