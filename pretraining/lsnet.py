@@ -28,8 +28,9 @@ from pretraining.trainer import augment, to_pixels
 __all__ = ["NAME", "NAMES", "AttributeNet", "measure", "save", "train"]
 
 NAME = "lsnet_mini"
-NAMES = {NAME: 2e-3, "vit_mini": 5e-4, "solider_swin_mini": 1.5e-3}  # learning rates
-WEIGHT_DECAY, WARMUP = 0.05, 60  # AdamW, linear decay after so many steps of warm-up
+# AdamW: rate, steps of warm-up; linear decay after it
+NAMES = {NAME: (2e-3, 60), "vit_mini": (5e-4, 10), "solider_swin_mini": (1.5e-3, 20)}
+WEIGHT_DECAY = 0.05
 TABLES = ("attention_biases", "relative_position_bias_table")  # no weight decay
 
 
@@ -107,11 +108,11 @@ def train(
     decay = [p for n, p in net.named_parameters() if p.ndim >= 2 and not n.endswith(TABLES)]
     others = [p for n, p in net.named_parameters() if p.ndim < 2 or n.endswith(TABLES)]
     groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    optimizer, steps, start = torch.optim.AdamW(groups, lr=NAMES[name]), 0, time.process_time()
+    optimizer, steps, start = torch.optim.AdamW(groups, lr=NAMES[name][0]), 0, time.process_time()
     with tqdm(unit=" steps") as bar:
         while (progress := (time.process_time() - start) / 60 / minutes) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = NAMES[name] * min(1.0, (steps + 1) / WARMUP) * max(1 - progress, 0.01)
+                group["lr"] = NAMES[name][0] * min(1.0, (steps + 1) / NAMES[name][1]) * max(1 - progress, 0.01)
             images, _, labels = pool.batch(batch, draw)
             logits = net(augment(images, torch.Generator().manual_seed(int(draw.integers(1 << 31)))))
             loss = torch.stack([F.cross_entropy(logits[n] + shares[n], labels[n]) for n in PHRASES]).mean()
