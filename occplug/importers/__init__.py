@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from functools import partial
 
+from occplug.backbones.licences import OFFICIAL, Licence, pass_licence
 from occplug.backbones.lsnet import LSNet
 from occplug.errors import ConfigError
 from occplug.importers import clip_reid, human_centric, lsnet, openai_clip, profd, torchreid_stock, vit_family
@@ -56,6 +57,8 @@ def load_official(
     """
     if neck not in ("before", "after"):
         raise ConfigError(f"neck is {neck!r}; there are: before, after")
+    if source in OFFICIAL:
+        pass_licence(Licence(OFFICIAL[source], f"the weights of {source}"))
     return _loader(source)(checkpoint, image_size, num_cameras, neck)
 
 
