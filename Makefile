@@ -8,6 +8,8 @@ DATA ?= data
 THREADS ?= 1
 # processes of `make test`; each takes up to 2 GB
 JOBS ?= 2
+# what has to run on the oldest Python of setup.py
+CODE := occplug benchmarks pretraining tools tests setup.py .ci/wheel.py docs/site_hooks.py
 
 .PHONY: install demo test lint types unit wheel snapshots docs notebooks bench clean
 
@@ -40,6 +42,7 @@ wheel: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/vermin --quiet --target=3.10- --violations --no-parse-comments $(CODE)
 
 # the documentation site, in site/
 docs: install

@@ -42,6 +42,7 @@ DEV = [
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
     "ruff>=0.6",
+    "vermin>=1.6",
     "mypy>=1.15",
     "mkdocs-material>=9.6",
     "mkdocstrings[python]>=0.30",

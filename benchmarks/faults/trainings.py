@@ -26,7 +26,8 @@ import torch
 from occplug.cli import main as occplug
 from occplug.config import load_config
 from occplug.config.files import flatten
-from occplug.engine import MethodEngine, load_checkpoint
+from occplug.engine import load_checkpoint
+from occplug.engine.base import RunMixin
 
 __all__ = ["Trainings", "can_mount"]
 
@@ -49,7 +50,8 @@ class Trainings:
         epochs = [key for key, value in known.items() if key.startswith("method.") and key.endswith("epochs") and value]
         self.options = ["synthocc.size", "tiny", "data.workers", "0", "train.batch_size", "16", "test.batch_size", "64"]
         self.options += ["data.height", "64", "data.width", "32"]  # a quarter of the patches
-        self.options += [word for key in epochs for word in (key, "2")]
+        # a torchreid model has one stage and no such keys
+        self.options += [word for key in epochs or ["train.max_epoch"] for word in (key, "2")]
         self.reference = self.run("reference")
         if self.reference.exitcode != 0:
             raise RuntimeError(f"the reference run failed:\n{self.told('reference')[-2000:]}")
@@ -223,14 +225,14 @@ def _train(folder: Path, words: list[str], before: Callable[[], None] | None) ->
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    run_stage = MethodEngine.run_stage
+    run_stage = RunMixin.run_stage
 
     def noted(engine, *args, **options):
         with _beside(folder, _STARTED).open("a") as file:
             file.write(f"{engine.stage_name}\n")
         return run_stage(engine, *args, **options)
 
-    MethodEngine.run_stage = noted
+    RunMixin.run_stage = noted
     if before is not None:
         before()
     code = occplug([*words, *_WORKERS])

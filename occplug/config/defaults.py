@@ -246,7 +246,8 @@ CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
 }
 
 RANGES = {
-    "data.workers": AT_LEAST_0,
+    "data.split_id": AT_LEAST_0,
+    "data.workers": (0, 1024),  # processes; more than any machine starts
     "data.height": AT_LEAST_1,
     "data.width": AT_LEAST_1,
     "data.k_tfm": AT_LEAST_1,
@@ -287,7 +288,7 @@ RANGES = {
     "eval.rerank_k2": AT_LEAST_1,
     "eval.rerank_lambda": SHARE,
     "ensemble.held_out": SHARE,
-    "run.threads": AT_LEAST_0,
+    "run.threads": (0, 1024),
     "run.clip_grad_norm": AT_LEAST_0,
     "train.micro_batch": AT_LEAST_0,
     "run.save_every": AT_LEAST_1,

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 def command(data, folder, *options, ranks=2):
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     sizes = ["synthocc.size", "tiny", "train.batch_size", "16", "method.stage1.epochs", "2", "data.workers", "0"]
+    sizes += ["data.height", "64", "data.width", "32"]
     config = ["--config-file", "configs/clip_reid_synthocc.yaml", "--root", str(data), "data.save_dir", str(folder)]
     return [sys.executable, *start, "tools/train.py", *config, *sizes, "method.stage2.epochs", "2", *options]
 
@@ -52,7 +53,7 @@ def test_two_processes_train_what_one_does_and_a_killed_run_goes_on(data, tmp_pa
     children = Path(f"/proc/{group.pid}/task/{group.pid}/children").read_text().split()
     ranks = [pid for pid in children if "tools/train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
     os.kill(int(ranks[-1]), signal.SIGKILL)
-    told = group.communicate(timeout=120)[1]
+    told = group.communicate(timeout=600)[1]
     assert group.returncode != 0 and told.count("occplug: another process of this run has ended") == 1
     assert run(command(data, folder, "--resume", ranks=1)).returncode == 0
     check_near(folder, tmp_path / "one")
