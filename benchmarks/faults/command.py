@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     results = Results(args.results, machine(with_load=False), time.strftime("%Y-%m-%d"), sources())
     try_all(args, results)
+    _write(args, results)  # also where nothing was left to try
     print(f"\n{table(results.tallies())}")
     if any(tally.failed for tally in results.tallies()):
         sys.exit(1)
@@ -96,10 +97,13 @@ def _try(args: argparse.Namespace, results: Results, kind: _Kind) -> None:
 
 def _note(args: argparse.Namespace, results: Results, tally: Tally, first: int) -> None:
     results.add(tally, first)
-    tallies = results.tallies()
-    print(next(each.row() for each in tallies if each.name == tally.name), *tally.failed, flush=True)
-    if args.page:
-        replace_marked(args.page, "faults", f"{results.made_on()}\n\n{table(tallies)}")
+    print(next(each.row() for each in results.tallies() if each.name == tally.name), *tally.failed, flush=True)
+    _write(args, results)
+
+
+def _write(args: argparse.Namespace, results: Results) -> None:
+    if args.page and results.lines:
+        replace_marked(args.page, "faults", f"{results.made_on()}\n\n{table(results.tallies())}")
 
 
 def kinds(trainings: Trainings, parts: list[str], kills: int, quick: bool = False) -> Iterator[_Kind]:
