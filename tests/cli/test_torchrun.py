@@ -24,7 +24,7 @@ def command(data, folder, *options, ranks=2):
 
 
 def run(words):
-    return subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    return subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=1500)
 
 
 def weights(folder):
