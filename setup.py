@@ -89,6 +89,7 @@ setup(
         "yacs>=0.1.8",
         "gdown>=6.5",
         "tabulate>=0.9",
+        "rich>=13.7",
         "numpy>=2.0",
         "safetensors>=0.4.5",
         "huggingface_hub>=0.34",

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from occplug.cli.arguments import add_table_options, parse_options
+from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -19,9 +20,14 @@ __all__ = ["main"]
 def main(argv: list[str]) -> None:
     """Parse `argv`, run and print."""
     parser = argparse.ArgumentParser(
-        "occplug compare", description="Train several configs over several seeds, print one table.", allow_abbrev=False
+        "occplug compare",
+        description="Train several configs over several seeds, print one table; or put finished runs into one.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--configs", nargs="+", required=True, metavar="F", help="yaml files, one row each")
+    parser.add_argument("--configs", nargs="+", metavar="F", help="yaml files, one row each")
+    text = "in place of --configs: folders of finished runs, or FOLDER with FOLDER/seed<k>; one row each"
+    parser.add_argument("--runs", nargs="+", type=user_path, metavar="RUN", help=text)
+    parser.add_argument("--titles", nargs="+", metavar="T", help="of --runs: one a row; default: their folders' names")
     parser.add_argument("--name", default="compare", help="runs go to log/NAME")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1..N of each config")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time")
@@ -33,8 +39,12 @@ def main(argv: list[str]) -> None:
         "--readme", metavar="FILE", type=user_path, help="replace the table between this command's marks in FILE"
     )
     args, options = parse_options(parser, argv)
+    if (args.configs is None) == (args.runs is None):
+        raise ConfigError("give either --configs, to be trained, or --runs, which are finished")
+    if args.runs and (options or args.histogram or args.keep or args.seeds != 1 or args.jobs != 1):
+        raise ConfigError("finished runs are compared as they are: leave out what belongs to training them")
 
-    from occplug.experiments.comparing import compare
+    from occplug.experiments.comparing import compare, compare_runs
     from occplug.experiments.drawing import draw_report
     from occplug.experiments.markdown import check_marks
     from occplug.reports.page import leave_comparison
@@ -42,20 +52,15 @@ def main(argv: list[str]) -> None:
     mark = f"compare {args.name}"
     if args.readme is not None:
         check_marks(args.readme, mark)  # before anything is trained
-    report = compare(
-        args.configs,
-        options,
-        Path("log") / args.name,
-        args.seeds,
-        args.jobs,
-        args.baseline,
-        args.histogram,
-        args.keep,
-        "python tools/compare.py " + " ".join(argv),
-    )
+    folder, command = Path("log") / args.name, "python tools/compare.py " + " ".join(argv)
+    if args.runs:
+        report = compare_runs(args.runs, folder, args.titles, args.baseline, command)
+    else:
+        report = compare(
+            args.configs, options, folder, args.seeds, args.jobs, args.baseline, args.histogram, args.keep, command
+        )
     print(f"\n{report.markdown()}")
     figure = None if args.figure is None else draw_report(report, args.figure)
     page = report.write(args.readme, mark, figure)
     print(f"\nreport: {page}")
-    folders = {row.title: row.runs[0].folder for row in report.rows if row.runs[0].folder is not None}
-    leave_comparison(folders, page.with_name("queries.html"))
+    leave_comparison(report.folders(), page.with_name("queries.html"))

@@ -16,8 +16,8 @@ __all__ = ["changed_keys", "check_changes", "is_of_training_alone", "saved_value
 # Keys that say where files are and how the work is done; no figure depends on them.
 WITHOUT_EFFECT = (
     "custom_imports", "data.root", "data.save_dir", "data.workers", "data.cache", "masks.root", "masks.cache",
-    "run.page", "run.resume", "run.save_every", "run.threads", "run.deterministic", "test.batch_size", "test.visrank*",
-    "train.micro_batch", "train.print_freq", "use_gpu",
+    "run.logger", "run.page", "run.resume", "run.save_every", "run.threads", "run.deterministic", "test.batch_size",
+    "test.visrank*", "train.micro_batch", "train.print_freq", "use_gpu",
 )  # fmt: skip
 # Keys that only the test reads, so that they may change when nothing is left to train.
 OF_THE_TEST = (

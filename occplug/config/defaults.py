@@ -174,6 +174,7 @@ OURS = {
         "clip_grad_norm": 0.0,  # 0: off
         "resume": False,
         "save_every": 1,  # epochs between resumable states
+        "logger": "tensorboard",  # tensorboard, csv, wandb, mlflow, trackio, none; several with commas
         "page": True,  # leave report.html, a page about the run, and the ranked lists it shows
     },
 }

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from occplug.backbones.licences import licence_of
 from occplug.config import resolved_yaml
@@ -22,6 +21,7 @@ from occplug.data.cameras import camera_input
 from occplug.distributed import check_agreement, current_ranks
 from occplug.embedding import Embedding
 from occplug.engine.checkpoint import not_finite, save_checkpoint
+from occplug.engine.loggers import stage_writer
 from occplug.engine.progress import Progress
 from occplug.engine.randomness import random_states
 from occplug.errors import TrainingError
@@ -68,21 +68,13 @@ class _ToLog:
 
 
 class _NoWriter:
-    """In place of a TensorBoard writer on ranks that write nothing."""
+    """In place of a writer on ranks that write nothing."""
 
     def add_scalar(self, *args) -> None:
         """Nothing."""
 
     def close(self) -> None:
         """Nothing."""
-
-
-class _Writer(SummaryWriter):
-    """TensorBoard's writer, also for data sets whose name is not text: torchreid makes tags of it."""
-
-    def add_scalar(self, tag, *args, **options) -> None:
-        """As the base's."""
-        super().add_scalar(tag.encode(errors="backslashreplace").decode(), *args, **options)
 
 
 class RunMixin:
@@ -147,12 +139,11 @@ class RunMixin:
     def run_stage(self, epochs: int, start_epoch: int = 0) -> None:
         """Train `epochs` epochs through torchreid's `run`, from `start_epoch` on; then its test and checkpoint."""
         self.epoch = start_epoch - 1  # what `run` saves if no epoch is left to train
-        # a TensorBoard run per stage, or steps of different stages would share an axis; rank 0 writes it
-        events = str(self.folder / "tensorboard" / self.stage_name)
-        self.writer = _Writer(events) if self.ranks.is_main else _NoWriter()
+        # a logged run per stage, or steps of different stages would share an axis; rank 0 writes it
+        self.writer = stage_writer(self.folder, self.stage_name, self.cfg) if self.ranks.is_main else _NoWriter()
         with contextlib.redirect_stdout(_ToLog()):
             self.run(
-                save_dir=events,
+                save_dir=str(self.folder / "tensorboard" / self.stage_name),
                 max_epoch=epochs,
                 start_epoch=start_epoch,
                 print_freq=2**62,  # the progress bar and the log show what torchreid would print
@@ -187,7 +178,8 @@ class RunMixin:
             set_epoch(self.trained_epochs + self.epoch)
         loader = self.train_loader
         title = f"{self.stage_name} {self.epoch + 1}/{self.max_epoch}"
-        self.train_loader = self.progress = Progress(loader, title, self.limit, shows=self.ranks.is_main)
+        left_after = self.max_epoch - self.epoch - 1
+        self.train_loader = self.progress = Progress(loader, title, self.limit, self.ranks.is_main, left_after)
         self.sums: dict[str, float] = {}
         try:
             super().train(*args, **kwargs)  # type: ignore[misc]  # of the engine this is mixed into
@@ -196,7 +188,7 @@ class RunMixin:
         self.after_epoch()
         spent = time.perf_counter() - start
         self.seconds += spent
-        left = spent * (self.max_epoch - self.epoch - 1)
+        left = spent * left_after
         means = "  ".join(f"{name} {value / len(self.progress):.4f}" for name, value in self.sums.items())
         log.info("%s: %s  (%.1f s, about %.0f s left in this stage)", title, means, spent, left)
         if (self.epoch + 1) % self.cfg.run.save_every == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ import torch
 import occplug
 from occplug.config import load_config
 from occplug.data.manager import DataManager
-from occplug.errors import ConfigError
+from occplug.errors import ConfigError, DataError
 from occplug.evaluation import PerQuery, color_histogram, evaluate_embeddings, extract, squared_euclidean
 from occplug.experiments.kept import run_and_keep
 from occplug.experiments.tables import DASH, Report
@@ -19,7 +20,7 @@ from occplug.experiments.trainings import Row, Run, known_runs, plan, share
 from occplug.registry import DATASETS, build
 from occplug.runs.session import start_logging
 
-__all__ = ["compare"]
+__all__ = ["compare", "compare_runs"]
 
 BINS = (("below 30 %", 0.0), ("30 to 45 %", 0.30), ("above 45 %", 0.45))  # occluded share of the person, lower edge
 
@@ -70,6 +71,69 @@ def compare(
     main_target = next(iter(rows[0].runs[0].figures))
     rows.sort(key=lambda row: statistics.mean(run.figures[main_target]["rank1"] for run in row.runs))
     return Report("comparison", rows, folder, command, baseline, sections=_by_occlusion(rows, first))
+
+
+def compare_runs(
+    runs: list[Path], folder: Path, titles: list[str] | None = None, baseline: str | None = None, command: str = ""
+) -> Report:
+    """Finished runs in one table, as they are; nothing is trained.
+
+    Args:
+        runs: folders of runs, or of the seeds of one, `FOLDER/seed<k>`; a row each.
+        folder: of the table's files.
+        titles: one a row; the names of the folders if not given, with what is above them where those are equal.
+        baseline: title that the others are compared with; the first if not given.
+        command: stands below the table.
+
+    Raises:
+        ConfigError: fewer than two runs, titles that do not fit, or a baseline that is none of them.
+        DataError: a folder without a finished run, or runs without a common test set, or tested on other queries.
+    """
+    if len(runs) < 2:
+        raise ConfigError("--runs compares finished runs: give two at least")
+    titles = titles or _names(runs)
+    if len(titles) != len(runs) or len(set(titles)) < len(titles):
+        raise ConfigError(f"--titles has {', '.join(titles)} for {len(runs)} runs; give one each, all different")
+    baseline = baseline or titles[0]
+    if baseline not in titles:
+        raise ConfigError(f"--baseline is {baseline!r}, expected one of {', '.join(titles)}")
+    rows = [Row(title, title, _finished(run)) for title, run in zip(titles, runs)]
+    common = [t for t in rows[0].runs[0].figures if all(t in run.figures for row in rows for run in row.runs)]
+    if not common:
+        raise DataError("these runs have no test set in common, so there is nothing to compare")
+    kept = [Row(r.name, r.title, [replace(x, figures={t: x.figures[t] for t in common}) for x in r.runs]) for r in rows]
+    _check_versions(kept, common)
+    return Report("comparison of finished runs", kept, folder, command, baseline)
+
+
+def _names(runs: list[Path]) -> list[str]:
+    """Names of the folders, with more of their paths until all differ."""
+    parts = [run.absolute().parts for run in runs]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError("--runs names one folder twice")
+
+
+def _finished(run: Path) -> list[Run]:
+    """The run in the folder `run`, or its seeds."""
+    if (run / "metrics.json").is_file():
+        return [Run.read(run)]
+    seeds = sorted(file.parent for file in run.glob("seed*/metrics.json"))
+    if not seeds:
+        raise DataError(f"{run}: no finished run is there, and no seed<k>/ with one; let it finish first")
+    return [Run.read(each) for each in seeds]
+
+
+def _check_versions(rows: list[Row], targets: list[str]) -> None:
+    """Raise DataError for runs on different versions of a test set."""
+    first = rows[0].runs[0]
+    for row in rows:
+        for run in row.runs:
+            other = [t for t in targets if run.fingerprints.get(t) != first.fingerprints.get(t)]
+            if other:
+                raise DataError(f"{row.title} was tested on another version of {other[0]} than {rows[0].title}")
 
 
 def _by_occlusion(rows: list[Row], cfg) -> list[tuple[str, list[str], list[list]]]:

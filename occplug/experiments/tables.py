@@ -111,6 +111,10 @@ class Report:
             replace_marked(readme, mark, picture + text)
         return page
 
+    def folders(self) -> dict[str, Path]:
+        """Title -> folder of the first run, of the rows that have one."""
+        return {row.title: row.runs[0].folder for row in self.rows if row.runs[0].folder is not None}
+
     def heads(self) -> list[str]:
         """Column titles."""
         compared = ["Δ mAP", "Δ Rank-1"] if any(self.differences.values()) else []

@@ -86,7 +86,8 @@ def write_page(views: Sequence[View], file: Path, root: str = "", **bounds) -> P
         data=_embedded({**data, "cell": [width, height], "has_sprite": bool(jpeg)}),
         version=occplug.__version__,
     )
-    write_atomically(file, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+    # names of data sets and runs need not be text
+    write_atomically(file, lambda temporary: temporary.write_bytes(html.encode("utf-8", "backslashreplace")))
     return file
 
 

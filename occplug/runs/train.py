@@ -18,6 +18,7 @@ from occplug.data.versions import other_versions
 from occplug.distributed import current_ranks, join_ranks
 from occplug.engine import check_run, check_same_run, load_checkpoint
 from occplug.engine.contents import TO_RESUME, check_parts
+from occplug.engine.loggers import check_loggers
 from occplug.errors import CheckpointError, ConfigError
 from occplug.registry import model_class
 from occplug.runs.failures import failures_named
@@ -88,6 +89,7 @@ def _locked(cfg, lock: Path):
 
 def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bool) -> dict:
     """`train` in a folder of its own, from `state` of the file `source`, which ended a stage of another run or not."""
+    check_loggers(cfg.run.logger)
     folder, device = prepare(cfg, saves=state is None)
     ranks = current_ranks()
     with ranks.local_main_first():

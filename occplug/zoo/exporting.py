@@ -22,7 +22,7 @@ __all__ = ["LIMIT", "LIMIT_TOGETHER", "FinishedRun", "measured", "read_metrics",
 LIMIT, LIMIT_TOGETHER = 8_000_000, 60_000_000  # bytes of a checkpoint in the repository, and of all
 # keys that move no figure, or that are recorded elsewhere
 PRIVATE = {"custom_imports", "data.root", "data.save_dir", "data.workers", "train.seed"}
-PRIVATE |= {"run.threads", "run.resume", "run.save_every", "run.page"}
+PRIVATE |= {"run.threads", "run.resume", "run.save_every", "run.page", "run.logger"}
 METRICS = ("seed", "protocol", "targets", "stages", "data")  # what every run's has
 _UNKNOWN = {"machine": NOT_RECORDED, "revision": NOT_RECORDED, "sources": NOT_RECORDED, "versions": {}}
 
