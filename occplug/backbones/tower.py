@@ -284,13 +284,14 @@ class TransformerTower(Tower):
         assert self.camera_embedding is not None
         known = len(self.camera_embedding)
         is_mean = camids == MEAN_CAMERA
-        unseen = camids[((camids < 0) | (camids >= known)) & ~is_mean]
+        # in training cameras are numbered by the data manager, and a GPU need not stop for a check of them
+        unseen = () if self.training and camids.is_cuda else camids[((camids < 0) | (camids >= known)) & ~is_mean]
         if len(unseen):
             raise DataError(
                 f"camera {int(unseen[0])} (counted from 0) is none of the {known} cameras the camera embedding was "
                 "trained on; test on the cameras of training, or train with backbone.sie_camera False"
             )
-        if not bool(is_mean.any()):
+        if not camids.is_cuda and not bool(is_mean.any()):
             return self.camera_embedding[camids]
         rows = self.camera_embedding[camids.masked_fill(is_mean, 0)]
         return torch.where(is_mean[:, None], self.camera_embedding.mean(0), rows)

@@ -157,7 +157,13 @@ OURS = {
         "noise_strength": 0.05,  # eroded, shifted: in image heights; swapped: share of the parts
     },
     "amp": {"dtype": "fp32"},  # fp16 or bf16 on a GPU; a CPU always computes in fp32
-    "eval": {"flip": False, "rerank_k1": 20, "rerank_k2": 6, "rerank_lambda": 0.3},
+    "eval": {
+        "flip": False,
+        "amp": "none",  # bf16 or fp16: embeddings computed in half precision, which are other numbers
+        "rerank_k1": 20,
+        "rerank_k2": 6,
+        "rerank_lambda": 0.3,
+    },
     "data": {
         **TORCHREID["data"],
         "pattern": "",  # finds pid, camid and split in the paths of folder:DIR
@@ -176,6 +182,8 @@ OURS = {
         "save_every": 1,  # epochs between resumable states
         "logger": "tensorboard",  # tensorboard, csv, wandb, mlflow, trackio, none; several with commas
         "page": True,  # leave report.html, a page about the run, and the ranked lists it shows
+        "compile": False,  # torch.compile for image towers: minutes at first, then faster; the same up to rounding
+        "fused": False,  # fused optimisers (adam, adamw, sgd): faster on GPUs, the same up to rounding
     },
 }
 
@@ -224,6 +232,7 @@ CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "backbone.wgff.lsnet_bn": ["train", "eval"],
     "backbone.wgff.mode": ["gate", "add"],
     "data.resize": ["pil", "tensor"],
+    "eval.amp": ["none", "bf16", "fp16"],
     "data.transforms": _transforms,
     "data.type": ["image", "video"],
     "input.test_interpolation": ["nearest", "bilinear", "bicubic"],

@@ -53,7 +53,7 @@ class Splitter:
     @contextlib.contextmanager
     def installed(self, model: nn.Module) -> Iterator[None]:
         """Within the block the modules of `model` run split; after it `model` is as it was."""
-        changed = []
+        changed: list[tuple[nn.Module, Callable | None]] = []  # with what stood in place of the class's `forward`
         if self.is_needed:
             for name, module in model.named_modules():
                 kind = getattr(module, "splits", None)
@@ -62,13 +62,15 @@ class Splitter:
                 else:
                     forward = replacement(module, name)
                 if forward is not None:
+                    changed.append((module, module.__dict__.get("forward")))
                     module.forward = forward
-                    changed.append(module)
         try:
             yield
         finally:
-            for module in changed:
+            for module, before in changed:
                 del module.forward
+                if before is not None:
+                    module.forward = before
             self._shadows.clear()
 
     @contextlib.contextmanager

@@ -20,11 +20,13 @@ from occplug.config import resolved_yaml
 from occplug.data.cameras import camera_input
 from occplug.distributed import check_agreement, current_ranks
 from occplug.embedding import Embedding
-from occplug.engine.checkpoint import not_finite, save_checkpoint
+from occplug.engine.checkpoint import not_finite
 from occplug.engine.loggers import stage_writer
+from occplug.engine.losses import LossReader
 from occplug.engine.progress import Progress
 from occplug.engine.randomness import random_states
-from occplug.errors import TrainingError
+from occplug.engine.saving import Saver
+from occplug.errors import OutputError, TrainingError
 from occplug.evaluation import (
     Lister,
     RankedLists,
@@ -111,6 +113,7 @@ class RunMixin:
         self.listed: dict[str, RankedLists] = {}  # target -> what is kept of its ranked galleries, on rank 0
         self.camera_rows = dict(getattr(self.datamanager, "camera_rows", {}))  # of the sources; a test's are the file's
         self.seconds = 0.0  # spent in the current stage, over all sessions of the run
+        self.reader, self.saver = LossReader(), Saver()
 
     # ------------------------------------------------------------------ what a run looks like
 
@@ -181,10 +184,12 @@ class RunMixin:
         left_after = self.max_epoch - self.epoch - 1
         self.train_loader = self.progress = Progress(loader, title, self.limit, self.ranks.is_main, left_after)
         self.sums: dict[str, float] = {}
+        self.reader = LossReader(self.delays_losses)
         try:
             super().train(*args, **kwargs)  # type: ignore[misc]  # of the engine this is mixed into
+            self.reader.begin()  # the last step's
         finally:
-            self.train_loader = loader
+            self.train_loader, self.reader = loader, LossReader()
         self.after_epoch()
         spent = time.perf_counter() - start
         self.seconds += spent
@@ -192,7 +197,12 @@ class RunMixin:
         means = "  ".join(f"{name} {value / len(self.progress):.4f}" for name, value in self.sums.items())
         log.info("%s: %s  (%.1f s, about %.0f s left in this stage)", title, means, spent, left)
         if (self.epoch + 1) % self.cfg.run.save_every == 0:
-            self.save_state(self.epoch + 1)
+            self.save_state(self.epoch + 1, waits=False)
+
+    @property
+    def delays_losses(self) -> bool:
+        """Whether losses of an epoch's steps are read one step late, which only a GPU gains by."""
+        return self.device.type == "cuda"
 
     def after_epoch(self) -> None:
         """What is done between an epoch's last step and its resumable state: here ranks check that they still agree.
@@ -206,13 +216,17 @@ class RunMixin:
             check_agreement(self.ranks, self.model)
 
     def check_finite(self, values: dict[str, float], batch: dict) -> None:
-        """Raise TrainingError if a loss is not finite; names the values and the image files of the batch."""
+        """Raise TrainingError if a loss is not finite; names the values and the image files of the batch.
+
+        Args:
+            batch: its files, `impath`, and where it is not the current one, its number `batch_idx`.
+        """
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
             files = [str(path) for path in batch.get("impath", [])]
             named = f" Images of the batch: {', '.join(files)}" if files else ""
             raise TrainingError(
-                f"{self.stage_name}, epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
+                f"{self.stage_name}, epoch {self.epoch + 1}, batch {batch.get('batch_idx', self.batch_idx) + 1}: "
                 f"{', '.join(f'{n} is {v}' for n, v in bad.items())}. {_CURE}; {self._last_good()}.{named}"
             )
 
@@ -222,6 +236,11 @@ class RunMixin:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.progress.show(values)
+        if self.reader.delays and self.writer is not None:  # torchreid, which writes them, gets none
+            done = batch["batch_idx"] + 1
+            for name in values:
+                step = self.epoch * len(self.progress) + done - 1
+                self.writer.add_scalar(f"Train/{name}", self.sums[name] / done, step)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -248,12 +267,20 @@ class RunMixin:
             **({} if self.embedded is None else {"embedded": self.embedded}),
         }
 
-    def save_state(self, epoch: int, rank1: float = float("nan")) -> None:
-        """Write the newest resumable state, `checkpoints/last.pth`. Raises TrainingError if it is not finite."""
-        if self.ranks.is_main:
-            self._save_resumable(self.state(epoch, rank1))
+    def save_state(self, epoch: int, rank1: float = float("nan"), waits: bool = True) -> None:
+        """Write the newest resumable state, `checkpoints/last.pth`.
 
-    def _save_resumable(self, state: dict) -> None:
+        Args:
+            waits: until it is written; else the next epoch can begin, and what failed is raised with the next file.
+
+        Raises:
+            TrainingError: a tensor of it is not finite.
+            OutputError: it cannot be written.
+        """
+        if self.ranks.is_main:
+            self._save_resumable(self.state(epoch, rank1), waits)
+
+    def _save_resumable(self, state: dict, waits: bool = True) -> None:
         """Write `state` over the last good one, unless it is not finite."""
         path = self.folder / "checkpoints" / "last.pth"
         trained = {name for name, _ in self.model.named_parameters()}
@@ -264,10 +291,12 @@ class RunMixin:
                 f"{self.stage_name}, after {state['epoch']} epochs: {len(bad)} tensors are not finite ({listed}), so "
                 f"nothing is saved; {_CURE}; {self._last_good()}"
             )
-        save_checkpoint(state, path)
+        self.saver.save(state, path, waits)
 
     def _last_good(self) -> str:
         path = self.folder / "checkpoints" / "last.pth"
+        with contextlib.suppress(OutputError):
+            self.saver.join()
         if not path.exists():
             return "no state is saved yet"
         return f"the last good state is {path}, and --resume goes on from it with the changed config"
@@ -281,14 +310,14 @@ class RunMixin:
         self._save_resumable(state)
         if epoch + 1 == self.max_epoch:
             training_only = {"optimizer", "scheduler", "random", "scaler"}
-            save_checkpoint(
-                {k: v for k, v in state.items() if k not in training_only}, checkpoints / f"{self.stage_name}.pth"
-            )
+            kept = {key: value for key, value in state.items() if key not in training_only}
+            self.saver.save(kept, checkpoints / f"{self.stage_name}.pth")
 
     # ------------------------------------------------------------------ evaluation
 
     def test(self, *args, **kwargs) -> float:
         """torchreid's test over all targets; stages before the last have nothing to test and give nan."""
+        self.saver.join()  # before processes are forked that read images
         if not self.evaluates:
             return float("nan")
         with contextlib.redirect_stdout(_ToLog()):

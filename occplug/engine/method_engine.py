@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,7 @@ from occplug.engine.contents import check_parts
 from occplug.engine.freezing import close_layers
 from occplug.engine.randomness import restore_random_states
 from occplug.engine.resuming import check_epochs, restore_moments, restore_scaler, wind_forward
+from occplug.engine.speeding import compiled, fused
 from occplug.errors import CheckpointError, TrainingError
 from occplug.method import ExtraOptimizer, Method, Stage, parameter_groups
 from occplug.torchreid_host import Engine
@@ -78,7 +80,7 @@ class MethodEngine(RunMixin, Engine):
             self.records = [StageRecord(**record) for record in resumed["records"]][:first]
             if within is None:  # written before its own stage was on record
                 self.records.append(StageRecord(resumed["stage"], resumed["epoch"], resumed["seconds"]))
-        with self.splitter.installed(self.model):
+        with self.saver.joined(), compiled(self.model, self.cfg.run.compile), self.splitter.installed(self.model):
             for index, stage in enumerate(self.stages):
                 if index >= first:
                     self._run_one(index, stage, within if index == first else None)
@@ -97,7 +99,7 @@ class MethodEngine(RunMixin, Engine):
         self.model.eval()
         stage.prepare(self.datamanager, self.device)
         self.train_loader = stage.loader(self.datamanager) if stage.loader else self.datamanager.train_loader
-        self.steppers = [_Stepper(part, groups, stage.schedule) for part in parts]
+        self.steppers = [_Stepper(part, groups, stage.schedule, self.cfg.run.fused) for part in parts]
         self.optimizer, self.scheduler = self.steppers[0].optimizer, self.steppers[0].scheduler
         self.register_model("model", self.model, self.optimizer, self.scheduler)
         self.first_step = True
@@ -166,8 +168,10 @@ class MethodEngine(RunMixin, Engine):
     def forward_backward(self, data: dict) -> dict[str, float]:
         """One step on `data` of each of the stage's optimisers; returns the unweighted losses and their weighted sum.
 
-        Optimisers with a separate pass step on losses computed again; the values are those of the first pass.
+        Optimisers with a separate pass step on losses computed again; the values are those of the first pass. In an
+        epoch on a GPU values come one step later (:class:`occplug.engine.losses.LossReader`), and {} is returned.
         """
+        self.reader.begin()
         moved = (Tensor, SplitImages)
         batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, moved) else v for k, v in data.items()}
         batch["epoch"] = self.epoch + 1
@@ -197,10 +201,9 @@ class MethodEngine(RunMixin, Engine):
         if losses.keys() != self.stage.weights.keys():
             raise TrainingError(f"{self.stage.name} returns {sorted(losses)} and weighs {sorted(self.stage.weights)}")
         total = cast(Tensor, sum(self.stage.weights[name] * loss for name, loss in losses.items()))
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        values["loss"] = float(total.detach())
         note = self.check_finite if steppers[0].own_pass else self.note_losses
-        note(values, batch)
+        about = {"impath": batch.get("impath", []), "batch_idx": self.batch_idx}
+        values = self.reader.read({**losses, "loss": total}, partial(note, batch=about))
         for stepper in steppers:
             stepper.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
@@ -229,13 +232,15 @@ class _Stepper:
         part: what it trains and how.
         groups: those of the whole stage, as `parameter_groups` gives them; its own are taken.
         schedule: for groups that have none.
+        is_fused: the optimiser in its fused form.
     """
 
-    def __init__(self, part: ExtraOptimizer, groups: list[dict], schedule):
+    def __init__(self, part: ExtraOptimizer, groups: list[dict], schedule, is_fused: bool = False):
         chosen = [group for group in groups if any(group["of"] is wanted for wanted in part.groups)]
         self.own_pass = part.own_pass
         self.parameters = [parameter for group in chosen for parameter in group["params"]]
-        self.optimizer = part.optimizer([{key: g[key] for key in ("params", "lr", "weight_decay")} for g in chosen])
+        optimizer = part.optimizer([{key: g[key] for key in ("params", "lr", "weight_decay")} for g in chosen])
+        self.optimizer = fused(optimizer) if is_fused else optimizer
         factors = [_from_zero(g["of"].schedule or schedule) for g in chosen]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factors)
 

@@ -13,6 +13,7 @@ from occplug.engine.checkpoint import load_weights
 from occplug.engine.contents import check_parts
 from occplug.engine.randomness import restore_random_states
 from occplug.engine.resuming import check_epochs, restore_moments, wind_forward
+from occplug.engine.speeding import compiled, fused
 from occplug.errors import ConfigError
 from occplug.method import Method
 from occplug.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
@@ -35,7 +36,7 @@ class _StockMixin(RunMixin):
         splitter = Splitter(self.ranks, self.cfg.train.micro_batch)
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         hook = self.optimizer.register_step_pre_hook(lambda *_: splitter.reduce(trained))
-        with splitter.installed(self.model):
+        with self.saver.joined(), compiled(self.model, self.cfg.run.compile), splitter.installed(self.model):
             self._run_one(resumed)
         hook.remove()
 
@@ -98,6 +99,7 @@ def stock_engine(cfg, data, method: Method, folder: Path, device: torch.device, 
             new_layers=t.new_layers,
             base_lr_mult=t.base_lr_mult,
         )
+    optimizer = fused(optimizer) if cfg.run.fused else optimizer
     with _settings_named("train.lr_scheduler, train.stepsize, train.gamma or train.max_epoch"):
         scheduler = build_lr_scheduler(
             optimizer, lr_scheduler=t.lr_scheduler, stepsize=t.stepsize, gamma=t.gamma, max_epoch=max(t.max_epoch, 1)

@@ -311,8 +311,9 @@ class PatchTransfer:
             labels: part labels [B, K + 1, h, w], background first, where they are known. `person: masks` needs them.
         """
         count = len(images)
-        drawn = (torch.rand(count) < self.options.p_mix).to(images.device)
+        drawn = torch.rand(count) < self.options.p_mix
         self.counts["seen"] += count
+        self.counts["drawn"] += int(drawn.sum())
         if not drawn.any():
             return None
         masks = self.masks(images)
@@ -322,7 +323,8 @@ class PatchTransfer:
             if body is None:
                 raise ValueError("method.transfer.person masks needs part labels with each batch")
             person = self._on_patches(body)
-        return self._mixed(grown(person, self.options.grow), drawn, choose_candidates(masks, self.options), body)
+        candidates = choose_candidates(masks, self.options)
+        return self._mixed(grown(person, self.options.grow), drawn, candidates, body)
 
     def _on_patches(self, body: Tensor) -> Tensor:
         """[B, h, w] bool: the patches that show some of `body`."""
@@ -333,11 +335,11 @@ class PatchTransfer:
         return (self.saliency(images) >= self.options.threshold).unflatten(1, self.grid)
 
     def _mixed(self, masks: Tensor, drawn: Tensor, candidates: Tensor, body: Tensor | None) -> Transfer | None:
+        """`drawn` is on the CPU, where the images are drawn."""
         shows = masks.flatten(1).any(dim=1)[candidates.clamp_min(0)]  # a candidate without a person would take it all
         candidates = torch.where(shows, candidates, -1)
-        use = drawn & (candidates >= 0)
-        without = int((drawn & (candidates < 0)).sum())
-        self.counts["drawn"] += int(drawn.sum())
+        use = drawn.to(masks.device) & (candidates >= 0)
+        without = int(drawn.sum()) - int(use.sum())  # the one wait for the device
         self.counts["no_candidate"] += without
         if without == int(drawn.sum()) and not self._warned:
             self._warned = True
@@ -347,7 +349,7 @@ class PatchTransfer:
                 without,
                 len(masks),
             )
-        if not use.any():
+        if without == int(drawn.sum()):
             return None
         itself = torch.arange(len(masks), device=masks.device)
         source = torch.where(use, candidates, itself)

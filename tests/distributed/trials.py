@@ -97,8 +97,8 @@ def run(name, *options, folder=None, resume=False, stop_after=None):
         if stop_after is not None:
             save = engine.save_state
 
-            def save_and_stop(epoch, *args):
-                save(epoch, *args)
+            def save_and_stop(epoch, *args, **options):
+                save(epoch, *args, **options)
                 if (engine.stage_name, epoch) == stop_after:
                     raise KeyboardInterrupt
 
