@@ -12,9 +12,9 @@ from torchvision import tv_tensors
 from occplug.errors import ConfigError
 from occplug.masks import PartMasks
 from occplug.registry import TRANSFORMS, get, model_class, names
-from occplug.transforms import Pipeline
+from occplug.transforms import Pipeline, RawBatch
 
-__all__ = ["Extras", "wanted_extras"]
+__all__ = ["Extras", "finished", "wanted_extras"]
 
 _OPAQUE = 128  # from this alpha on, an occluder hides the part behind it
 _NO_OCCLUDER = -1
@@ -72,25 +72,38 @@ class Extras:
         sample.setdefault("occluder", _NO_OCCLUDER)
         return {key: sample[key] for key in {"img", "places", *self.wanted} & sample.keys()}
 
-    def batch(self, rows: Sequence[dict], pipeline: Pipeline, kept: Sequence[int] | None = None) -> dict[str, Tensor]:
+    def batch(
+        self, rows: Sequence[dict], pipeline: Pipeline, kept: Sequence[int] | None = None, defers: bool = False
+    ) -> dict:
         """The images and wanted entries of `rows`, which have "impath" and "source", the number of the data set.
 
         Args:
             kept: numbers of the rows whose images and entries are wanted, after all were transformed; None: all.
+            defers: images come as a `RawBatch`, to be finished on the device.
         """
-        kept = range(len(rows)) if kept is None else kept
-        chosen, whole = [rows[number] for number in kept], len(kept) == len(rows)
+        chosen = list(rows) if kept is None else [rows[number] for number in kept]
         images = torch.stack([row["img"] for row in rows])
         entries = {name: _stacked([row[name] for row in chosen]) for name in self.wanted if name != "masks"}
         if self.masks is None:
-            images = pipeline.per_batch(images)
-            return {"img": images if whole else images[kept], **entries}
-        moved = tv_tensors.Mask(_stacked([row["places"] for row in rows]))
-        images, moved = pipeline.per_batch.with_masks(images, moved)
-        if not whole:
-            images, moved = images[kept], tv_tensors.Mask(moved[kept])
+            return {"img": finished(images, pipeline, kept, defers), **entries}
+        moved: tv_tensors.Mask | None = tv_tensors.Mask(_stacked([row["places"] for row in rows]))
+        result: Tensor | RawBatch
+        if defers:
+            result, moved = pipeline.per_batch.deferred(images, moved, kept)
+        else:
+            result, moved = pipeline.per_batch.with_masks(images, moved)
+            result = result if kept is None else result[kept]
+        moved = moved if kept is None else tv_tensors.Mask(moved[kept])
         labels = self.masks.labels([(row["impath"], row["source"]) for row in chosen], moved)
-        return {"img": images, **entries, "masks": labels}
+        return {"img": result, **entries, "masks": labels}
+
+
+def finished(images: Tensor, pipeline: Pipeline, kept: Sequence[int] | None, defers: bool) -> Tensor | RawBatch:
+    """uint8 `images` [B, 3, H, W] -> those `kept` (None: all) after the batch transforms, or what makes them of it."""
+    if defers:
+        return pipeline.per_batch.deferred(images, kept=kept)[0]
+    result = pipeline.per_batch(images)
+    return result if kept is None else result[kept]
 
 
 def _stacked(values: list) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from occplug.data.cache import PictureCache
-from occplug.data.extras import Extras
+from occplug.data.extras import Extras, finished
 from occplug.distributed import ONE, Ranks, SplitImages, deal_rows
 from occplug.distributed.split import Plan
 from occplug.utils.imagefile import read_image
@@ -59,9 +59,11 @@ class Images(Dataset):
 
     Attributes:
         cache: the pictures of `items`, resized as the pipeline does; None: they are read and resized each time.
+        defers: batches come as `RawBatch`, to be finished on the device, where the pipeline can.
     """
 
     cache: PictureCache | None = None
+    defers = False
 
     def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
         self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
@@ -93,10 +95,10 @@ class Images(Dataset):
         numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("pid", "camid", "index")}
         labels = {**numbers, "impath": [row["impath"] for row in rows]}
         rows, kept = self._completed(rows)
+        defers = self.defers and self.pipeline.per_batch.can_be_deferred
         if self.extras:
-            return {**self.extras.batch(rows, self.pipeline, kept), **labels}
-        images = self.pipeline.per_batch(torch.stack([row["img"] for row in rows]))
-        return {"img": images if kept is None else images[kept], **labels}
+            return {**self.extras.batch(rows, self.pipeline, kept, defers), **labels}
+        return {"img": finished(torch.stack([row["img"] for row in rows]), self.pipeline, kept, defers), **labels}
 
     def _completed(self, rows: list[dict]) -> tuple[list[dict], list[int] | None]:
         """What the batch transforms are to see of `rows`, and which of that is kept; None: all.

@@ -97,11 +97,11 @@ class SplitImages:
     runs take it in place of a tensor, and their outputs are those of the whole batch.
 
     Args:
-        images: [n, 3, H, W], those of this rank.
+        images: [n, 3, H, W], those of this rank; before :meth:`to` also what `to` makes them of.
         plan: whose they are.
     """
 
-    def __init__(self, images: Tensor, plan: Plan):
+    def __init__(self, images: Any, plan: Plan):
         if len(images) != plan.own.stop - plan.own.start:
             raise ValueError(f"{len(images)} images for the rows {plan.own.start} to {plan.own.stop - 1}")
         self.images, self.plan = images, plan

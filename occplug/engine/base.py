@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from occplug.engine.losses import LossReader
 from occplug.engine.progress import Progress
 from occplug.engine.randomness import random_states
 from occplug.engine.saving import Saver
+from occplug.engine.speeding import compiled
 from occplug.errors import OutputError, TrainingError
 from occplug.evaluation import (
     Lister,
@@ -184,7 +185,7 @@ class RunMixin:
         left_after = self.max_epoch - self.epoch - 1
         self.train_loader = self.progress = Progress(loader, title, self.limit, self.ranks.is_main, left_after)
         self.sums: dict[str, float] = {}
-        self.reader = LossReader(self.delays_losses)
+        self.reader = LossReader(self.overlaps)
         try:
             super().train(*args, **kwargs)  # type: ignore[misc]  # of the engine this is mixed into
             self.reader.begin()  # the last step's
@@ -200,9 +201,17 @@ class RunMixin:
             self.save_state(self.epoch + 1, waits=False)
 
     @property
-    def delays_losses(self) -> bool:
-        """Whether losses of an epoch's steps are read one step late, which only a GPU gains by."""
+    def overlaps(self) -> bool:
+        """Whether this process and the device work side by side: where that is a GPU. Then losses of an epoch are read
+        one step late, and batches finished on the device."""
         return self.device.type == "cuda"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Around the stages of a run."""
+        deferring = getattr(self.datamanager, "deferring", contextlib.nullcontext)
+        with self.saver.joined(), deferring(self.overlaps), compiled(self.model, self.cfg.run.compile):
+            yield
 
     def after_epoch(self) -> None:
         """What is done between an epoch's last step and its resumable state: here ranks check that they still agree.

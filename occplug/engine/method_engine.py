@@ -19,10 +19,11 @@ from occplug.engine.contents import check_parts
 from occplug.engine.freezing import close_layers
 from occplug.engine.randomness import restore_random_states
 from occplug.engine.resuming import check_epochs, restore_moments, restore_scaler, wind_forward
-from occplug.engine.speeding import compiled, fused
+from occplug.engine.speeding import fused
 from occplug.errors import CheckpointError, TrainingError
 from occplug.method import ExtraOptimizer, Method, Stage, parameter_groups
 from occplug.torchreid_host import Engine
+from occplug.transforms import RawBatch
 
 __all__ = ["MethodEngine"]
 
@@ -80,7 +81,7 @@ class MethodEngine(RunMixin, Engine):
             self.records = [StageRecord(**record) for record in resumed["records"]][:first]
             if within is None:  # written before its own stage was on record
                 self.records.append(StageRecord(resumed["stage"], resumed["epoch"], resumed["seconds"]))
-        with self.saver.joined(), compiled(self.model, self.cfg.run.compile), self.splitter.installed(self.model):
+        with self.running(), self.splitter.installed(self.model):
             for index, stage in enumerate(self.stages):
                 if index >= first:
                     self._run_one(index, stage, within if index == first else None)
@@ -172,7 +173,7 @@ class MethodEngine(RunMixin, Engine):
         epoch on a GPU values come one step later (:class:`occplug.engine.losses.LossReader`), and {} is returned.
         """
         self.reader.begin()
-        moved = (Tensor, SplitImages)
+        moved = (Tensor, SplitImages, RawBatch)
         batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, moved) else v for k, v in data.items()}
         batch["epoch"] = self.epoch + 1
         together = [stepper for stepper in self.steppers if not stepper.own_pass]

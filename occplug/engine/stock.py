@@ -13,7 +13,7 @@ from occplug.engine.checkpoint import load_weights
 from occplug.engine.contents import check_parts
 from occplug.engine.randomness import restore_random_states
 from occplug.engine.resuming import check_epochs, restore_moments, wind_forward
-from occplug.engine.speeding import compiled, fused
+from occplug.engine.speeding import fused
 from occplug.errors import ConfigError
 from occplug.method import Method
 from occplug.torchreid_host import ImageSoftmaxEngine, ImageTripletEngine, build_lr_scheduler, build_optimizer
@@ -36,7 +36,7 @@ class _StockMixin(RunMixin):
         splitter = Splitter(self.ranks, self.cfg.train.micro_batch)
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         hook = self.optimizer.register_step_pre_hook(lambda *_: splitter.reduce(trained))
-        with self.saver.joined(), compiled(self.model, self.cfg.run.compile), splitter.installed(self.model):
+        with self.running(), splitter.installed(self.model):
             self._run_one(resumed)
         hook.remove()
 

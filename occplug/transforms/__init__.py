@@ -1,6 +1,7 @@
 """Image transforms by name, and the pipelines made of them: decoded picture in, normalised batch out."""
 
 from occplug.transforms.crop import PadCrop
+from occplug.transforms.deferred import RawBatch
 from occplug.transforms.erasing import RandomErasePixel
 from occplug.transforms.oamn import OAMN
 from occplug.transforms.oia import OIA
@@ -22,6 +23,7 @@ __all__ = [
     "RandomErasePixel",
     "RandomFlip",
     "RandomPatch",
+    "RawBatch",
     "Resize",
     "build_pipeline",
     "compose_for_stock",

@@ -53,7 +53,8 @@ class RandomErasePixel(v2.Transform):
         self.attempts, self.inplace = attempts, inplace
 
     def make_params(self, flat_inputs: list) -> dict[str, list]:
-        """`boxes`: per image (image number, top, left, height, width) in pixels, only those that are erased."""
+        """`boxes`: per image (image number, top, left, height, width) in pixels, only those that are erased; `noise`,
+        [C, height, width] for each of them, where the first input is of images."""
         *batch, _, height, width = flat_inputs[0].shape
         count = math.prod(batch)
         draws = torch.rand(count, 3 + 2 * self.attempts, dtype=torch.float64)  # [N, 3 + 2A]
@@ -67,14 +68,36 @@ class RandomErasePixel(v2.Transform):
         h, w = h.gather(1, first), w.gather(1, first)
         top, left = (at_row * (height - h + 1)).floor(), (at_column * (width - w + 1)).floor()
         boxes = torch.cat([top, left, h, w], dim=1).long()[erased]  # [E, 4]
-        return {"boxes": [(image, *box) for image, box in zip(erased.tolist(), boxes.tolist())]}
+        numbers = boxes.tolist()
+        is_mask = isinstance(flat_inputs[0], tv_tensors.Mask)
+        noise = [] if is_mask else [torch.randn(flat_inputs[0].shape[-3], h, w) for _, _, h, w in numbers]
+        return {"boxes": [(image, *box) for image, box in zip(erased.tolist(), numbers)], "noise": noise}
 
     def transform(self, inpt: Tensor, params: dict[str, list]) -> Tensor:
         """`inpt` [..., C, H, W]: float images, or masks of any type."""
         output = inpt if self.inplace else inpt.clone()
         images = output.view(-1, *output.shape[-3:])
         is_mask = isinstance(inpt, tv_tensors.Mask)
-        for image, top, left, h, w in params["boxes"]:
-            noise = 0 if is_mask else torch.randn(images.shape[1], h, w)
-            images[image, :, top : top + h, left : left + w] = noise
+        for number, (image, top, left, h, w) in enumerate(params["boxes"]):
+            images[image, :, top : top + h, left : left + w] = 0 if is_mask else params["noise"][number]
         return output
+
+    def pack(self, params: dict[str, list], shape, kept=None) -> dict[str, Tensor]:
+        """What :meth:`finish` needs: `where` [n, 1, H, W] bool, and the noise of all boxes as one row.
+
+        Args:
+            shape: [B, C, H, W] of the batch.   kept: numbers of its n images that are wanted; None: all.
+        """
+        place = {image: row for row, image in enumerate(range(shape[0]) if kept is None else kept)}
+        where = torch.zeros(len(place), 1, *shape[-2:], dtype=torch.bool)
+        rows = []
+        for (image, top, left, h, w), noise in zip(params["boxes"], params["noise"]):
+            if image in place:
+                where[place[image], :, top : top + h, left : left + w] = True
+                rows.append((place[image], noise.flatten()))
+        ordered = [noise for _, noise in sorted(rows, key=lambda row: row[0])]
+        return {"where": where, "noise": torch.cat(ordered) if ordered else torch.empty(0)}
+
+    def finish(self, images: Tensor, packed: dict[str, Tensor]) -> None:
+        """Fill float `images` [n, C, H, W] on any device in place, as :meth:`transform` does."""
+        images.masked_scatter_(packed["where"].expand_as(images), packed["noise"].to(images.dtype))

@@ -20,6 +20,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, get
+from occplug.transforms.deferred import RawBatch
 
 __all__ = ["PerBatch", "PerImage", "Pipeline", "Resize", "build_pipeline", "compose_for_stock"]
 
@@ -132,6 +133,7 @@ class PerBatch:
         m, s = (torch.tensor(list(values), dtype=torch.float64).view(3, 1, 1) for values in (mean, std))
         self.scale, self.shift = (1 / (255 * s)).float(), (m / s).float()
         self.transforms = list(transforms)
+        self._elsewhere: dict[torch.device, tuple[Tensor, Tensor]] = {}  # the two on other devices
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [..., 3, H, W] -> float32 of the same shape, (pixel / 255 - mean) / std up to rounding, transformed."""
@@ -140,8 +142,33 @@ class PerBatch:
             output = transform(output)
         return output
 
+    @property
+    def can_be_deferred(self) -> bool:
+        """Whether every transform can draw here and fill in elsewhere: it has `pack` and `finish`."""
+        return all(hasattr(transform, "pack") and hasattr(transform, "finish") for transform in self.transforms)
+
+    def deferred(
+        self, images: Tensor, masks: tv_tensors.Mask | None = None, kept: Sequence[int] | None = None
+    ) -> tuple[RawBatch, tv_tensors.Mask | None]:
+        """What a call (or `with_masks`) draws for `images`, to be finished on the device; and the finished masks.
+
+        Args:
+            kept: numbers of the images that are wanted, after draws for all; None: all.
+        """
+        left = []
+        for transform in self.transforms:
+            params = transform.make_params([images])
+            masks = None if masks is None else transform.transform(masks, params)
+            left.append((transform, transform.pack(params, images.shape, kept)))
+        return RawBatch(images if kept is None else images[kept], self._normalised, left), masks
+
     def _normalised(self, images: Tensor) -> Tensor:
-        scale, shift = self.scale.to(images.device), self.shift.to(images.device)
+        if images.device.type != "cpu":
+            if images.device not in self._elsewhere:
+                self._elsewhere[images.device] = (self.scale.to(images.device), self.shift.to(images.device))
+            scale, shift = self._elsewhere[images.device]
+            return images.to(torch.float32).mul_(scale).sub_(shift)
+        scale, shift = self.scale, self.shift
         output = torch.empty(images.shape, device=images.device)
         # one image at a time, because it stays in the cache from one operation to the next
         for image, pixels in zip(output.view(-1, *images.shape[-3:]), images.reshape(-1, *images.shape[-3:])):

@@ -168,3 +168,12 @@ class RandomErase(v2.Transform):
         for channel, value in enumerate(values):
             images[:, channel].masked_fill_(params["erased"], value)
         return output
+
+    def pack(self, params: dict[str, Tensor], shape, kept=None) -> dict[str, Tensor]:
+        """What :meth:`finish` needs of the images `kept` (None: all) of a batch."""
+        return {"where": params["erased"] if kept is None else params["erased"][list(kept)]}
+
+    def finish(self, images: Tensor, packed: dict[str, Tensor]) -> None:
+        """Fill float `images` [n, 3, H, W] on any device in place, as :meth:`transform` does."""
+        for channel, value in enumerate(self.mean):
+            images[:, channel].masked_fill_(packed["where"], value)

@@ -15,7 +15,7 @@ from tests.engine.toy import ToyMethod
 @pytest.fixture
 def late(monkeypatch):
     """As on a GPU."""
-    monkeypatch.setattr(RunMixin, "delays_losses", True)
+    monkeypatch.setattr(RunMixin, "overlaps", True)
 
 
 def test_values_come_when_the_next_step_begins():
@@ -65,7 +65,7 @@ def trained(folder):
 
 def test_late_losses_train_and_log_the_same(tmp_path, monkeypatch):
     plain = trained(tmp_path / "plain")
-    monkeypatch.setattr(RunMixin, "delays_losses", True)
+    monkeypatch.setattr(RunMixin, "overlaps", True)
     delayed = trained(tmp_path / "late")
     assert same(plain[0].model.state_dict(), delayed[0].model.state_dict())
     assert plain[1] == delayed[1] and len(plain[1]) == 2
