@@ -30,7 +30,8 @@ def add_embedding(parser: argparse.ArgumentParser) -> None:
     """How images are embedded."""
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per pass of the model (64)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read images (2)")
-    parser.add_argument("--amp", action="store_true", help="half precision: faster on some machines, other numbers")
+    text = "half precision: faster on some machines, other numbers; default: as eval.amp of the config"
+    parser.add_argument("--amp", action="store_true", default=None, help=text)
     flip = argparse.BooleanOptionalAction
     text = "average with the mirrored image: twice the time; by default as the config says (eval.flip)"
     parser.add_argument("--flip", action=flip, default=None, help=text)

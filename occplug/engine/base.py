@@ -351,12 +351,11 @@ class RunMixin:
 
         torchreid's signature. Blockwise unless the whole distance matrix is needed (pictures, cuhk03).
         """
-        flip, embed = self.cfg.eval.flip, self.embed_for(dataset_name)
-        query, q_pids, q_camids, paths = extract(
-            embed, query_loader, self.device, flip=flip, title=f"{dataset_name} query"
-        )
+        how: dict[str, Any] = {"flip": self.cfg.eval.flip, "amp": self.cfg.eval.amp}
+        embed = self.embed_for(dataset_name)
+        query, q_pids, q_camids, paths = extract(embed, query_loader, self.device, title=f"{dataset_name} query", **how)
         gallery, g_pids, g_camids, g_paths = extract(
-            embed, gallery_loader, self.device, flip=flip, title=f"{dataset_name} gallery"
+            embed, gallery_loader, self.device, title=f"{dataset_name} gallery", **how
         )
         ids = (q_pids, g_pids, q_camids, g_camids)
         draws = (save_dir, visrank_topk) if visrank else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,7 +16,10 @@ from occplug.distributed import current_ranks, each_batch
 from occplug.embedding import Embedding
 from occplug.errors import DataError
 
-__all__ = ["extract"]
+__all__ = ["HALF", "extract"]
+
+log = logging.getLogger(__name__)
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # values of `eval.amp` beside "none"
 
 
 @torch.no_grad()
@@ -26,35 +30,73 @@ def extract(
     flip: bool = False,
     title: str = "embedding",
     progress: bool | None = None,
+    amp: str = "none",
 ) -> tuple[Embedding, np.ndarray, np.ndarray, list[str]]:
     """Embed all images of `loader`, in its order; the processes of a run share its batches out.
 
     Args:
-        embed: images [B, 3, H, W] and camids [B] to their embeddings; a method's `embed`.
+        embed: images [B, 3, H, W] and camids [B] to their embeddings; a method's `embed`. A batch that does not fit
+            into a GPU's memory is embedded in parts, and so are the batches after it.
         loader: batches with `img`, `pid`, `camid`, `impath`.
         device: where images and camids are put.
         flip: average every field with that of the mirrored image, as the fields are, before any normalisation.
         title: before the progress bar.
         progress: show the bar; None means only on a terminal.
+        amp: "bf16" or "fp16": matrix products in half precision, which gives other numbers; "none".
     Returns: the embeddings on the CPU, pids [N] and camids [N] int64, N image paths.
     Raises: DataError if the loader gives nothing.
     """
     shown = (sys.stderr.isatty() if progress is None else progress) and current_ranks().is_main
+    device = torch.device(device)
+    parts = _InParts(embed)
+    cells: list[list[Embedding]] = []  # of each batch, whose embeddings leave a GPU while it computes the next one
+    waits = current_ranks().world > 1 or device.type != "cuda"
 
     def embedded(batch: dict) -> tuple:
         images, cameras = batch["img"].to(device, non_blocking=True), batch["camid"].to(device, non_blocking=True)
-        embedding = embed(images, cameras)
-        if flip:
-            embedding = _mean(embedding, embed(images.flip(3), cameras))
-        return embedding.to("cpu"), np.asarray(batch["pid"]), np.asarray(batch["camid"]), list(batch["impath"])
+        with torch.autocast(device.type, dtype=HALF.get(amp), enabled=amp != "none"):
+            embedding = parts(images, cameras)
+            if flip:
+                embedding = _mean(embedding, parts(images.flip(3), cameras))
+        cell = [embedding.to("cpu") if waits else embedding]
+        _leave(cells[-1:])
+        cells.append(cell)
+        return cell, np.asarray(batch["pid"]), np.asarray(batch["camid"]), list(batch["impath"])
 
     bar = partial(tqdm, desc=title, leave=False, disable=not shown, dynamic_ncols=True)
     results = each_batch(loader, embedded, bar)
     if not results:
         raise DataError(f"{title}: there is no image to embed; check the data set's query and gallery folders")
-    embeddings, pids, camids, paths = zip(*results)
+    _leave(cells[-1:])
+    held, pids, camids, paths = zip(*results)
     identities, cameras = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
-    return Embedding.cat(list(embeddings)), identities, cameras, [path for some in paths for path in some]
+    embeddings = [embedding for cell in held for embedding in cell]
+    return Embedding.cat(embeddings), identities, cameras, [path for some in paths for path in some]
+
+
+def _leave(cells: list[list[Embedding]]) -> None:
+    for cell in cells:
+        cell[0] = cell[0].to("cpu")
+
+
+class _InParts:
+    """`embed`, of as many images at once as there is memory for."""
+
+    def __init__(self, embed: Callable[[Tensor, Tensor], Embedding]):
+        self.embed, self.most = embed, 0  # 0: all
+
+    def __call__(self, images: Tensor, cameras: Tensor) -> Embedding:
+        while True:
+            size = self.most or len(images)
+            try:
+                embedded = [self.embed(*pair) for pair in zip(images.split(size), cameras.split(size))]
+                return embedded[0] if len(embedded) == 1 else Embedding.cat(embedded)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            torch.cuda.empty_cache()  # outside the handler, whose traceback holds the tensors
+            self.most = (min(size, len(images)) + 1) // 2
+            log.warning("%d images are too many for the GPU's memory; embedding %d at a time", size, self.most)
 
 
 def _mean(one: Embedding, other: Embedding) -> Embedding:

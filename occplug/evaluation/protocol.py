@@ -23,6 +23,7 @@ def protocol_line(
     combined: bool = False,
     unfiltered: Sequence[str] = (),
     resize: str = "pil",
+    amp: str = "none",
 ) -> str:
     """What is printed under the results and kept in `metrics.json`.
 
@@ -38,6 +39,7 @@ def protocol_line(
         camera_rule: which gallery images do not count.
         combined: the model was trained on the query and gallery images, too.
         unfiltered: data sets whose cameras are unknown, so that all gallery images count; "" for all of them.
+        amp: `eval.amp`; the precision of embeddings where it is not "none".
         resize: `data.resize`; images are loaded with other pixels than Pillow's where it is not "pil".
     """
     if unfiltered:
@@ -52,6 +54,7 @@ def protocol_line(
         "distance of the method" if metric == "method" else f"{metric} distance",
         f"re-ranking {_reranking(reranked, squared)}",
         camera_rule,
+        amp != "none" and f"embeddings in {amp}",
         resize != "pil" and f"images resized by {resize}",
         combined and "query and gallery images trained on (data.combineall)",
     ]

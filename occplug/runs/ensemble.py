@@ -87,9 +87,9 @@ def _extract(engines: list, managers: list[DataManager], loader, title: str, tar
     """
     runs = []
     for engine, data in zip(engines, managers):
-        flip = engine.cfg.eval.flip
+        how: dict[str, Any] = {"flip": engine.cfg.eval.flip, "amp": engine.cfg.eval.amp}
         embed = engine.embed_for(target) if target else engine.embed
-        runs.append(extract(embed, loader(data), engine.device, flip=flip, title=title))
+        runs.append(extract(embed, loader(data), engine.device, title=title, **how))
     _, pids, camids, paths = runs[0]
     return EnsembleEmbedding([run[0] for run in runs]), pids, camids, paths
 

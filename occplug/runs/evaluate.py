@@ -62,7 +62,7 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     ranks.from_main(lambda: write_splits(data, folder))
     engine = engine_of(candidate, data, folder, device)
     options = {**engine.test_options(), "rerank": rerank, "visrank": visrank, "visrank_topk": cfg.test.visrank_topk}
-    with failures_named(folder):
+    with failures_named(folder), engine.running():
         engine.run(save_dir=str(folder), test_only=True, **options)
     data.close()
     file = file or folder / "test" / "metrics.json"

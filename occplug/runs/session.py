@@ -143,6 +143,7 @@ def describe_protocol(
         combined=combined or cfg.data.combineall,
         unfiltered=unfiltered,
         resize=cfg.data.resize,
+        amp=cfg.eval.amp,
         **model_class(cfg.model.name).protocol(cfg),
     )
 

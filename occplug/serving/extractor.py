@@ -19,7 +19,7 @@ from occplug.config import resolved_yaml
 from occplug.data.cameras import sees_cameras
 from occplug.embedding import Embedding, Origin
 from occplug.errors import ConfigError, DataError
-from occplug.evaluation import extract
+from occplug.evaluation.extract import HALF, extract
 from occplug.method import Method
 from occplug.runs.candidates import candidates, model_of
 from occplug.serving.calibration import Calibration, common_visibility
@@ -111,7 +111,7 @@ class Extractor:
         boxes=None,
         color: str = "rgb",
         workers: int = 2,
-        amp: bool = False,
+        amp: bool | str | None = None,
         flip: bool | None = None,
         on_error: str = "raise",
         progress: bool | None = None,
@@ -130,8 +130,8 @@ class Extractor:
             boxes: [N, 4] corners x1, y1, x2, y2 in pixels: `pictures` is one frame, of which these parts are embedded.
             color: order of the channels of arrays and tensors, "rgb", or "bgr" as OpenCV reads them.
             workers: threads that read and resize while the model computes; 0 for none.
-            amp: compute in half precision (float16 on a GPU, bfloat16 on a CPU): faster on processors made for it, and
-                not the same numbers.
+            amp: "bf16" or "fp16": compute in half precision, faster on processors made for it, and not the same
+                numbers; True: fp16 on a GPU, bf16 on a CPU; False or "none": not; None: as `eval.amp` of the config.
             flip: average with the mirrored picture's embedding, which doubles the time; None: as `eval.flip` of the
                 config, which is how the model's figures were measured.
             on_error: "raise" at the first picture that cannot be read, or "skip" it and list it in `.skipped`.
@@ -146,6 +146,7 @@ class Extractor:
             raise ConfigError(f"on_error is {on_error!r}; there are: {', '.join(ON_ERROR)}")
         if batch_size < 1 or workers < 0:
             raise ConfigError(f"batch_size is {batch_size} and workers {workers}; at least 1 and 0")
+        half = self._half(amp)
         sources, count = open_source(pictures, color) if boxes is None else crops_of(pictures, boxes, color)
         cameras = self._cameras(camids, count)
         skipped: dict[str, str] = {}
@@ -153,7 +154,7 @@ class Extractor:
         preprocessing = self.preprocessing(flip)
         bar = tqdm(total=count, desc="embedding", leave=False, disable=_hidden(progress), dynamic_ncols=True)
         with bar:
-            embedding, paths = self._embed_batches(batches, preprocessing["flip"], amp, bar, count)
+            embedding, paths = self._embed_batches(batches, preprocessing["flip"], half, bar, count)
         if skipped:
             _log.warning(
                 "%d of %d pictures could not be read and are left out", len(skipped), len(skipped) + len(paths)
@@ -169,6 +170,15 @@ class Extractor:
             skipped,
         )
         return embedding
+
+    def _half(self, amp: bool | str | None) -> str:
+        """`amp` of `embed` as a value of `eval.amp`. Raises ConfigError for another."""
+        if isinstance(amp, bool):
+            return ("fp16" if self.device.type == "cuda" else "bf16") if amp else "none"
+        chosen = self.cfg.eval.amp if amp is None else amp
+        if chosen not in ("none", *HALF):
+            raise ConfigError(f"amp is {chosen!r}; there are: none, {', '.join(HALF)}")
+        return chosen
 
     def _cameras(self, camids, count: int | None) -> Iterator[int] | int:
         if camids is None and sees_cameras(self.cfg) and count != 0:
@@ -215,15 +225,14 @@ class Extractor:
         }
 
     def _embed_batches(
-        self, batches: Iterator[dict], flip: bool, amp: bool, bar: tqdm, count: int | None
+        self, batches: Iterator[dict], flip: bool, amp: str, bar: tqdm, count: int | None
     ) -> tuple[Embedding, list[str]]:
         """Embeddings of all batches in arrays that are made once where `count` is known, so no two copies are held."""
         fields: dict[str, Any] = {}  # tensors
         pieces: list[Embedding] = []
         paths: list[str] = []
         for batch in batches:
-            with torch.autocast(self.device.type, enabled=amp):
-                part = extract(self.method.embed, [batch], self.device, flip=flip, progress=False)[0]
+            part = extract(self.method.embed, [batch], self.device, flip=flip, progress=False, amp=amp)[0]
             if count is None:
                 pieces.append(part)
             else:

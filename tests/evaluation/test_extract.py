@@ -63,3 +63,44 @@ def test_the_bar_is_shown_on_demand_only(capsys):
     assert capsys.readouterr().err == ""
     extract(left_half, DataLoader(items(2)), title="gallery", progress=True)
     assert "gallery" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision_is_that_of_matrix_products(amp):
+    layer, dtype = torch.nn.Linear(24, 5), {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+
+    def embed(images, camids):
+        return Embedding(layer(images.flatten(1)).float())
+
+    data = items(6)
+    found, *_ = extract(embed, DataLoader(data, batch_size=4), amp=amp)
+    with torch.autocast("cpu", dtype=dtype), torch.no_grad():
+        expected = layer(torch.stack([item["img"] for item in data]).flatten(1)).float()
+    torch.testing.assert_close(found.vector, expected)
+    plain, *_ = extract(embed, DataLoader(data, batch_size=4))
+    assert found.vector.dtype == torch.float32 and not torch.equal(found.vector, plain.vector)
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_embedded_in_parts(caplog):
+    sizes = []
+
+    def embed(images, camids):
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return left_half(images, camids)
+
+    data = items(23)
+    expected, *_ = extract(left_half, DataLoader(data, batch_size=10))
+    found, *_ = extract(embed, DataLoader(data, batch_size=10))
+    assert torch.equal(found.pack(), expected.pack())
+    assert sizes == [10, 5, 3, 3, 3, 1, 3, 3, 3, 1, 3]
+    assert "10 images are too many for the GPU's memory; embedding 5 at a time" in caplog.text
+
+
+def test_one_image_that_is_too_large_is_an_error():
+    def embed(images, camids):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        extract(embed, DataLoader(items(2), batch_size=2))

@@ -25,3 +25,9 @@ def test_a_stock_models_line():
 
 def test_a_stride_of_two_numbers():
     assert "; stride 12x16; " in protocol_line("x", stride=(12, 16))
+
+
+def test_other_precision_and_resize_are_said():
+    line = protocol_line("clip_reid", amp="bf16", resize="tensor")
+    assert line.endswith("left out; embeddings in bf16; images resized by tensor")
+    assert protocol_line("clip_reid", amp="none", resize="pil") == protocol_line("clip_reid")

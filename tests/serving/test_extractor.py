@@ -176,6 +176,10 @@ def test_flip_and_batches(model, pictures):
     half = model.embed(pictures, flip=False, amp=True)
     assert half.vector.dtype == torch.float32
     assert not torch.equal(half.vector, plain.vector) and (half.vector - plain.vector).abs().max() < 0.05
+    assert torch.equal(half.vector, model.embed(pictures, flip=False, amp="bf16").vector)  # on a CPU
+    assert torch.equal(plain.vector, model.embed(pictures, flip=False, amp="none").vector)
+    with pytest.raises(ConfigError, match="amp is 'fp8'; there are: none, bf16, fp16"):
+        model.embed(pictures, amp="fp8")
 
 
 def test_pictures_are_not_kept(model, tmp_path):
