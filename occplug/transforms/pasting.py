@@ -14,7 +14,7 @@ import numpy as np
 __all__ = ["Layer", "Light", "feathered", "mixed", "resized"]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-UNCOVERED = 0.05  # alpha below which a pixel belongs to the surroundings
+UNCOVERED = 12  # alpha up to which a pixel belongs to the surroundings, of 255
 GROWN = 0.1  # the surroundings: the cut-out's box, larger by this share of its sides on each side
 FEWEST = 64  # pixels of surroundings; with fewer, the whole image that is not covered
 
@@ -80,7 +80,7 @@ def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
     radius = max(1.0, feather * min(alpha.shape))
     reach = math.ceil(radius / 2)
     outside: dict[str, Any] = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    solid = np.where(alpha > 127, np.uint8(255), np.uint8(0))
+    solid = cv2.compare(alpha, 127, cv2.CMP_GT)  # 255 where it holds
     narrow, wide = (np.ones((2 * n + 1, 2 * n + 1), np.uint8) for n in (reach, 2 * reach))
     core = cv2.erode(solid, narrow, **outside)
     thick = cv2.dilate(cv2.erode(core, narrow, **outside), wide, **outside)
@@ -134,8 +134,11 @@ class Light:
 
 def _luminance(planes: np.ndarray) -> np.ndarray:
     """[3, h, w] -> float32 [h, w]."""
-    red, green, blue = planes
-    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+    total = np.multiply(planes[0], LUMINANCE[0], dtype=np.float32)
+    part = np.empty_like(total)
+    for plane, share in zip(planes[1:], LUMINANCE[1:]):
+        total += np.multiply(plane, share, out=part, dtype=np.float32)
+    return total
 
 
 def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.ndarray, np.ndarray] | None:
@@ -144,21 +147,32 @@ def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.nda
     import cv2
 
     height, width = pixels.shape[1:]
-    free = np.full((height, width), 255, np.uint8)
-    free[layer.area] = np.where(layer.alpha < UNCOVERED * 255, np.uint8(255), np.uint8(0))
     top, left, bottom, right = layer.box
     down, across = GROWN * (bottom - top), GROWN * (right - left)
     rows = slice(max(0, round(top - down)), min(height, round(bottom + down)))
     columns = slice(max(0, round(left - across)), min(width, round(right + across)))
-    if cv2.countNonZero(free[rows, columns]) < FEWEST:
-        rows = columns = slice(None)
+    free = _free(layer, rows, columns)
+    if cv2.countNonZero(free) < FEWEST:
+        rows, columns = slice(0, height), slice(0, width)
+        free = _free(layer, rows, columns)
         if not cv2.countNonZero(free):
             return None
     near = pixels[:, rows, columns]
     planes = near if per_colour else [_luminance(near)]
-    moments = [cv2.meanStdDev(plane, mask=free[rows, columns]) for plane in planes]
+    moments = [cv2.meanStdDev(plane, mask=free) for plane in planes]
     mean, deviation = (np.array([moment[i].item() for moment in moments]) for i in (0, 1))
     return mean, deviation
+
+
+def _free(layer: Layer, rows: slice, columns: slice) -> np.ndarray:
+    """uint8 mask of the pixels in `rows` and `columns` of the image, which `layer` lies in: 255 where it hides none."""
+    import cv2
+
+    h, w = layer.alpha.shape
+    free = np.full((max(0, rows.stop - rows.start), max(0, columns.stop - columns.start)), 255, np.uint8)
+    top, left = layer.top - rows.start, layer.left - columns.start
+    free[top : top + h, left : left + w] = cv2.compare(layer.alpha, UNCOVERED, cv2.CMP_LE)
+    return free
 
 
 def mixed(layer: Layer, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
