@@ -54,6 +54,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "occplug.cli.tables": ("occplug.experiments.tables",),
     "occplug.cli.kept": ("occplug.experiments.kept",),
     "occplug.cli.markdown": ("occplug.experiments.markdown",),
+    "occplug.masks.schemes": ("occplug.utils.body_parts",),
     "occplug.cli.sheets": ("occplug.reports.sheets",),
 }
 

@@ -224,6 +224,7 @@ class Method(nn.Module):
             "classifier": "another number of identities (another data set?)",
             "context": "another number of identities (another data set?)",
             "positional_embedding": "another image size or backbone.stride",
+            "pos_embed": "another image size or backbone.stride",
             "camera": "another number of cameras",
         }
         for part, cause in causes.items():

@@ -34,8 +34,8 @@ def main(argv: list[str], predictor: Predictor | None = None) -> None:
     args = parser.parse_args(argv)
 
     from occplug.masks.making import make_masks, write_sheet
-    from occplug.masks.schemes import SCHEMES
     from occplug.runs.session import start_logging
+    from occplug.utils.body_parts import SCHEMES
 
     if args.scheme not in SCHEMES:
         raise ConfigError(f"--scheme is {args.scheme!r}; there are: {', '.join(SCHEMES)}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE, Range
 from occplug.registry import BACKBONES, SAMPLERS, TRANSFORMS, names
+from occplug.utils.body_parts import SCHEMES
 
 __all__ = [
     "BACKBONE_FACTS",
@@ -241,7 +242,7 @@ CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "masks.interp": ["nearest", "bilinear", "bicubic"],
     "masks.missing": ["error", "background"],
     "masks.noise": ["none", "eroded", "shifted", "swapped"],
-    "masks.scheme": ["five_v", "eight", "four_v", "three_v", "two_v"],
+    "masks.scheme": list(SCHEMES),
     "masks.source": ["files", "synthocc", "stripes", "none"],
     "prompts.source": ["clip", "joint"],
     "prompts.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_vit_")],

@@ -25,6 +25,7 @@ from occplug.config import load_config
 from occplug.config.custom import import_custom
 from occplug.config.files import Setting, flatten
 from occplug.data.manager import DataManager
+from occplug.data.versions import other_versions
 from occplug.errors import ConfigError, DataError, TrainingError
 from occplug.evaluation import PerQuery, per_query_file, read_per_query
 from occplug.method import build_method
@@ -323,7 +324,7 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
 
 
 def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
-    versions: dict[str, tuple[str, Path]] = {}
+    versions: dict[str, dict] = {}
     missing = []
     for training in trainings:
         if training.is_complete():
@@ -346,29 +347,30 @@ def _make(trainings: list[Training], jobs: int, run: Callable) -> None:
         )  # fmt: skip
 
 
-def _given(cfg: CfgNode) -> dict[str, tuple[str, Path]]:
-    """The data sets of `cfg` where it says they are: name -> fingerprint, and their folder."""
+def _given(cfg: CfgNode) -> dict[str, dict]:
+    """The data sets of `cfg` where it says they are, as `_check_same_data` notes them."""
     data = DataManager(cfg, trains=False, sources=True)
     data.close()
-    return {name: (one.fingerprint, Path(cfg.data.root)) for name, one in data.sets.items()}
+    return {name: {"fingerprint": one.fingerprint, "folder": cfg.data.root} for name, one in data.sets.items()}
 
 
-def _check_same_data(training: Training, versions: dict[str, tuple[str, Path]]) -> None:
+def _check_same_data(training: Training, versions: dict[str, dict]) -> None:
     """Note which versions of the data sets a complete run used.
 
     Args:
-        versions: data set -> fingerprint, and the folder of the run that used it first.
+        versions: data set -> its fingerprint, and the folder of the run that used it first.
 
     Raises:
         DataError: an earlier run used another version.
     """
-    for name, fingerprint in Run.read(training.folder).fingerprints.items():
-        first, folder = versions.setdefault(name, (fingerprint, training.folder))
-        if fingerprint != first:
-            raise DataError(
-                f"the run in {training.folder} used another version of {name} than {folder}, so they do not belong "
-                "together; delete the run, or choose another folder, and give the command again"
-            )
+    used = Run.read(training.folder).fingerprints.items()
+    noted = {name: {"fingerprint": fingerprint, "folder": training.folder} for name, fingerprint in used}
+    for name in other_versions(versions, noted):
+        raise DataError(
+            f"the run in {training.folder} used another version of {name} than {versions[name]['folder']}, so they do "
+            "not belong together; delete the run, or choose another folder, and give the command again"
+        )
+    versions.update(noted | versions)
 
 
 def _run(training: Training) -> None:

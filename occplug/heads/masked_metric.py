@@ -66,6 +66,13 @@ class MaskedMetric(nn.Module):
         return {} if self.generator is None else {"method.mask_levels": str(list(self.levels))}
 
     @property
+    def training_only(self) -> tuple[str, ...]:
+        """As `Method.training_only`, for this module named `metric`: prototypes, and parts that are not tested."""
+        neck = (r"metric\.neck\.norm\..*",) if self.tested == "before" else ()
+        mask = () if self.test_mask else (r"metric\.generator\..*",)
+        return (r"metric\.neck\.classifier\..*", *neck, *mask)
+
+    @property
     def names(self) -> list[str]:
         """Names of the losses."""
         masked = [] if self.generator is None else ["loss_mask"]

@@ -2,8 +2,8 @@
 
 from occplug.masks.labels import CELL, group_channels, part_labels, places, sample_maps
 from occplug.masks.part_masks import PartMasks
-from occplug.masks.schemes import KEYPOINTS, LIMBS, NUM_CHANNELS, SCHEMES
 from occplug.masks.sources import FileMasks, MaskSource, RenderedMasks, Stripes, build_source
+from occplug.utils.body_parts import KEYPOINTS, LIMBS, NUM_CHANNELS, SCHEMES
 
 __all__ = [
     "CELL",

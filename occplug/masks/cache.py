@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from occplug.errors import ConfigError
 from occplug.masks.files import MaskFile, check_mask_file, read_mask_file
-from occplug.masks.schemes import NUM_CHANNELS
+from occplug.utils.body_parts import NUM_CHANNELS
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.integrity import CHECKSUM, is_intact, save_checked
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from occplug.masks.schemes import KEYPOINTS, LIMBS, NUM_CHANNELS
+from occplug.utils.body_parts import KEYPOINTS, LIMBS, NUM_CHANNELS
 
 __all__ = ["Person", "confidence_maps"]
 

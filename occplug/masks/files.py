@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from occplug.errors import DataError
-from occplug.masks.schemes import NUM_CHANNELS
+from occplug.utils.body_parts import NUM_CHANNELS
 
 __all__ = ["MaskFile", "check_mask_file", "find_mask_files", "read_mask_file"]
 

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from occplug.masks.confidences import Person, confidence_maps
 from occplug.masks.files import read_mask_file
 from occplug.masks.labels import group_channels, part_labels, places, sample_maps
-from occplug.masks.schemes import SCHEMES
+from occplug.utils.body_parts import SCHEMES
 from occplug.utils.files import write_atomically
 from occplug.utils.imagefile import read_image
 

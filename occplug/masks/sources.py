@@ -17,7 +17,7 @@ from occplug.errors import ConfigError, DataError
 from occplug.masks.cache import MaskCache
 from occplug.masks.degrade import degraded
 from occplug.masks.files import check_mask_file, find_mask_files, read_mask_file
-from occplug.masks.schemes import NUM_CHANNELS, SCHEMES
+from occplug.utils.body_parts import NUM_CHANNELS, SCHEMES
 from occplug.utils.files import plain_name, user_path
 from occplug.utils.imagefile import open_picture
 

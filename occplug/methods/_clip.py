@@ -23,20 +23,19 @@ from occplug.errors import ConfigError
 from occplug.evaluation import Metric
 from occplug.heads import BNNeck, TextSpace
 from occplug.losses import IgnoringCrossEntropy
-from occplug.method import Group, Method, Stage
+from occplug.method import Group, Stage
 from occplug.prompts import IdentityPrompts
 from occplug.registry import LOSSES, build_part, model_class, tower_gives
 from occplug.stages import (
     SCHEDULE,
     SCHEDULE_CHOICES,
     SCHEDULE_RANGES,
+    PatchTransferMethod,
     Transfer,
     build_patch_transfer,
     clip_saliency_stage,
-    explain_saliency,
     optimiser,
     rate_schedule,
-    transfer_extras,
     transfer_once,
 )
 from occplug.stages.patch_transfer import CHOICES as TRANSFER_CHOICES
@@ -111,7 +110,7 @@ PROMPTS = r"prompts\.(\w+\.)?(context|others)"  # what stage 1 trains, of all ki
 MIXING = ("clip_vit_b16", "clip_vit_l14", "clip_vit_tiny")  # backbones whose patches can be mixed
 
 
-class CLIPMethod(Method):
+class CLIPMethod(PatchTransferMethod):
     """CLIP's image tower with two BN necks; a subclass adds texts with `add_prompts` and states its stages.
 
     On a backbone that shares no space with texts there is one neck, on its feature, and nothing else is tested. Its
@@ -180,11 +179,6 @@ class CLIPMethod(Method):
         """Patches and blocks for the transfer; features do for all else."""
         return {"levels": "method.spt", "patches": "method.spt"} if cfg.method.spt else {}
 
-    @staticmethod
-    def extras(cfg) -> tuple[str, ...]:
-        """Part masks, where patch transfer asks for them."""
-        return transfer_extras(cfg)
-
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
         self.options, self.cfg = cfg.method, cfg
@@ -196,7 +190,8 @@ class CLIPMethod(Method):
         self.neck = BNNeck(width, num_classes)
         if self.has_text:
             self.neck_proj = BNNeck(projected, num_classes)
-        self.earlier: EarlierStages | None = None
+        leaves = {"stage1": ("prompts.", "text.", "attributes."), "saliency": ("saliency.",)}
+        self.earlier = EarlierStages(cfg, self.stage_names(self.options, self.is_joint), leaves)
         self.text = None
         self.text_features_by_kind: dict[str, Tensor] = {}  # [C, E] each, fixed in the last stage
         self.triplet = build_part(LOSSES, self.options.stage2, "triplet")
@@ -215,33 +210,8 @@ class CLIPMethod(Method):
                 load_texts(self.cfg, self.text, prompts, None if self.is_joint else self.prompt_clip)
         if self.options.spt:
             load_initial(self.weights_source, self.saliency.backbone)
-        if self.options.start:
-            self._take_earlier()
-
-    def _take_earlier(self) -> None:
-        """Copy what the stages before `method.start` have trained from the checkpoint `method.earlier`."""
-        left = {"stage1": ["prompts.", "text.", "attributes."], "saliency": ["saliency."]}
-        names = self.stage_names(self.options, self.is_joint)
-        skipped = names[: names.index(self.options.start)]
-        bound_to = self._templates()
-        bound_to |= self.saliency.bound_to() if "saliency" in skipped else {}
-        self.earlier = EarlierStages(self.options.earlier)
-        self.earlier.load(self, {name: left[name] for name in skipped}, bound_to)
-
-    def from_start(self, stages: list[Stage]) -> list[Stage]:
-        """`stages` from `method.start` on; before the first, an earlier run's results are checked against the data."""
-        names = [stage.name for stage in stages]
-        kept = stages[names.index(self.options.start) :] if self.options.start else stages
-        kept[0].prepare = self._checked(kept[0].prepare)
-        return kept
-
-    def _checked(self, prepare):
-        def checked(data, device: torch.device) -> None:
-            if self.earlier is not None:
-                self.earlier.check_data(data)
-            prepare(data, device)
-
-        return checked
+        takes_saliency = "saliency" in self.earlier.skipped
+        self.earlier.load(self, self._templates() | (self.saliency.bound_to() if takes_saliency else {}))
 
     def _templates(self) -> dict[str, str]:
         return {f"method.{_template_key(kind)}": prompts.text for kind, prompts in self._prompts().items()}
@@ -259,11 +229,6 @@ class CLIPMethod(Method):
         texts = (r"text(_space)?\..*", r"prompt_clip\..*", r"prompts\..*")
         rest = (*texts, r"neck(_proj)?\.classifier\..*", r"saliency\..*")
         return (*rest, *necks, *cameras)
-
-    @classmethod
-    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
-        """Patch transfer brings a saliency net of its own."""
-        return explain_saliency(absent, reshaped) or super().explain_mismatch(absent, reshaped)
 
     # ------------------------------------------------------------------ texts
 

@@ -125,7 +125,9 @@ class AGReID(CLIPMethod):
         names = ["loss_id", "loss_tri", "loss_i2t"]
         if not self.options.attributes.enabled:
             alignment = prompt_alignment(self.encode_images, [pair], PROMPTS, self.options.stage1)
-            return self.from_start([alignment, *self.occlusion_stages(), self.finetuning(self._losses, names)])
+            return self.earlier.left_to_train(
+                [alignment, *self.occlusion_stages(), self.finetuning(self._losses, names)]
+            )
         alignment = prompt_alignment(
             self.encode_images,
             [pair],
@@ -136,7 +138,7 @@ class AGReID(CLIPMethod):
         frozen = "" if self.options.attributes.train_in_stage2 else "attributes"
         names.append("loss_attr")
         stage2 = self.finetuning(self._losses, names, frozen)
-        return self.from_start([alignment, *self.occlusion_stages(), stage2])
+        return self.earlier.left_to_train([alignment, *self.occlusion_stages(), stage2])
 
     def close_epoch(self) -> None:
         """What the second stage does after each epoch; the noise mask's counts among it."""

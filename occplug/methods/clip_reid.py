@@ -61,10 +61,10 @@ class CLIPReID(CLIPMethod):
         names = ["loss_id", "loss_tri", *(["loss_i2t"] if self.options.prompts else [])]
         stages = [*self.occlusion_stages(), self.finetuning(self._losses, names)]
         if "stage1" not in self.stage_names(self.options, self.is_joint):
-            return self.from_start(stages)
+            return self.earlier.left_to_train(stages)
         pair = Pair(partial(self.encode_prompts, self.prompts))
         stage1 = prompt_alignment(self.encode_images, [pair], PROMPTS, self.options.stage1)
-        return self.from_start([stage1, *stages])
+        return self.earlier.left_to_train([stage1, *stages])
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         """Stage 2: ID and triplet losses, and cross entropy over the similarities to the identities' texts."""

@@ -117,7 +117,7 @@ class DPLReID(CLIPMethod):
         names = ["loss_id", "loss_tri", *self._text_losses()]
         stage2 = self.finetuning(self._losses, names)
         first = [self._stage1()] if "stage1" in self.stage_names(self.options, self.is_joint) else []
-        return self.from_start([*first, *self.occlusion_stages(), stage2])
+        return self.earlier.left_to_train([*first, *self.occlusion_stages(), stage2])
 
     def _stage1(self) -> Stage:
         o = self.options.stage1

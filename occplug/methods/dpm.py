@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from occplug.backbones import build_backbone, load_initial
@@ -26,16 +25,15 @@ from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
 from occplug.evaluation import Metric
 from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
-from occplug.method import ExtraOptimizer, Group, Method, Stage
+from occplug.method import ExtraOptimizer, Group, Stage
 from occplug.registry import LOSSES, METHODS, tower_gives, tower_options
 from occplug.stages import (
+    PatchTransferMethod,
     build_patch_transfer,
-    explain_saliency,
     module_rate,
     optimiser,
     saliency_stage,
     tower_pattern,
-    transfer_extras,
     transfer_once,
     warmup_cosine,
     with_biases,
@@ -55,7 +53,7 @@ RATES = {
 
 
 @METHODS.register_module("dpm")
-class DPM(Method):
+class DPM(PatchTransferMethod):
     """DPM, DPM-SPT, SPT and the ViT baseline.
 
     Args:
@@ -138,7 +136,12 @@ class DPM(Method):
             raise ConfigError(f"backbone.name is {name!r}, and dpm works on {known}")
         if o.drop_path is not None and "drop_path" not in tower_options(name).values():
             raise ConfigError(f"method.drop_path is {o.drop_path}, and {cfg.backbone.name} has none; set it to null")
-        check_start(o.start, o.earlier, ["saliency", "train"] if o.spt else ["train"])
+        check_start(o.start, o.earlier, DPM.stage_names(o))
+
+    @staticmethod
+    def stage_names(options) -> list[str]:
+        """The stages `options` asks for, in order."""
+        return (["saliency"] if options.spt else []) + ["train"]
 
     @staticmethod
     def needs(cfg) -> dict[str, str]:
@@ -147,11 +150,6 @@ class DPM(Method):
         masks = {"levels": "method.mask"} if o.mask != "none" else {}
         transfer = {"levels": "method.spt", "patches": "method.spt"} if o.spt else {}
         return masks | transfer | ({"class scores": "method.hem"} if o.hem else {})
-
-    @staticmethod
-    def extras(cfg) -> tuple[str, ...]:
-        """Part masks, where patch transfer asks for them."""
-        return transfer_extras(cfg)
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
@@ -163,7 +161,7 @@ class DPM(Method):
         if o.mask != "none":
             generator = MaskGenerator.on(self.backbone, o.mask_levels, width, o.mask_pool)
         self.metric = MaskedMetric(width, num_classes, generator, o)
-        self.earlier: EarlierStages | None = None
+        self.earlier = EarlierStages(cfg, self.stage_names(o), {"saliency": ("saliency.",)})
         if o.spt:
             self.saliency, self.transfer = build_patch_transfer(cfg, num_classes, **form)
 
@@ -180,9 +178,7 @@ class DPM(Method):
         load_initial(self.weights_source, self.backbone)
         if self.options.spt:
             load_initial(self.weights_source, self.saliency.backbone)
-        if self.options.start == "train" and self.options.spt:
-            self.earlier = EarlierStages(self.options.earlier)
-            self.earlier.load(self, {"saliency": ["saliency."]}, self.saliency.bound_to())
+        self.earlier.load(self, self.saliency.bound_to() if self.options.spt else {})
 
     def bound_to(self) -> dict[str, str]:
         """The blocks of mask generator and saliency net, and the grids."""
@@ -194,20 +190,12 @@ class DPM(Method):
     @property
     def training_only(self) -> tuple[str, ...]:
         """Prototypes, the saliency net and CLIP's projection; the neck if features are taken before it."""
-        neck = (r"metric\.neck\.norm\..*",) if self.options.neck == "before" else ()
-        mask = () if self.metric.test_mask else (r"metric\.generator\..*",)
-        return (r"saliency\..*", r"metric\.neck\.classifier\..*", r"backbone\.(clip\.)?visual\.proj", *neck, *mask)
-
-    @classmethod
-    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
-        """Patch transfer brings a saliency net of its own."""
-        return explain_saliency(absent, reshaped) or super().explain_mismatch(absent, reshaped)
+        return (r"saliency\..*", r"backbone\.(clip\.)?visual\.proj", *self.metric.training_only)
 
     def stages(self) -> list[Stage]:
         """`saliency`, where occlusions are transferred and no earlier run is taken, then `train`."""
-        if self.options.spt and self.options.start != "train":
-            return [self._saliency_stage(), self._train_stage()]
-        return [self._train_stage()]
+        made = {"saliency": self._saliency_stage, "train": self._train_stage}
+        return self.earlier.left_to_train([made[name]() for name in self.stage_names(self.options)])
 
     def _saliency_stage(self) -> Stage:
         o = self.options.saliency
@@ -244,7 +232,6 @@ class DPM(Method):
             optimizer=optimiser(o.optimizer),
             extra_optimizers=extra_optimizers,
             after_epoch=self.transfer.close_epoch if self.options.spt else lambda: None,
-            prepare=self._check_earlier,
         )
 
     @staticmethod
@@ -254,10 +241,6 @@ class DPM(Method):
 
     def _groups(self, pattern: str, o, lr: float) -> list:
         return with_biases(pattern, lr, o.bias_lr_factor, o.weight_decay, self._schedule(o))
-
-    def _check_earlier(self, data, device: torch.device) -> None:
-        if self.earlier is not None:
-            self.earlier.check_data(data)
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         transfer = transfer_once(batch, self.transfer.plan if self.options.spt else None)

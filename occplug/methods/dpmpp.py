@@ -29,7 +29,7 @@ from occplug.errors import ConfigError
 from occplug.evaluation import Metric
 from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator, TextSpace
 from occplug.losses import IgnoringCrossEntropy
-from occplug.method import ExtraOptimizer, Group, Method, Stage
+from occplug.method import ExtraOptimizer, Group, Stage
 from occplug.prompts import IdentityPrompts, parse_template
 from occplug.registry import LOSSES, METHODS, tower_gives
 from occplug.stages import (
@@ -37,15 +37,14 @@ from occplug.stages import (
     SCHEDULE_CHOICES,
     SCHEDULE_RANGES,
     Pair,
+    PatchTransferMethod,
     Transfer,
     build_patch_transfer,
     clip_saliency_stage,
-    explain_saliency,
     optimiser,
     prompt_alignment,
     rate_schedule,
     tower_pattern,
-    transfer_extras,
     transfer_once,
     with_biases,
 )
@@ -69,7 +68,7 @@ def _check_foreign(cfg) -> None:
 
 
 @METHODS.register_module("dpmpp")
-class DPMpp(Method):
+class DPMpp(PatchTransferMethod):
     """DPM++ and every row of its ablations on CLIP.
 
     Args:
@@ -192,21 +191,17 @@ class DPMpp(Method):
         transfer = {"levels": "method.spt", "patches": "method.spt"} if o.spt else {}
         return masks | transfer | ({"class scores": "method.hem"} if o.hem else {})
 
-    @staticmethod
-    def extras(cfg) -> tuple[str, ...]:
-        """Part masks, where patch transfer asks for them."""
-        return transfer_extras(cfg)
-
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
         self.options, self.cfg = cfg.method, cfg
         o = cfg.method
         self.weights_source, self.num_classes = cfg.backbone.weights, num_classes
-        self.earlier: EarlierStages | None = None
         gives = tower_gives(cfg.backbone.name)
         form = {"sie_scope": o.sie_scope} if gives is None else {}
         self.backbone: Any = build_backbone(cfg, num_cameras, **form)
         self.has_text, self.is_joint = self.backbone.has_text, cfg.prompts.source == "joint"
+        leaves = {"semantic": ("prompts.", "text."), "saliency": ("saliency.",)}
+        self.earlier = EarlierStages(cfg, self.stage_names(o, self.is_joint), leaves)
         _, width, projected = self.backbone.widths
         widths = {"feature": width, "projected": projected, "both": width + projected}
         generator = None
@@ -239,13 +234,8 @@ class DPMpp(Method):
                 load_texts(self.cfg, text, prompts, None if self.is_joint else self.prompt_clip)
         if o.spt:
             load_initial(self.weights_source, self.saliency.backbone)
-        names = self.stage_names(o, self.is_joint)
-        skipped = names[: names.index(o.start)] if o.start else []
-        if skipped:
-            left = {"semantic": ["prompts.", "text."], "saliency": ["saliency."]}
-            bound_to = self._template() | (self.saliency.bound_to() if "saliency" in skipped else {})
-            self.earlier = EarlierStages(o.earlier)
-            self.earlier.load(self, {name: left[name] for name in skipped}, bound_to)
+        takes_saliency = "saliency" in self.earlier.skipped
+        self.earlier.load(self, self._template() | (self.saliency.bound_to() if takes_saliency else {}))
 
     def bound_to(self) -> dict[str, str]:
         """The template, the grids, and the blocks of mask generator and saliency net: tensors of others may fit."""
@@ -260,41 +250,18 @@ class DPMpp(Method):
     @property
     def training_only(self) -> tuple[str, ...]:
         """Texts, prototypes and the saliency net; neck and projection where features do not pass them."""
-        neck = (r"metric\.neck\.norm\..*",) if self.options.neck == "before" else ()
-        mask = () if self.metric.test_mask else (r"metric\.generator\..*",)
         reads_projection = self.options.prototypes == "text" or self.options.space != "feature"
         projection = () if reads_projection else (r"backbone\.(clip\.)?visual\.proj",)
         return (
             r"(text|text_space|prompt_clip|prompts|saliency)\..*",
-            r"metric\.neck\.classifier\..*",
-            *neck,
-            *mask,
             *projection,
+            *self.metric.training_only,
         )
-
-    @classmethod
-    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
-        """Patch transfer brings a saliency net of its own."""
-        return explain_saliency(absent, reshaped) or super().explain_mismatch(absent, reshaped)
 
     def stages(self) -> list[Stage]:
         """`semantic` (texts), `saliency` where occlusions are transferred, `train`; from `method.start` on."""
         made = {"semantic": self._semantic_stage, "saliency": self._saliency_stage, "train": self._train_stage}
-        names = self.stage_names(self.options, self.is_joint)
-        start = names.index(self.options.start) if self.options.start else 0
-        stages = [made[name]() for name in names[start:]]
-        stages[0].prepare = self._checked(stages[0].prepare)
-        return stages
-
-    def _checked(self, prepare):
-        """`prepare`, after a look whether an earlier run's results belong to the same data."""
-
-        def checked(data, device: torch.device) -> None:
-            if self.earlier is not None:
-                self.earlier.check_data(data)
-            prepare(data, device)
-
-        return checked
+        return self.earlier.left_to_train([made[name]() for name in self.stage_names(self.options, self.is_joint)])
 
     def _semantic_stage(self) -> Stage:
         o, pairs = self.options.semantic, [Pair(self._encode_prompts)]

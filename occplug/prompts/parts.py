@@ -10,19 +10,12 @@ from torch import Tensor, nn
 from occplug.errors import ConfigError
 from occplug.prompts.tokens import CONTEXT_LENGTH, tokenise
 from occplug.registry import PROMPTS
+from occplug.utils.body_parts import SCHEMES
 
 __all__ = ["PART_SCHEMES", "PartPrompts"]
 
 # grouping of the body -> what the texts call its parts, the whole person first; the official code's words
-PART_SCHEMES: dict[str, tuple[str, ...]] = {
-    "five_v": ("people", "head", "upper arms torso", "lower arms torso", "legs", "feet"),
-    "eight": (
-        "people", "head", "left arm", "right arm", "torso", "left leg", "right leg", "left feet", "right feet",
-    ),
-    "four_v": ("people", "head mask", "arms torso mask", "legs mask", "feet mask"),
-    "three_v": ("people", "head mask", "torso arms mask", "legs mask"),
-    "two_v": ("people", "torso arms head", "legs"),
-}  # fmt: skip
+PART_SCHEMES: dict[str, tuple[str, ...]] = {name: ("people", *parts) for name, parts in SCHEMES.items()}
 
 
 @PROMPTS.register_module("parts")

@@ -105,7 +105,9 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     if state is not None:
         check_same_run(state, engine.method.bound_to(), list(data.pids), source)
         _check_same_data(state, data, source)
-        if not is_after:
+        if is_after:
+            _note_other_settings(cfg, engine, state)
+        else:
             _note_changes(cfg, engine, state, source)
         if ranks.is_main:
             save_config(cfg, folder / "config.yaml")  # not before: a refused run must stay as it is
@@ -140,10 +142,26 @@ def _note_changes(cfg, engine, state: dict, path: Path) -> None:
     at = stages.index(state["stage"]) if state["stage"] in stages else 0
     is_last = at == len(stages) - 1 and state["epoch"] >= planned[stages[at]]
     check_changes(changes, stages[:at], is_last, str(path))
+    _record_changes(engine, state, changes)
+
+
+def _note_other_settings(cfg, engine, state: dict) -> None:
+    """Say and record which keys the stages that `state` brings were trained with otherwise; they stay as they are."""
+    stages = list(engine.planned())
+    later = stages[stages.index(state["stage"]) + 1 :] if state["stage"] in stages else []
+    changes = {
+        key: values
+        for key, values in changed_keys(state["config"], cfg).items()
+        if not key.startswith(tuple(f"method.{stage}." for stage in later))
+    }
+    _record_changes(engine, state, changes)
+
+
+def _record_changes(engine, state: dict, changes: dict[str, tuple]) -> None:
     engine.changes = list(state.get("changes", []))
     if changes:
-        changed = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changes.items())
-        log.warning("from %s after %d epochs on with another config: %s", state["stage"], state["epoch"], changed)
+        told = "; ".join(f"{key} {then!r} -> {now!r}" for key, (then, now) in changes.items())
+        log.warning("from %s after %d epochs on with another config: %s", state["stage"], state["epoch"], told)
         keys = {key: list(values) for key, values in changes.items()}
         engine.changes.append({"stage": state["stage"], "epoch": state["epoch"], "changed": keys})
 

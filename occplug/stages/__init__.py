@@ -6,9 +6,9 @@ from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, transfer_extras, transfer_once
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
 from occplug.stages.saliency import (
+    PatchTransferMethod,
     build_patch_transfer,
     clip_saliency_stage,
-    explain_saliency,
     saliency_losses,
     saliency_stage,
 )
@@ -28,10 +28,10 @@ __all__ = [
     "OccludedViews",
     "Pair",
     "PatchTransfer",
+    "PatchTransferMethod",
     "Transfer",
     "build_patch_transfer",
     "clip_saliency_stage",
-    "explain_saliency",
     "module_rate",
     "optimiser",
     "prompt_alignment",

@@ -11,10 +11,10 @@ from occplug.backbones import build_backbone
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, SHARE
 from occplug.heads import SaliencyNet
 from occplug.losses import BatchHardTriplet, Budget
-from occplug.method import ExtraOptimizer, Group, Stage
+from occplug.method import ExtraOptimizer, Group, Method, Stage
 from occplug.stages.groups import module_rate, tower_pattern, with_biases
 from occplug.stages.optimisers import optimiser
-from occplug.stages.patch_transfer import PatchTransfer
+from occplug.stages.patch_transfer import PatchTransfer, transfer_extras
 from occplug.stages.schedules import warmup_multistep
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "clip_saliency_stage",
     "saliency_losses",
     "saliency_stage",
-    "explain_saliency",
+    "PatchTransferMethod",
 ]
 
 # Keys of a method on CLIP that trains a saliency net
@@ -145,8 +145,19 @@ def clip_saliency_stage(net: SaliencyNet, options) -> Stage:
     )
 
 
-def explain_saliency(absent: list[str], reshaped: list[str]) -> str | None:
-    """`Method.explain_mismatch` of methods with patch transfer; None if the saliency net is not the cause."""
-    if absent and not reshaped and all(name.startswith("saliency.") for name in absent):
-        return "of the file and this run one has method.spt True and the other has not"
-    return None
+class PatchTransferMethod(Method):
+    """What all methods that can transfer patches (`method.spt`) have in common."""
+
+    @staticmethod
+    def extras(cfg) -> tuple[str, ...]:
+        """Part masks, where patch transfer asks for them."""
+        return transfer_extras(cfg)
+
+    @classmethod
+    def explain_mismatch(cls, absent: list[str], reshaped: list[str]) -> str:
+        """Patch transfer brings a saliency net of its own, whose grid need not be the backbone's."""
+        if absent and not reshaped and all(name.startswith("saliency.") for name in absent):
+            return "of the file and this run one has method.spt True and the other has not"
+        if any(name.startswith("saliency.") and ("pos_embed" in name or "positional" in name) for name in reshaped):
+            return "it was trained on another grid of patches (data.height, data.width or method.saliency.stride)"
+        return super().explain_mismatch(absent, reshaped)

@@ -44,7 +44,10 @@ def test_another_run_starts_behind_stage1(run, data, tmp_path):
     arguments = ["train", "--config-file", CONFIG, "--root", str(data), *SHORT, "data.save_dir", str(tmp_path)]
     arguments += ["--after", str(run / "checkpoints/stage1.pth"), "method.noise_mask.method", "p75"]
     assert main(arguments) == 0
-    assert [s["name"] for s in json.loads((tmp_path / "metrics.json").read_text())["stages"]] == ["stage1", "stage2"]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert [s["name"] for s in metrics["stages"]] == ["stage1", "stage2"]
+    other = {"method.noise_mask.method": ["otsu", "p75"]}
+    assert metrics["resumed"] == [{"stage": "stage1", "epoch": 2, "changed": other}], "stage1 was trained with another"
     files = (tmp_path / "checkpoints/stage2.pth", run / "checkpoints/stage1.pth")
     new, old = (torch.load(file, weights_only=True)["state_dict"]["prompts.context"] for file in files)
     assert torch.equal(new, old)

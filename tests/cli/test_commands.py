@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,28 @@ def test_resuming_a_finished_run_changes_nothing(run, data):
     assert train(data, run, "--resume") == 0
     after = torch.load(run / "checkpoints/stage2.pth", weights_only=True)["state_dict"]
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_run_goes_on_with_changed_keys_which_are_on_record(run, data, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    before = (tmp_path / "run/config.yaml").read_text()
+    for key, value, why in (
+        ("method.stage1.lr", "0.5", "the stage stage1 is trained already"),
+        ("train.seed", "5", "images and their order would be of neither run"),
+    ):
+        assert train(data, tmp_path / "run", "--resume", "method.stage2.epochs", "2", key, value) == 2
+        said = capsys.readouterr().err
+        assert f"{key} is {value}, and {tmp_path / 'run/checkpoints/last.pth'} was trained with" in said and why in said
+        assert (tmp_path / "run/config.yaml").read_text().splitlines()[2:] == before.splitlines()[2:]
+    options = ["method.stage2.epochs", "2", "method.stage2.lr", "1e-9"]
+    assert train(data, tmp_path / "run", "--resume", *options) == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    lr = load_config(run / "config.yaml").method.stage2.lr
+    changed = {"method.stage2.epochs": [1, 2], "method.stage2.lr": [lr, 1e-9]}
+    assert metrics["resumed"] == [{"stage": "stage2", "epoch": 1, "changed": changed}]
+    assert [(stage["name"], stage["epochs"]) for stage in metrics["stages"]] == [("stage1", 1), ("stage2", 2)]
+    assert load_config(tmp_path / "run/config.yaml").method.stage2.lr == 1e-9
+    assert "method.stage2.epochs 1 -> 2" in (tmp_path / "run/train.log").read_text()
 
 
 def test_a_stock_model_trains_with_torchreids_engine(data, tmp_path):

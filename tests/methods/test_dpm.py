@@ -405,6 +405,16 @@ def test_a_saliency_checkpoint_of_another_grid_is_refused(earlier):
     )
 
 
+def test_other_settings_of_the_stage_that_is_taken_over_are_named(earlier, caplog):
+    tiny("dpm", *later(earlier, "method.train.lr", 0.5))
+    assert "other settings" not in caplog.text, "keys of the stage to train are its own"
+    tiny("dpm", *later(earlier, "method.saliency.lr", 0.5, "method.train.lr", 0.5, "sampler.num_instances", 2))
+    (line,) = [line for line in caplog.messages if "other settings" in line]
+    assert line.startswith(f"{earlier}: saliency had other settings, and what it trained is taken as it is: ")
+    assert "method.saliency.lr 0.008, here 0.5" in line and "sampler.num_instances 4, here 2" in line
+    assert "method.train.lr" not in line and "method.start" not in line
+
+
 def test_a_saliency_checkpoint_of_as_many_patches_in_another_grid_is_refused(earlier):
     """8 x 4 position embeddings fit 4 x 8 places."""
     with pytest.raises(CheckpointError, match="'for a grid of 8 x 4', and this run has 'for a grid of 4 x 8'"):
