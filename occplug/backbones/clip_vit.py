@@ -191,7 +191,7 @@ def clip_vit_l14(weights: str | None = None, activation: str = "", **options) ->
 
 
 for _build in (clip_vit_b16, clip_vit_l14):
-    _build.options = {"weights": "weights", "activation": "activation"}  # type: ignore[attr-defined]
+    _build.options = {"weights": "weights", "activation": "activation"}
 
 
 @BACKBONES.register_module("clip_vit_tiny")

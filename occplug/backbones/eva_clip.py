@@ -64,5 +64,5 @@ def eva02_clip_b16(weights: str | None = None, **options: Any) -> EvaCLIP:
     return EvaCLIP(architecture("eva02_clip_b16", weights), **options)
 
 
-eva02_clip_b16.options = {"weights": "weights", "drop_path": "drop_path"}  # type: ignore[attr-defined]
-eva02_clip_b16.gives = frozenset({"patches", "levels", "tokens", "cameras", "text"})  # type: ignore[attr-defined]
+eva02_clip_b16.options = {"weights": "weights", "drop_path": "drop_path"}
+eva02_clip_b16.gives = frozenset({"patches", "levels", "tokens", "cameras", "text"})

@@ -35,7 +35,7 @@ WINDOW, SHIFT = 7, 3  # tokens; odd blocks shift by 3, also where one window cov
 PATCH = 4  # pixels
 MASKED = -100.0  # added to the logits between regions that the roll has brought together
 MLP_RATIO = 4
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "solider_swin_t": {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24)},
     "solider_swin_s": {"width": 96, "depths": (2, 2, 18, 2), "heads": (3, 6, 12, 24)},
     "solider_swin_b": {"width": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32)},
@@ -114,7 +114,7 @@ class Swin(Tower):
         return self.grids[2]
 
     @property
-    def level_widths(self) -> dict[int, int]:
+    def level_widths(self) -> dict[int, int]:  # type: ignore[override]
         """Level, numbered from 1 as in `blocks` -> channels."""
         return dict(enumerate(self.visual.widths, start=1))
 

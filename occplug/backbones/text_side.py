@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ __all__ = ["PromptCLIP", "load_texts", "text_architecture", "text_tower_of"]
 def text_architecture(cfg, backbone: Tower) -> dict:
     """Sizes of the CLIP whose texts go with `backbone`: its own, or the one that `cfg.prompts` names."""
     if backbone.has_text:
-        return backbone.arch  # type: ignore[attr-defined,no-any-return]  # every tower with texts has them
+        with_texts: Any = backbone  # all that have texts have `arch`
+        return with_texts.arch
     return architecture(cfg.prompts.clip, cfg.prompts.weights, cfg.prompts.activation)
 
 

@@ -157,7 +157,7 @@ class _Transformer(_Loaded, TransformerTower):
         self.num_prefix, self.has_class = facts.prefix, facts.has_class
         pool = {"num_classes": num_classes, "global_pool": "token"} if num_classes else {"num_classes": 0}
         # its patches come row by row, and its rotary positions are those of one grid
-        fixed = {"pretrained": False, "dynamic_img_size": False}
+        fixed: dict[str, Any] = {"pretrained": False, "dynamic_img_size": False}
         visual: Any = timm.create_model(model, drop_path_rate=drop_path, **fixed, **pool)
         self.stored_grid = tuple(visual.patch_embed.grid_size)
         self.visual = visual
@@ -390,7 +390,8 @@ class PlainTower(_Loaded, Tower):
 
 def _sized(model: str, image_size: tuple[int, int], drop_path: float) -> Any:
     """The model at an image size; those without positions take any."""
-    for options in ({"img_size": image_size}, {}):
+    sizes: tuple[dict[str, Any], ...] = ({"img_size": image_size}, {})
+    for options in sizes:
         try:
             return timm.create_model(model, pretrained=False, num_classes=0, drop_path_rate=drop_path, **options)
         except TypeError:

@@ -69,6 +69,11 @@ class Tower(nn.Module):
         """Rows and columns that masks bring the outputs of all blocks to."""
         return self.grid
 
+    @property
+    def part_levels(self) -> tuple[int, ...]:
+        """The blocks that the tokens come from that parts of a body are looked for in; empty: the last."""
+        return ()
+
     def bound_to(self) -> dict[str, str]:
         """What the tensors do not tell and would mean nothing without, as `Method.bound_to`."""
         return bound_grid(self.grid)
@@ -181,11 +186,6 @@ class TransformerTower(Tower):
         return features.tokens
 
     @property
-    def part_levels(self) -> tuple[int, ...]:
-        """The blocks that :meth:`part_tokens` reads."""
-        return ()
-
-    @property
     def point_widths(self) -> dict[int, int]:  # type: ignore[override]
         """Blocks (0: their input) whose patches a later block hands to the class token -> width."""
         return dict.fromkeys(range(self.depth), self.widths[1])
@@ -285,7 +285,9 @@ class TransformerTower(Tower):
         known = len(self.camera_embedding)
         is_mean = camids == MEAN_CAMERA
         # in training cameras are numbered by the data manager, and a GPU need not stop for a check of them
-        unseen = () if self.training and camids.is_cuda else camids[((camids < 0) | (camids >= known)) & ~is_mean]
+        unseen = camids[:0]
+        if not (self.training and camids.is_cuda):
+            unseen = camids[((camids < 0) | (camids >= known)) & ~is_mean]
         if len(unseen):
             raise DataError(
                 f"camera {int(unseen[0])} (counted from 0) is none of the {known} cameras the camera embedding was "

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 # What timm calls the weights TransReID starts from: ImageNet-21k, then ImageNet-1k at 224 x 224
 TIMM_NAME = "vit_base_patch16_224.orig_in21k_ft_in1k"
 TIMM_FILE = "jx_vit_base_p16_224-80ecf9dd.pth"
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "vit_b16": {"name": "vit_b16", "image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "heads": 12},
     "vit_s16": {"name": "vit_s16", "image_size": 224, "patch_size": 16, "width": 384, "layers": 12, "heads": 6},
     "vit_mini": {"name": "vit_mini", "image_size": (128, 64), "patch_size": 8, "width": 128, "layers": 6, "heads": 4},
@@ -252,5 +252,5 @@ def vit_mini(**options) -> ViT:
 
 
 for _build in (vit_b16, vit_s16, vit_mini):
-    _build.options = {"drop_path": "drop_path"}  # type: ignore[attr-defined]
-    _build.gives = frozenset({"patches", "levels", "tokens", "class scores", "cameras"})  # type: ignore[attr-defined]
+    _build.options = {"drop_path": "drop_path"}
+    _build.gives = frozenset({"patches", "levels", "tokens", "class scores", "cameras"})

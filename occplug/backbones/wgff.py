@@ -211,4 +211,4 @@ def wgff(**options) -> WGFF:
     return WGFF(**options)
 
 
-wgff.options = {"clip_weights": "weights", "activation": "activation"}  # type: ignore[attr-defined]
+wgff.options = {"clip_weights": "weights", "activation": "activation"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from occplug.cli.arguments import parse_options
 from occplug.errors import ConfigError
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     if len(titles) != len(models):
         raise ConfigError(f"--titles has {len(titles)} titles for {len(models)} models; give one each")
     found = [head_figures(candidate, title, args.images) for candidate, title in zip(models, titles)]
-    numbers = {
+    numbers: dict[str, dict[str, Any]] = {
         each.title: {
             "mean_correlation": each.mean_correlation,
             "head_correlation": each.heads.tolist(),

@@ -86,12 +86,13 @@ class Extras:
         entries = {name: _stacked([row[name] for row in chosen]) for name in self.wanted if name != "masks"}
         if self.masks is None:
             return {"img": finished(images, pipeline, kept, defers), **entries}
-        moved: tv_tensors.Mask | None = tv_tensors.Mask(_stacked([row["places"] for row in rows]))
+        places = tv_tensors.Mask(_stacked([row["places"] for row in rows]))
         result: Tensor | RawBatch
         if defers:
-            result, moved = pipeline.per_batch.deferred(images, moved, kept)
+            result, moved = pipeline.per_batch.deferred(images, places, kept)
+            assert moved is not None  # or no masks had been given
         else:
-            result, moved = pipeline.per_batch.with_masks(images, moved)
+            result, moved = pipeline.per_batch.with_masks(images, places)
             result = result if kept is None else result[kept]
         moved = moved if kept is None else tv_tensors.Mask(moved[kept])
         labels = self.masks.labels([(row["impath"], row["source"]) for row in chosen], moved)

@@ -158,7 +158,7 @@ def load_weights(module: nn.Module, weights: dict[str, torch.Tensor], path) -> N
     Raises:
         CheckpointError: lists every missing, unknown and wrongly shaped key, and says what usually causes it.
     """
-    here, weights = module.state_dict(), with_current_names(weights, module)
+    here, weights = module.state_dict(), dict(with_current_names(weights, module))
     missing = sorted(here.keys() - weights.keys())
     unknown = sorted(weights.keys() - here.keys())
     reshaped = [name for name in sorted(here.keys() & weights.keys()) if weights[name].shape != here[name].shape]

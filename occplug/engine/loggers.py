@@ -76,7 +76,7 @@ class _LikeWandb(_Scalars):
     def __init__(self, module: str, folder: Path, stage: str, cfg):
         super().__init__()
         self._module: Any = importlib.import_module(module)
-        options = {"project": PROJECT, "name": f"{folder.name}-{stage}", "group": str(folder)}
+        options: dict[str, Any] = {"project": PROJECT, "name": f"{folder.name}-{stage}", "group": str(folder)}
         if module == "wandb":
             options |= {"dir": str(folder), "reinit": True}
         self._module.init(config=dict(flatten(cfg)), **options)

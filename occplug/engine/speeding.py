@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     Raises:
         ConfigError: this kind of optimiser has no fused form.
     """
-    kind = type(optimizer)
+    kind: Callable[..., torch.optim.Optimizer] = type(optimizer)
     accepted = inspect.signature(kind).parameters
     if "fused" not in accepted:
         raise ConfigError(f"run.fused: torch has no fused {kind.__name__}; set it False, or take adam, adamw or sgd")

@@ -177,7 +177,8 @@ def ranked_lists(
 
 def _reasons(metric: Metric | None, parts, query: Embedding, gallery: Embedding, nearest: np.ndarray):
     """Names of parts, the deciding part [Q, K] and the effect of masks [Q, K], as `RankedLists` has them."""
-    names, deciding = [], np.full(nearest.shape, -1, np.int8)
+    names: list[str] = []
+    deciding = np.full(nearest.shape, -1, np.int8)
     effect = np.full(nearest.shape, np.nan, np.float32)
     if metric is None or metric.name not in ("parts", "masked"):
         return names, deciding, effect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,7 +23,7 @@ ROW = {"color": "#0072B2", "marker": "o"}
 BASELINE = {"color": "#D55E00", "marker": "D"}
 ROW_HEIGHT, WIDTH, DPI = 0.27, 7.2, 150  # inches, inches, of a .png
 # equal bytes for equal figures
-STYLE = {"svg.hashsalt": "occplug", "svg.fonttype": "none", "font.size": 8.0}
+STYLE: dict[Any, Any] = {"svg.hashsalt": "occplug", "svg.fonttype": "none", "font.size": 8.0}
 METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
 
 

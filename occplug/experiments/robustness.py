@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,7 @@ class Robustness:
         """Write `robustness.json` and `robustness.md` into `folder`, which is returned."""
         content = json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n"
         for name, text in (("robustness.json", content), ("robustness.md", self.markdown() + "\n")):
-            write_atomically(folder / name, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+            write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
         return folder
 
 

@@ -45,7 +45,8 @@ def load_personvit(checkpoint, image_size: tuple[int, int], num_cameras: int | N
     name = "vit_s16" if width == VIT_SIZES["vit_s16"]["width"] else "vit_b16"
     stride = _stride(official, image_size, VIT_SIZES[name]["patch_size"])
     method = _baseline(official, name, image_size, neck, {"backbone.stride": stride})
-    _load(method, official.with_positions(method.backbone.grid, []), "PersonViT or TransReID-SSL")
+    backbone: Any = method.backbone
+    _load(method, official.with_positions(backbone.grid, []), "PersonViT or TransReID-SSL")
     return method
 
 

@@ -25,7 +25,7 @@ from occplug.heads import BNNeck, TextSpace
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import Group, Stage
 from occplug.prompts import IdentityPrompts
-from occplug.registry import LOSSES, build_part, model_class, tower_gives
+from occplug.registry import LOSSES, METHODS, build_part, get, tower_gives
 from occplug.stages import (
     SCHEDULE,
     SCHEDULE_CHOICES,
@@ -161,7 +161,7 @@ class CLIPMethod(PatchTransferMethod):
                 f"{', '.join(MIXING)}"
             )
         o = cfg.method
-        check_start(o.start, o.earlier, model_class(cfg.model.name).stage_names(o, cfg.prompts.source == "joint"))
+        check_start(o.start, o.earlier, get(METHODS, cfg.model.name).stage_names(o, cfg.prompts.source == "joint"))
 
     @classmethod
     def has_prompts(cls, options) -> bool:

@@ -24,7 +24,7 @@ __all__ = ["ENDINGS", "HeadFigures", "draw_heads", "head_correlation", "head_fig
 ENDINGS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
 # of Okabe and Ito, told apart by all kinds of colour vision; markers differ as well
 LINES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
-STYLE = {"svg.hashsalt": "occplug", "svg.fonttype": "none", "font.size": 8.0}
+STYLE: dict[Any, Any] = {"svg.hashsalt": "occplug", "svg.fonttype": "none", "font.size": 8.0}
 
 
 @dataclass(frozen=True)

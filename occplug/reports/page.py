@@ -208,6 +208,6 @@ def _compared(views: Sequence[View], target: str) -> list[tuple[str, PairedDiffe
     ours: PerQuery = views[0].queries[target]
     others = [(view.title, view.queries[target]) for view in views[1:] if target in view.queries]
     return [
-        (title, *(paired_bootstrap(getattr(ours, k), getattr(base, k), ours.pid) for k in ("ap", "rank1")))
+        (title, paired_bootstrap(ours.ap, base.ap, ours.pid), paired_bootstrap(ours.rank1, base.rank1, ours.pid))
         for title, base in others
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
     radius = max(1.0, feather * min(alpha.shape))
     reach = math.ceil(radius / 2)
     outside: dict[str, Any] = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    solid = cv2.compare(alpha, 127, cv2.CMP_GT)  # 255 where it holds
+    solid = cv2.compare(alpha, cast(Any, 127), cv2.CMP_GT)  # 255 where it holds
     narrow, wide = (np.ones((2 * n + 1, 2 * n + 1), np.uint8) for n in (reach, 2 * reach))
     core = cv2.erode(solid, narrow, **outside)
     thick = cv2.dilate(cv2.erode(core, narrow, **outside), wide, **outside)
@@ -171,7 +171,7 @@ def _free(layer: Layer, rows: slice, columns: slice) -> np.ndarray:
     h, w = layer.alpha.shape
     free = np.full((max(0, rows.stop - rows.start), max(0, columns.stop - columns.start)), 255, np.uint8)
     top, left = layer.top - rows.start, layer.left - columns.start
-    free[top : top + h, left : left + w] = cv2.compare(layer.alpha, UNCOVERED, cv2.CMP_LE)
+    free[top : top + h, left : left + w] = cv2.compare(layer.alpha, cast(Any, UNCOVERED), cv2.CMP_LE)
     return free
 
 

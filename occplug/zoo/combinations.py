@@ -19,10 +19,10 @@ BACKBONES_SHOWN = {
     "timm Eva (DINOv3)": "timm:vit_small_patch16_dinov3.lvd1689m",
     "other timm": "timm:convnext_atto.d2_in1k",
 }
-_PROFD = {"method.train.text_encoder_lr_mult": 0.0}
-_NO_HEM = {"method.hem": False}
+_PROFD: dict[str, object] = {"method.train.text_encoder_lr_mult": 0.0}
+_NO_HEM: dict[str, object] = {"method.hem": False}
 # what is asked for -> method and keys
-ROWS = {
+ROWS: dict[str, tuple[str, dict[str, object]]] = {
     "baseline (cross entropy, triplet)": ("clip_reid", {"method.prompts": False}),
     "CLIP-ReID's texts": ("clip_reid", {}),
     "the same, learnt along (`prompts.source: joint`)": ("clip_reid", {"prompts.source": "joint"}),

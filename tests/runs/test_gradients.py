@@ -53,7 +53,7 @@ def test_norms_are_those_of_a_backward_pass_of_each_term_alone():
 def test_the_gradient_on_the_projected_feature_and_the_logits_by_hand():
     method, stage = opened("clip_reid")
     images = batch()
-    method.text_features = torch.randn(5, 96)
+    method.text_features_by_kind = {"": torch.randn(5, 96)}
     figures = term_gradients(method, stage, images)["loss_i2t"]
     image = method.backbone(images["img"], images["camid"]).projected.detach()
     logits = image @ method.text_features.T
@@ -70,7 +70,7 @@ def test_the_images_a_term_touches_are_counted():
     images = batch()
     images["occlusion"] = torch.zeros(8, 1, 32, 16, dtype=torch.uint8)
     images["occlusion"][[1, 5], 0, 3, 4] = 255
-    method.text_features_full, method.text_features_occ = torch.randn(5, 96), torch.randn(5, 96)
+    method.text_features_by_kind = {kind: torch.randn(5, 96) for kind in ("full", "occ")}
     found = term_gradients(method, stage, images)
     assert found["loss_i2t_occ"].touched == 2 / 8 and found["loss_i2t_full"].touched == 6 / 8
     assert found["loss_id"].touched == 1
