@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from occplug.backbones import tiny
 from occplug.backbones.lsnet import SIZES, LSNet
 from occplug.registry import BACKBONES, build
 from pretraining.pool import Pool, shares_of
@@ -29,7 +28,7 @@ __all__ = ["NAME", "NAMES", "AttributeNet", "measure", "save", "train"]
 
 NAME = "lsnet_mini"
 # AdamW: rate, steps of warm-up; linear decay after it
-NAMES = {NAME: (2e-3, 60), "vit_mini": (5e-4, 10), "solider_swin_mini": (1.5e-3, 20)}
+NAMES = {NAME: (2e-3, 60), "vit_mini": (1e-3, 60), "solider_swin_mini": (1.5e-3, 60)}
 WEIGHT_DECAY = 0.05
 TABLES = ("attention_biases", "relative_position_bias_table")  # no weight decay
 
@@ -48,8 +47,6 @@ class AttributeNet(nn.Module):
         super().__init__()
         self.name, self.is_lsnet = name, name == NAME
         self.tower = LSNet(**SIZES[NAME]) if self.is_lsnet else build(BACKBONES, name)
-        if name == "vit_mini":
-            start_from_clip(self.tower.visual)
         width = self.tower.widths[-1]
         self.heads = nn.ModuleDict({n: nn.Linear(width, len(VALUES[n])) for n in PHRASES})
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.tower.mean, self.tower.std))
@@ -61,36 +58,6 @@ class AttributeNet(nn.Module):
         features = self.tower(((pixels + 1) / 2 - self.mean) / self.std)
         features = features if self.is_lsnet else features.feature
         return {name: head(features) for name, head in self.heads.items()}
-
-
-@torch.no_grad()
-def start_from_clip(visual: nn.Module) -> None:
-    """Start timm's ViT `visual` from the tiny CLIP's image tower, which saw the same people and has the same sizes.
-
-    What it has otherwise, the norm before the blocks and its activation, is left behind and learnt anew.
-    """
-    clip = {k.removeprefix("visual."): v for k, v in tiny.load().items() if k.startswith("visual.")}
-    names = {
-        "norm1": "ln_1",
-        "norm2": "ln_2",
-        "attn.proj": "attn.out_proj",
-        "mlp.fc1": "mlp.c_fc",
-        "mlp.fc2": "mlp.c_proj",
-    }
-    state = {
-        "cls_token": clip["class_embedding"][None, None],
-        "pos_embed": clip["positional_embedding"][None],
-        "patch_embed.proj.weight": clip["conv1.weight"],
-    }
-    state |= {f"norm.{kind}": clip[f"ln_post.{kind}"] for kind in ("weight", "bias")}
-    for i in range(len(visual.blocks)):
-        theirs = f"transformer.resblocks.{i}"
-        for kind in ("weight", "bias"):
-            state |= {f"blocks.{i}.{ours}.{kind}": clip[f"{theirs}.{name}.{kind}"] for ours, name in names.items()}
-            state[f"blocks.{i}.attn.qkv.{kind}"] = clip[f"{theirs}.attn.in_proj_{kind}"]
-    left = visual.load_state_dict(state, strict=False)
-    assert left.missing_keys == ["patch_embed.proj.bias"] and not left.unexpected_keys
-    nn.init.zeros_(visual.patch_embed.proj.bias)
 
 
 def train(

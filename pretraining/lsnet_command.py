@@ -29,11 +29,11 @@ An LSNet (arXiv 2503.23135) of {parameters:.2f} M parameters, widths 32, 64, 96,
 reads it in DPL-ReID's configs of SynthOcc. Trained from nothing""",
     "vit_mini": """# vit_mini: a small ViT without texts
 
-A vision transformer of {parameters:.2f} M parameters, 6 blocks of width 128, patches of 8: `backbone.name vit_mini`
-stands for PersonViT on SynthOcc. Its blocks started from the embedded tiny CLIP's image tower; trained""",
+A vision transformer of {parameters:.2f} M parameters, 4 blocks of width 104, patches of 8: `backbone.name vit_mini`
+stands for PersonViT on SynthOcc. Trained from nothing""",
     "solider_swin_mini": """# solider_swin_mini: a small Swin with SOLIDER's controller
 
-A Swin of {parameters:.2f} M parameters, widths 24, 48, 96, 192, two blocks a stage: `backbone.name solider_swin_mini`
+A Swin of {parameters:.2f} M parameters, widths 16, 32, 64, 128, two blocks a stage: `backbone.name solider_swin_mini`
 stands for SOLIDER on SynthOcc. Its semantic controller has random weights that nobody trains. Trained from nothing""",
 }
 CARD = """ on rendered people of SynthOcc by their attributes, one
@@ -96,6 +96,7 @@ def write_card(args: argparse.Namespace, net: lsnet.AttributeNet, counts: dict[s
         "tower": args.tower,
         "out": args.out,
         "minutes": f"{args.minutes:g}",
+        "batch": args.batch,
         "personas": args.personas,
         "cameras": args.cameras,
     }

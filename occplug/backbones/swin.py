@@ -39,7 +39,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "solider_swin_t": {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24)},
     "solider_swin_s": {"width": 96, "depths": (2, 2, 18, 2), "heads": (3, 6, 12, 24)},
     "solider_swin_b": {"width": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32)},
-    "solider_swin_mini": {"width": 24, "depths": (2, 2, 2, 2), "heads": (2, 4, 8, 16)},
+    "solider_swin_mini": {"width": 16, "depths": (2, 2, 2, 2), "heads": (1, 2, 4, 8)},
 }
 EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "solider_swin_mini.safetensors"
 NAMED = ("openai", "timm", "embedded")  # sources of other towers

@@ -65,7 +65,7 @@ def test_every_trained_parameter_of_every_stage_has_a_gradient(method, tower, op
 
 def test_texts_learnt_beside_a_clip_are_compared_by_cosines():
     model = build_method(config("clip_reid", "vit_mini"), 3, 1).eval()
-    feature, texts = torch.randn(2, 128), torch.randn(3, 96)
+    feature, texts = torch.randn(2, 104), torch.randn(3, 96)
     p = feature @ model.text_space.weight.T
     expected = [[(p[i] @ texts[j] / p[i].norm() / texts[j].norm() / 0.07).item() for j in range(3)] for i in range(2)]
     torch.testing.assert_close(model.text_space.logits(feature, texts), torch.tensor(expected), atol=1e-4, rtol=1e-4)
