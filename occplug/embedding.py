@@ -148,6 +148,23 @@ class Embedding:
             settings = ", ".join(f"{key} {prepared[0].get(key)} and {prepared[1].get(key)}" for key in keys)
             raise DataError(f"{what} and {others} are of images prepared otherwise ({settings}); embed both alike")
 
+    def check_finite(self, what: str = "an image") -> None:
+        """Raise DataError for the first image whose embedding is not finite: what compares it would be meaningless.
+
+        Args:
+            what: what messages call an image of which no path is known.
+        """
+        for value in self._set_fields().values():
+            # the length, which is not finite either where a square is beyond float32
+            bad = ~torch.linalg.vector_norm(value[:].flatten(1), dim=1, dtype=torch.float32).isfinite()
+            if bad.any():
+                row = int(bad.nonzero()[0])
+                named = self.paths[row] if self.paths else f"{what} (number {row}, counted from 0)"
+                raise DataError(
+                    f"{named}: its embedding is not finite; the weights are diverged or damaged, or too large for "
+                    "half precision (eval.amp): test them with eval.amp none, or take other ones"
+                )
+
     def save(self, path) -> None:
         """Write all fields that are set, paths and origin to the safetensors file `path`, whole or not at all."""
         save_rows(path, self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from occplug.distributed import current_ranks, each_batch
-from occplug.embedding import Embedding
+from occplug.embedding import Embedding, Origin
 from occplug.errors import DataError
 
 __all__ = ["HALF", "extract"]
@@ -44,7 +45,7 @@ def extract(
         progress: show the bar; None means only on a terminal.
         amp: "bf16" or "fp16": matrix products in half precision, which gives other numbers; "none".
     Returns: the embeddings on the CPU, pids [N] and camids [N] int64, N image paths.
-    Raises: DataError if the loader gives nothing.
+    Raises: DataError if the loader gives nothing, or an embedding is not finite; names its image.
     """
     shown = (sys.stderr.isatty() if progress is None else progress) and current_ranks().is_main
     device = torch.device(device)
@@ -70,8 +71,9 @@ def extract(
     _leave(cells[-1:])
     held, pids, camids, paths = zip(*results)
     identities, cameras = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
-    embeddings = [embedding for cell in held for embedding in cell]
-    return Embedding.cat(embeddings), identities, cameras, [path for some in paths for path in some]
+    embedding, names = Embedding.cat([one for cell in held for one in cell]), [path for some in paths for path in some]
+    replace(embedding, origin=Origin(tuple(names))).check_finite()
+    return embedding, identities, cameras, names
 
 
 def _leave(cells: list[list[Embedding]]) -> None:

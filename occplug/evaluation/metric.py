@@ -11,8 +11,8 @@ from torch import Tensor
 from occplug.embedding import Embedding
 from occplug.errors import DataError
 from occplug.evaluation.distances import cosine_distance, squared_euclidean
-from occplug.evaluation.masked import masked_distance
-from occplug.evaluation.parts import part_distance
+from occplug.evaluation.masked import MASK_PLACES, masked_distance
+from occplug.evaluation.parts import METRICS, part_distance
 
 __all__ = ["Metric"]
 
@@ -33,14 +33,20 @@ def _of_parts(e: Embedding) -> tuple[Tensor, Tensor, Tensor]:
     return F.normalize(e.vector), F.normalize(e.parts, dim=2), e.visibility
 
 
-_KINDS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {  # name -> (function, fields it reads)
-    "squared_euclidean": (lambda q, g: squared_euclidean(q.vector, g.vector), ("vector",)),
-    "normalised_euclidean": (_normalised_euclidean, ("vector",)),
-    "cosine": (lambda q, g: cosine_distance(q.vector, g.vector), ("vector",)),
-    "parts": (_parts, ("vector", "parts", "visibility")),
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+# name -> (function, fields it reads, its options and what they may be)
+_KINDS: dict[str, tuple[Callable[..., Tensor], tuple[str, ...], dict[str, Callable[[object], bool]]]] = {
+    "squared_euclidean": (lambda q, g: squared_euclidean(q.vector, g.vector), ("vector",), {}),
+    "normalised_euclidean": (_normalised_euclidean, ("vector",), {}),
+    "cosine": (lambda q, g: cosine_distance(q.vector, g.vector), ("vector",), {}),
+    "parts": (_parts, ("vector", "parts", "visibility"), {"metric": METRICS.__contains__, "vis_floor": _is_number}),
     "masked": (
         lambda q, g, place="proto_pre": masked_distance(q.vector, q.mask, g.vector, place),
         ("vector", "mask"),
+        {"place": MASK_PLACES.__contains__},
     ),
 }
 
@@ -55,7 +61,7 @@ class Metric:
         options: keyword arguments of that distance: `metric` and `vis_floor` of "parts", `place` of "masked".
 
     Raises:
-        DataError: a name that is not one of these, e.g. in a file of a later version.
+        DataError: a name or an option that is not one of these, e.g. in a file of a later version.
     """
 
     name: str
@@ -64,10 +70,15 @@ class Metric:
     def __post_init__(self):
         if self.name not in _KINDS:
             raise DataError(f"there is no distance {self.name!r}; known are: {', '.join(_KINDS)}")
+        options = _KINDS[self.name][2]
+        for key, value in self.options.items():
+            if key not in options or not options[key](value):
+                known = ", ".join(options) or "none"
+                raise DataError(f"the distance {self.name!r} has no option {key!r} of {value!r}; it has: {known}")
 
     def __call__(self, query: Embedding, gallery: Embedding) -> Tensor:
         """[Q, G] float32. Raises DataError if an embedding lacks a field that the distance reads."""
-        function, needed = _KINDS[self.name]
+        function, needed, _ = _KINDS[self.name]
         for side in (query, gallery):
             lacking = [name for name in needed if getattr(side, name) is None]
             if lacking:
@@ -89,7 +100,7 @@ class Metric:
     @classmethod
     def of_dict(cls, content: dict) -> Metric:
         """The metric that `as_dict` described."""
-        return cls(content["name"], {key: value for key, value in content.items() if key != "name"})
+        return cls(content.get("name", ""), {key: value for key, value in content.items() if key != "name"})
 
     @classmethod
     def for_fields(cls, embedding: Embedding) -> Metric:

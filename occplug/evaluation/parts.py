@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["part_distance"]
+__all__ = ["METRICS", "part_distance"]
 
 _QUERIES, _GALLERY = 512, 1024  # rows of a block: its distances stay in the processor's cache
 METRICS = ("euclidean", "cosine")

@@ -138,7 +138,8 @@ class Extractor:
             progress: show a bar; None means only on a terminal.
 
         Raises:
-            DataError: a picture that is missing, damaged or of a kind that is not known; names it.
+            DataError: a picture that is missing, damaged or of a kind that is not known, or whose embedding is not
+                finite; names it.
             ConfigError: a wrong option, no cameras for a model that sees them, or other numbers of cameras than
                 pictures.
         """
@@ -263,11 +264,12 @@ class Extractor:
         """[Q, G] by the method's own distance; smaller is closer.
 
         Raises:
-            DataError: they are known to be of different models.
+            DataError: they are known to be of different models, or one is not finite.
         """
         query.check_same_model(gallery, "the queries", "the gallery")
-        for side, name in ((query, "the queries"), (gallery, "the gallery")):
+        for side, name, one in ((query, "the queries", "a query"), (gallery, "the gallery", "a gallery image")):
             self.check(side, name)
+            side.check_finite(one)
         return self.method.distance(query.to(self.device), gallery.to(self.device)).cpu()
 
     @functools.cached_property

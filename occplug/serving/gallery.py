@@ -96,11 +96,13 @@ class Gallery:
 
         Raises:
             ConfigError: no such engine or option, or its package is not installed.
-            DataError: other numbers of ids or metadata than images, or ids that are there twice.
+            DataError: other numbers of ids or metadata than images, ids that are there twice, or an embedding that is
+                not finite.
         """
         metric, rows = _metric_of(embedding) if distance is None else None, _rows(embedding, ids, metadata, 0)
         if half:
             rows.embedding = rows.embedding.to(torch.float16)
+            rows.embedding.check_finite("an image for the gallery")
         made = cls(rows, build_engine(engine, _by_angle(metric), options), engine, distance, metric)
         made._rebuild()
         if "pid" in made.columns:
@@ -256,12 +258,13 @@ class Gallery:
                 `top`, at least 100 and at most 1000.
 
         Raises:
-            DataError: embeddings of another model than the gallery's.
+            DataError: embeddings of another model than the gallery's, or a distance that is no number.
             ConfigError: a condition that is wrong, or `top` below 1.
         """
         if top < 1:
             raise ConfigError(f"top is {top}; it must be at least 1")
         embedding.check_same_model(self.embedding, "the queries", "the gallery")
+        embedding.check_finite("a query")
         if embedding.vector.shape[1] != self.embedding.vector.shape[1]:
             widths = embedding.vector.shape[1], self.embedding.vector.shape[1]
             raise DataError("the queries are {} wide, the gallery {}; embed both with the same model".format(*widths))
@@ -284,15 +287,14 @@ class Gallery:
         """Distances of every query to every image (that is `allowed`), a block at a time, the best kept."""
         rows = self._rows.embedding
         count = len(self) if allowed is None else len(allowed)
-        best = torch.full((len(queries), top), torch.inf)
-        places = torch.full((len(queries), top), -1, dtype=torch.long)
+        best, places = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
         for start in range(0, count if top and len(queries) else 0, BLOCK):
             block = np.arange(start, min(start + BLOCK, count)) if allowed is None else allowed[start : start + BLOCK]
             piece = rows[start : start + BLOCK] if allowed is None else rows[torch.from_numpy(block)]
-            distances = self._distance(queries, _full(piece)).float().cpu()
+            distances = _numbers(self._distance(queries, _full(piece)))
             near, at = distances.topk(min(top, len(block)), dim=1, largest=False)
             both = torch.cat([best, near], dim=1), torch.cat([places, torch.from_numpy(block)[at]], dim=1)
-            best, order = both[0].topk(top, dim=1, largest=False)
+            best, order = both[0].topk(min(top, both[0].shape[1]), dim=1, largest=False)
             places = both[1].gather(1, order)
         return _in_order(best.numpy(), self.ids[places.numpy()] if count else np.zeros(best.shape, np.int64))
 
@@ -302,7 +304,7 @@ class Gallery:
         for place, row in enumerate(candidates):
             chosen = row[row >= 0]
             near = _full(self._rows.embedding[torch.from_numpy(self._places(chosen))])
-            row_distances = self._distance(queries[place : place + 1], near)[0].float().cpu().numpy()
+            row_distances = _numbers(self._distance(queries[place : place + 1], near))[0].numpy()
             order = np.lexsort((chosen, row_distances))[:top]
             ids[place, : len(order)], distances[place, : len(order)] = chosen[order], row_distances[order]
         return Hits(ids, distances)
@@ -422,6 +424,7 @@ def _by_angle(metric: Metric | None) -> bool:
 def _rows(embedding: Embedding, ids, metadata: Mapping[str, Sequence] | None, first: int) -> Rows:
     """`embedding` with ids (from `first` on, if not given) and metadata, checked."""
     count = len(embedding)
+    embedding.check_finite("an image for the gallery")
     numbers = np.arange(first, first + count) if ids is None else np.asarray(ids)
     if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
         raise DataError(
@@ -449,6 +452,14 @@ def _plain(value):
     if value is not None and not isinstance(value, (int, float, str, bool)):
         raise DataError(f"metadata are numbers, texts or None, not {type(value).__name__}")
     return value
+
+
+def _numbers(distances: Tensor) -> Tensor:
+    """`distances` as float32 on the CPU. Raises DataError if one is not a number: nothing could be ranked by it."""
+    found = distances.float().cpu()
+    if found.isnan().any():
+        raise DataError("a distance is not a number, so nothing can be ranked by it; check the function that gives it")
+    return found
 
 
 def _told(embedding: Embedding) -> str:

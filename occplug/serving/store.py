@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,66 @@ FORMAT = "occplug-gallery-1"
 MANIFEST = "gallery.json"
 SEGMENTS = 64  # small ones are put together when there are more
 WAIT = 30.0  # seconds that a writer waits for another
+
+
+def _is_count(value) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_segments(value) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("file"), str)
+        and re.fullmatch(r"segment-\d{6,}\.safetensors", one["file"]) is not None  # in the gallery's folder
+        and _is_count(one.get("rows"))
+        and _is_count(one.get("bytes"))
+        for one in value
+    )
+
+
+def _is_index(value) -> bool:
+    if value is None:
+        return True
+    named = isinstance(value, dict) and isinstance(value.get("file"), str) and _is_count(value.get("checksum"))
+    return named and re.fullmatch(r"[^/\\]*index-\d{6,}[^/\\]*", value["file"]) is not None
+
+
+def _is_dict(value) -> bool:
+    return isinstance(value, dict)
+
+
+# part -> (what it must be, the check); a file of embeddings alone has none of the header's
+_MANIFEST: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "version": ("a whole number of at least 0", _is_count),
+    "segments": ("a list of segment files of this folder with rows and bytes", _are_segments),
+    "removed": (
+        "a list of ids",
+        lambda value: isinstance(value, list) and all(_is_count(one) and one < 2**63 for one in value),
+    ),
+    "header": ("an object", _is_dict),
+}
+_HEADER: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "version": _MANIFEST["version"],
+    "engine": (
+        "an object with a name",
+        lambda value: value is None or (isinstance(value, dict) and isinstance(value.get("name"), str)),
+    ),
+    "metric": ("an object", lambda value: value is None or _is_dict(value)),
+    "quality": ("an object", _is_dict),
+    "next": ("a whole number of at least 0", _is_count),
+    "index": ("an index file beside the embeddings with its checksum", _is_index),
+}
+
+
+def _check(content: dict, kinds: dict[str, tuple[str, Callable[[object], bool]]], file: Path, whole: bool) -> None:
+    """Raise DataError for a part of `content` that is not of its kind or, with `whole`, missing; names it."""
+    for part, (kind, holds) in kinds.items():
+        if part not in content and not whole:
+            continue
+        if part not in content or not holds(content[part]):
+            raise DataError(
+                f"{file}: damaged or changed: {part} must be {kind}; restore it from a copy, or build the gallery again"
+            )
 
 
 @dataclass
@@ -160,6 +221,8 @@ class FolderStore(Store):
             raise DataError(f"{file}: damaged ({error}); restore it, or build the gallery again") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise DataError(f"{file}: not a gallery of this version of occplug")
+        _check(content, _MANIFEST, file, whole=True)
+        _check(content["header"], _HEADER, file, whole=False)
         return content
 
     def read(self) -> tuple[Rows, dict]:
@@ -263,12 +326,17 @@ class FileStore(Store):
 
     def version(self) -> int:
         """Number of the last change."""
-        return read_header(self.path).get("version", 0)
+        return self._checked(read_header(self.path)).get("version", 0)
 
     def read(self) -> tuple[Rows, dict]:
         """All rows and the header; a file of `Embedding.save` is a gallery, too."""
         rows, header = _load(self.path)
-        return rows, {"version": 0, **header}
+        return rows, {"version": 0, **self._checked(header)}
+
+    def _checked(self, header) -> dict:
+        _check({"header": header}, {"header": _MANIFEST["header"]}, self.path, whole=True)
+        _check(header, _HEADER, self.path, whole=False)
+        return header
 
     def append(self, rows: Rows, header: dict) -> int:
         """Add `rows`; returns the new version. They are on the disk then."""

@@ -104,3 +104,12 @@ def test_one_image_that_is_too_large_is_an_error():
 
     with pytest.raises(torch.OutOfMemoryError):
         extract(embed, DataLoader(items(2), batch_size=2))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_embedding_that_is_not_finite_names_its_image(value):
+    def embed(images, camids):
+        return Embedding(torch.where(torch.arange(len(images)) == 1, value, 1.0)[:, None].expand(-1, 4))
+
+    with pytest.raises(DataError, match=r"1.jpg: its embedding is not finite; the weights are diverged or damaged"):
+        extract(embed, DataLoader(items(4), batch_size=4))

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from occplug import Embedding, Gallery
-from occplug.embedding import Origin
+from occplug.embedding import Origin, save_rows
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
 
@@ -321,3 +322,117 @@ def test_information_is_plain(tmp_path):
     told = json.loads(json.dumps(Gallery.load(tmp_path / "g.safetensors").info()))
     assert told["images"] == 300 and told["engine"] == "exact" and told["distance"]["name"] == "parts"
     assert told["metadata"] == ["camera"]
+
+
+# ---------------------------------------------------------------------- what is no number
+
+
+def spoilt(value, row=2, field="vector", make=vectors, **options):
+    made = make(6, **options)
+    changed = getattr(made, field).clone()
+    changed[row].view(-1)[0] = value
+    return replace(made, **{field: changed})
+
+
+@pytest.mark.parametrize(
+    ("make", "field"), [(vectors, "vector"), (parted, "parts"), (parted, "visibility"), (masked, "mask")]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_embeddings_that_are_not_finite_are_refused_not_ranked(make, field, value):
+    """A query of such numbers used to find the last image of the gallery, whoever that is."""
+    gallery, bad = Gallery.build(make(9)), spoilt(value, field=field, make=make)
+    told = "0/2.jpg: its embedding is not finite" if make is vectors else r"\(number 2, counted from 0\): its embedding"
+    for use in (lambda: Gallery.build(bad), lambda: gallery.add(bad), lambda: gallery.search(bad, 3)):
+        with pytest.raises(DataError, match=told):
+            use()
+    assert len(gallery) == 9
+
+
+def test_half_precision_that_is_too_narrow_is_refused():
+    with pytest.raises(DataError, match=r"not finite; the weights are diverged .*too large for half precision"):
+        Gallery.build(Embedding(torch.full((3, 4), 1e5)), half=True)
+
+
+def test_a_distance_that_is_no_number_is_refused_and_an_infinite_one_ranks_last():
+    gallery = Gallery.build(vectors(4), distance=lambda q, g: torch.full((len(q), len(g)), torch.nan))
+    with pytest.raises(DataError, match="a distance is not a number, so nothing can be ranked by it"):
+        gallery.search(vectors(2, 1), 2)
+    far = Gallery.build(vectors(4), distance=lambda q, g: torch.tensor([[torch.inf, 1.0, torch.inf, 2.0]]))
+    assert far.search(vectors(1, 1), 4).ids.tolist() == [[1, 3, 0, 2]]
+
+
+# ---------------------------------------------------------------------- manifests that were changed
+
+
+def _set(content, *keys_and_value):
+    *keys, last, value = keys_and_value
+    for key in keys:
+        content = content[key]
+    if value is ...:
+        del content[last]
+    else:
+        content[last] = value
+
+
+CHANGES = [
+    *(((part, ...), part) for part in ("segments", "removed", "header", "version")),
+    *(((part, value), part) for part in ("segments", "removed", "header", "version")
+      for value in (None, "x", -1, 1.5, {"a": 1}, ["a"])
+      if (part, value) != ("header", {"a": 1})),
+    (("segments", 0, "file", ...), "segments"),
+    (("segments", 0, "file", "../victim.safetensors"), "segments"),
+    (("segments", 0, "file", "/etc/hostname"), "segments"),
+    (("segments", 0, "rows", "8"), "segments"),
+    (("segments", 0, "bytes", None), "segments"),
+    (("header", "engine", "faiss"), "engine"),
+    (("header", "engine", {"index": "flat"}), "engine"),
+    (("header", "metric", 5), "metric"),
+    (("header", "next", "a"), "next"),
+    (("header", "quality", 5), "quality"),
+    (("header", "index", 5), "index"),
+    (("header", "index", {"file": "../index-000001.faiss", "checksum": 1}), "index"),
+    (("header", "index", {"file": "gallery.json", "checksum": 1}), "index"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "part"), CHANGES, ids=lambda value: str(value)[:60])
+def test_a_changed_manifest_is_refused_by_its_part(change, part, tmp_path):
+    Gallery.build(vectors(8)).save(tmp_path / "g")
+    manifest = tmp_path / "g/gallery.json"
+    content = json.loads(manifest.read_text())
+    _set(content, *change)
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"gallery.json: damaged or changed: {part} must be .*build the gallery again"):
+        Gallery.load(tmp_path / "g")
+
+
+@pytest.mark.parametrize("name", ["../victim.safetensors", "segment-000001.safetensors/../../victim.safetensors"])
+def test_nothing_outside_a_gallerys_folder_is_deleted(name, tmp_path):
+    """Saving over a gallery drops the segments that its manifest names."""
+    victim = tmp_path / "victim.safetensors"
+    victim.write_text("mine")
+    Gallery.build(vectors(8)).save(tmp_path / "g")
+    manifest = tmp_path / "g/gallery.json"
+    content = json.loads(manifest.read_text())
+    content["segments"] = [{"file": name, "rows": 1, "bytes": 4}]
+    manifest.write_text(json.dumps(content))
+    Gallery.build(vectors(5)).save(tmp_path / "g")
+    assert victim.read_text() == "mine" and len(Gallery.load(tmp_path / "g")) == 5
+
+
+@pytest.mark.parametrize("metric", [{}, {"name": "zzz"}, {"name": "parts", "foo": 1}, {"name": "masked", "place": 3}])
+def test_a_distance_that_is_not_known_is_named(metric, tmp_path):
+    Gallery.build(vectors(8)).save(tmp_path / "g")
+    manifest = tmp_path / "g/gallery.json"
+    content = json.loads(manifest.read_text())
+    content["header"]["metric"] = {"name": "", **metric}
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="there is no distance|has no option"):
+        Gallery.load(tmp_path / "g")
+
+
+@pytest.mark.parametrize("header", [[1], {"version": "x"}, {"engine": "faiss"}, {"next": None}])
+def test_a_changed_header_of_a_file_is_refused(header, tmp_path):
+    save_rows(tmp_path / "g.safetensors", vectors(8), header=header)
+    with pytest.raises(DataError, match="g.safetensors: damaged or changed: .* must be"):
+        Gallery.load(tmp_path / "g.safetensors")
