@@ -3,6 +3,7 @@
 import logging
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from occplug.config import default_config
 from occplug.errors import ConfigError
 from occplug.occluders import read_categories, read_library
 from occplug.transforms import RWOA, build_pipeline
-from occplug.transforms.pasting import Layer, Light, feathered, resized
+from occplug.transforms.pasting import Layer, Light, _gaussian, feathered, resized
 from occplug.transforms.placing import pasted_size, position
 from tests.data.test_manager import epochs, manager, market
 from tests.occluders.libraries import disc, library, solid
@@ -100,6 +101,15 @@ def test_an_opaque_rectangle_is_plain_pasting(tmp_path):
         box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 255
         assert np.array_equal(alpha, box)
         assert np.array_equal(result, np.where(box > 0, colour[:, None, None], picture.numpy()))
+
+
+@pytest.mark.parametrize("radius", [1, 1.5, 2.7, 3, 4.2, 6.9, 12])
+def test_the_blur_of_bytes_is_opencvs_to_the_bit(radius):
+    weights = _gaussian(radius / 2)
+    for picture in (image(1)[0].numpy(), 255 * (image(2)[0].numpy() > 127).astype(np.uint8)):
+        expected = cv2.GaussianBlur(picture, (0, 0), radius / 2, borderType=cv2.BORDER_CONSTANT)
+        sums = cv2.sepFilter2D(picture, cv2.CV_32F, weights, weights, delta=0.5, borderType=cv2.BORDER_CONSTANT)
+        assert np.array_equal(sums.astype(np.uint8), expected)
 
 
 def test_no_white_fringe(tmp_path):
