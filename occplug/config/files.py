@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "WHOLE",
     "Setting",
     "current_key",
+    "current_setting",
     "flatten",
     "mapping_of",
     "parse_options",
@@ -132,12 +133,19 @@ def flatten(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def current_key(key: str) -> str:
-    """`key` by its name of today (`RENAMED_KEYS`); an older one is noted once."""
+    """`key` by its name of today (`RENAMED_KEYS`)."""
     for old, new in RENAMED_KEYS.items():
         if key == old or key.startswith(f"{old}."):
-            _note_renamed(old, new)
             return new + key.removeprefix(old)
     return key
+
+
+def current_setting(setting: Setting) -> Setting:
+    """`setting` with its key's name of today; an older one, of which a user can rid a file, is noted once."""
+    key = current_key(setting.key)
+    if key != setting.key:
+        _note_renamed(setting.key.partition(".")[0], key.partition(".")[0])
+    return replace(setting, key=key)
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from occplug.config.files import (
     WHOLE,
     Setting,
     current_key,
+    current_setting,
     flatten,
     mapping_of,
     parse_options,
@@ -80,7 +81,7 @@ def _settings_of_text(text: str, name: str) -> list[Setting]:
     content = mapping_of(text, name)
     if "_base_" in content:
         raise ConfigError(f"{name}: text has no folder, so it cannot have a _base_; give a resolved config")
-    return [Setting(key, value, name) for key, value in flatten(content)]
+    return [Setting(current_key(key), value, name) for key, value in flatten(content)]
 
 
 def default_config(model_name="clip_reid", backbone_name: str | None = None, opts: list | None = None) -> CfgNode:
@@ -111,7 +112,7 @@ def made_for(backbone: str) -> dict[str, Any]:
 
 def _resolve(settings: list[Setting], options: list[Setting], source: str) -> CfgNode:
     """The checked, frozen config of the settings `settings` of a file and the `options` over them."""
-    settings, options = ([replace(s, key=current_key(s.key)) for s in given] for given in (settings, options))
+    settings, options = (list(map(current_setting, given)) for given in (settings, options))
     settings, options = _with_custom_imports(settings, options)
     chosen = _model_name([*settings, *options], source)
     method = model_class(chosen)

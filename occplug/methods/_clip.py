@@ -266,14 +266,17 @@ class CLIPMethod(PatchTransferMethod):
 
     @property
     def text_features(self) -> Tensor:
-        """Features [C, E] of the texts of a method with one kind of them."""
+        """Features [C, E] of the texts of a method with one kind of them; AttributeError where none are fixed."""
+        if "" not in self.text_features_by_kind:
+            raise AttributeError("text_features")
         return self.text_features_by_kind[""]
 
     def __getattr__(self, name: str) -> Any:
         """`prompts_<kind>` and `text_features_<kind>`, the older names; they go in the next version."""
         what, _, kind = name.rpartition("_")
-        if what in ("prompts", "text_features") and kind in self._prompts():
-            return (self._prompts() if what == "prompts" else self.text_features_by_kind)[kind]
+        known = {"prompts": self._prompts, "text_features": lambda: self.text_features_by_kind}.get(what, dict)()
+        if kind in known:
+            return known[kind]
         return super().__getattr__(name)
 
     def _apply(self, fn, *args, **kwargs):
