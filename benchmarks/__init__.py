@@ -16,7 +16,7 @@ from benchmarks.loading import augment, loading
 from benchmarks.ranking import ranking, reranking
 from benchmarks.serving import embed, embed_memory
 from benchmarks.testing import ag_reid_test
-from benchmarks.towers import TOWERS, tower_step
+from benchmarks.towers import towers
 from benchmarks.training import dpmpp_step, stage1
 from occplug.utils.measuring import machine
 
@@ -39,5 +39,5 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison | Rows]] = {
     "engines_many": engines_many,
     "wgff": wgff,
     "ska": ska,
-    **{name: tower_step(name) for name in TOWERS},
+    "towers": towers,
 }

@@ -2,66 +2,61 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
 
-from benchmarks.comparison import Comparison
+from benchmarks.comparison import Rows
 from occplug.utils.measuring import measured
 
-__all__ = ["TOWERS", "tower_step"]
+__all__ = ["tower_step", "towers"]
 
-# name -> backbone and its height x width
-TOWERS = {
-    "personvit_b": ("vit_b16", (256, 128)),
-    "personvit_s": ("vit_s16", (256, 128)),
-    "solider_t": ("solider_swin_t", (384, 128)),
-    "solider_b": ("solider_swin_b", (384, 128)),
-    "clip_l14": ("clip_vit_l14", (252, 126)),
-    "eva02": ("eva02_clip_b16", (256, 128)),
-}
-PATCH = {"clip_vit_l14": 14, "clip_vit_tiny": 8, "vit_mini": 8}
-SMALL = {"vit": "vit_mini", "solider": "solider_swin_mini"}  # what stands for a tower in a quick run, by its first word
-
-
-def tower_step(name: str) -> Callable[[bool], Comparison]:
-    """The benchmark of one of TOWERS."""
-    return functools.partial(_compare, name)
+# backbone, height and width of its images, patch; the first is what the others are compared with
+TOWERS = [
+    ("clip_vit_b16", (256, 128), 16),
+    ("clip_vit_l14", (252, 126), 14),
+    ("eva02_clip_b16", (256, 128), 16),
+    ("vit_b16", (256, 128), 16),
+    ("vit_s16", (256, 128), 16),
+    ("solider_swin_t", (384, 128), 16),
+    ("solider_swin_s", (384, 128), 16),
+    ("solider_swin_b", (384, 128), 16),
+    ("timm:vit_base_patch14_dinov2.lvd142m", (252, 126), 14),
+]
+QUICK = [("clip_vit_tiny", (128, 64), 8), ("vit_mini", (128, 64), 8), ("solider_swin_mini", (128, 64), 16)]
 
 
-def _compare(name: str, quick: bool) -> Comparison:
-    batch, repeats = (4, 1) if quick else (8, 3)
-    backbone, size = TOWERS[name]
-    clip, usual = ("clip_vit_tiny", (128, 64)) if quick else ("clip_vit_b16", (256, 128))
-    if quick:
-        backbone, size = SMALL.get(backbone.split("_")[0], clip), usual
-    plain = measured(_step, clip, usual, batch, repeats=repeats)
-    other = measured(_step, backbone, size, batch, repeats=repeats)
-    return Comparison(
-        f"{name}: one training step of {backbone} at {size[0]}x{size[1]} (random weights), batch {batch}",
-        f"{clip} at {usual[0]}x{usual[1]}",
-        plain,
-        other,
-        f"cost of the tower: x{other.cpu / plain.cpu:.3g}",
+def towers(quick: bool) -> Rows:
+    """One training step of every tower, beside the first's."""
+    batch, tried = (4, QUICK) if quick else (8, TOWERS)
+    figures = [measured(tower_step, *tower, batch, repeats=2) for tower in tried]
+    first, rows = figures[0], []
+    for (backbone, (height, width), _), found in zip(tried, figures, strict=True):
+        ratios = [f"x{found.cpu / first.cpu:.2f}", f"x{found.memory / first.memory:.2f}" if first.memory else "-"]
+        size, millions = f"{height}x{width}", f"{found.output:.1f}"
+        rows.append([backbone, size, millions, f"{found.cpu:.3g}", f"{found.memory:,.0f}", *ratios])
+    heads = ("backbone", "image", "M parameters", "CPU s", "memory MiB", "time", "memory")
+    note = (
+        f"forward, backward and a step of SGD with momentum, fp32, random weights; memory beside the weights; time and "
+        f"memory: as multiples of {tried[0][0]}'s"
     )
+    return Rows(f"towers: one training step, batch {batch}", heads, rows, note)
 
 
-def _step(backbone: str, size: tuple[int, int], batch: int) -> Callable:
+def tower_step(backbone: str, size: tuple[int, int], patch: int, batch: int) -> Callable[[], float]:
+    """One training step of a tower, which returns its millions of parameters."""
     from occplug.registry import BACKBONES, build
 
     torch.manual_seed(0)
-    stride = {"stride": PATCH.get(backbone, 16)}
-    tower = build(BACKBONES, backbone, image_size=size, **stride).train()
+    tower = build(BACKBONES, backbone, image_size=size, stride=patch).train()
     images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
     parameters = list(tower.parameters())
     optimizer = torch.optim.SGD(parameters, lr=4e-4, momentum=0.9)
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = tower(images).feature.square().mean()
-        loss.backward()
+        tower(images).feature.square().mean().backward()
         optimizer.step()
-        return float(loss.detach())
+        return sum(parameter.numel() for parameter in parameters) / 1e6
 
     return step

@@ -14,8 +14,9 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from occplug.errors import ConfigError
+from occplug.registry import tower_gives
 
-__all__ = ["OPEN_CLIP", "TIMM", "Licence", "check_licence", "licence_of", "pass_licence"]
+__all__ = ["OPEN_CLIP", "TIMM", "Licence", "check_licence", "licence_of", "licences_of_run", "pass_licence"]
 
 _log = logging.getLogger(__name__)
 TIMM, OPEN_CLIP = "timm:", "open_clip:"  # prefixes of backbone.name and of backbone.weights
@@ -77,6 +78,20 @@ def licence_of(backbone: str, source: str) -> Licence:
         name = backbone.removeprefix(TIMM) if backbone.startswith(TIMM) else "vit_base_patch16_224"
         return Licence(_of_timm(name), f"{TIMM}{name}")
     return Licence(_YOURS, source)
+
+
+def licences_of_run(cfg) -> list[Licence]:
+    """What a model trained with `cfg` is bound by: its backbone's licence, and a restricted one of the CLIP beside it.
+
+    Args:
+        cfg: resolved config; reads `backbone` and, of a backbone without texts, `prompts`.
+    """
+    own = licence_of(cfg.backbone.name, cfg.backbone.weights)
+    gives = tower_gives(cfg.backbone.name)
+    if gives is None or "text" in gives:
+        return [own]
+    texts = licence_of(cfg.prompts.clip, cfg.prompts.weights)
+    return [own, texts] if texts.restriction else [own]
 
 
 @functools.lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occplug.backbones.licences import licence_of
+from occplug.backbones.licences import licences_of_run
 from occplug.config import resolved_yaml
 from occplug.data.cameras import camera_input
 from occplug.distributed import check_agreement, current_ranks
@@ -107,8 +107,8 @@ class RunMixin:
         self.records: list[StageRecord] = []
         self.changes: list[dict] = []  # of the config, at each resume: stage, epoch and the keys with both values
         self.embedded: dict[str, str] | None = None  # the package's files it started from; None: not known
-        weights = "" if method.is_stock or not method.backbones else cfg.backbone.weights
-        self.licence = licence_of(cfg.backbone.name, weights).name if weights else ""  # of the initial weights
+        licences = [] if method.is_stock or not method.backbones else licences_of_run(cfg)
+        self.licence = ", ".join(licence.name for licence in licences)  # of the initial weights
         self.results: dict = {}  # target -> RankResult
         self.query_paths: dict[str, list[str]] = {}  # target -> files, in the order of the result's queries
         self.listed: dict[str, RankedLists] = {}  # target -> what is kept of its ranked galleries, on rank 0

@@ -7,7 +7,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from occplug.backbones.licences import licence_of
+from occplug.backbones.licences import licences_of_run
 from occplug.config import resolved_yaml
 from occplug.errors import CheckpointError, ConfigError
 from occplug.serving.extractor import Extractor
@@ -91,16 +91,19 @@ def _card(model: Extractor, licence: str, figures: dict) -> str:
         "## Licence",
         "",
         f"{licence}. The weights may also be bound by the terms of the data sets and of the pretrained towers "
-        f"({cfg.backbone.weights}{_restricted(cfg)}) they were trained from. They recognise people: ask whether you "
+        f"({_towers(cfg)}) they were trained from. They recognise people: ask whether you "
         "may.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _restricted(cfg) -> str:
-    licence = licence_of(cfg.backbone.name, cfg.backbone.weights)
-    return f": {licence.name}, {licence.restriction}" if licence.restriction else ""
+def _towers(cfg) -> str:
+    """What the towers' weights are, and what their licences do not allow."""
+    told = []
+    for licence in licences_of_run(cfg):
+        told.append(f"{licence.of}: {licence.name}, {licence.restriction}" if licence.restriction else licence.of)
+    return "; ".join(told)
 
 
 def push(model: Extractor, repository: str, licence: str = "other", figures: dict | None = None, private: bool = True):

@@ -1,6 +1,8 @@
 """What every registered method does, whoever wrote it: the contract of `occplug.method`, on the smallest sizes.
 
-A method that is registered is tested without any further word: `CASES` has each with the smallest backbone it names.
+A method that is registered is tested without any further word: `CASES` has each with the smallest backbone it names,
+and where it has one, with a small one of each kind that is no CLIP. What a kind lacks for a method is left out of its
+config; what cannot be left out is refused when the config is read.
 """
 
 from __future__ import annotations
@@ -20,9 +22,20 @@ from occplug.engine import MethodEngine, load_checkpoint, seed_everything
 from occplug.method import Method, build_method, parameter_groups
 from occplug.registry import METHODS, TRANSFORMS, get, names
 from occplug.runs.candidates import load_trained
+from occplug.zoo.combinations import refusal
 
 CLASSES, CAMERAS, SIZE = 8, 2, (64, 32)  # two batches an epoch
-SMALLEST = {"clip_vit_tiny": {"backbone.stride": 8}}  # backbones small enough for here -> what they need
+SMALLEST = {"clip_vit_tiny": {"backbone.stride": 8}}  # CLIPs small enough for here -> what they need
+# a small one of every other kind -> what it needs; timm's in a run of the slow tests
+FOREIGN: dict[str, dict] = {
+    "vit_mini": {},
+    "solider_swin_mini": {"data.height": 128, "data.width": 64},  # levels of 64x32 are too coarse for masks
+    "timm:test_vit": {"data.width": 48, "backbone.stride": 8},  # masks need a grid of 4 x 4
+    "timm:eva02_tiny_patch14_224": {"data.height": 112, "data.width": 56, "backbone.stride": 14},
+    "timm:test_convnext": {"backbone.stride": 16},
+}
+# keys of a method that ask for what not every tower has -> what turns them off
+OPTIONAL = {"hem": False, "spt": False, "mask": "none"}
 # What takes time and is the same for each: sizes, epochs (the last stage has two, so that it can be interrupted)
 USUAL = {
     "data.height": SIZE[0],
@@ -34,7 +47,8 @@ USUAL = {
     "masks.source": "stripes",
     "run.deterministic": True,
 }
-SHORT = {"epochs": 1, "warmup_epochs": 0, "batch_size": 8, "levels": [1, 2, 5, 6], "mask_levels": [1, 2, 5, 6]}
+SHORT = {"epochs": 1, "warmup_epochs": 0, "batch_size": 8}
+LEVELS = {"clip_vit_tiny": [1, 2, 5, 6], "timm:eva02_tiny_patch14_224": [1, 2, 11, 12], "timm:test_vit": [1, 2, 5, 6]}
 
 
 @dataclass(frozen=True)
@@ -49,15 +63,42 @@ class Case:
         return self.method if self.backbone is None else f"{self.method}-{self.backbone}"
 
     def config(self, folder):
-        options = {"backbone.weights": "none", **SMALLEST[self.backbone]} if self.backbone else {}
-        options |= USUAL | {"data.save_dir": str(folder)}
+        options = USUAL | {"data.save_dir": str(folder)} | self.of_backbone()
+        levels = LEVELS.get(self.backbone or "", [1, 2, 3, 4])
+        short = SHORT | {"levels": levels, "mask_levels": levels}
         for key, _ in flatten(get(METHODS, self.method).defaults):
-            if key.split(".")[-1] in SHORT:
-                options[f"method.{key}"] = SHORT[key.split(".")[-1]]
+            if key.split(".")[-1] in short:
+                options[f"method.{key}"] = short[key.split(".")[-1]]
         options = [word for pair in options.items() for word in pair]
         cfg = default_config(self.method, self.backbone, options)
         last = self.build(cfg).stages()[-1].name
         return default_config(self.method, self.backbone, [*options, f"method.{last}.epochs", 2])
+
+    def of_backbone(self) -> dict:
+        """Keys that make the backbone fit, and those of the method that it does not allow."""
+        if self.backbone is None:
+            return {}
+        if self.backbone in SMALLEST:
+            return {"backbone.weights": "none", **SMALLEST[self.backbone]}
+        weights = {"backbone.weights": "none", "prompts.clip": "clip_vit_tiny", "prompts.weights": "none"}
+        options = weights | FOREIGN[self.backbone]
+        if self.method == "profd":
+            options["method.train.text_encoder_lr_mult"] = 0.0
+        return options | self.left_out(options)
+
+    def left_out(self, options: dict) -> dict:
+        """The keys of OPTIONAL, off, whose refusal says that the backbone lacks what they need."""
+        off: dict = {}
+        while True:
+            told = self.refused(options | off)
+            named = [key for key in OPTIONAL if f"method.{key} is" in told and f"method.{key}" not in off]
+            if not named:
+                return off
+            off[f"method.{named[0]}"] = OPTIONAL[named[0]]
+
+    def refused(self, options: dict) -> str:
+        """Why the method does not run on the backbone with the keys `options`; empty where it does."""
+        return refusal(self.method, str(self.backbone), options)
 
     @staticmethod
     def build(cfg) -> Method:
@@ -65,13 +106,20 @@ class Case:
         return build_method(cfg, CLASSES, CAMERAS)
 
 
-def _case(name: str) -> Case:
+def _cases(name: str) -> list[Case]:
     known = get(METHODS, name).backbones
     small = [backbone for backbone in known.values() if backbone in SMALLEST]
-    return Case(name, small[0] if small else next(iter(known.values()), None))
+    first = Case(name, small[0] if small else next(iter(known.values()), None))
+    return [first, *(Case(name, backbone) for backbone in FOREIGN)] if small else [first]
 
 
-CASES = [_case(name) for name in names(METHODS)]
+ALL = [case for name in names(METHODS) for case in _cases(name)]
+REFUSED = [case for case in ALL if case.backbone in FOREIGN and case.refused(case.of_backbone())]
+CASES = [
+    pytest.param(case, id=case.id, marks=pytest.mark.slow if (case.backbone or "").startswith("timm:") else ())
+    for case in ALL
+    if case not in REFUSED
+]
 
 
 def engine(cfg, folder, kind=MethodEngine):
@@ -89,17 +137,25 @@ class Whole:
         self.engine = engine(self.cfg, folder)
         self.engine.run_stages()
         self.method = self.engine.model
-        self.images = torch.randn(7, 3, *SIZE, generator=torch.Generator().manual_seed(3))
+        size = (self.cfg.data.height, self.cfg.data.width) if case.backbone in FOREIGN else SIZE
+        self.images = torch.randn(7, 3, *size, generator=torch.Generator().manual_seed(3))
         self.camids = torch.arange(7) % CAMERAS
         self.embedding = self.method.embed(self.images, self.camids)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.id)
+@pytest.fixture(scope="module", params=CASES)
 def run(request, tmp_path_factory):
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield Whole(request.param, tmp_path_factory.mktemp("run"))
     torch.use_deterministic_algorithms(before)
+
+
+def test_methods_run_on_every_kind_of_backbone_but_where_they_say_what_it_lacks():
+    told = {case.id: case.refused(case.of_backbone()) for case in REFUSED}
+    assert told.keys() == {"profd-timm:eva02_tiny_patch14_224", "profd-timm:test_convnext"}
+    assert "with part masks it must be a multiple of 4" in told["profd-timm:eva02_tiny_patch14_224"]
+    assert "needs patch tokens" in told["profd-timm:test_convnext"]
 
 
 @pytest.mark.parametrize("registry", [METHODS, TRANSFORMS], ids=lambda registry: registry.name)

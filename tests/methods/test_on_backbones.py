@@ -1,8 +1,12 @@
 """Every method on towers without texts: what trains, what is tested, what is refused; on the two small ones."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from occplug.backbones.licences import licences_of_run
+from occplug.cli import main
 from occplug.config import default_config
 from occplug.data.manager import GeneratedDataManager
 from occplug.errors import ConfigError
@@ -33,6 +37,42 @@ CASES = [
 def config(method, tower, options=()):
     pairs = COMMON | dict(options)
     return default_config(method, tower, [word for pair in pairs.items() for word in pair])
+
+
+ROOT = Path(__file__).parents[2]
+# config at full size -> keys that put it on another backbone; one of each kind
+FULL_SIZE = {
+    "clip_reid_occduke": "backbone.weights open_clip:laion2b_s34b_b88k",
+    "clip_reid_msmt17": "backbone.name clip_vit_l14 backbone.stride 14 data.height 252 data.width 126",
+    "clip_reid_market": "backbone.name eva02_clip_b16 backbone.weights open_clip:merged2b_s8b_b131k",
+    "dpmpp_personvit_occduke": "",
+    "profd_personvit_occduke": "",
+    "baseline_personvit_s_occduke": "",
+    "baseline_solider_t_occduke": "",
+    "baseline_solider_s_occduke": "",
+    "clip_reid_solider_occduke": "",
+    "dpl_reid_solider_occduke": "",
+    "dpm_personvit_occduke": "backbone.name timm:vit_small_patch16_224.dino backbone.weights timm",
+    "baseline_personvit_market": "backbone.name timm:vit_small_patch16_dinov3.lvd1689m backbone.weights timm",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", list(FULL_SIZE))
+def test_every_kind_of_backbone_goes_through_a_dry_run_at_full_size(config, capsys):
+    file = str(ROOT / f"configs/{config}.yaml")
+    assert main(["train", "--config-file", file, "--dry-run", *FULL_SIZE[config].split()]) == 0
+    assert "and a test went through" in capsys.readouterr().out
+
+
+def test_a_run_is_bound_by_its_backbone_and_by_a_restricted_clip_beside_it():
+    free = config("clip_reid", "vit_mini", {"backbone.weights": "embedded"})
+    assert [licence.name for licence in licences_of_run(free)] == ["cc0-1.0"]
+    beside = {"prompts.clip": "clip_vit_b16", "prompts.weights": "open_clip:metaclip_400m"}
+    found = licences_of_run(config("clip_reid", "vit_mini", beside | {"backbone.weights": "embedded"}))
+    assert [licence.name for licence in found] == ["cc0-1.0", "cc-by-nc-4.0"]
+    own = config("clip_reid", "clip_vit_b16", {"backbone.weights": "open_clip:dfn2b"})
+    assert [licence.name for licence in licences_of_run(own)] == ["apple-amlr"]
 
 
 @pytest.mark.parametrize("method, tower, options", CASES, ids=lambda v: str(v) if isinstance(v, str) else "-".join(v))

@@ -43,6 +43,15 @@ def test_a_folder_is_the_model(model, folder):
     ]
 
 
+def test_the_card_says_what_the_towers_licences_forbid(model, tmp_path, monkeypatch):
+    cfg = model.cfg.clone()
+    cfg.defrost()
+    cfg.backbone.name, cfg.backbone.weights = "clip_vit_b16", "open_clip:metaclip_400m"
+    monkeypatch.setattr(model, "cfg", cfg)
+    card = (model.save_pretrained(tmp_path / "m") / "README.md").read_text()
+    assert "(open_clip:metaclip_400m: cc-by-nc-4.0, for non-commercial use alone)" in card
+
+
 def test_addresses():
     assert parse_hub("hf://u/r") == ("u/r", None, "model.safetensors")
     assert parse_hub("hf://u/r@v1") == ("u/r", "v1", "model.safetensors")
