@@ -239,6 +239,11 @@ class _Transformer(_Loaded, TransformerTower):
 class TimmViT(_Transformer):
     """timm's `VisionTransformer` with all its switches; arguments and errors as :class:`_Transformer`'s."""
 
+    @property
+    def gives_attention(self) -> bool:  # type: ignore[override]
+        """Whether the blocks are of the usual kind; parallel ones have no attention of their own."""
+        return all(hasattr(getattr(block, "attn", None), "qkv") for block in self.layers)
+
     def _set_grid(self) -> None:
         visual = self.visual
         visual.patch_embed.proj.stride = (self.stride, self.stride)
@@ -291,6 +296,8 @@ class EvaTower(_Transformer):
     It gives blocks, tokens, changes and edits; scores and attention of a class token that rotary positions do not turn
     are not to be had.
     """
+
+    gives_attention = False
 
     def _set_grid(self) -> None:
         if self.stride != self.patch:

@@ -43,12 +43,14 @@ class Tower(nn.Module):
         point_widths: number of a layer -> channels there, for the layers after which an edit reaches the features.
         has_text: whether `projected` is in a space that a text tower shares.
         num_prefix: tokens that stand before the patches in a stream, the class token among them.
+        gives_attention: whether `forward` takes `attention`, numbers of blocks.
         level_widths: number of a block, as `blocks` takes them -> channels.
     """
 
     name = ""  # of the backbone, where its weights can be named
     has_text = False
     num_prefix = 1
+    gives_attention = False
     level_widths: Mapping[int, int]
 
     image_size: tuple[int, int]
@@ -124,6 +126,7 @@ class TransformerTower(Tower):
         patch, stride: pixels of a patch, and from patch to patch.
     """
 
+    gives_attention = True
     camera_embedding: nn.Parameter | None
     patch: int
     stride: int

@@ -39,7 +39,8 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--kinds", nargs="+", default=[], metavar="K", help="categories of the library (all)")
     parser.add_argument("--sides", nargs="+", default=list(SIDES), metavar="S", help=f"{', '.join(SIDES)} (all)")
-    parser.add_argument("--seed", type=int, default=1, help="of what covers which picture (1)")
+    text = "of what covers which picture (1); with several every query is covered once for each"
+    parser.add_argument("--seed", nargs="+", type=int, default=[1], metavar="N", help=text)
     parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries (0: all)")
     parser.add_argument(
         "--output", type=user_path, default=Path("log/robustness"), metavar="DIR", help="log/robustness"
@@ -59,9 +60,9 @@ def main(argv: list[str]) -> None:
     start_logging()
     library = read_library(args.library)
     shares = [share / 100 for share in args.shares]
-    covers = [Cover(library, share, max(shares), tuple(args.kinds), tuple(args.sides), args.seed) for share in shares]
+    covers = [Cover(library, share, max(shares), tuple(args.kinds), tuple(args.sides)) for share in shares]
     models = candidates(args.config_file, args.weights, options)
     titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])
-    result = measure(models, titles, covers, args.target, args.queries)
+    result = measure(models, titles, covers, args.target, args.queries, args.seed)
     folder = result.write(args.output)
     print(f"\n{result.markdown()}\n\nfigure: {draw_robustness(folder / 'robustness.json', folder / 'robustness.pdf')}")

@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ WHOLE = "query_holistic"  # where a data set has its queries without occluders, 
 
 @dataclass(frozen=True)
 class Curve:
-    """One model, or several seeds of one: values of S shares and Q queries, means over its `seeds`.
+    """One model, or several seeds of one: values of S shares and Q covered queries, means over its `seeds`.
 
     Args:
         ap, rank1: [S, Q] in [0, 1]; nan for a query without a match.
@@ -57,8 +57,10 @@ class Robustness:
 
     Args:
         shares: S covered shares of the picture, ascending, 0 among them.
-        pids: [Q].   sides: [Q] from which each query was covered.
+        pids: [Q]; a query that is covered in several ways is there several times, all queries of a way together.
+        sides: [Q] from which each was covered.
         about: what was done, in a line.
+        seeds: of the ways in which queries are covered.
     """
 
     curves: list[Curve]
@@ -66,11 +68,16 @@ class Robustness:
     pids: np.ndarray
     sides: np.ndarray
     about: str
+    seeds: Sequence[int] = (1,)
 
     def interval(self, values: np.ndarray, base: np.ndarray | None = None) -> PairedDifference:
         """Mean of `values` [Q] (less those of `base`), with its 95 % bootstrap interval over persons."""
         nothing = np.where(np.isnan(values), np.nan, 0.0) if base is None else base
         return paired_bootstrap(values, nothing, self.pids)
+
+    def by_seed(self, curve: Curve, figure: str) -> list[float]:
+        """Mean area of each way of covering, in the order of `seeds`."""
+        return [float(np.nanmean(part)) for part in np.split(curve.area(self.shares, figure), len(self.seeds))]
 
     def as_json(self) -> dict:
         """All figures, as fractions."""
@@ -83,6 +90,7 @@ class Robustness:
                     name: {
                         "curve": [asdict(self.interval(row)) for row in getattr(curve, key)],
                         "area": asdict(self.interval(curve.area(self.shares, key))),
+                        "area_by_seed": self.by_seed(curve, key),
                         "area_by_side": {
                             side: float(np.nanmean(curve.area(self.shares, key)[self.sides == side]))
                             for side in np.unique(self.sides).tolist()
@@ -94,7 +102,8 @@ class Robustness:
             for curve in self.curves
         ]
         about = {"about": self.about, "version": occplug.__version__, "shares": self.shares}
-        return {**about, "queries": len(self.pids), "models": models, "losses": self._losses_as_json()}
+        about |= {"seeds": list(self.seeds), "queries": len(self.pids) // len(self.seeds)}
+        return {**about, "models": models, "losses": self._losses_as_json()}
 
     def _losses_as_json(self) -> list[dict]:
         return [
@@ -120,13 +129,15 @@ class Robustness:
         parts = []
         for key, name in FIGURES.items():
             heads = [f"{name} (%)", *(f"{share:.0%}" for share in self.shares), "area [95 %]"]
+            heads += ["by seed"] if len(self.seeds) > 1 else []
             lines = []
             for curve in self.curves:
                 area = self.interval(curve.area(self.shares, key))
                 values = [f"{100 * np.nanmean(row):.1f}" for row in getattr(curve, key)]
                 title = curve.title if curve.seeds == 1 else f"{curve.title} ({curve.seeds} seeds)"
                 span = f"{100 * area.difference:.1f} [{100 * area.low:.1f}, {100 * area.high:.1f}]"
-                lines.append([title, *values, span])
+                seeds = " / ".join(f"{100 * area:.1f}" for area in self.by_seed(curve, key))
+                lines.append([title, *values, span, *([seeds] if len(self.seeds) > 1 else [])])
             parts.append(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
         if len(self.curves) > 1:
             parts.append(self._losses_table())
@@ -157,30 +168,35 @@ def measure(
     covers: list[Cover],
     target: str = "",
     limit: int = 0,
+    seeds: Sequence[int] = (1,),
 ) -> Robustness:
     """Embed and rank the queries of `target` under each of `covers`, with each model.
 
     Args:
         titles: one a model; models of one title are seeds of one row.
-        covers: of one library, seed, kinds and sides, with ascending shares from 0 on.
+        covers: of one library, kinds and sides, with ascending shares from 0 on.
         target: data set; by default the first target of the first config.
         limit: evenly spaced queries to take; 0: all.
+        seeds: of the covers; every query is covered once for each, in place of the seed of `covers`.
 
     Raises:
-        ConfigError: a target that a config does not have, or shares that do not ascend from 0.
+        ConfigError: a target that a config does not have, no seed or one twice, or shares that do not ascend from 0.
         DataError: configs that give other images.
         CheckpointError: weights that do not fit their config.
     """
     shares = [cover.share for cover in covers]
     if len(shares) < 2 or shares[0] != 0 or shares != sorted(set(shares)):
         raise ConfigError(f"shares ascend from 0, two at least; got {', '.join(f'{share:g}' for share in shares)}")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"seeds are one or more, each once; got {', '.join(map(str, seeds)) or 'none'}")
+    series = [[replace(cover, seed=seed) for cover in covers] for seed in seeds]
     target = target or found[0].cfg.data.targets[0]
     results: dict[str, list[tuple]] = {}
     known = None
     for candidate, title in zip(found, titles):
         if target not in candidate.cfg.data.targets:
             raise ConfigError(f"{title} has the targets {', '.join(candidate.cfg.data.targets)}, not {target!r}")
-        items, pids, values, protocol = _of_model(candidate, title, covers, target, limit)
+        items, pids, values, protocol = _of_model(candidate, title, series, target, limit)
         if known is not None and known != items:
             raise DataError(f"{title} has other queries of {target} than {titles[0]}; give all models one --root")
         known = items
@@ -195,14 +211,15 @@ def measure(
     kinds = ", ".join(cover.kinds) or "all kinds"
     about = (
         f"{len(known)} queries of {target}, covered from {', '.join(cover.sides)} by cut-outs of {kinds} "
-        f"({len(cover.library)}, seed {cover.seed}); gallery as it is; area: mean over the shares; intervals: "
-        "bootstrap over persons, with the weights as they are"
+        f"({len(cover.library)}, {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}); gallery as it "
+        "is; area: mean over the shares; intervals: bootstrap over persons, with the weights as they are"
     )
-    return Robustness(curves, shares, pids, np.array([cover.choice(Path(item).name)[1] for item in known]), about)
+    sides = [cover.choice(Path(item).name)[1] for *_, cover in series for item in known]
+    return Robustness(curves, shares, np.tile(pids, len(seeds)), np.array(sides), about, list(seeds))
 
 
-def _of_model(candidate: Candidate, title: str, covers: list[Cover], target: str, limit: int):
-    """Query files, pids [Q], values [2, S, Q] of average precision and Rank-1, and the protocol line."""
+def _of_model(candidate: Candidate, title: str, series: list[list[Cover]], target: str, limit: int):
+    """Query files, pids [Q], values [2, S, K Q] of average precision and Rank-1 for K series, and the protocol line."""
     cfg = candidate.cfg
     data = DataManager(cfg, trains=False)
     device = torch.device("cuda" if cfg.use_gpu and torch.cuda.is_available() else "cpu")
@@ -217,12 +234,16 @@ def _of_model(candidate: Candidate, title: str, covers: list[Cover], target: str
             return extract(embed, loader, device, flip=cfg.eval.flip, title=f"{title}: {side}")
 
         gallery, g_pids, g_camids, _ = embedded(data.test_loader[target]["gallery"], "gallery")
-        rows = []
-        for cover in covers:
+
+        def values_under(cover: Cover):
             loader = data.loader_of(queries, read=cover.read)
-            query, q_pids, q_camids, paths = embedded(loader, f"queries covered by {cover.share:.0%}")
-            rows.append(evaluate_embeddings(engine.distance, query, gallery, q_pids, g_pids, q_camids, g_camids))
+            side = f"queries covered by {cover.share:.0%}, seed {cover.seed}"
+            query, q_pids, q_camids, paths = embedded(loader, side)
+            row = evaluate_embeddings(engine.distance, query, gallery, q_pids, g_pids, q_camids, g_camids)
+            return [row.ap, np.where(row.first_hit > 0, row.first_hit == 1, np.nan)], q_pids, paths
+
+        whole, pids, paths = values_under(series[0][0])  # nothing is covered, so it is the same in all series
+        values = [[whole, *(values_under(cover)[0] for cover in covers[1:])] for covers in series]  # [K, S, 2, Q]
         protocol = describe_protocol(cfg, camera_rows=engine.camera_rows, data=data)
     data.close()
-    rank1 = [np.where(row.first_hit > 0, row.first_hit == 1, np.nan) for row in rows]
-    return paths, q_pids, np.array([[row.ap for row in rows], rank1]), protocol
+    return paths, pids, np.concatenate(np.array(values), axis=2).swapaxes(0, 1), protocol

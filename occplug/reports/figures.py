@@ -12,9 +12,9 @@ from occplug.reports.rankings import Ranking
 from occplug.utils.files import write_atomically
 from occplug.utils.imagefile import open_picture
 
-__all__ = ["draw_rankings", "save_figure"]
+__all__ = ["RIGHT", "WRONG", "check_ending", "draw_picture", "draw_rankings", "save_figure"]
 
-ENDINGS = (".pdf", ".svg", ".png")
+ENDINGS = (".pdf", ".svg", ".png", ".jpg")
 # blue and orange of Okabe and Ito, distinct for all kinds of colour vision; a wrong match is dashed as well
 RIGHT = {"color": "#0072B2", "linestyle": "-"}
 WRONG = {"color": "#D55E00", "linestyle": "--"}
@@ -23,8 +23,8 @@ ASPECT = 2.0  # height over width of a picture's place
 
 
 def draw_rankings(ranked: list[Ranking], queries: list[int], file: Path, columns: int = 5, width: float = 7.0) -> Path:
-    """Write the figure `file` (.pdf, .svg or .png): for each query a row a model, right matches in solid blue frames
-    and wrong ones in dashed orange; the distance stands over each, the query's average precision before each row.
+    """Write the figure `file` (.pdf, .svg, .png or .jpg): for each query a row a model, right matches in solid blue
+    frames and wrong ones in dashed orange; the distance stands over each, the average precision before each row.
 
     Args:
         ranked: of the same queries.
@@ -36,8 +36,7 @@ def draw_rankings(ranked: list[Ranking], queries: list[int], file: Path, columns
         ConfigError: another ending, or no query.
         OutputError: the file cannot be written.
     """
-    if file.suffix not in ENDINGS:
-        raise ConfigError(f"--figure {file}: a figure ends in {', '.join(ENDINGS)}")
+    check_ending(file)
     if not queries:
         raise ConfigError("--queries names no query")
     rows = len(queries) * len(ranked)
@@ -54,36 +53,47 @@ def save_figure(figure: Figure, file: Path) -> Path:
     """Write `figure` to `file`, the same bytes every time; 300 dpi where it has pixels.
 
     Raises:
-        ConfigError: an ending other than .pdf, .svg and .png.
+        ConfigError: an ending other than those of ENDINGS.
         OutputError: the file cannot be written.
     """
-    if file.suffix not in ENDINGS:
-        raise ConfigError(f"{file}: a figure ends in {', '.join(ENDINGS)}")
-    metadata = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}[file.suffix]
+    check_ending(file)
+    own = {
+        ".pdf": {"metadata": {"CreationDate": None}},
+        ".svg": {"metadata": {"Date": None}},
+        ".jpg": {"pil_kwargs": {"quality": 85, "optimize": True}},
+    }.get(file.suffix, {})
     kind = file.suffix[1:]
     write_atomically(
-        file, lambda temporary: figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", metadata=metadata)
+        file, lambda temporary: figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", **own)
     )
     return file
 
 
+def check_ending(file: Path) -> None:
+    """Raise ConfigError for a figure of another kind than ENDINGS."""
+    if file.suffix not in ENDINGS:
+        raise ConfigError(f"--figure {file}: a figure ends in {', '.join(ENDINGS)}")
+
+
 def _row(axes, ranking: Ranking, query: int) -> None:
-    _picture(axes[0], ranking.query_paths[query], "query", {"color": "black", "linestyle": "-"}, 1.0)
+    draw_picture(axes[0], open_picture(ranking.query_paths[query]), "query")
     axes[0].set_ylabel(f"{ranking.title}\nAP {100 * ranking.result.ap[query]:.0f} %", fontsize=7)
     for axis, image, distance in zip(axes[1:], ranking.nearest[query], ranking.distances[query]):
         if image < 0:
             axis.set_axis_off()
             continue
         is_right = ranking.g_pids[image] == ranking.q_pids[query]
-        _picture(axis, ranking.gallery_paths[image], f"{distance:.2f}", RIGHT if is_right else WRONG, 2.2)
+        picture = open_picture(ranking.gallery_paths[image])
+        draw_picture(axis, picture, f"{distance:.2f}", RIGHT if is_right else WRONG)
     for axis in axes[1 + len(ranking.nearest[query]) :]:
         axis.set_axis_off()
 
 
-def _picture(axis, path: str, title: str, frame: dict, linewidth: float) -> None:
-    axis.imshow(open_picture(path), aspect="auto", interpolation="antialiased")
+def draw_picture(axis, picture, title: str, frame: dict | None = None) -> None:
+    """`picture` in a place of one aspect; `frame` is RIGHT or WRONG, None a thin black line."""
+    axis.imshow(picture, aspect="auto", interpolation="antialiased")
     axis.set_box_aspect(ASPECT)
     axis.set(xticks=[], yticks=[])
     axis.set_title(title, fontsize=6, pad=2)
     for spine in axis.spines.values():
-        spine.set(linewidth=linewidth, **frame)
+        spine.set(**({"color": "black", "linewidth": 0.6} if frame is None else {"linewidth": 2.2, **frame}))

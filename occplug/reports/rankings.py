@@ -15,7 +15,7 @@ from occplug.evaluation import Lister, RankResult, evaluate_embeddings, extract
 from occplug.runs.candidates import Candidate, engine_of
 from occplug.utils.files import user_path
 
-__all__ = ["Ranking", "choose_queries", "rankings"]
+__all__ = ["Ranking", "check_same_images", "check_target", "choose_queries", "ranking_of", "rankings"]
 
 PICKED = ("worst", "best", "random", "gain")
 
@@ -58,25 +58,41 @@ def rankings(candidates: list[Candidate], titles: list[str], target: str = "", t
     """
     target = target or candidates[0].cfg.data.targets[0]
     ranked = [_ranking(candidate, title, target, top) for candidate, title in zip(candidates, titles)]
+    check_same_images(ranked, target)
+    return ranked
+
+
+def check_same_images(ranked: list[Ranking], target: str) -> None:
+    """Raise DataError for models whose data sets differ, so that their rows could not stand beside each other."""
     for other in ranked[1:]:
         if other.query_paths != ranked[0].query_paths or other.gallery_paths != ranked[0].gallery_paths:
             raise DataError(f"{other.title} and {ranked[0].title} rank other images of {target}; give both one --root")
-    return ranked
 
 
 def _ranking(candidate: Candidate, title: str, target: str, top: int) -> Ranking:
     cfg = candidate.cfg
-    if target not in cfg.data.targets:
-        raise ConfigError(f"{title} has the targets {', '.join(cfg.data.targets)}, not {target!r}; add -t {target}")
+    check_target(cfg, title, target)
     data = DataManager(cfg, trains=False)
     device = torch.device("cuda" if cfg.use_gpu and torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        engine = engine_of(candidate, data, Path(folder), device)
-        sides = {
-            side: extract(engine.embed, loader, device, flip=cfg.eval.flip, title=f"{title}: {side}")
-            for side, loader in data.test_loader[target].items()
-        }
+        ranking = ranking_of(engine_of(candidate, data, Path(folder), device), data, device, title, target, top)
     data.close()
+    return ranking
+
+
+def check_target(cfg, title: str, target: str) -> None:
+    """Raise ConfigError if the model `title` is not tested on the data set `target`."""
+    if target not in cfg.data.targets:
+        raise ConfigError(f"{title} has the targets {', '.join(cfg.data.targets)}, not {target!r}; add -t {target}")
+
+
+def ranking_of(engine, data: DataManager, device: torch.device, title: str, target: str, top: int) -> Ranking:
+    """The ranking of the model in `engine`, which is on `device`, of the images of `data`."""
+    embed = engine.embed_for(target)
+    sides = {
+        side: extract(embed, loader, device, flip=engine.cfg.eval.flip, title=f"{title}: {side}")
+        for side, loader in data.test_loader[target].items()
+    }
     query, q_pids, q_camids, q_paths = sides["query"]
     gallery, g_pids, g_camids, g_paths = sides["gallery"]
     ids = (q_pids, g_pids, q_camids, g_camids)

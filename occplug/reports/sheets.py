@@ -34,12 +34,16 @@ def heat(maps: Tensor) -> Tensor:
     """Colours [..., h, w, 3] of maps [..., h, w] in [0, 1]."""
     from matplotlib import colormaps
 
-    return torch.from_numpy(colormaps["jet"](maps.numpy())[..., :3]).float()
+    return torch.from_numpy(colormaps["inferno"](maps.numpy())[..., :3]).float()
 
 
 def overlaid(pictures: Tensor, maps: Tensor) -> Tensor:
-    """Maps [N, R, H, W] in [0, 1] as heat over pictures [N, H, W, 3]: [N, R, H, W, 3]."""
-    return 0.5 * pictures[:, None] + 0.5 * heat(maps)
+    """Maps [N, R, H, W] in [0, 1] as heat over pictures [N, H, W, 3]: [N, R, H, W, 3].
+
+    Where a map is low the picture is dimmed and stays visible, where it is high the colour covers most of it.
+    """
+    share = (0.35 + 0.35 * maps)[..., None]
+    return (1 - share) * pictures[:, None] + share * heat(maps)
 
 
 def draw_sheet(cells: Tensor, titles: Sequence[str], file: Path) -> None:

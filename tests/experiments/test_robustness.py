@@ -1,6 +1,7 @@
 """Curves of robustness: areas and losses by hand, tables, figure, and the command on a tiny set."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_losses_are_compared_query_by_query():
     assert (title, first, key, share) == ("b", "a", "ap", 0.6)
     # b loses 0.3 and 0.2, a loses 0.9 and 0.8
     assert each.difference == pytest.approx(-0.6)
-    assert each == paired_bootstrap([0.3, 0.2], [0.9, 0.8], [1, 2])
+    assert asdict(each) == pytest.approx(asdict(paired_bootstrap([0.3, 0.2], [0.9, 0.8], [1, 2])))
 
 
 def test_files_and_figure(tmp_path):
@@ -60,15 +61,36 @@ def test_shares_ascend_from_nothing():
         measure([], [], covers)
 
 
+def test_queries_covered_in_several_ways_count_once_for_each():
+    one = result()
+    twice = [np.concatenate([curve.ap, 0.5 * curve.ap], axis=1) for curve in one.curves]
+    curves = [Curve(curve.title, 1, "p", ap, ap) for curve, ap in zip(one.curves, twice)]
+    found = Robustness(curves, SHARES, np.tile(one.pids, 2), np.tile(one.sides, 2), "how", [4, 7])
+    content, alone = found.as_json(), one.as_json()["models"][0]["mAP"]
+    area = alone["area"]["difference"]
+    assert content["queries"] == 3 and content["seeds"] == [4, 7]
+    assert content["models"][0]["mAP"]["area_by_seed"] == pytest.approx([area, area / 2])
+    assert content["models"][0]["mAP"]["area"]["difference"] == pytest.approx(0.75 * area)
+    assert f"{100 * area:.1f} / {50 * area:.1f} |" in found.markdown() and "by seed" not in one.markdown()
+
+
+def test_seeds_are_given_once():
+    covers = [Cover(read_library(), share) for share in (0.0, 0.5)]
+    with pytest.raises(ConfigError, match="seeds are one or more, each once; got 2, 2"):
+        measure([], [], covers, seeds=[2, 2])
+
+
 def test_the_command_measures_stock_models_and_ours_on_the_same_pictures(tmp_path, capsys):
     words = ["robustness", "--root", str(tmp_path / "data"), "--queries", "8", "--shares", "0", "60"]
     for name in ("torchreid/osnet_x0_25/synthocc", "clip_reid/vit_tiny/synthocc"):
         words += ["--weights", f"zoo://{name}"]
-    words += ["--output", str(tmp_path / "out"), "synthocc.size", "tiny", "data.workers", "0"]
+    words += ["--seed", "1", "2", "--output", str(tmp_path / "out"), "synthocc.size", "tiny", "data.workers", "0"]
     assert main(words) == 0, capsys.readouterr().err
     content = json.loads((tmp_path / "out" / "robustness.json").read_text())
     assert [model["title"] for model in content["models"]] == ["osnet_x0_25", "clip_reid"] and content["queries"] == 8
     for model in content["models"]:
         start, end = (row["difference"] for row in model["mAP"]["curve"])
         assert start > 0.5 > end + 0.1  # whole persons are recognised, and covered ones less
+        one, other = model["mAP"]["area_by_seed"]
+        assert one != other and (one + other) / 2 == pytest.approx(model["mAP"]["area"]["difference"])
     assert (tmp_path / "out" / "robustness.pdf").exists() and NAMED == SIDES

@@ -1,5 +1,6 @@
 """The attention sheet: stretched maps, one row an image, and mistakes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.engine import load_checkpoint, save_checkpoint
 from occplug.registry import model_class
 from occplug.reports import attention, sheets
+from occplug.reports.figures import RIGHT, WRONG
 from tests.data.test_manager import SMALL, market
 
 EIGHT = ["method.parts", "eight", "masks.scheme", "eight"]
@@ -50,9 +52,41 @@ def trained(tmp_path, monkeypatch):
 def test_the_sheet_is_written(trained, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["show-attention", *trained(), "--output", str(sheet), "--images", "3"]) == 0
-    assert "3 images, 7 maps each" in capsys.readouterr().out
+    assert "3 queries of market1501, parts" in capsys.readouterr().out
     with Image.open(sheet) as picture:
-        assert picture.format == "PNG" and picture.width > picture.height > 100
+        assert picture.format == "PNG" and 1800 < picture.width < 2200  # 7 inches
+        assert picture.height / picture.width == pytest.approx(3 * 2 / 8, abs=0.08)  # 3 rows of 1 + 7 pictures, 2 : 1
+
+
+def test_a_query_stands_beside_its_nearest_images_in_a_row_a_model(trained, tmp_path, capsys):
+    """Frames are those of ranked galleries; a second model's row is named."""
+    sheet = tmp_path / "sheet.svg"
+    words = [*trained(), *trained(), "--titles", "one", "two", "--top", "3", "--images", "2"]
+    for kind, name in (("gradcam", "Grad-CAM"), ("rollout", "rollout")):
+        assert main(["show-attention", *words, "--map", kind, "--output", str(sheet)]) == 0, capsys.readouterr().err
+        text = sheet.read_text()
+        assert text.count("<image") == 2 * 2 * (2 + 3) and text.count(f"<!-- {name} -->") == 2 * 2
+        assert text.count("<!-- one -->") == text.count("<!-- two -->") == 2
+        right, wrong = (len(re.findall(rf"stroke: {frame['color'].lower()}", text)) / 4 for frame in (RIGHT, WRONG))
+        assert right + wrong == 2 * 2 * 3 and right > 0
+
+
+def test_a_model_beside_another_has_a_column(trained, tmp_path, capsys):
+    sheet = tmp_path / "sheet.svg"
+    words = [*trained(), *trained(), "--images", "2", "--output", str(sheet)]
+    assert main(["show-attention", *words]) == 0, capsys.readouterr().err
+    text = sheet.read_text()
+    assert "2 queries of market1501, rollout" in capsys.readouterr().out
+    assert text.count("<image") == 2 * (1 + 2) and "<!-- profd 1 -->" in text and "<!-- profd 2 -->" in text
+
+
+def test_pictures_are_where_their_maps_are(trained):
+    """A map that is high in one corner lights that corner."""
+    picture, place = torch.full((1, 256, 128, 3), 0.5), torch.zeros(1, 1, 256, 128)
+    place[..., :64, :32] = 1
+    found = sheets.overlaid(picture, place)
+    assert found.shape == (1, 1, 256, 128, 3) and float(found[..., :64, :32, :].mean()) > 0.7
+    assert 0.3 < float(found[..., 64:, 32:, :].mean()) < 0.5
 
 
 def test_mistakes_are_named(trained, tmp_path, capsys):
@@ -61,11 +95,28 @@ def test_mistakes_are_named(trained, tmp_path, capsys):
     assert "method.decoder 'sea' has no attention maps; hybrid, spa and wap do" in capsys.readouterr().err
     assert main(["show-attention", *trained(), "--output", str(sheet), "--images", "0"]) == 2
     assert "--images is 0; it must be at least 1" in capsys.readouterr().err
-    save_config(default_config("clip_reid", "clip_vit_tiny"), tmp_path / "c.yaml")
-    arguments = ["--config-file", str(tmp_path / "c.yaml"), "--weights", str(tmp_path / "w.pth")]
-    assert main(["show-attention", *arguments, "--output", str(sheet)]) == 2
-    assert "clip_reid has no attention maps of parts; profd has" in capsys.readouterr().err
+    for words, message in (
+        (["--top", "3"], "--top: parts have several maps an image, and there is room for one; add --map rollout"),
+        (["--top", "-1"], "--top is at least 0"),
+        (["--target", "msmt17"], "profd has the targets market1501, not 'msmt17'; add -t msmt17"),
+        (["--titles", "a", "b"], "--titles has 2 titles for 1 models"),
+        (["--queries", "worst:x"], "--queries worst:x: give a number of queries from 1"),
+    ):
+        assert main(["show-attention", *trained(), "--output", str(sheet), *words]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["show-attention", *trained(), "--output", str(tmp_path / "s.gif")]) == 2
+    assert "s.gif: a figure ends in .pdf, .svg, .png, .jpg" in capsys.readouterr().err
     assert not sheet.exists()
+
+
+def test_exported_files_cannot_be_looked_into(trained, tmp_path, capsys):
+    trained()
+    assert main(["export", "--weights", str(tmp_path / "w.pth"), "--config-file", str(tmp_path / "c.yaml"),
+                 "--output", str(tmp_path / "e.torchscript")]) == 0, capsys.readouterr().err  # fmt: skip
+    assert (
+        main(["show-attention", "--weights", str(tmp_path / "e.torchscript"), "--output", str(tmp_path / "s.png")]) == 2
+    )
+    assert "an exported file gives embeddings and cannot be looked into" in capsys.readouterr().err
 
 
 def test_another_grouping_than_the_checkpoints_is_named(trained, tmp_path, capsys):
@@ -101,7 +152,7 @@ def test_small_files_of_the_zoo_bring_all_it_takes(trained, tmp_path, capsys):
     for weights in ("zoo://profd/vit_tiny/synthocc", str(package)):
         arguments = ["--weights", weights, "--output", str(tmp_path / "s.png"), "--images", "2"]
         assert main(["show-attention", *arguments]) == 0, capsys.readouterr().err
-        assert "2 images, 7 maps each" in capsys.readouterr().out
+        assert "2 queries of synthocc, parts" in capsys.readouterr().out
 
 
 def test_cameras_of_a_second_source_are_given_by_their_rows(trained, tmp_path, monkeypatch):
