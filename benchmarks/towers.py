@@ -28,8 +28,8 @@ QUICK = [("clip_vit_tiny", (128, 64), 8), ("vit_mini", (128, 64), 8), ("solider_
 
 def towers(quick: bool) -> Rows:
     """One training step of every tower, beside the first's."""
-    batch, tried = (4, QUICK) if quick else (8, TOWERS)
-    figures = [measured(tower_step, *tower, batch, repeats=2) for tower in tried]
+    batch, tried = 4, QUICK if quick else TOWERS
+    figures = [measured(tower_step, *tower, batch, repeats=1) for tower in tried]
     first, rows = figures[0], []
     for (backbone, (height, width), _), found in zip(tried, figures, strict=True):
         ratios = [f"x{found.cpu / first.cpu:.2f}", f"x{found.memory / first.memory:.2f}" if first.memory else "-"]

@@ -27,5 +27,5 @@ def load_initial(source: str, backbone: Tower | AroundCLIP) -> None:
     if hasattr(tower, "clip"):
         load_clip(source, tower)
     elif source != "none":
-        pass_licence(licence_of(tower.name, str(source)))
+        pass_licence(licence_of(tower.name, source))
         tower.load(source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from dataclasses import dataclass
 
 import timm
@@ -59,11 +60,16 @@ class Licence:
         return REFUSED.get(self.name) or RESTRICTIONS.get(self.name, "so ask its authors what is allowed")
 
 
-def licence_of(backbone: str, source: str) -> Licence:
+def licence_of(backbone: str, source) -> Licence:
     """The licence of the weights that `backbone.weights` `source` names for `backbone.name` `backbone`.
 
-    Returns: its name is empty for "none", and "yours to check" for a file.
+    Args:
+        source: as `backbone.weights`, a path, or a state dict.
+
+    Returns: its name is empty for "none", and "yours to check" for a file or a state dict.
     """
+    if not isinstance(source, str):
+        return Licence(_YOURS, str(source) if isinstance(source, os.PathLike) else "a state dict")
     if source == "none":
         return Licence("", "random weights")
     if source == "embedded":

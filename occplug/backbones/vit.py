@@ -130,8 +130,8 @@ class ViT(TransformerTower):
         if isinstance(source, str) and source not in ("timm", "embedded") and not user_path(source).is_file():
             where = FOUND_AT.get(self.name, "")
             raise CheckpointError(f"backbone.weights is {source!r}: there is no such weight file{where}")
-        files = {"timm": _timm_state, "embedded": lambda: EMBEDDED}
-        official = read_official(files[source]() if source in files else source)
+        named = {"timm": _timm_state, "embedded": lambda: EMBEDDED}.get(source) if isinstance(source, str) else None
+        official = read_official(named() if named else source)
         check_architecture(official)
         official = official.with_positions(self.grid, [self.stored_grid])
         official.fill(self.visual, "the ImageNet ViT")

@@ -71,7 +71,7 @@ def load_clip(source, backbone: AroundCLIP, text: nn.Module | None = None, promp
         ConfigError: a named source that has no weights for this backbone.
     """
     name = backbone.clip.arch.get("name", "")
-    pass_licence(licence_of(name, str(source)))
+    pass_licence(licence_of(name, source))
     if source != "none":
         check_activation(source, backbone.clip.arch)
         state, where = read_clip(source, backbone.clip.arch.get("name", type(backbone).__name__))

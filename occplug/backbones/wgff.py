@@ -95,6 +95,7 @@ class WGFF(Tower):
         ConfigError: a point that does not exist or is given twice; what the CLIP tower refuses.
     """
 
+    has_text = True
     clip: CLIPTower
     scale: Tensor
     shift: Tensor

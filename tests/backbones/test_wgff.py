@@ -373,6 +373,10 @@ def test_lsnet_weights_of_another_size_are_refused(towers, tmp_path, content, me
         load_clip("none", hybrid(lsnet="lsnet_t", weights=str(file)))
 
 
+def test_its_projection_is_in_the_space_of_its_clips_texts(towers):
+    assert hybrid().has_text and hybrid().clip.has_text
+
+
 def test_a_missing_file_is_named(towers):
     with pytest.raises(CheckpointError, match="nowhere.pth: there is no such weight file"):
         load_clip("none", hybrid(weights="nowhere.pth"))
