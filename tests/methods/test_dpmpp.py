@@ -232,7 +232,7 @@ def test_the_last_stage_runs_on_the_results_of_an_earlier_run(tmp_path):
         (["method.triplet_on", "f"], "method.triplet_on is 'f'"),
         (["method.mask", "pre"], "method.mask is 'pre'"),
         (["method.transfer.p_mix", 2], "method.transfer.p_mix is 2"),
-        (["backbone.name", "vit_b16", "backbone.weights", "none"], "'vit_b16', and dpmpp works on clip_vit_b16"),
+        (["backbone.name", "wgff", "backbone.weights", "none"], "'wgff', and dpmpp works on clip_vit_b16"),
     ],
 )
 def test_wrong_keys_are_named(options, message):

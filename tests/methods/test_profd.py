@@ -385,7 +385,7 @@ def test_masks_of_another_grouping_are_named():
         ("method.decoder=transformer", "method.decoder is 'transformer'; there are: hybrid, sea, spa, wap, mask"),
         ("method.parts=six", "method.parts is 'six'; there are: five_v, eight, four_v, three_v, two_v"),
         ("method.test_visibility=hard", "method.test_visibility is 'hard'; there are: softmax, sigmoid, binary, none"),
-        ("method.train.optimizer=sgd", "method.train.optimizer is 'sgd'; there are: adam, adamw"),
+        ("method.train.optimizer=lion", "method.train.optimizer is 'lion'; there are: adam, adamw, sgd"),
         ("method.decoder_layers=0", "method.decoder_layers is 0; it must be at least 1"),
         ("method.decoder_heads=-8", "method.decoder_heads is -8; it must be at least 1"),
         ("method.pcl_temperature=0", "method.pcl_temperature is 0.0; it must be above 0"),
