@@ -32,6 +32,7 @@ WORDS = {
     "cameras": "a class token for the camera embedding",
 }
 LARGEST = 1e12
+MOST_PATCHES = 8192  # of an image; published strides give 128 to 510
 # torchreid keys that no command of ours reads, whatever the model.
 UNUSED_BY_ALL = {
     "train.start_epoch": "--resume goes on where a run stopped",
@@ -185,6 +186,8 @@ def _data(cfg, method) -> Iterator[tuple[str, str]]:
                 f"data.{key}",
                 f"data.{key} names {', '.join(twice)} twice; its identities would count twice: name it once",
             )
+    if not cfg.data.cache:
+        yield "data.cache", "data.cache is empty; it must be none, memory or the name of a folder"
     for key in ("norm_mean", "norm_std"):
         if len(cfg.data[key]) != 3:
             yield f"data.{key}", f"data.{key} has {len(cfg.data[key])} values; it must have 3, for red, green and blue"
@@ -294,6 +297,14 @@ def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
             "backbone.stride",
             f"backbone.stride is {b.stride}; for {name} it must be from 1 to {patch}, its patch size",
         )
+    else:
+        height, width = ((cfg.data[side] - patch) // b.stride + 1 for side in ("height", "width"))
+        if height * width > MOST_PATCHES:
+            yield (
+                "backbone.stride",
+                f"backbone.stride is {b.stride}, which cuts {cfg.data.height} x {cfg.data.width} pixels into "
+                f"{height * width:,} patches, more than the limit of {MOST_PATCHES:,}, each of which attends to all",
+            )
     if name == "clip_rn50" and b.sie_camera:
         yield "backbone.sie_camera", "backbone.sie_camera is True, but clip_rn50 has no class token for it"
     if b.weights in ("openai", "embedded", "timm") and b.weights != own_weights:

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "resnet50"
+MOST_PIXELS = 1024  # a side; crops of people have 256 to 384
 
 _TORCHREID_TRAIN: dict = {
     "optim": "adam",
@@ -259,8 +260,8 @@ CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
 RANGES = {
     "data.split_id": AT_LEAST_0,
     "data.workers": (0, 1024),  # processes; more than any machine starts
-    "data.height": AT_LEAST_1,
-    "data.width": AT_LEAST_1,
+    "data.height": (1, MOST_PIXELS),
+    "data.width": (1, MOST_PIXELS),
     "data.k_tfm": AT_LEAST_1,
     "data.norm_std": ABOVE_0,
     "sampler.num_instances": AT_LEAST_1,

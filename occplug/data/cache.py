@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -34,11 +35,13 @@ from occplug.utils.processes import end_with_parent
 __all__ = ["PictureCache", "cached_pictures", "start_worker"]
 
 log = logging.getLogger(__name__)
-VERSION = "1"
+VERSION = "2"
 MEMORY = "memory"
 GB = 1e9
 _SHARE = 0.8  # of the free memory or disk, that a cache may take
 _BATCH = 64
+_BLOCK = 1 << 22  # bytes read at once
+_CHECKSUM = 4  # bytes at the end of a file: the CRC-32 of the pictures, little-endian
 
 
 def start_worker(number: int) -> None:
@@ -50,7 +53,7 @@ class PictureCache:
     """Resized pictures by number, from a file that :func:`cached_pictures` made.
 
     Args:
-        file: `count` pictures of `height` x `width` RGB pixels one after the other, and nothing else.
+        file: begins with `count` pictures of `height` x `width` RGB pixels one after the other.
     """
 
     def __init__(self, file: str, count: int, height: int, width: int):
@@ -93,7 +96,7 @@ def cached_pictures(
     Args:
         where: "memory", for as long as the process that makes it lives, or a folder, whose files later runs find again.
             The name of a file there has a key made of names, sizes and times of change of the pictures, their order
-            and the resize, so a file for other ones is never read.
+            and the resize, so a file for other ones is never read; one whose checksum does not hold is made again.
         name: of the data set, for the file's name and messages.
         read: path -> RGB picture.
         workers: processes that read pictures.
@@ -129,11 +132,31 @@ def _chunks(paths: Sequence[str], read: Callable, resize: Resize, workers: int, 
     yield from tqdm(loader, f"caching {name}", leave=False, disable=not shown, dynamic_ncols=True)
 
 
-def _write(file: IO[bytes], chunks: Iterator[np.ndarray]) -> None:
-    """By plain writes, which fail with an error where no room is left; a write into mapped memory would kill."""
+def _write(file: IO[bytes], chunks: Iterator[np.ndarray]) -> int:
+    """By plain writes, which fail with an error where no room is left; a write into mapped memory would kill.
+
+    Returns: the CRC-32 of what was written.
+    """
+    digits = 0
     for chunk in chunks:
         file.write(chunk.data)
+        digits = zlib.crc32(chunk.data, digits)
     file.flush()
+    return digits
+
+
+def _is_intact(file: Path, size: int) -> bool:
+    """Whether `file` holds `size` bytes of pictures and their checksum. Read once a run, it need not be read again."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        digits, left = 0, size
+        while left and (block := opened.read(min(left, _BLOCK))):
+            digits, left = zlib.crc32(block, digits), left - len(block)
+        whole = not left and opened.read() == digits.to_bytes(_CHECKSUM, "little")
+    if not whole:
+        log.warning("data.cache: %s is damaged, and is made again", file)
+    return whole
 
 
 def _in_memory(name: str, size: int, chunks: Iterator[np.ndarray]) -> str:
@@ -155,7 +178,7 @@ def _in_memory(name: str, size: int, chunks: Iterator[np.ndarray]) -> str:
 def _in_folder(where: str, name: str, paths: Sequence[str], resize: Resize, chunks: Iterator[np.ndarray]) -> str:
     folder, size = user_path(where).absolute(), len(paths) * resize.height * resize.width * 3
     file = folder / f"{plain_name(name)}-{resize.height}x{resize.width}-{_key(paths, resize)}.rgb"
-    if file.is_file() and file.stat().st_size == size:
+    if _is_intact(file, size):
         log.info("data.cache: %s is read from %s", name, file)
         return str(file)
     there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
@@ -165,7 +188,8 @@ def _in_folder(where: str, name: str, paths: Sequence[str], resize: Resize, chun
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as opened:
-            _write(opened, chunks)
+            opened.write(_write(opened, chunks).to_bytes(_CHECKSUM, "little"))
+            opened.flush()
             os.fsync(opened.fileno())
 
     write_atomically(file, write)

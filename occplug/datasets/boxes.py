@@ -37,6 +37,7 @@ class Box(NamedTuple):
 
     Args:
         frame: path of the picture.   where: the annotation, for messages.
+        size: width and height of the frame in pixels, in which the corners are.
     """
 
     frame: str
@@ -45,6 +46,7 @@ class Box(NamedTuple):
     camera: str | None
     split: str | None
     where: str
+    size: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -106,6 +108,9 @@ def _by_id(path: Path, content: dict, key: str) -> dict:
             raise DataError(f"{where}.id is missing, or no number or text")
         if number in result:
             raise DataError(f"{where}.id is {number!r}, which another image has, too")
+        for side in ("width", "height"):
+            if row.get(side) is not None and not (type(row[side]) is int and row[side] > 0):
+                raise DataError(f"{where}.{side} is {row[side]!r}; it must be a whole number of pixels, or be left out")
         result[number] = row
     return result
 
@@ -134,15 +139,16 @@ def _box(path: Path, row: dict, images: dict, where: str) -> Box:
     if not numbers or not all(math.isfinite(v) and abs(v) < FAR for v in bbox):
         raise DataError(f"{where}.bbox is {str(bbox)[:80]}; it must be [x, y, width, height] in pixels")
     x, y, width, height = map(float, bbox)
-    limits = [image.get(key) for key in ("width", "height")]
-    right, bottom = (n if type(n) in (int, float) else FAR for n in limits)
+    sides = [image.get(key) for key in ("width", "height")]
+    right, bottom = (side or FAR for side in sides)
     if width <= 0 or height <= 0 or x + width <= 0 or y + height <= 0 or x >= right or y >= bottom:
         of_size = "" if FAR in (right, bottom) else f" of {right}x{bottom}"
         raise DataError(f"{where}.bbox is {bbox} and holds no pixel of the frame {image['file_name']}{of_size}")
     frame = os.path.join(path.parent, image["file_name"])
     person = _text(row, PERSON, where)
     camera, split = (_text(row, keys, where) or _text(image, keys, where) for keys in (CAMERA, SPLIT))
-    return Box(frame, (x, y, x + width, y + height), person, camera, split, where)
+    size = None if None in sides else (sides[0], sides[1])
+    return Box(frame, (x, y, x + width, y + height), person, camera, split, where, size)
 
 
 def _text(row: dict, keys: tuple[str, ...], where: str) -> str | None:
@@ -193,11 +199,23 @@ class Frame:
             self._left -= 1
 
     def cut(self, box: Box) -> Image.Image:
-        """The part inside `box`. Raises DataError as `open_picture` and :func:`cut`."""
+        """The part inside `box`.
+
+        Raises:
+            DataError: as `open_picture` and :func:`cut`, or the frame has another size than the file says, so that
+                the box would cut out something else.
+        """
         with self._lock:
             self._left -= 1
             picture = self._picture or open_picture(self._path)
             self._picture = picture if self._left > 0 else None
+        if box.size not in (None, picture.size):
+            stated, found = ("{}x{}".format(*size) for size in (box.size, picture.size))
+            turned = " once it is turned as its orientation tag says" if box.size == picture.size[::-1] else ""
+            raise DataError(
+                f"{box.where}: its boxes are in a frame of {stated} pixels, and {box.frame} has {found}{turned}; "
+                "make the boxes on the frames as they are shown, or write width and height as they are"
+            )
         return cut(picture, box.corners, box.where)
 
 

@@ -6,7 +6,6 @@ file beside the figures per query, so that a page about a run needs neither its 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from occplug.embedding import Embedding
-from occplug.errors import CheckpointError, DataError
+from occplug.errors import DataError
 from occplug.evaluation.masked import masked_cosine
 from occplug.evaluation.metric import Metric
 from occplug.utils.files import plain_name
-from occplug.utils.integrity import check_archive
+from occplug.utils.integrity import check_lengths, read_arrays
 
 __all__ = ["Lister", "RankedLists", "ranked_file", "ranked_lists", "read_ranked"]
 
@@ -77,15 +76,28 @@ def ranked_file(run: Path, target: str) -> Path:
 
 def read_ranked(file: Path) -> RankedLists | None:
     """What :meth:`RankedLists.write` wrote; None if there is no such file. Raises DataError if it is damaged."""
-    damage = (CheckpointError, OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile)
     if not Path(file).is_file():
         return None
     try:
-        check_archive(Path(file))
-        with np.load(file, allow_pickle=False) as saved:
-            return RankedLists(**{field.name: saved[field.name] for field in fields(RankedLists)})
-    except damage as error:
+        found = read_arrays(Path(file), [field.name for field in fields(RankedLists)])
+        _check(found)
+        return RankedLists(**found)
+    except ValueError as error:
         raise DataError(f"{file}: not a complete file of ranked lists ({error}); delete it, or test again") from error
+
+
+def _check(found: dict[str, np.ndarray]) -> None:
+    """Raise ValueError for arrays that do not belong together."""
+    check_lengths(found, ("query_path", "occlusion", "nearest", "distance", "deciding", "mask_effect"), "query")
+    listed = check_lengths(found, ("path", "pid", "camid"), "listed image")
+    check_lengths(found, [name for name in found if name.startswith("map_")], "image of the map")
+    shapes = {found[name].shape for name in ("nearest", "distance", "deciding", "mask_effect")}
+    if len(shapes) > 1 or found["nearest"].ndim != 2:
+        raise ValueError(f"lists of different lengths: {sorted(shapes)}")
+    for name, most in (("nearest", listed), ("deciding", found["part"].size)):
+        rows = found[name]
+        if rows.dtype.kind != "i" or (rows.size and not -1 <= rows.min() <= rows.max() < most):
+            raise ValueError(f"{name} names rows from -1 to {most - 1}, and holds others")
 
 
 class Lister:

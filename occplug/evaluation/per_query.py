@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from occplug.errors import CheckpointError, DataError
+from occplug.errors import DataError
 from occplug.evaluation.ranking import RankResult
 from occplug.utils.files import plain_name
-from occplug.utils.integrity import check_archive
+from occplug.utils.integrity import check_lengths, read_arrays
 
 __all__ = ["PerQuery", "per_query_file", "read_per_query"]
 
@@ -57,13 +56,12 @@ def per_query_file(run: Path, target: str) -> Path:
 
 def read_per_query(file: Path) -> PerQuery:
     """Read what :meth:`PerQuery.write` wrote. Raises DataError if the file is missing, damaged or of another kind."""
-    damage = (CheckpointError, OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile)
     cure = "evaluate the run again with tools/test.py, or delete the run and train it again"
     try:
-        check_archive(Path(file))
-        with np.load(file, allow_pickle=False) as saved:
-            return PerQuery(**{field.name: saved[field.name] for field in fields(PerQuery)})
+        found = read_arrays(Path(file), [field.name for field in fields(PerQuery)])
+        check_lengths(found, list(found), "query")
+        return PerQuery(**found)
     except FileNotFoundError:
         raise DataError(f"{file}: the figures per query are missing; {cure}") from None
-    except damage as error:
+    except ValueError as error:
         raise DataError(f"{file}: not a complete file of figures per query ({error}); {cure}") from error

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from occplug.config.ranges import AT_LEAST_1, SHARE
+from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
 from occplug.method import Stage
 from occplug.methods._clip import ALIGNMENT, FINETUNING, PROMPTS, SPT, TESTING, CLIPMethod
@@ -78,7 +78,7 @@ class DPLReID(CLIPMethod):
         "stage2.i2t": ("dual", "fused", *BY_IMAGE),
         "stage1.occluder": _occluders,
     }
-    ranges = {**CLIPMethod.ranges, "stage1.occ_prob": SHARE, "stage1.occ_views": AT_LEAST_1}
+    ranges = {**CLIPMethod.ranges, "stage1.occ_prob": SHARE, "stage1.occ_views": (1, 1000)}
 
     @staticmethod
     def check(cfg) -> None:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from occplug.backbones import build_backbone, load_initial
 from occplug.backbones.text_side import load_texts, text_architecture, text_tower_of
 from occplug.backbones.weights import load_clip
-from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, BELOW_1, SHARE, under
+from occplug.config.ranges import ABOVE_0, AT_LEAST_0, BELOW_1, SHARE, under
 from occplug.distributed import each_batch
 from occplug.embedding import Embedding
 from occplug.errors import ConfigError, DataError
@@ -179,7 +179,8 @@ class ProFD(Method):
     parts = {"train.triplet": LOSSES}
     follows = {"masks.scheme": "parts"}
     ranges = {
-        **dict.fromkeys(("decoder_layers", "decoder_heads"), AT_LEAST_1),
+        **dict.fromkeys(("decoder_layers", "decoder_heads"), (1, 64)),
+        "context_tokens": (1, 64),
         **dict.fromkeys(("m_g", "m_p", "align_smooth", "dropout"), BELOW_1),
         **dict.fromkeys(("vis_alpha", "vis_floor"), SHARE),
         "vis_gamma": AT_LEAST_0,

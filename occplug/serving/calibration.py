@@ -7,15 +7,17 @@ Probabilities are for a prior of one half; `probability(..., prior)` moves the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from occplug.embedding import Embedding
-from occplug.errors import DataError
+from occplug.errors import CheckpointError, DataError
 
 __all__ = ["KINDS", "Calibration", "Pairs", "calibrate", "common_visibility", "pairs_of"]
 
@@ -25,6 +27,35 @@ FARS = (0.1, 0.01, 0.001, 0.0001)  # of the table
 BINS = 10  # of the reliability diagram
 STRANGERS = 200_000  # pairs of different identities that are kept
 _EDGE = 1e-6
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _are_numbers(value) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _is_curve(value) -> bool:
+    if not isinstance(value, dict):
+        return False
+    if value.keys() == {"slope", "shift"}:
+        return all(map(_is_number, value.values()))
+    points = value.keys() == {"x", "y"} and all(map(_are_numbers, value.values()))
+    return points and 0 < len(value["x"]) == len(value["y"])
+
+
+# part of a calibration in a file -> whether a value can be it
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "kind": KINDS.__contains__,
+    "edges": _are_numbers,
+    "curves": lambda value: isinstance(value, list) and all(map(_is_curve, value)),
+    "strangers": lambda value: _are_numbers(value) and len(value) > 0,
+    "shares": _are_numbers,
+    "floor": _is_number,
+    "facts": lambda value: isinstance(value, dict) and isinstance(value.get("settings", {}), dict),
+}
 
 
 def common_visibility(query: Embedding, gallery: Embedding, floor: float = 0.1) -> np.ndarray | None:
@@ -146,6 +177,30 @@ class Calibration:
     def as_dict(self) -> dict:
         """Plain values, for files."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def of_dict(cls, content, where: str = "a calibration") -> Calibration:
+        """What `as_dict` gave, checked.
+
+        Args:
+            where: the weights it was kept with, for the message.
+
+        Raises:
+            CheckpointError: a part is missing, unknown or of another kind; names it.
+        """
+        known = content if isinstance(content, dict) else {}
+        wrong = [name for name in known if name not in _PARTS or not _PARTS[name](known[name])]
+        wrong += [name for name in _PARTS if name not in known and name not in ("floor", "facts")]
+        if not wrong and len(known["curves"]) != len(known["edges"]) + 1:
+            wrong = ["curves"]  # one a level
+        if not wrong and len(known["strangers"]) != len(known["shares"]):
+            wrong = ["shares"]
+        if wrong:
+            raise CheckpointError(
+                f"{where}: its calibration is damaged or of another version ({', '.join(map(str, wrong))}); run "
+                "occplug calibrate again"
+            )
+        return cls(**known)
 
 
 def _log_odds(curve: dict, distance: np.ndarray) -> np.ndarray:

@@ -188,7 +188,10 @@ class Extractor:
             return camids or 0
         if count is not None and len(camids) != count:
             raise ConfigError(f"{len(camids)} camids for {count} pictures; give one each")
-        return iter(camids)
+        numbers = np.asarray(camids)
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise ConfigError(f"camids are whole numbers from 0, one a picture; these are of type {numbers.dtype}")
+        return iter(numbers.tolist())
 
     def _batches(
         self,
@@ -282,7 +285,7 @@ class Extractor:
                 f"these weights are not calibrated, so their distances have no probabilities; run: occplug calibrate "
                 f"--weights {where} --root DIR (the data sets' folder; with -o FILE for weights of the zoo)"
             )
-        calibration = Calibration(**known)
+        calibration = Calibration.of_dict(known, where=self.address or "these weights")
         for key, value in calibration.facts.get("settings", {}).items():
             if self.test_settings.get(key, value) != value:
                 raise ConfigError(

@@ -3,7 +3,6 @@
 import torch
 from torchvision.transforms import v2
 
-from occplug.config.ranges import AT_LEAST_0
 from occplug.registry import TRANSFORMS
 
 __all__ = ["PadCrop"]
@@ -22,7 +21,7 @@ class PadCrop(v2.Transform):
 
     level = "pil"
     defaults = {"padding": 10}
-    ranges = {"padding": AT_LEAST_0}
+    ranges = {"padding": (0, 1024)}
 
     def __init__(self, padding: int = 10):
         super().__init__()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from occplug.config.ranges import ABOVE_0, AT_LEAST_1, SHARE
+from occplug.config.ranges import ABOVE_0, SHARE
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS
 
@@ -40,7 +40,7 @@ class RandomErasePixel(v2.Transform):
     occludes = True
     context = ("inplace",)
     defaults = {"prob": 0.5, "min_area": 0.02, "max_area": 1 / 3, "min_aspect": 0.3, "attempts": 10}
-    ranges = {"prob": SHARE, "min_area": SHARE, "max_area": SHARE, "min_aspect": ABOVE_0, "attempts": AT_LEAST_1}
+    ranges = {"prob": SHARE, "min_area": SHARE, "max_area": SHARE, "min_aspect": ABOVE_0, "attempts": (1, 10_000)}
 
     def __init__(self, prob=0.5, min_area=0.02, max_area=1 / 3, min_aspect=0.3, attempts=10, inplace=False):
         super().__init__()

@@ -8,7 +8,7 @@ from bisect import bisect_right
 import numpy as np
 import torch
 
-from occplug.config.ranges import ABOVE_0, AT_LEAST_1, SHARE
+from occplug.config.ranges import ABOVE_0, SHARE
 from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS
@@ -70,7 +70,7 @@ class RWOA(Occlusion):
         **dict.fromkeys(("prob", "min_cover", "max_cover", "feather"), SHARE),
         **dict.fromkeys(("brightness", "contrast", "min_contrast"), SHARE),
         "area_scale": ABOVE_0,
-        "attempts": AT_LEAST_1,
+        "attempts": (1, 10_000),
     }
 
     def __init__(

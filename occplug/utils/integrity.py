@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,7 +19,17 @@ from torch import Tensor
 from occplug.errors import CheckpointError
 from occplug.utils.files import check_text
 
-__all__ = ["CHECKSUM", "UNPACKED", "check_archive", "check_tensors", "checksum", "is_intact", "save_checked"]
+__all__ = [
+    "CHECKSUM",
+    "UNPACKED",
+    "check_archive",
+    "check_lengths",
+    "check_tensors",
+    "checksum",
+    "is_intact",
+    "read_arrays",
+    "save_checked",
+]
 
 UNPACKED = 256 << 20  # bytes: what the packed records of an archive (code, in TorchScript's) may take beyond its size
 VALUES = 2_000_000  # of a checkpoint, tensors, numbers and texts together
@@ -52,6 +63,33 @@ def check_archive(path: Path) -> None:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise CheckpointError(f"{path}: it is damaged, its checksums do not hold ({reason}); {_CURE}") from error
+
+
+def read_arrays(file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays `names` of numpy's archive `file`, without objects.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, lacks an array, or one claims more numbers than the file has.
+    """
+    damage = (CheckpointError, OSError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile, MemoryError)
+    try:
+        check_archive(file)
+        with np.load(file, allow_pickle=False) as saved:
+            return {name: saved[name] for name in names}
+    except FileNotFoundError:
+        raise
+    except damage as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def check_lengths(arrays: Mapping[str, np.ndarray], names: Sequence[str], what: str) -> int:
+    """Number of rows of the arrays `names`. Raises ValueError if they differ; `what` is what a row is of."""
+    lengths = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in names}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"not one row for each {what}: {listed}")
+    return next(iter(lengths.values()))
 
 
 def check_tensors(content, path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from occplug.config import load_config, save_config
+from occplug.config import default_config, load_config, save_config
 from occplug.config.files import flatten
 from occplug.errors import ConfigError
 from occplug.method import build_method
@@ -427,3 +427,21 @@ def test_dpm_jitters_colours_before_it_pads_so_that_borders_stay_black(file):
 def test_profd_jitters_colours_after_it_has_padded(file):
     names = load_config(file).data.transforms
     assert names.index("color_jitter") > names.index("pad_crop")
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "message"),
+    [
+        ("clip_reid", "data.height", "it must be from 1 to 1024"),
+        ("dpm", "data.width", "it must be from 1 to 1024"),
+        ("clip_reid", "augment.pad_crop.padding", "it must be from 0 to 1024"),
+        ("clip_reid", "augment.random_erase_pixel.attempts", "it must be from 1 to 10000"),
+        ("clip_reid", "augment.rwoa.attempts", "it must be from 1 to 10000"),
+        ("dpl_reid", "method.stage1.occ_views", "it must be from 1 to 1000"),
+        ("profd", "method.decoder_layers", "it must be from 1 to 64"),
+        ("profd", "method.context_tokens", "it must be from 1 to 64"),
+    ],
+)
+def test_sizes_are_bounded_before_memory_is_taken(method, key, message):
+    with pytest.raises(ConfigError, match=f"{key} is 1000000000; {message}"):
+        default_config(method, None, [key, 10**9])

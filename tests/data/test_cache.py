@@ -104,6 +104,26 @@ def test_half_a_cache_is_never_read(tmp_path):
     np.testing.assert_array_equal(np.asarray(again[9]), np.asarray(resize.transform(read_image(paths[9]), {})))
 
 
+@pytest.mark.parametrize("damage", ["pixel", "first", "checksum", "longer", "shorter", "empty"])
+def test_a_damaged_cache_is_made_again(tmp_path, damage, caplog):
+    """A changed byte would be another picture in every epoch of every run that has the folder."""
+    paths, folder, resize = paths_of(tmp_path), tmp_path / "cache", Resize(8, 4)
+    file = Path(cached_pictures(str(folder), "a", paths, read_image, resize).file)
+    content = bytearray(file.read_bytes())
+    changed = {"pixel": len(content) // 2, "first": 0, "checksum": len(content) - 1}
+    if damage in changed:
+        content[changed[damage]] ^= 64
+    file.write_bytes({"longer": content + b"x", "shorter": content[:-1], "empty": b""}.get(damage, bytes(content)))
+    with caplog.at_level("WARNING", "occplug"):
+        again = cached_pictures(str(folder), "a", paths, read_image, resize)
+    assert f"data.cache: {file} is damaged, and is made again" in caplog.text
+    for number, path in enumerate(paths):
+        np.testing.assert_array_equal(np.asarray(again[number]), np.asarray(resize.transform(read_image(path), {})))
+    caplog.clear()
+    cached_pictures(str(folder), "a", paths, read_image, resize)
+    assert "damaged" not in caplog.text
+
+
 @pytest.mark.parametrize("where", ["memory", "folder"])
 def test_a_damaged_picture_is_named_and_nothing_is_left(tmp_path, where):
     paths, folder = paths_of(tmp_path), tmp_path / "cache"

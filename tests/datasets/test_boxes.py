@@ -112,6 +112,10 @@ def changed(content, path, value):
         (["annotations", 3, "person_id"], [1], r"annotations\[3\]: person_id is \[1\]; it must be a whole number"),
         (["annotations", 3, "split"], "dev", r"annotations\[3\].split has the split 'dev'; there are: train, query"),
         (["categories", 0, "name"], "cat", r"boxes.json: categories has no 'person', it has: cat, dog"),
+        (["images", 1, "width"], "60", r"images\[1\].width is '60'; it must be a whole number of pixels"),
+        (["images", 1, "height"], float("nan"), r"images\[1\].height is nan; it must be a whole number of pixels"),
+        (["images", 1, "height"], 0, r"images\[1\].height is 0; it must be a whole number of pixels"),
+        (["images", 0, "width"], 90, r"annotations\[0\]: its boxes are in a frame of 90x40 pixels, and .* has 60x40;"),
         (["images", 1, "file_name"], "no.png", r"annotations\[4\]: the frame .*no.png cannot be read \(No such file"),
     ],
 )  # fmt: skip
@@ -122,6 +126,28 @@ def test_mistakes_name_file_and_key(tmp_path, frames, path, value, message):
             row["split"] = "train"
     with pytest.raises(DataError, match=message):
         dataset_class(f"coco:{written(tmp_path, frames)}")(verbose=False, mode="train")
+
+
+def test_boxes_of_a_frame_that_is_turned_or_resized_since_are_refused(tmp_path, frames):
+    """Frames are read upright: boxes made on the pixels as stored would cut out something else."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(tmp_path / "f0.png").save(tmp_path / "f0.png", exif=exif)
+    sources, _ = open_source(f"coco:{written(tmp_path, frames)}")
+    message = (
+        "frame of 60x40 pixels, and .*f0.png has 40x60 once it is turned as its orientation tag says"
+    )
+    with pytest.raises(DataError, match=message):
+        next(sources).read()
+    frames["images"][0] |= {"width": 40, "height": 60}
+    for row in frames["annotations"]:
+        row["bbox"] = [1, 1, 20, 30]
+    sources, _ = open_source(f"coco:{written(tmp_path, frames)}")
+    assert next(sources).read().size == (20, 30)
+    for side in ("width", "height"):  # who does not say the size is believed
+        del frames["images"][0][side]
+    sources, _ = open_source(f"coco:{written(tmp_path, frames)}")
+    assert next(sources).read().size == (20, 30)
 
 
 @pytest.mark.parametrize(

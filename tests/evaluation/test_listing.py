@@ -1,5 +1,9 @@
 """Ranked lists that a test leaves: the rule, greyed images, which part decides, what a mask does, the file."""
 
+import io
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ import torch.nn.functional as F
 
 from occplug.embedding import Embedding
 from occplug.errors import DataError
-from occplug.evaluation import Lister, Metric, evaluate_embeddings, ranked_lists, read_ranked
+from occplug.evaluation import Lister, Metric, PerQuery, evaluate_embeddings, ranked_lists, read_per_query, read_ranked
 from occplug.evaluation.listing import _part_shares
 
 PIDS, CAMS = 5, 3
@@ -119,3 +123,73 @@ def test_the_file_gives_back_what_was_written_and_damage_is_named(tmp_path):
     (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:200])
     with pytest.raises(DataError, match="x.npz: not a complete file of ranked lists"):
         read_ranked(tmp_path / "x.npz")
+
+
+# ---------------------------------------------------------------------- damage
+
+
+def claimed(shape) -> bytes:
+    """The head of an array file that claims `shape` and holds nothing."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def rewritten(file, name, content: bytes) -> None:
+    with zipfile.ZipFile(file) as archive:
+        records = {record: archive.read(record) for record in archive.namelist()} | {f"{name}.npy": content}
+    with zipfile.ZipFile(file, "w") as archive:
+        for record, data in records.items():
+            archive.writestr(record, data)
+
+
+def saved(tmp_path, **changed):
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = (Embedding(torch.randn(n, 4, generator=generator)) for n in (3, 8))
+    lister = Lister(np.array([1, 2, 3]), np.array([1, 1, 2, 2, 3, 3, 1, 2]), np.zeros(3, int), np.ones(8, int), grey=0)
+    lister.add(torch.cdist(query.vector, gallery.vector))
+    made = ranked_lists(lister, query, gallery, (["q"] * 3, ["g"] * 8), Metric("squared_euclidean"))
+    replace(made, **changed).write(tmp_path / "x.npz")
+    return tmp_path / "x.npz"
+
+
+def figures(tmp_path, **changed):
+    numbers = np.zeros(2, int)
+    whole = {"image": np.array(["a", "b"]), "pid": numbers, "camid": numbers, "ap": np.zeros(2), "first_hit": numbers}
+    PerQuery(**whole | changed).write(tmp_path / "q.npz")
+    return tmp_path / "q.npz"
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (10**6, 10**6), (2**62,), (-5,), (3,)])
+def test_arrays_that_claim_more_than_the_file_has_are_refused(shape, tmp_path):
+    file, queries = saved(tmp_path), figures(tmp_path)
+    assert len(read_per_query(queries).ap) == 2
+    rewritten(file, "distance", claimed(shape))
+    with pytest.raises(DataError, match="x.npz: not a complete file of ranked lists"):
+        read_ranked(file)
+    rewritten(queries, "ap", claimed(shape))
+    with pytest.raises(DataError, match="q.npz: not a complete file of figures per query"):
+        read_per_query(queries)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"occlusion": np.zeros(2)}, "not one row for each query: query_path 3, occlusion 2"),
+        ({"pid": np.zeros(3, int)}, "not one row for each listed image: path 8, pid 3, camid 8"),
+        ({"map_pid": np.zeros(1, int)}, "not one row for each image of the map"),
+        ({"distance": np.zeros((3, 2), np.float32)}, "lists of different lengths"),
+        ({"nearest": np.full((3, 8), 99)}, "nearest names rows from -1 to 7, and holds others"),
+        ({"nearest": np.zeros((3, 8))}, "nearest names rows from -1 to 7, and holds others"),
+        ({"deciding": np.full((3, 8), 2, np.int8)}, "deciding names rows from -1 to -1, and holds others"),
+    ],
+)
+def test_arrays_that_do_not_belong_together_are_refused(changed, told, tmp_path):
+    assert read_ranked(saved(tmp_path)).nearest.shape == (3, 8)
+    with pytest.raises(DataError, match=told):
+        read_ranked(saved(tmp_path, **changed))
+
+
+def test_figures_of_other_numbers_of_queries_are_refused(tmp_path):
+    with pytest.raises(DataError, match="not one row for each query: image 2, pid 2, camid 2, ap 3, first_hit 2"):
+        read_per_query(figures(tmp_path, ap=np.zeros(3)))

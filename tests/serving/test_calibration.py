@@ -13,7 +13,7 @@ from occplug import Embedding
 from occplug.cli import main
 from occplug.config import resolved_yaml
 from occplug.engine import save_checkpoint
-from occplug.errors import ConfigError, DataError
+from occplug.errors import CheckpointError, ConfigError, DataError
 from occplug.evaluation import Metric
 from occplug.serving.calibration import Calibration, Pairs, calibrate, common_visibility, pairs_of
 
@@ -200,3 +200,34 @@ def test_trained_identities_are_refused(weights, data_root, tmp_path, capsys):
     assert main([*words, "--identities", "trained", "--kind", "isotonic"]) == 0
     assert "optimistic" in capsys.readouterr().out
     assert occplug.load(tmp_path / "all.pth").calibration.kind == "isotonic"
+
+
+def _without(content, *names):
+    return {key: value for key, value in content.items() if key not in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda known: 5, "kind, edges, curves, strangers, shares"),
+        (lambda known: {"a": 1, **known}, "a"),
+        (lambda known: _without(known, "curves"), "curves"),
+        (lambda known: known | {"kind": "linear"}, "kind"),
+        (lambda known: known | {"kind": [1]}, "kind"),
+        (lambda known: known | {"edges": [0.5, 0.6, 0.7, 0.8]}, "curves"),
+        (lambda known: known | {"edges": "x"}, "edges"),
+        (lambda known: known | {"curves": [5]}, "curves"),
+        (lambda known: known | {"curves": [{"x": [], "y": []}]}, "curves"),
+        (lambda known: known | {"curves": [{"slope": float("nan"), "shift": 0.0}]}, "curves"),
+        (lambda known: known | {"strangers": []}, "strangers"),
+        (lambda known: known | {"shares": [0.5]}, "shares"),
+        (lambda known: known | {"floor": None}, "floor"),
+        (lambda known: known | {"facts": {"settings": 3}}, "facts"),
+    ],
+)
+def test_a_calibration_that_is_damaged_names_its_part(change, named):
+    known = json.loads(json.dumps(calibrate(drawn(2000)).as_dict()))
+    assert Calibration.of_dict(known).as_dict() == known
+    message = rf"w.pth: its calibration is damaged or of another version \({named}\); run occplug calibrate again"
+    with pytest.raises(CheckpointError, match=message):
+        Calibration.of_dict(change(known), "w.pth")

@@ -65,7 +65,10 @@ def test_a_checkpoint_of_ones_own_brings_its_config(tmp_path, pictures):
         model.embed(pictures)
     with pytest.raises(ConfigError, match="2 camids for 5 pictures"):
         model.embed(pictures, [0, 1])
-    one, other = model.embed(pictures, [0] * 5), model.embed(pictures, [2] * 5)
+    for wrong in ([0.5] * 5, ["hall"] * 5, [None] * 5):
+        with pytest.raises(ConfigError, match="camids are whole numbers from 0, one a picture; these are of type"):
+            model.embed(pictures, wrong)
+    one, other = model.embed(pictures, [0] * 5), model.embed(pictures, torch.full((5,), 2))
     assert not torch.allclose(one.vector, other.vector)
     save_checkpoint(state, tmp_path / "b.pth")
     with pytest.raises(ConfigError, match="b.pth does not hold its config; name it with config_file"):
