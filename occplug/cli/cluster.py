@@ -6,7 +6,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse, print_skipped
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -45,8 +45,7 @@ def main(argv: list[str]) -> None:
         draw_ranked(drawn, args.sheet)
     alone = groups.count(-1)
     print(f"{args.output}: {len(groups)} images in {len(set(groups) - {-1})} groups, {alone} of them in none")
-    for path, reason in embedding.skipped.items():
-        print(f"skipped {path}: {reason}")
+    print_skipped(embedding)
 
 
 def _write(path: Path, rows: list) -> None:

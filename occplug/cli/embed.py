@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse, print_skipped
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
@@ -38,8 +38,7 @@ def main(argv: list[str]) -> None:
         occplug.Gallery.build(embedding, metadata=metadata).save(args.output)
     else:
         embedding.save(args.output)
-    for path, reason in embedding.skipped.items():
-        print(f"skipped {path}: {reason}")
+    print_skipped(embedding)
     left_out = f", {len(embedding.skipped)} skipped" if embedding.skipped else ""
     flip = "averaged with their mirror images" if embedding.origin.preprocessing["flip"] else "as they are (no flip)"
     print(f"{args.output}: {len(embedding)} images{left_out}, {flip}; model {model.fingerprint}")

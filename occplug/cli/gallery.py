@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse, print_skipped
 from occplug.errors import ConfigError
 
 __all__ = ["main"]
@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
 
 def _build_parser(actions) -> None:
     parser = actions.add_parser("build", help="a gallery with a search engine, from files of occplug embed")
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="files of occplug embed, all of one model")
+    text = "files of occplug embed, or galleries, all of one model; with their metadata"
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help=text)
     parser.add_argument("-o", "--output", required=True, metavar="G", help="a folder to make (or a .safetensors file)")
     parser.add_argument("--engine", default="exact", metavar="NAME", help="exact, faiss or milvus (exact)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="options of the engine")
@@ -70,17 +71,30 @@ def _pairs(words: list[str]) -> dict:
     return {key: number_or_text(value) for key, value in (word.split("=", 1) for word in words)}
 
 
-def _build(args) -> None:
+def _rows(files: list[str], table: str | None):
+    """What `files` hold, embeddings or galleries of one model, and their metadata, with those of `table` over them."""
     from occplug.embedding import Embedding
-    from occplug.serving.gallery import Gallery
     from occplug.serving.metadata import read_metadata
+    from occplug.serving.store import Rows, open_store
 
-    embedding = Embedding.cat([Embedding.load(file) for file in args.inputs])
-    metadata = read_metadata(args.metadata, embedding.paths) if args.metadata else None
-    queries = Embedding.load(args.queries) if args.queries else None
-    asked = read_metadata(args.query_metadata, queries.paths) if queries is not None and args.query_metadata else None
-    options = {"metadata": metadata, "queries": queries, "query_metadata": asked, "half": args.half, **_pairs(args.set)}
-    made = Gallery.build(embedding, engine=args.engine, **options)
+    read = [open_store(file).read()[0] for file in files]
+    Embedding.cat([rows.embedding[:0] for rows in read])  # of different models: an error
+    rows = Rows.cat(read)
+    more = read_metadata(table, rows.columns.get("path", [])) if table else {}
+    return rows, rows.columns | more
+
+
+def _build(args) -> None:
+    from occplug.serving.gallery import Gallery
+
+    rows, metadata = _rows(args.inputs, args.metadata)
+    options = {"metadata": metadata, "half": args.half, **_pairs(args.set)}
+    if len(args.inputs) == 1:  # several may have the same ids
+        options["ids"] = rows.ids.numpy()
+    if args.queries:
+        queries, options["query_metadata"] = _rows([args.queries], args.query_metadata)
+        options["queries"] = queries.embedding
+    made = Gallery.build(rows.embedding, engine=args.engine, **options)
     made.save(args.output)
     _print_info(made)
 
@@ -95,8 +109,7 @@ def _add(args) -> None:
     if args.metadata:
         metadata |= read_metadata(args.metadata, embedding.paths)
     gallery.add(embedding, metadata)
-    for path, reason in embedding.skipped.items():
-        print(f"skipped {path}: {reason}")
+    print_skipped(embedding)
     print(f"{args.gallery}: {len(embedding)} images added, {len(gallery)} in all")
 
 

@@ -7,7 +7,7 @@ import argparse
 from occplug.cli.arguments import WEIGHTS
 from occplug.errors import CheckpointError, DataError
 
-__all__ = ["INPUTS", "add_embedding", "add_model", "embed_with", "model_behind", "parse"]
+__all__ = ["INPUTS", "add_embedding", "add_model", "embed_with", "model_behind", "parse", "print_skipped"]
 
 
 INPUTS = "images, folders (all their images), and coco:FILE, boxes of people in frames"
@@ -45,6 +45,12 @@ def embed_with(model, inputs: list[str], args: argparse.Namespace):
     """Embeddings of all images that `inputs` (files and folders) name."""
     options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip", "on_error")}
     return model.embed(inputs, camids=args.camid, **options)
+
+
+def print_skipped(embedding) -> None:
+    """A line for each image that `--on-error skip` left out; most reasons begin with its name."""
+    for path, reason in embedding.skipped.items():
+        print(f"skipped {reason if reason.startswith(path) else f'{path}: {reason}'}")
 
 
 def model_behind(args: argparse.Namespace, gallery):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse, print_skipped
 
 __all__ = ["main"]
 
@@ -54,7 +54,6 @@ def main(argv: list[str]) -> None:
         for rank, hit in enumerate(answer, start=1):
             more = " ".join(f"{k}={v}" for k, v in hit.items() if k not in ("path", "distance", "id") and v is not None)
             print(f"{rank:5d}  {hit['distance']:.4f}  {hit['path'] or hit['id']}  {more}".rstrip())
-    for path, reason in queries.skipped.items():
-        print(f"skipped {path}: {reason}")
+    print_skipped(queries)
     if args.sheet:
         print(f"{args.sheet}: queries and their hits")

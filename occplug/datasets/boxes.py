@@ -25,7 +25,7 @@ from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
 from occplug.utils.texts import read_json
 
-__all__ = ["Box", "Frame", "cut", "read_boxes", "with_frames"]
+__all__ = ["CAMERA", "PERSON", "Box", "Frame", "cut", "read_boxes", "with_frames"]
 
 PERSON, CAMERA, SPLIT = ("person_id", "pid"), ("camera", "camera_id", "camid"), ("split",)
 FAR = 1e6  # pixels: no frame is so wide

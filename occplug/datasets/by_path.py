@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 
-from occplug.datasets.boxes import Box, read_boxes, with_frames
+from occplug.datasets.boxes import CAMERA, PERSON, Box, read_boxes, with_frames
 from occplug.datasets.common import ReidDataset, warn_once
 from occplug.datasets.layouts import Layout, Part, inventory
 from occplug.datasets.listing import IMAGE_ENDINGS, ImageFile, list_tree
@@ -163,8 +163,14 @@ def _by_pattern(name: str, pattern: str, files: list[ImageFile]) -> list[Row]:
     return rows
 
 
+_COLUMNS = {**dict.fromkeys(PERSON, "pid"), **dict.fromkeys(CAMERA, "camid")}  # columns of a CSV -> as rows call them
+
+
 class CsvImages(OwnImages):
-    """`csv:FILE`: columns `path` (relative to the file's folder) and `pid`, and, if known, `camid` and `split`."""
+    """`csv:FILE`: columns `path` (relative to the file's folder) and `pid`, and, if known, `camid` and `split`.
+
+    Columns may have the names that boxes in frames have: `person_id`, `camera` or `camera_id`.
+    """
 
     kind = "csv"
 
@@ -198,7 +204,8 @@ class CsvImages(OwnImages):
         try:
             with open(self.file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
                 reader = csv.DictReader(io.StringIO(stream.read(), newline=""), skipinitialspace=True, restval="")
-                header = [(name or "").strip() for name in reader.fieldnames or ()]
+                given = [(name or "").strip() for name in reader.fieldnames or ()]
+                header = [name if _COLUMNS.get(name) in given else _COLUMNS.get(name, name) for name in given]
                 reader.fieldnames = header
                 self._check_header(header)
                 return [

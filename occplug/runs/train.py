@@ -204,6 +204,7 @@ def dry_run(cfg, config_file: str = "") -> None:
         engine = build_engine(small, data, Path(folder), device, limit=2, pretrained=False)
         engine.run_stages()
         log.info("dry run of %s: %d stages and a test went through", config_file, len(engine.records))
+        log.info("images were generated in place of the data sets, so the figures above mean nothing")
         start_logging()  # closes the log file before its folder goes
 
 

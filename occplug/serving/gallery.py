@@ -86,7 +86,7 @@ class Gallery:
             engine: "exact", "faiss" or "milvus".
             ids: [N] whole numbers, each once; counted from 0 if not given.
             metadata: name -> N values (numbers, texts or None), for `where`; the images' paths are there as `path`.
-                The names `pid` and `camera` are those that quality is measured with.
+                The names `pid` and `camera` (or `camera_id`, `camid`) are those that quality is measured with.
             distance: [Q, G] from two embeddings; by default the method's own, as the embedding says.
             queries: images like those that will be searched for, e.g. occluded ones; with `query_metadata` (`pid`, and
                 `camera` where the camera rule counts) and `pid` in `metadata` the engine's Rank-1 is measured beside

@@ -121,8 +121,8 @@ def push(model: Extractor, repository: str, licence: str = "other", figures: dic
         try:
             api.create_repo(repository, private=private, exist_ok=True)
             return api.upload_folder(repo_id=repository, folder_path=folder, commit_message="occplug")
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        except Exception as error:  # its HTTP library's, too, which changes with its version
+            answered = isinstance(error, (HfHubHTTPError, ValueError)) and not isinstance(error, OfflineModeIsEnabled)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CheckpointError(
-                f"{repository}: the hub did not take it ({reason}); log in with: hf auth login"
-            ) from error
+            cure = "log in with: hf auth login" if answered else "connect, or pass on the folder of save_pretrained"
+            raise CheckpointError(f"{repository}: the hub did not take it ({reason}); {cure}") from error

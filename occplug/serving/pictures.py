@@ -143,7 +143,7 @@ _EXPECTED = "a path, a folder, a PIL image, a uint8 array [H, W, 3], a uint8 ten
 
 def _source(item, place: int, color: str) -> Source:
     if isinstance(item, (str, os.PathLike)):
-        return Source(os.fspath(item), lambda: open_picture(item))
+        return Source(os.fspath(item), lambda: _of_file(item))
     name = f"image[{place}]"
     if isinstance(item, Image.Image):
         name = getattr(item, "filename", "") or name
@@ -151,6 +151,22 @@ def _source(item, place: int, color: str) -> Source:
     if isinstance(item, (np.ndarray, Tensor)):
         return Source(name, lambda: _of_pixels(item, name, color))
     raise DataError(f"{name} is a {type(item).__name__}; give {_EXPECTED}")
+
+
+_ELSEWHERE = {
+    "folder": "folder: is for data sets (-s, -t); give the folder's path alone",
+    "csv": "csv: is for data sets (-s, -t); give the images' folder, and the table with --metadata",
+}
+
+
+def _of_file(path) -> Image.Image:
+    try:
+        return open_picture(path)
+    except DataError:
+        if user_path(path).exists():
+            raise
+        kind = os.fsdecode(path).partition(":")[0]
+        raise DataError(f"{path}: the image file is missing; {_ELSEWHERE.get(kind, 'check the path')}") from None
 
 
 def _of_pixels(pixels: np.ndarray | Tensor, name: str, color: str) -> Image.Image:

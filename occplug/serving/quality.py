@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from occplug.datasets.boxes import CAMERA
 from occplug.serving.store import Rows
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ def _queries(gallery, queries: Rows | None) -> tuple[Rows, np.ndarray | None]:
 def rank1(gallery, queries: Rows, ids: np.ndarray, rows: np.ndarray | None) -> float:
     """Share of `queries` whose first hit that counts, among `ids` [Q, K], is of their identity."""
     pid = dict(zip(gallery.ids.tolist(), gallery.columns["pid"]))
-    cameras = gallery.columns.get("camera")
-    camera = dict(zip(gallery.ids.tolist(), cameras)) if cameras and "camera" in queries.columns else {}
+    cameras, asked = _cameras(gallery.columns), _cameras(queries.columns)
+    camera = dict(zip(gallery.ids.tolist(), cameras)) if cameras and asked else {}
     right = 0
     for place, row in enumerate(ids.tolist()):
         person = queries.columns["pid"][place]
-        place_of = queries.columns["camera"][place] if camera else None
+        place_of = asked[place] if camera else None
         for hit in row:
             itself = rows is not None and hit == rows[place]
             if hit < 0 or itself or (pid[hit] == person and camera and camera[hit] == place_of):
@@ -76,6 +77,11 @@ def rank1(gallery, queries: Rows, ids: np.ndarray, rows: np.ndarray | None) -> f
             right += pid[hit] == person
             break
     return right / max(len(ids), 1)
+
+
+def _cameras(columns: dict[str, list]) -> list:
+    """Cameras by any of the names that boxes and tables have for them; empty where none is known."""
+    return next((columns[name] for name in CAMERA if name in columns), [])
 
 
 def tune(gallery, queries: Rows | None = None) -> dict:

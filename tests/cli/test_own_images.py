@@ -74,6 +74,25 @@ def test_galleries_grow_and_shrink(crops, embedded, tmp_path, capsys):
     assert main(["gallery", "info", str(folder)]) == 0
 
 
+def test_metadata_go_from_the_file_of_embeddings_into_what_is_built_of_it(crops, tmp_path):
+    table, file, folder = tmp_path / "who.csv", str(tmp_path / "g.safetensors"), str(tmp_path / "g")
+    with table.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["path", "pid", "camid"])
+        rows.writerows([path, path.parent.name[1:], path.stem] for path in sorted(crops.rglob("*.png")))
+    assert main(["embed", str(crops), "--weights", MODEL, "-o", file, "--metadata", str(table), "--no-flip"]) == 0
+    assert main(["gallery", "remove", file, "--ids", "0", "4"]) == 0
+    assert main(["gallery", "build", file, "-o", folder, "--queries", file]) == 0
+    built = Gallery.load(folder)
+    assert built.ids.tolist() == [1, 2, 3, 5, 6, 7, 8] and built.quality["kind"] == "given"
+    assert built.columns["camid"] == [1, 2, 0, 2, 0, 1, 2] and built.columns["pid"] == [0, 0, 1, 1, 2, 2, 2]
+    assert built.columns["path"] == Gallery.load(file).columns["path"]
+    assert main(["gallery", "build", file, folder, "-o", f"{folder}2"]) == 0
+    assert (
+        len(Gallery.load(f"{folder}2")) == 14 and Gallery.load(f"{folder}2").columns["pid"][7:] == built.columns["pid"]
+    )
+
+
 def test_boxes_of_frames_become_a_gallery_with_persons_and_cameras(crops, tmp_path, capsys):
     images, rows = [], []
     for place, folder in enumerate(sorted(crops.iterdir())):
@@ -128,7 +147,11 @@ def test_skipped_images_are_listed(crops, tmp_path, capsys):
     assert main(words) == 2 and "bad.jpg" in capsys.readouterr().err and not file.exists()
     assert main([*words, "--on-error", "skip", "--no-flip"]) == 0
     out = capsys.readouterr().out
-    assert "skipped " + str(tmp_path / "bad.jpg") in out and "3 images, 1 skipped, as they are (no flip)" in out
+    assert (
+        "skipped " + str(tmp_path / "bad.jpg") in out
+        and out.count("bad.jpg") == 1
+        and "3 images, 1 skipped, as they are (no flip)" in out
+    )
     assert list(Embedding.load(file).skipped) == [str(tmp_path / "bad.jpg")]
 
 

@@ -135,6 +135,17 @@ def test_a_csv_names_paths_persons_cameras_and_splits(tmp_path):
     assert told(data.train) == [("0.jpg", 0, 0), ("1.jpg", 0, 1)] and data.pids == [0]
 
 
+@pytest.mark.parametrize("camera", ["camera", "camera_id", "camid"])
+def test_columns_may_be_named_as_boxes_name_them(tmp_path, camera):
+    put(tmp_path, *(f"{n}.jpg" for n in range(4)))
+    rows = [{"path": f"{n}.jpg", "person_id": n // 2, camera: n % 2, "pid_of_hall": 1} for n in range(4)]
+    data = load(f"csv:{write_csv(tmp_path / 'p.csv', rows)}", combineall=True)
+    assert data.has_cameras and data.cameras == [1, 2] and len(data.pids) == 2
+    both = [{**row, "pid": 7, "camid": row["path"]} for row in rows]
+    with pytest.raises(DataError, match="all images are of one person"):  # pid counts, not person_id
+        load(f"csv:{write_csv(tmp_path / 'both.csv', both)}")
+
+
 # ---- what is drawn
 
 

@@ -254,9 +254,10 @@ def test_what_an_engine_costs_is_measured_with_queries_and_kept(tmp_path):
     assert "not occluded" in alone.quality["kind"] and alone.quality["rank1_exact"] > by_hand
 
 
-def test_images_of_the_querys_camera_do_not_count():
+@pytest.mark.parametrize("name", ["camera", "camera_id", "camid"])
+def test_images_of_the_querys_camera_do_not_count(name):
     gallery = Embedding(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]))
-    metadata = {"pid": [1, 2, 1, 3], "camera": [1, 1, 2, 1]}
+    metadata = {"pid": [1, 2, 1, 3], name: [1, 1, 2, 1]}
     query = {"queries": gallery[:1], "query_metadata": {"pid": [1], "camera": [1]}}
     built = Gallery.build(gallery, metadata=metadata, **query)
     assert built.quality["rank1_exact"] == 0  # the nearest that counts is of identity 2

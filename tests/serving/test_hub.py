@@ -129,9 +129,21 @@ def test_push_uploads_what_is_saved(model, monkeypatch):
     assert calls[0] == ("someone/model", {"private": True, "exist_ok": True})
     assert calls[1][0] == "someone/model" and "model.safetensors" in calls[1][1]
 
-    def refused(self, *args, **options):
-        raise OSError("401")
 
-    monkeypatch.setattr(Api, "create_repo", refused)
-    with pytest.raises(CheckpointError, match="someone/model: the hub did not take it"):
+def test_what_keeps_a_model_from_the_hub_is_said_with_its_cure(model, monkeypatch):
+    import huggingface_hub
+
+    with pytest.raises(CheckpointError, match="someone/model: the hub did not take .*offline.*; connect, or pass on"):
+        model.push("someone/model")
+    api = huggingface_hub.HfApi
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api(endpoint="http://127.0.0.1:9"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(CheckpointError, match="someone/model: the hub did not take it .*; connect, or pass on"):
+        model.push("someone/model")
+
+    def refused(self, *args, **options):
+        raise ValueError("401 unauthorized")
+
+    monkeypatch.setattr(api, "create_repo", refused)
+    with pytest.raises(CheckpointError, match=r"did not take it \(401 unauthorized\); log in with: hf auth login"):
         model.push("someone/model")
