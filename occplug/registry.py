@@ -6,7 +6,7 @@ import copy
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "TRANSFORMS",
     "build",
     "build_part",
+    "defaults_of",
     "get",
     "model_class",
     "names",
@@ -136,6 +137,16 @@ def _arguments(entry) -> dict[str, object]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(entry).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind in kinds}
+
+
+def defaults_of(function, without: Collection[str] = ()) -> dict[str, Any]:
+    """Arguments of `function` that have a default, as config keys: what an entry states as its `defaults`.
+
+    Args:
+        without: arguments that are no keys.
+    """
+    given = {name: default for name, default in _arguments(function).items() if name not in without}
+    return {name: default for name, default in given.items() if default is not inspect.Parameter.empty}
 
 
 def build(registry: Registry, name: str, *args, **kwargs):

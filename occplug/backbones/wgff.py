@@ -21,6 +21,7 @@ from occplug.backbones.lsnet import SIZES, FixedBatchNorm2d, LSNet
 from occplug.backbones.lsnet_weights import EMBEDDED, load_lsnet, released_file
 from occplug.backbones.resampling import to_grid
 from occplug.backbones.tower import CLIPTower, Tower
+from occplug.config.defaults import CORE
 from occplug.errors import ConfigError
 from occplug.method import Group
 from occplug.registry import BACKBONES, build, tower_options
@@ -29,6 +30,7 @@ __all__ = ["WGFF", "Gate"]
 
 _log = logging.getLogger(__name__)
 FUSED = "fused"
+_KEYS = CORE["backbone"]["wgff"]  # whose defaults are the constructor's
 _NORMS = {"train": nn.BatchNorm2d, "eval": FixedBatchNorm2d}
 
 
@@ -95,21 +97,21 @@ class WGFF(Tower):
         ConfigError: a point that does not exist or is given twice; what the CLIP tower refuses.
     """
 
-    has_text = True
+    has_text = True  # the CLIP tower's
     clip: CLIPTower
     scale: Tensor
     shift: Tensor
 
     def __init__(
         self,
-        clip: str = "clip_vit_b16",
-        lsnet: str = "lsnet_t",
-        weights: str = "none",
-        points: Sequence[Sequence] = (),
-        mode: str = "gate",
-        lsnet_bn: str = "train",
-        lr: float = 3.5e-4,
-        lsnet_lr: float = 3.5e-5,
+        clip: str = _KEYS["clip"],
+        lsnet: str = _KEYS["lsnet"],
+        weights: str = _KEYS["weights"],
+        points: Sequence[Sequence] = tuple(_KEYS["points"]),
+        mode: str = _KEYS["mode"],
+        lsnet_bn: str = _KEYS["lsnet_bn"],
+        lr: float = _KEYS["lr"],
+        lsnet_lr: float = _KEYS["lsnet_lr"],
         clip_weights: str | None = None,
         activation: str = "",
         **options,

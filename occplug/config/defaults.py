@@ -114,7 +114,7 @@ OURS = {
         "activation": "",  # quick_gelu or gelu, of a CLIP file that does not tell; tags and OpenAI's own files do
         "stride": 16,  # pixels between patches; smaller than the patch: overlapping patches
         "sie_camera": False,  # camera embedding on the class token
-        "sie_coefficient": 1.0,
+        "sie_coefficient": 1.0,  # of the camera embedding, as published; CLIP-ReID's own file has 3.0 as its default
         "drop_path": None,  # of a ViT or Swin without text: stochastic depth at the last block; null: the method's
         "semantic_weight": 0.2,  # of SOLIDER's Swin: 0 appearance, 1 semantics; no weight file tells
         # what a backbone alone has, in a section of its name; `clip` names the CLIP tower of a hybrid

@@ -12,6 +12,7 @@ from pathlib import Path
 from occplug.datasets.common import MARKET_LAYOUT, Labelled, ReidDataset
 from occplug.datasets.layouts import Layout, Part
 from occplug.datasets.synthocc import Knobs, build
+from occplug.datasets.synthocc.knobs import DEFAULTS
 from occplug.registry import DATASETS
 from occplug.utils.texts import read_json
 
@@ -38,7 +39,7 @@ class SynthOcc(ReidDataset):
 
     name = "synthocc"
 
-    def __init__(self, root: str = "", size: str = "small", seed: int = 1, **options):
+    def __init__(self, root: str = "", size: str = DEFAULTS["size"], seed: int = DEFAULTS["seed"], **options):
         self.size, self.seed = size, seed
         self.knobs = {key: options.pop(key) for key in sorted(_KNOBS & options.keys())}
         super().__init__(root, **options)

@@ -101,7 +101,7 @@ class Robustness:
             }
             for curve in self.curves
         ]
-        about = {"about": self.about, "version": occplug.__version__, "shares": self.shares}
+        about: dict[str, object] = {"about": self.about, "version": occplug.__version__, "shares": self.shares}
         about |= {"seeds": list(self.seeds), "queries": len(self.pids) // len(self.seeds)}
         return {**about, "models": models, "losses": self._losses_as_json()}
 

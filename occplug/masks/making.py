@@ -72,12 +72,12 @@ def _save(file: Path, maps: np.ndarray) -> None:
     write_atomically(file, write)
 
 
-def write_sheet(file: Path, jobs: Sequence[Job], scheme: str = "five_v", count: int = 24, columns: int = 8) -> None:
+def write_sheet(file: Path, jobs: Sequence[Job], scheme: str, count: int = 24, columns: int = 8) -> None:
     """A PNG of up to `count` images, evenly spaced in `jobs`, beside their part labels in colour.
 
     Raises:
         DataError: an image or mask cannot be read.
-        TrainingError: `file` cannot be written.
+        OutputError: `file` cannot be written.
     """
     shown = [jobs[i] for i in np.unique(np.linspace(0, len(jobs) - 1, min(count, len(jobs))).astype(int))]
     height, width = _TILE

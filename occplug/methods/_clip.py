@@ -274,7 +274,11 @@ class CLIPMethod(PatchTransferMethod):
     def __getattr__(self, name: str) -> Any:
         """`prompts_<kind>` and `text_features_<kind>`, the older names; they go in the next version."""
         what, _, kind = name.rpartition("_")
-        known = {"prompts": self._prompts, "text_features": lambda: self.text_features_by_kind}.get(what, dict)()
+        by_kind: dict[str, Callable[[], Any]] = {
+            "prompts": self._prompts,
+            "text_features": lambda: self.text_features_by_kind,
+        }
+        known = by_kind.get(what, dict)()
         if kind in known:
             return known[kind]
         return super().__getattr__(name)

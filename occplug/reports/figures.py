@@ -57,11 +57,12 @@ def save_figure(figure: Figure, file: Path) -> Path:
         OutputError: the file cannot be written.
     """
     check_ending(file)
-    own = {
+    endings: dict[str, dict[str, Any]] = {
         ".pdf": {"metadata": {"CreationDate": None}},
         ".svg": {"metadata": {"Date": None}},
         ".jpg": {"pil_kwargs": {"quality": 85, "optimize": True}},
-    }.get(file.suffix, {})
+    }
+    own = endings.get(file.suffix, {})
     kind = file.suffix[1:]
     write_atomically(
         file, lambda temporary: figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", **own)

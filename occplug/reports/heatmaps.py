@@ -183,7 +183,7 @@ def _hooked(net: nn.Module, seen: Seen) -> Iterator[None]:
 
     Those of other proportions are of regions that the net has cut out, as HACNN's branches do.
     """
-    proportions = []
+    proportions: list[float] = []
 
     def start(module, inputs):
         proportions[:] = [inputs[0].shape[2] / inputs[0].shape[3]]

@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms import v2
 
-from occplug.registry import TRANSFORMS
+from occplug.registry import TRANSFORMS, defaults_of
 
 __all__ = ["PadCrop"]
 
@@ -20,12 +20,13 @@ class PadCrop(v2.Transform):
     """
 
     level = "pil"
-    defaults = {"padding": 10}
     ranges = {"padding": (0, 1024)}
 
     def __init__(self, padding: int = 10):
         super().__init__()
         self.padding = padding
+
+    defaults = defaults_of(__init__)
 
     def make_params(self, flat_inputs: list) -> dict[str, int]:
         """Draws the box: row and column in [-padding, padding], size of the image."""

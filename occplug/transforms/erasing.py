@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 from occplug.config.ranges import ABOVE_0, SHARE
 from occplug.errors import ConfigError
-from occplug.registry import TRANSFORMS
+from occplug.registry import TRANSFORMS, defaults_of
 
 __all__ = ["RandomErasePixel"]
 
@@ -39,7 +39,6 @@ class RandomErasePixel(v2.Transform):
     level = "batch"
     occludes = True
     context = ("inplace",)
-    defaults = {"prob": 0.5, "min_area": 0.02, "max_area": 1 / 3, "min_aspect": 0.3, "attempts": 10}
     ranges = {"prob": SHARE, "min_area": SHARE, "max_area": SHARE, "min_aspect": ABOVE_0, "attempts": (1, 10_000)}
 
     def __init__(self, prob=0.5, min_area=0.02, max_area=1 / 3, min_aspect=0.3, attempts=10, inplace=False):
@@ -51,6 +50,8 @@ class RandomErasePixel(v2.Transform):
             )
         self.prob, self.min_area, self.max_area, self.min_aspect = prob, min_area, max_area, min_aspect
         self.attempts, self.inplace = attempts, inplace
+
+    defaults = defaults_of(__init__, without=context)
 
     def make_params(self, flat_inputs: list) -> dict[str, list]:
         """`boxes`: per image (image number, top, left, height, width) in pixels, only those that are erased; `noise`,

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
-from occplug.registry import TRANSFORMS
+from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import CLEAN, Occluded, Occlusion
 
 __all__ = ["OAMN"]
@@ -35,7 +35,6 @@ class OAMN(Occlusion):
         ConfigError: a value that cannot be, or no training images were bound before the first call.
     """
 
-    defaults = {"prob": 0.5, "jitter": 0.5}
     ranges = {"prob": SHARE, "jitter": SHARE}
 
     def __init__(self, prob: float = 0.5, jitter: float = 0.5):
@@ -44,6 +43,8 @@ class OAMN(Occlusion):
             raise ConfigError(f"augment.oamn.jitter is {jitter}; it must be from 0 to 1")
         self.jitter = v2.ColorJitter(jitter, jitter, jitter)
         self.items: Sequence | None = None
+
+    defaults = defaults_of(__init__)
 
     def bind(self, items: Sequence, read: Callable) -> None:
         """Say where strips come from: `items` are rows (path, ...), and `read(path)` gives an RGB picture."""

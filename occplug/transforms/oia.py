@@ -10,7 +10,7 @@ import torch
 from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
-from occplug.registry import TRANSFORMS
+from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
 from occplug.transforms.pasting import Layer, mixed, resized
 
@@ -39,7 +39,6 @@ class OIA(Occlusion):
         DataError: a library that cannot be used, as `read_library`.
     """
 
-    defaults = {"prob": 0.5, "library": "", "categories": "", "area": "class"}
     choices = {"area": AREAS}
     ranges = {"prob": SHARE}
 
@@ -52,6 +51,8 @@ class OIA(Occlusion):
         self.groups = [of_category[c.name] for c in self.library.table.values() if c.oia_area and c.name in of_category]
         if not self.groups:
             raise ConfigError(f"augment.oia.library: no category in {self.library.folder} is a class of OIA")
+
+    defaults = defaults_of(__init__)
 
     def occlude(self, pixels: np.ndarray) -> Occluded:
         """uint8 [3, H, W] -> the occluded image."""

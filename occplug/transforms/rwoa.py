@@ -11,7 +11,7 @@ import torch
 from occplug.config.ranges import ABOVE_0, SHARE
 from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
-from occplug.registry import TRANSFORMS
+from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
 from occplug.transforms.pasting import Layer, Light, feathered, mixed, resized
 from occplug.transforms.placing import pasted_size, position
@@ -49,22 +49,6 @@ class RWOA(Occlusion):
         DataError: a library that cannot be used, as `read_library`.
     """
 
-    defaults = {
-        "prob": 0.5,
-        "library": "",
-        "categories": "",
-        "area_scale": 1.0,
-        "min_cover": 0.05,
-        "max_cover": 0.60,
-        "feather": 0.03,
-        "align": "luma",
-        "brightness": 0.5,
-        "contrast": 0.5,
-        "min_contrast": 0.6,
-        "anchors": True,
-        "attempts": 10,
-        "misfit": "leave",
-    }
     choices = {"align": MODES, "misfit": MISFIT}
     ranges = {
         **dict.fromkeys(("prob", "min_cover", "max_cover", "feather"), SHARE),
@@ -97,6 +81,8 @@ class RWOA(Occlusion):
         self.range, self.attempts, self.misfit = (min_cover, max_cover), attempts, misfit
         self.light = Light(align, brightness, contrast, min_contrast)
         self._weigh()
+
+    defaults = defaults_of(__init__)
 
     def _weigh(self) -> None:
         present = [c for c in self.library.table.values() if c.weight > 0 and c.name in self.library.by_category]

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from occplug.config.ranges import SHARE
-from occplug.registry import TRANSFORMS
+from occplug.registry import TRANSFORMS, defaults_of
 
 __all__ = ["ColorJitter", "RandomCrop", "RandomErase", "RandomFlip", "RandomPatch"]
 
@@ -24,12 +24,13 @@ class RandomFlip(v2.Transform):
     """Mirror with probability `prob`; the draw is that of torchvision's `RandomHorizontalFlip`."""
 
     level = "pil"
-    defaults = {"prob": 0.5}
     ranges = {"prob": SHARE}
 
     def __init__(self, prob: float = 0.5):
         super().__init__()
         self.prob = prob
+
+    defaults = defaults_of(__init__)
 
     def make_params(self, flat_inputs: list) -> dict[str, bool]:
         """Draws whether to mirror."""
@@ -108,7 +109,6 @@ class ColorJitter(v2.ColorJitter):
     """
 
     level = "pil"
-    defaults = {"brightness": 0.2, "contrast": 0.15, "saturation": 0.0, "hue": 0.0, "prob": 1.0}
     ranges = {"prob": SHARE}
 
     def __init__(
@@ -121,6 +121,8 @@ class ColorJitter(v2.ColorJitter):
     ):
         super().__init__(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
         self.prob = prob
+
+    defaults = defaults_of(__init__)
 
     def forward(self, *inputs):
         """Jitters the inputs, or gives them back as they are."""

@@ -1,5 +1,7 @@
 """Tensors of a TorchScript archive, read without torch's loader, which runs code that the archive brings along.
 
+open_clip (`open_clip.openai.load_openai_model`) reads such files with that loader, so it is not used for them.
+
 An archive is a zip file: `data.pkl` has the modules, as objects of classes `__torch__.…` whose state is a dict, and
 `data/<key>` the numbers of each tensor.
 """

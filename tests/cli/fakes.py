@@ -10,6 +10,7 @@ import numpy as np
 from occplug.config import save_config
 from occplug.errors import TrainingError
 from occplug.evaluation import PerQuery
+from occplug.runs.record import run_record
 from occplug.utils.files import file_sha256
 
 QUERIES = 120
@@ -40,6 +41,8 @@ def fake_run(training) -> None:
         (folder / "checkpoints/stage2.pth").write_text(f"{training.row} {training.seed} {os.urandom(4)}")
     data = {target: {"fingerprint": f"version {cfg.synthocc.seed}"} for target in targets}
     metrics = {"seed": cfg.train.seed, "protocol": "fake", "targets": targets, "stages": stages, "data": data, **tested}
+    if not training.tests:
+        metrics["record"] = {**run_record(), "embedded": training.embedded}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     of = f" of {training.tests.row} {training.tests.seed}" if training.tests else ""
     with Path(folder.parents[1], "made").open("a") as made:

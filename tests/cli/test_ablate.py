@@ -36,6 +36,11 @@ def _no_training(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+def of_version(fingerprint, data_set="synthocc"):
+    """What the given folder holds, as `trainings._given` says it."""
+    return {data_set: {"fingerprint": fingerprint, "folder": "data"}}
+
+
 def ablate(*options, config=SYNTHOCC, table="prompts"):
     return main(["ablate", "--config-file", config, "--table", table, "--save-dir", "runs", *options])
 
@@ -352,7 +357,7 @@ def test_an_equal_row_before_the_source_does_not_take_its_folder():
 
 def two_kept_tables(seeds, monkeypatch):
     """Make the tables `first` and `shared` and keep their runs; returns the options that did."""
-    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
+    monkeypatch.setattr(trainings, "_given", lambda cfg: of_version("version 1"))
     Path("tables.yaml").write_text(TABLES + KEPT)
     options = ("--seeds", seeds, "--tables", "tables.yaml", "--keep", "kept")
     for table in ("first", "shared"):
@@ -387,7 +392,7 @@ def test_kept_runs_make_the_table_again_without_weights(monkeypatch):
 
 
 def test_runs_may_be_kept_in_one_file(monkeypatch):
-    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
+    monkeypatch.setattr(trainings, "_given", lambda cfg: of_version("version 1"))
     options = ("--seeds", "1", "--keep", "docs/kept.jsonl")
     assert ablate(*options) == 0
     first = results("clip_reid_synthocc/prompts")["targets"]
@@ -401,7 +406,7 @@ def test_kept_runs_are_of_the_given_data_and_settings(monkeypatch, capsys):
     options = ("--seeds", "1", "--keep", "kept")
     assert ablate(*options) == 0
     shutil.rmtree("runs")
-    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("other", Path("data"))})
+    monkeypatch.setattr(trainings, "_given", lambda cfg: of_version("other"))
     for root in ([], ["--root", "."]):
         assert ablate(*options, *root) == 2
         assert "used another version of synthocc than data" in capsys.readouterr().err
@@ -416,7 +421,7 @@ def test_kept_runs_are_of_the_given_data_and_settings(monkeypatch, capsys):
 
 
 def test_a_kept_run_stands_for_no_other_one(monkeypatch):
-    monkeypatch.setattr(trainings, "_given", lambda cfg: {"synthocc": ("version 1", Path("data"))})
+    monkeypatch.setattr(trainings, "_given", lambda cfg: of_version("version 1"))
     Path("tables.yaml").write_text(BUILDING)
     options = ("--seeds", "1", "--tables", "tables.yaml", "--keep", "runs/kept")
     assert ablate(*options, table="shared") == 0
@@ -627,7 +632,7 @@ def test_compare_is_the_same_mechanism(capsys):
 
 
 def test_compare_keeps_runs_and_takes_those_that_ablate_kept(monkeypatch):
-    monkeypatch.setattr(trainings, "_given", lambda cfg: {"market1501": ("version 1", Path("data"))})
+    monkeypatch.setattr(trainings, "_given", lambda cfg: of_version("version 1", "market1501"))
     targets = ["data.targets", "[market1501]"]
     assert ablate("--seeds", "2", "--rows", "clip_reid", "--keep", "kept", *targets) == 0
     shutil.rmtree("runs")

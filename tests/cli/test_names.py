@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from occplug import Embedding
 from occplug.cli import cluster, main
 from occplug.cli.arguments import config_parser, parse_config
+from occplug.config import load_config
 from occplug.datasets.by_path import dataset_class
 from occplug.engine import save_checkpoint
-from occplug.engine.base import _Writer
+from occplug.engine.loggers import stage_writer
 from occplug.errors import CheckpointError, DataError, OutputError
 from occplug.serving.metadata import read_metadata
 from occplug.utils.files import is_text
@@ -89,9 +90,10 @@ def test_names_of_data_sets_reach_the_config_as_they_are(name):
 
 
 def test_tensorboard_gets_a_tag_of_text(tmp_path):
-    with _Writer(str(tmp_path)) as writer:
-        writer.add_scalar(f"Test/folder:{NAME}/mAP", 0.5, 0)
-    (file,) = tmp_path.iterdir()
+    writer = stage_writer(tmp_path, "stage2", load_config("clip_reid_synthocc", ["run.logger", "tensorboard"]))
+    writer.add_scalar(f"Test/folder:{NAME}/mAP", 0.5, 0)
+    writer.close()
+    (file,) = (tmp_path / "tensorboard/stage2").iterdir()
     assert rb"Test/folder:caf\udce9/mAP" in file.read_bytes()
 
 

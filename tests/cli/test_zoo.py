@@ -103,7 +103,8 @@ def test_checkpoints_in_the_repository_give_their_figures(name, tmp_path):
 
 def test_a_run_records_when_and_on_what_it_was_made(runs):
     record = json.loads((runs / "seed1/metrics.json").read_text())["record"]
-    assert set(record) == {"date", "machine", "versions", "revision", "sources", "memory_mib"}
+    assert set(record) == {"date", "machine", "versions", "revision", "sources", "memory_mib", "embedded"}
+    assert set(record["embedded"]) == {"clip_vit_tiny.safetensors"}
     assert record["versions"]["torch"] == torch.__version__ and 50 < record["memory_mib"] < 20_000
 
 

@@ -161,7 +161,7 @@ def test_the_sheet_shows_head_above_feet(tmp_path):
     file = pictures(tmp_path / "in", 2) / "1.png"
     job = Job(file, tmp_path / "1.npy")
     make_masks([job], StandIn())
-    making.write_sheet(tmp_path / "s.png", [job])
+    making.write_sheet(tmp_path / "s.png", [job], "five_v")
     tile = np.asarray(Image.open(tmp_path / "s.png")).astype(int)[:256, 128:256]
     red, other = tile[..., 0] - tile[..., 1] > 60, tile[..., 2] - tile[..., 1] > 50
     assert 0 < np.nonzero(red)[0].mean() < 60 < np.nonzero(other)[0].mean()

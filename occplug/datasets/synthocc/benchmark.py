@@ -25,7 +25,7 @@ from occplug.datasets.synthocc.files import (
     write_shots,
 )
 from occplug.datasets.synthocc.integrity import check, rebuild_command
-from occplug.datasets.synthocc.knobs import Knobs
+from occplug.datasets.synthocc.knobs import DEFAULTS, Knobs
 from occplug.datasets.synthocc.plan import SIZES, Shot, plan
 from occplug.errors import DataError, OutputError
 from occplug.utils.files import user_path
@@ -39,8 +39,8 @@ _CHUNK = 32  # images per task: about a quarter of a second
 
 def build(
     root: str | Path,
-    size: str = "small",
-    seed: int = 1,
+    size: str = DEFAULTS["size"],
+    seed: int = DEFAULTS["seed"],
     workers: int | None = None,
     progress: bool = True,
     **overrides,

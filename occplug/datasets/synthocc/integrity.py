@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from occplug.datasets.synthocc.files import IDENTITIES, IMAGES, MANIFEST, VERSION, bank_names
-from occplug.datasets.synthocc.knobs import Knobs
+from occplug.datasets.synthocc.knobs import DEFAULTS, Knobs
 from occplug.errors import DataError
 from occplug.utils.texts import read_json
 
@@ -16,10 +16,10 @@ __all__ = ["check", "rebuild_command"]
 _ENDINGS = (".jpg", ".png", ".json", ".jsonl")
 
 
-def rebuild_command(directory: Path, seed: int = 1) -> str:
+def rebuild_command(directory: Path, seed: int = DEFAULTS["seed"]) -> str:
     """The command line that renders `directory` (<root>/synthocc/<size>)."""
     command = f"python tools/synthocc.py --root {directory.parent.parent} --size {directory.name}"
-    return command if seed == 1 else f"{command} --seed {seed}"
+    return command if seed == DEFAULTS["seed"] else f"{command} --seed {seed}"
 
 
 def check(directory: str | Path) -> dict:
@@ -45,7 +45,7 @@ def check(directory: str | Path) -> dict:
     return manifest
 
 
-def _damage(directory: Path, what: str, seed: int = 1) -> DataError:
+def _damage(directory: Path, what: str, seed: int = DEFAULTS["seed"]) -> DataError:
     return DataError(
         f"{directory} is not a complete SynthOcc: {what}; delete the folder and run "
         f"`{rebuild_command(directory, seed)}`"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from occplug.config.defaults import CORE
 from occplug.errors import DataError
 
-__all__ = ["CATEGORIES", "Knobs"]
+__all__ = ["CATEGORIES", "DEFAULTS", "Knobs"]
+
+DEFAULTS = CORE["synthocc"]  # the config section
 
 # Occluder category -> prior probability.
 CATEGORIES = {
@@ -23,12 +26,13 @@ class Knobs:
         DataError: a value that no world can have; names the knob.
     """
 
-    seed: int = 1
-    severity: float = 0.6  # of the cameras' photometric differences, 0 (none) to 1
-    group_size: int = 2  # look-alikes per group; 1: none. Part of what a persona is
-    ratio: tuple[float, float] = (0.20, 0.60)  # occluded share of the person's pixels
+    seed: int = DEFAULTS["seed"]
+    severity: float = DEFAULTS["severity"]  # of the cameras' photometric differences, 0 (none) to 1
+    group_size: int = DEFAULTS["group_size"]  # look-alikes per group; 1: none. Part of what a persona is
+    ratio: tuple[float, float] = tuple(DEFAULTS["ratio"])  # occluded share of the person's pixels
     num_cameras: int = 6
-    heldout_occluders: tuple[str, ...] = ()  # categories that queries show, but neither train nor the bank
+    # categories that queries show, but neither train nor the bank
+    heldout_occluders: tuple[str, ...] = tuple(DEFAULTS["heldout_occluders"])
     size: tuple[int, int] = (128, 64)  # of the images: height, width
     occ_train: float = 0.10  # share of occluded training images
     occ_gallery: float = 0.10  # share of occluded gallery images
