@@ -134,9 +134,7 @@ def test_boxes_of_a_frame_that_is_turned_or_resized_since_are_refused(tmp_path, 
     exif[0x0112] = 6
     Image.open(tmp_path / "f0.png").save(tmp_path / "f0.png", exif=exif)
     sources, _ = open_source(f"coco:{written(tmp_path, frames)}")
-    message = (
-        "frame of 60x40 pixels, and .*f0.png has 40x60 once it is turned as its orientation tag says"
-    )
+    message = "frame of 60x40 pixels, and .*f0.png has 40x60 once it is turned as its orientation tag says"
     with pytest.raises(DataError, match=message):
         next(sources).read()
     frames["images"][0] |= {"width": 40, "height": 60}

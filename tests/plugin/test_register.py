@@ -810,7 +810,9 @@ def test_a_stock_distance_of_several_fields_is_refused_before_training(toys, toy
     for name in ("toy", metric):
         with pytest.raises(ConfigError, match="hold vector, parts side by side, .* set normalize_feature to False"):
             engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric=name, normalize_feature=True)
-    with pytest.raises(ConfigError, match="dist_metric is 'profd', but these .* method's distance is dist_metric='toy'"):
+    with pytest.raises(
+        ConfigError, match="dist_metric is 'profd', but these .* method's distance is dist_metric='toy'"
+    ):
         engine.run(save_dir=str(tmp_path / "log"), max_epoch=1, dist_metric="profd")
     engine._models["model"] = nn.DataParallel(model)
     engine._models["model"].device_ids = [0, 1]
