@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -21,11 +21,12 @@ from occplug.errors import DataError
 from occplug.evaluation import PerQuery, per_query_file, read_per_query
 from occplug.utils.files import write_atomically
 from occplug.utils.processes import held
-from occplug.utils.texts import parse_json
+from occplug.utils.texts import parse_json, read_json
 
 __all__ = ["SUFFIX", "add_runs", "as_folder", "is_file_of_runs", "read_runs", "say_embedded"]
 
 SUFFIX = ".jsonl"
+MOST = 64 << 20  # bytes of one field of a target's queries, unpacked
 CONFIG, KEPT, METRICS = "config.yaml", "kept.json", "metrics.json"
 
 
@@ -47,6 +48,7 @@ def read_runs(file: Path) -> dict[str, dict]:
         try:
             content = parse_json(line)
             name, _ = content["run"], [content[key] for key in ("config", "kept", "metrics", "queries")]
+            _check_name(name)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{file}, line {number} is damaged ({error!r}); delete the line, and its run is kept again"
@@ -122,16 +124,28 @@ def as_folder(place: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="occplug-kept-") as name:
         folder = Path(name)
         for run, content in read_runs(place).items():
-            _unpack(content, folder / run)
+            try:
+                _unpack(content, folder / run)
+            except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+                raise DataError(
+                    f"{place}: the run {run} is damaged ({error!r}); delete its line, and it is kept again"
+                ) from error
         try:
             yield folder
         finally:  # runs that were kept before a failure stay
             add_runs(place, folder)
 
 
+def _check_name(name) -> None:
+    """Raise ValueError for a run whose folder would lie outside the folder of runs."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or not {"..", "."}.isdisjoint(path.parts) or "\\" in name:
+        raise ValueError(f"{name!r} is no folder below that of the runs")
+
+
 def _packed(name: str, run: Path) -> dict:
     try:
-        kept, metrics = (json.loads((run / each).read_text(encoding="utf-8")) for each in (KEPT, METRICS))
+        kept, metrics = (read_json(run / each) for each in (KEPT, METRICS))
         config = (run / CONFIG).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DataError(f"{run} is no complete kept run ({error}); delete it, and it is kept again") from error
@@ -165,7 +179,10 @@ def _queries(columns: dict[str, str]) -> PerQuery:
     arrays = {}
     for name, column in columns.items():
         kind, _, packed = column.partition(":")
-        content = zlib.decompress(base64.b85decode(packed))
+        unpacking = zlib.decompressobj()
+        content = unpacking.decompress(base64.b85decode(packed), MOST)
+        if unpacking.unconsumed_tail or not unpacking.eof:
+            raise ValueError(f"{name} is cut off, or takes more than {MOST:,} bytes unpacked")
         if kind == "text":
             arrays[name] = np.array(content.decode().split("\n"))
         else:

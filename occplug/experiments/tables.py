@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -78,6 +79,7 @@ class Report:
         self.footer = [
             f"per cent, mean ± standard deviation over seeds; {machines(self.rows)}; `{self.command}`",
             *compared,
+            *_protocols(self.rows),
             *_codes(self.rows),
         ]
 
@@ -237,6 +239,37 @@ def _codes(rows: list[Row]) -> list[str]:
     """A line if the runs are not all of the same code."""
     codes = sorted({run.code or "not recorded" for row in rows for run in row.runs if run.made})
     return [f"made by {len(codes)} versions of the code (`sources` {', '.join(codes)})"] if len(codes) > 1 else []
+
+
+# beginnings of a protocol line's parts that say how a method is made; rows differ in these anyway
+_OF_THE_METHOD = ("feature ", "stride ", "camera input ")
+
+
+def _protocols(rows: list[Row]) -> list[str]:
+    """A line if the runs were not all tested the same way: figures of other protocols are not comparable."""
+    parts = {row.title: [run.protocol.split("; ")[1:] for run in row.runs if run.made] for row in rows}
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for title, protocols in parts.items():
+        for line in protocols:
+            told = tuple(
+                re.sub(" of (squared|plain) distances$", "", part)  # which of them is the method's
+                for part in line
+                if not part.startswith(_OF_THE_METHOD) and not _is_distance(part)
+            )
+            kinds.setdefault(told, []).append(title)
+    if len(kinds) < 2:
+        return []
+    common = set.intersection(*map(set, kinds))
+    named = [f"{', '.join(dict.fromkeys(titles))}: {_rest(told, common)}" for told, titles in kinds.items()]
+    return [f"not tested the same way, so not comparable: {' | '.join(named)}"]
+
+
+def _is_distance(part: str) -> bool:
+    return part == "distance of the method" or part.endswith(" distance")
+
+
+def _rest(told: tuple[str, ...], common: set[str]) -> str:
+    return "; ".join(part for part in told if part not in common) or "the rest"
 
 
 def _difference(paired: PairedDifference) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from occplug.reports.curves import Curves, read_curves
 from occplug.runs.candidates import candidates
 from occplug.runs.evaluate import evaluate_candidate
 from occplug.utils.files import user_path
+from occplug.utils.texts import read_json
 
 __all__ = ["View", "numbered", "opened", "view_of_folder"]
 
@@ -52,7 +52,7 @@ def view_of_folder(folder: Path, title: str = "") -> View:
         DataError: no `metrics.json`, or a file of figures that is damaged or does not fit it.
     """
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(folder / "metrics.json")
         targets = list(metrics["targets"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

@@ -14,7 +14,7 @@ from occplug.experiments.sweeping import combinations
 PIDS = np.array([1, 1, 2, 2, 3, 3])
 
 
-def finished(folder, ap, seed=1, fingerprint="f", target="synthocc", image="q"):
+def finished(folder, ap, seed=1, fingerprint="f", target="synthocc", image="q", protocol="p"):
     ap = np.array(ap)
     hits = np.where(ap > 0.5, 1, 4)
     names = np.array([f"{image}{n}.png" for n in range(len(ap))])
@@ -23,7 +23,7 @@ def finished(folder, ap, seed=1, fingerprint="f", target="synthocc", image="q"):
     queries.write(per_query_file(folder, target))
     figures = {"mAP": ap.mean(), "rank1": float((hits == 1).mean()), "rank5": 1.0, "rank10": 1.0, "rank20": 1.0}
     figures |= {"num_query": 6, "num_query_valid": 6, "num_gallery": 9}
-    content = {"method": "m", "config_file": "", "seed": seed, "protocol": "p", "targets": {target: figures}}
+    content = {"method": "m", "config_file": "", "seed": seed, "protocol": protocol, "targets": {target: figures}}
     content |= {"stages": [{"name": "s", "epochs": 1, "seconds": 1.0}], "data": {target: {"fingerprint": fingerprint}}}
     (folder / "metrics.json").write_text(json.dumps(content))
     return folder
@@ -108,3 +108,32 @@ def test_a_sweep_plans_a_row_each(tmp_path, monkeypatch):
     assert [training.seed for training in trainings] == [1, 2]
     assert trainings[0].cfg.method.stage2.epochs == 2 and trainings[0].cfg.data.workers == 0
     assert trainings[1].folder.parts[-3:-1] == ("clip_reid_synthocc", trainings[1].folder.parts[-2])
+
+
+LINE = "{}; feature {} neck; flip test {}; camera input no; stride 16; {}; re-ranking {}; {}{}"  # as `occplug.evaluation.protocol_line` writes it
+RULE = "gallery images of the query's person and camera left out"
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (("b", "before", "no", "distance of the method", "no", RULE, ""), "b: flip test no"),
+        (("b", "before", "yes", "distance of the method", "no", "camera filter no", ""), "b: camera filter no"),
+        (("b", "before", "yes", "cosine distance", "no", RULE, "; embeddings in bf16"), "b: embeddings in bf16"),
+        (("b", "before", "yes", "cosine distance", "no", RULE, "; images resized by tensor"), "b: images resized by tensor"),
+        (
+            ("b", "after", "yes", "distance of the method", "k1 = 20, k2 = 6, lambda = 0.3 of plain distances", RULE, ""),
+            "b: re-ranking k1 = 20, k2 = 6, lambda = 0.3",
+        ),
+        (("b", "after", "yes", "cosine distance", "no", RULE, ""), None),  # another method, tested the same way
+    ],
+)  # fmt: skip
+def test_rows_that_were_tested_differently_say_so(other, told, tmp_path):
+    first = LINE.format("a", "before", "yes", "distance of the method", "no", RULE, "")
+    runs = [
+        finished(tmp_path / "a", GOOD, protocol=first),
+        finished(tmp_path / "b", POOR, protocol=LINE.format(*other)),
+    ]
+    text = compare_runs(runs, tmp_path / "out").markdown()
+    assert ("not tested the same way, so not comparable: a: " in text) == (told is not None)
+    assert told is None or told in text

@@ -1,7 +1,9 @@
 """Kept runs in one file: what a folder of them holds, added to by several processes."""
 
+import base64
 import json
 import multiprocessing
+import zlib
 
 import numpy as np
 import pytest
@@ -96,3 +98,41 @@ def test_a_damaged_line_is_named(tmp_path, damage):
     file.write_text(file.read_text() + damage + "\n")
     with pytest.raises(DataError, match=r"runs.jsonl, line 2 is damaged .*; delete the line"):
         read_runs(file)
+
+
+@pytest.mark.parametrize("name", ["../outside/seed1", "/tmp/outside/seed1", "a/../../outside/seed1", ".", "", 5, None])
+def test_a_run_is_never_unpacked_outside_its_folder(tmp_path, name):
+    keep(tmp_path / "folder")
+    file = tmp_path / "runs.jsonl"
+    add_runs(file, tmp_path / "folder")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "run": name}) + "\n")
+    with pytest.raises(DataError, match=r"runs.jsonl, line 1 is damaged"):
+        read_runs(file)
+
+
+def packed(kind, content) -> str:
+    return f"{kind}:{base64.b85encode(content).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (packed("<f8", zlib.compress(bytes(300 << 20), 9)), "takes more than 67,108,864 bytes unpacked"),
+        (packed("<f8", zlib.compress(bytes(80))[:-6]), "is cut off"),
+        (packed("<f8", b"no zlib"), "incorrect header check"),
+        ("<f8:\x00", "bad base85"),
+        (packed("<q9", zlib.compress(bytes(8))), "data type"),
+        (packed("<f8", zlib.compress(bytes(7))), "buffer size must be a multiple"),
+        (5, "has no attribute"),
+    ],
+)
+def test_damaged_figures_of_a_kept_run_are_named(tmp_path, column, told):
+    keep(tmp_path / "folder")
+    file = tmp_path / "runs.jsonl"
+    add_runs(file, tmp_path / "folder")
+    content = json.loads(file.read_text())
+    next(iter(content["queries"].values()))["ap"] = column
+    file.write_text(json.dumps(content) + "\n")
+    with pytest.raises(DataError, match=rf"runs.jsonl: the run .* is damaged \(.*{told}"), as_folder(file):
+        pass

@@ -2,15 +2,18 @@
 
 import json
 import random
+import re
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+import occplug
 from occplug.config import default_config, load_config, save_config
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import read_per_query
@@ -19,9 +22,12 @@ from occplug.occluders.annotations import AnnotatedObjects
 from occplug.occluders.categories import read_categories
 from occplug.occluders.library import read_library
 from occplug.occluders.pictures import CutoutPictures
+from occplug.reports.robustness import draw_robustness
+from occplug.reports.views import view_of_folder
 from occplug.utils import texts
 from occplug.utils.texts import parse_yaml_text, read_json
 from occplug.zoo import read_index
+from occplug.zoo.exporting import read_metrics
 from tests.utils.test_imagefile import chunk
 
 
@@ -105,6 +111,35 @@ def test_damaged_json_is_a_message_naming_the_file(tmp_path, text):
         read_library(tmp_path)
     with pytest.raises(DataError, match="a.json: "):
         AnnotatedObjects(tmp_path / "a.json", tmp_path)
+    with pytest.raises(DataError, match="a.json: not what occplug robustness writes"):
+        draw_robustness(tmp_path / "a.json", tmp_path / "a.pdf")
+    (tmp_path / "a.json").rename(tmp_path / "metrics.json")
+    for read in (view_of_folder, read_metrics):
+        with pytest.raises(DataError, match=r"metrics.json"):
+            read(tmp_path)
+
+
+ROBUSTNESS = {"shares": [0, 0.5], "models": [{"title": "a", "seeds": 1}]}
+
+
+@pytest.mark.parametrize("change", [{"models": 5}, {"shares": "x"}, {"models": [{"title": "a"}]}, {"models": [5]}])
+def test_damaged_curves_of_robustness_are_a_message(tmp_path, change):
+    (tmp_path / "r.json").write_text(json.dumps(ROBUSTNESS | change))
+    with pytest.raises(DataError, match="r.json: not what occplug robustness writes"):
+        draw_robustness(tmp_path / "r.json", tmp_path / "r.pdf")
+    assert not (tmp_path / "r.pdf").exists()
+
+
+# files that only occplug's own code wrote, whose text was read within limits before, or whose errors are all caught
+OWN_JSON = {"texts.py", "tiny.py", "synthocc_dataset.py", "integrity.py", "files.py", "exported.py", "keptfile.py"}
+OWN_JSON |= {"processes.py"}
+
+
+def test_json_of_users_goes_through_the_one_reader():
+    """`json.loads` has no limits, and raises RecursionError for brackets alone."""
+    for file in Path(occplug.__file__).parent.rglob("*.py"):
+        if file.name not in OWN_JSON:
+            assert not re.search(r"json\.loads?\b", file.read_text()), file
 
 
 def coco(folder, image=None, polygon=(10, 10, 200, 10, 200, 200, 10, 200)):
