@@ -1,6 +1,7 @@
 """`compare --runs` and `sweep`: rows of finished runs with differences, and the grid of a sweep."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def test_finished_runs_are_rows_with_paired_differences(tmp_path):
     report = compare_runs([poor, tmp_path / "good"], tmp_path / "out")
     assert [(row.title, len(row.runs)) for row in report.rows] == [("poor", 1), ("good", 2)]
     each = report.differences["synthocc"]["good"]["mAP"]
-    assert each == paired_bootstrap(np.array(GOOD) - 0.05, POOR, PIDS) and each.low > 0
+    wanted = asdict(paired_bootstrap(np.array(GOOD) - 0.05, POOR, PIDS))
+    assert asdict(each) == pytest.approx(wanted, abs=1e-12) and each.low > 0
     assert "remain" in report.markdown() and report.rates["synthocc"]["good"]["mAP"] <= 1
 
 
@@ -110,30 +112,26 @@ def test_a_sweep_plans_a_row_each(tmp_path, monkeypatch):
     assert trainings[1].folder.parts[-3:-1] == ("clip_reid_synthocc", trainings[1].folder.parts[-2])
 
 
-LINE = "{}; feature {} neck; flip test {}; camera input no; stride 16; {}; re-ranking {}; {}{}"  # as `occplug.evaluation.protocol_line` writes it
+# as `occplug.evaluation.protocol_line` writes it
+LINE = "{}; feature {} neck; flip test {}; camera input no; stride 16; {}; re-ranking {}; {}{}"
 RULE = "gallery images of the query's person and camera left out"
+OURS, AGAIN = "distance of the method", "k1 = 20, k2 = 6, lambda = 0.3"
 
 
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        (("b", "before", "no", "distance of the method", "no", RULE, ""), "b: flip test no"),
-        (("b", "before", "yes", "distance of the method", "no", "camera filter no", ""), "b: camera filter no"),
-        (("b", "before", "yes", "cosine distance", "no", RULE, "; embeddings in bf16"), "b: embeddings in bf16"),
-        (("b", "before", "yes", "cosine distance", "no", RULE, "; images resized by tensor"), "b: images resized by tensor"),
-        (
-            ("b", "after", "yes", "distance of the method", "k1 = 20, k2 = 6, lambda = 0.3 of plain distances", RULE, ""),
-            "b: re-ranking k1 = 20, k2 = 6, lambda = 0.3",
-        ),
-        (("b", "after", "yes", "cosine distance", "no", RULE, ""), None),  # another method, tested the same way
+        (("before", "no", OURS, "no", RULE, ""), "b: flip test no"),
+        (("before", "yes", OURS, "no", "camera filter no", ""), "b: camera filter no"),
+        (("before", "yes", OURS, "no", RULE, "; embeddings in bf16"), "b: embeddings in bf16"),
+        (("before", "yes", OURS, "no", RULE, "; images resized by tensor"), "b: images resized by tensor"),
+        (("after", "yes", OURS, f"{AGAIN} of plain distances", RULE, ""), f"b: re-ranking {AGAIN}"),
+        (("after", "yes", "cosine distance", "no", RULE, ""), None),  # another method, tested the same way
     ],
-)  # fmt: skip
+)
 def test_rows_that_were_tested_differently_say_so(other, told, tmp_path):
-    first = LINE.format("a", "before", "yes", "distance of the method", "no", RULE, "")
-    runs = [
-        finished(tmp_path / "a", GOOD, protocol=first),
-        finished(tmp_path / "b", POOR, protocol=LINE.format(*other)),
-    ]
-    text = compare_runs(runs, tmp_path / "out").markdown()
+    lines = LINE.format("a", "before", "yes", OURS, "no", RULE, ""), LINE.format("b", *other)
+    folders = [finished(tmp_path / name, GOOD, protocol=line) for name, line in zip("ab", lines)]
+    text = compare_runs(folders, tmp_path / "out").markdown()
     assert ("not tested the same way, so not comparable: a: " in text) == (told is not None)
     assert told is None or told in text
