@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     text = "what the file expects: normalised as the model's images (model), by ImageNet's constants, or in [0, 1]"
     parser.add_argument("--input", choices=("model", "imagenet", "unit"), default="model", help=text)
     parser.add_argument("--vector-only", action="store_true", help="one output, as trackers want it")
-    text = "also test the file and the model on this target (of the config by default) below --root"
+    text = "also test the file and the model on this data set; with --root alone on the first target of the config"
     parser.add_argument("-t", "--target", metavar="TGT", help=text)
     parser.add_argument("--root", metavar="DIR", help="folder of data sets; measures Rank-1 and mAP through the file")
     parser.add_argument("--report", type=user_path, metavar="JSON", help="also write what is printed")
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
 
     model = occplug.load(args.weights, args.config_file)
     made = export(model, args.output, args.format, args.half, args.camera, args.input, args.vector_only)
-    figures = compare(model, made, _data(model, args) if args.root else None)
+    figures = compare(model, made, _data(model, args) if args.root or args.target else None)
     for line in _lines(args.output, made.about, figures):
         print(line)
     if args.report:
@@ -54,7 +54,7 @@ def _data(model, args):
 
     cfg = model.cfg.clone()
     cfg.defrost()
-    cfg.data.root = args.root
+    cfg.data.root = args.root or cfg.data.root
     if args.target:
         cfg.data.targets = [args.target]
     return DataManager(cfg, trains=False)

@@ -159,7 +159,7 @@ def test_test_goes_through_the_file(data_root, tmp_path, capsys):
     file, report = tmp_path / "m.onnx", tmp_path / "report.json"
     words = ["export", "--weights", weights, "--format", "onnx", "-o", str(file), "--report", str(report)]
     own = f"folder:{data_root}/synthocc/tiny"
-    assert main([*words, "--root", str(data_root), "-t", own]) == 0
+    assert main([*words, "-t", own]) == 0
     said, told = capsys.readouterr().out, json.loads(report.read_text())
     assert "largest difference from the model" in said
     assert told["target"] == own and 0 < told["model"]["rank1"] < 1
