@@ -34,7 +34,9 @@ stands for PersonViT on SynthOcc. Trained from nothing""",
     "solider_swin_mini": """# solider_swin_mini: a small Swin with SOLIDER's controller
 
 A Swin of {parameters:.2f} M parameters, widths 16, 32, 64, 128, two blocks a stage: `backbone.name solider_swin_mini`
-stands for SOLIDER on SynthOcc. Its semantic controller has random weights that nobody trains. Trained from nothing""",
+stands for SOLIDER on SynthOcc. Its semantic controller has random weights that nobody trains.
+
+Trained from nothing""",
 }
 CARD = """ on rendered people of SynthOcc by their attributes, one
 linear head each on the tower's feature; the heads were dropped. **It knows rendered people, not photographs.**
