@@ -19,8 +19,8 @@ FILES = sorted((CONFIGS / "ablations").glob("*.yaml"))
 
 
 def configs_of(method):
-    """Configs of `method`, by their text: its model may not be registered yet."""
-    files = sorted(CONFIGS.glob("*.yaml"))
+    """Configs of `method` on CLIP's towers, by their text: its model may not be registered yet."""
+    files = [file for file in sorted(CONFIGS.glob("*.yaml")) if not re.search(r"_(personvit|solider|mini)_", file.stem)]
     return [file for file in files if [s.value for s in read_settings(file) if s.key == "model.name"][-1:] == [method]]
 
 
@@ -295,7 +295,10 @@ COMPLETE = [  # config's stem up to the data set, table, row that is the config 
 
 
 @pytest.mark.parametrize(
-    "stem", sorted(file.stem for file in CONFIGS.glob("*.yaml") if file.stem.startswith(("d", "p")))
+    "stem",
+    sorted(  # a Swin has no head diversity, and WGFF is around CLIP's towers alone
+        file.stem for file in CONFIGS.glob("[dp]*.yaml") if not re.search(r"_(solider|swin_mini)_", file.stem)
+    ),
 )
 def test_the_complete_method_shows_its_configs_figures(stem):
     recipe, table, row = next(case for case in COMPLETE if stem.startswith(f"{case[0]}_"))
