@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from typing import Any
 
@@ -84,18 +84,21 @@ UNUSED_WITH_BACKBONE = {"model.pretrained": "set backbone.weights to none for ra
 UNUSED_WITHOUT_BACKBONE = {"backbone.*": "it does not build on one of our backbones"}
 
 
-def check(cfg, method, origin: dict[str, str], source: str) -> None:
+def check(cfg, method, origin: dict[str, str], source: str, is_new: bool = True) -> None:
     """Raise ConfigError for the first value of `cfg` that cannot work.
 
     Args:
         method: the class of `cfg.model.name` (`occplug.registry.model_class`).
         origin: key -> file or command line that set it.
         source: named for keys that have their default.
+        is_new: somebody has written the config, so keys without effect are worth a warning; not what a file of weights
+            holds.
     """
     for each in (_choices, _ranges, _sizes, _weights, _data, _unused, _backbone):
         for key, complaint in each(cfg, method):
             raise ConfigError(f"{origin.get(key, source)}: {complaint}")
-    _say_dependent(cfg, method, origin, source)
+    if is_new:
+        _say_dependent(cfg, method, origin)
 
 
 def unused_reason(key: str, method) -> str | None:
@@ -224,17 +227,92 @@ _DEPENDENT = {
 }
 
 
-def _say_dependent(cfg, method, origin: dict[str, str], source: str) -> None:
-    """Warn of keys of a torchreid model that another key switches off."""
-    if not method.is_stock:
-        return
-    defaults, values = dict(flatten(CORE)), dict(flatten(cfg))
-    for key, value in values.items():
-        other, wanted = next((rule for pattern, rule in _DEPENDENT.items() if fnmatch(key, pattern)), (None, ()))
-        if other is not None and value != defaults[key] and values[other] not in wanted:
-            needs = " or ".join(map(str, wanted))
-            complaint = f"{key} is {value!r}, which does nothing while {other} is {values[other]!r}; it needs {needs}"
-            log.warning("%s: %s", origin.get(key, source), complaint)
+# Keys of all models that count only together with another key's value, that value, and in words.
+_SWITCHED: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    "masks.noise_strength": ("masks.noise", lambda noise: noise != "none", "eroded, shifted or swapped"),
+    "backbone.sie_coefficient": ("backbone.sie_camera", bool, "True"),
+    "backbone.semantic_weight": ("backbone.name", lambda name: name.startswith("solider_"), "a tower of SOLIDER"),
+    "sampler.num_cams": ("sampler.train_sampler", "RandomDomainSampler".__eq__, "RandomDomainSampler"),
+    "sampler.num_datasets": ("sampler.train_sampler", "RandomDatasetSampler".__eq__, "RandomDatasetSampler"),
+}
+# Keys that count for these data sets alone.
+_OF_SETS = {
+    "synthocc.*": "synthocc",
+    "market1501.*": "market1501",
+    "cuhk03.labeled_images": "cuhk03",
+    "cuhk03.classic_split": "cuhk03",
+    "data.pattern": "folder:DIR",
+}
+# Keys of torchreid's that nothing here reads; its files often carry them.
+_UNREAD = {
+    "train.print_freq": "the bar shows each step, and the log each epoch",
+    "test.ranks": "results list Rank-1, 5, 10 and 20",
+}
+
+
+def _say_dependent(cfg, method, origin: dict[str, str]) -> None:
+    """Warn of keys that were set to no effect: another key switches them off, or nothing reads them.
+
+    Args:
+        origin: as of :func:`check`; keys that have their default are not in it.
+    """
+    values = dict(flatten(cfg))
+    for key in origin:
+        made_for = [table[key] for table in MADE_FOR.values() if key in table]  # of one tower, in a base of several
+        if key in values and values[key] not in [_default(key, method), *made_for]:
+            for reason in _without_effect(key, values, cfg, method):
+                _warn_once(f"{origin[key]}: {key} is {values[key]!r}, which does nothing {reason}")
+
+
+def _default(key: str, method):
+    """What `key` is if nobody sets it; None for those of a part that the config names."""
+    *parents, last = key.split(".")
+    entries = {"method": method.defaults}
+    for section, registry in (("augment", TRANSFORMS), ("backbone", BACKBONES)):
+        known = parents[1] if len(parents) > 1 and parents[0] == section else ""
+        if known in names(registry):
+            entries[f"{section}.{known}"] = getattr(get(registry, known), "defaults", {})
+    owner = max((name for name in entries if f"{key}.".startswith(f"{name}.")), key=len, default="")
+    tree = {**dict(flatten(CORE)), **{f"{owner}.{k}": v for k, v in flatten(entries.get(owner, {}))}}
+    return tree.get(key)
+
+
+def _without_effect(key: str, values: dict[str, Any], cfg, method) -> Iterator[str]:
+    """Why `key` has no effect in `cfg`; nothing if it has."""
+    for table in (_DEPENDENT,) if method.is_stock else ():
+        other, wanted = next((rule for pattern, rule in table.items() if fnmatch(key, pattern)), ("", ()))
+        if other and values[other] not in wanted:
+            yield f"while {other} is {values[other]!r}; it needs {' or '.join(map(str, wanted))}"
+    if key in _SWITCHED:
+        other, holds, needs = _SWITCHED[key]
+        if not holds(values[other]):
+            yield f"while {other} is {values[other]!r}; it needs {needs}"
+    section, _, rest = key.partition(".")
+    part = rest.partition(".")[0]
+    if section == "augment" and part not in values["data.transforms"]:
+        yield f"while data.transforms is {values['data.transforms']!r}; it needs {part} there"
+    if section == "backbone" and isinstance(cfg.backbone[part], dict) and values["backbone.name"] != part:
+        yield f"while backbone.name is {values['backbone.name']!r}; it needs {part}"
+    if section == "prompts" and method.backbones and _has_text(cfg):
+        yield f"with {values['backbone.name']}, which has texts of its own"
+    if section == "masks" and "masks" not in method.extras(cfg):
+        yield f"for {cfg.model.name} with these settings, which reads no part masks"
+    sets = [*values["data.sources"], *values["data.targets"]]
+    named = next((name for pattern, name in _OF_SETS.items() if fnmatch(key, pattern)), "")
+    if named and not any(name == named or name.startswith("folder:") and named == "folder:DIR" for name in sets):
+        yield f"for the data sets {', '.join(sets)}; it is of {named}"
+    if key in _UNREAD:
+        yield f"in occplug: {_UNREAD[key]}"
+
+
+def _has_text(cfg) -> bool:
+    gives = tower_gives(cfg.backbone.get(cfg.backbone.name, {}).get("clip", cfg.backbone.name))
+    return gives is None or "text" in gives
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def _backbone(cfg, method) -> Iterator[tuple[str, str]]:

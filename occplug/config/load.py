@@ -70,7 +70,7 @@ def load_config(file=None, opts: list | None = None, *, text: str | None = None)
     """
     if text is not None:
         name = str(file or "config text")
-        return _resolve(_settings_of_text(text, name), parse_options(opts or []), name)
+        return _resolve(_settings_of_text(text, name), parse_options(opts or []), name, is_new=False)
     if file is None:
         raise TypeError("load_config takes a file or text=")
     path = find_config(file)
@@ -110,8 +110,9 @@ def made_for(backbone: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------- merging
 
 
-def _resolve(settings: list[Setting], options: list[Setting], source: str) -> CfgNode:
-    """The checked, frozen config of the settings `settings` of a file and the `options` over them."""
+def _resolve(settings: list[Setting], options: list[Setting], source: str, is_new: bool = True) -> CfgNode:
+    """The checked, frozen config of the settings `settings` of a file and the `options` over them; `is_new` as of
+    `check`."""
     settings, options = (list(map(current_setting, given)) for given in (settings, options))
     settings, options = _with_custom_imports(settings, options)
     chosen = _model_name([*settings, *options], source)
@@ -129,7 +130,7 @@ def _resolve(settings: list[Setting], options: list[Setting], source: str) -> Cf
             tree[section][last] = tree["method"][leader]
     cfg = CfgNode(tree)
     cfg.freeze()
-    check(cfg, method, {key: where for key, (_, where) in values.items()}, source)
+    check(cfg, method, {key: where for key, (_, where) in values.items()}, source, is_new)
     method.check(cfg)
     return cfg
 

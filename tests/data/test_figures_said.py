@@ -1,12 +1,13 @@
 """What changes figures is refused, or said in the protocol line or in `metrics.json`."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from occplug.config import default_config, load_config, resolved_yaml
+from occplug.config import checks, default_config, load_config, resolved_yaml, shipped_configs
 from occplug.config.changes import saved_values
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.datasets.listing import passed_over
@@ -214,6 +215,51 @@ def test_stock_keys_that_another_key_switches_off_are_said(tmp_path, caplog, tex
     file.write_text(text)
     load_config(file)
     assert f"{file}: {message}" in caplog.text
+
+
+CLIP = "model: {name: clip_reid}\nbackbone: {name: clip_vit_tiny, stride: 8, weights: embedded}\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("augment.rwoa.prob", 0.9, r"while data.transforms is \['random_flip'\]; it needs rwoa there"),
+        ("augment.color_jitter.brightness", 0.9, r"while data.transforms is \['random_flip'\]; it needs color_jitter there"),
+        ("backbone.semantic_weight", 0.9, "while backbone.name is 'clip_vit_tiny'; it needs a tower of SOLIDER"),
+        ("backbone.sie_coefficient", 2.0, "while backbone.sie_camera is False; it needs True"),
+        ("backbone.wgff.lr", 0.1, "while backbone.name is 'clip_vit_tiny'; it needs wgff"),
+        ("prompts.temperature", 0.2, "with clip_vit_tiny, which has texts of its own"),
+        ("masks.noise", "eroded", "for clip_reid with these settings, which reads no part masks"),
+        ("masks.noise_strength", 0.2, "while masks.noise is 'none'; it needs eroded, shifted or swapped"),
+        ("sampler.num_cams", 3, "while sampler.train_sampler is 'RandomSampler'; it needs RandomDomainSampler"),
+        ("synthocc.severity", 0.1, "for the data sets market1501, market1501; it is of synthocc"),
+        ("market1501.use_500k_distractors", True, None),
+        ("cuhk03.classic_split", True, "for the data sets market1501, market1501; it is of cuhk03"),
+        ("data.pattern", "x", "for the data sets market1501, market1501; it is of folder:DIR"),
+        ("train.print_freq", 5, "in occplug: the bar shows each step, and the log each epoch"),
+        ("test.ranks", [5], "in occplug: results list Rank-1, 5, 10 and 20"),
+        ("augment.random_flip.prob", 0.9, None),
+        ("method.stage1.epochs", 3, None),
+    ],
+)
+def test_keys_that_were_set_to_no_effect_are_said(tmp_path, caplog, key, value, reason):
+    checks._warn_once.cache_clear()
+    file = tmp_path / "c.yaml"
+    file.write_text(CLIP)
+    cfg = load_config(file, [key, value])
+    said = [text for text in caplog.messages if "does nothing" in text]
+    assert len(said) == (0 if reason is None else 1 + (key == "masks.noise_strength"))
+    assert reason is None or any(re.search(rf"command line: {key} is .*, which does nothing {reason}", x) for x in said)
+    caplog.clear()
+    load_config(text=resolved_yaml(cfg))  # what a file of weights holds is not news
+    assert not caplog.messages
+
+
+def test_no_config_of_ours_sets_a_key_to_no_effect(caplog):
+    checks._warn_once.cache_clear()
+    for file in sorted(shipped_configs().glob("*.yaml")):
+        load_config(file)
+    assert not [text for text in caplog.messages if "does nothing" in text]
 
 
 @pytest.mark.parametrize("value", [1e38, -1e38, 11.0, -11.0])
