@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -105,8 +106,9 @@ def command_of(name):
     known = name.replace("_", "-")
     if known in COMMANDS:
         return importlib.import_module(f"occplug.cli.{COMMANDS[known][0]}").main
-    source = (ROOT / "tools" / f"{name}.py").read_text()
-    return importlib.import_module(re.search(r"^from ([\w.]+) import main$", source, re.M)[1]).main
+    tool = ROOT / "tools" / f"{name}.py"
+    elsewhere = re.search(r"^from ([\w.]+) import main$", tool.read_text(), re.M)
+    return importlib.import_module(elsewhere[1]).main if elsewhere else runpy.run_path(str(tool))["main"]
 
 
 @pytest.mark.parametrize(("page", "found"), blocks("bash"))

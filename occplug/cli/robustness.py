@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from occplug.cli.arguments import parse_options
@@ -45,11 +46,17 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--output", type=user_path, default=Path("log/robustness"), metavar="DIR", help="log/robustness"
     )
+    text = ".pdf, .svg, .png or .jpg; default: robustness.pdf, in the folder of --output"
+    parser.add_argument("--figure", type=user_path, metavar="FILE", help=text)
+    text = "replace the figure and tables between the marks 'robustness' in FILE"
+    parser.add_argument("--readme", type=user_path, metavar="FILE", help=text)
     args, options = parse_options(parser, argv)
 
+    from occplug.experiments.markdown import check_marks, replace_marked
     from occplug.experiments.robustness import measure
     from occplug.occluders import read_library
     from occplug.occluders.covering import Cover
+    from occplug.reports.figures import check_ending
     from occplug.reports.robustness import draw_robustness
     from occplug.reports.views import numbered
     from occplug.runs.candidates import candidates
@@ -57,6 +64,10 @@ def main(argv: list[str]) -> None:
 
     if args.titles and len(args.titles) != len(args.weights):
         raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+    figure = args.figure or args.output / "robustness.pdf"
+    check_ending(figure)
+    if args.readme:
+        check_marks(args.readme, "robustness")  # before anything is measured
     start_logging()
     library = read_library(args.library)
     shares = [share / 100 for share in args.shares]
@@ -65,4 +76,8 @@ def main(argv: list[str]) -> None:
     titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])
     result = measure(models, titles, covers, args.target, args.queries, args.seed)
     folder = result.write(args.output)
-    print(f"\n{result.markdown()}\n\nfigure: {draw_robustness(folder / 'robustness.json', folder / 'robustness.pdf')}")
+    draw_robustness(folder / "robustness.json", figure)
+    if args.readme:
+        text = result.document(figure, args.readme, "occplug robustness " + shlex.join(argv))
+        replace_marked(args.readme, "robustness", text)
+    print(f"\n{result.markdown()}\n\nfigure: {figure}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,10 +19,12 @@ import occplug
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import PairedDifference, evaluate_embeddings, extract, paired_bootstrap
+from occplug.experiments.tables import beside
 from occplug.occluders.covering import Cover
 from occplug.runs.candidates import Candidate, engine_of
 from occplug.runs.session import describe_protocol
 from occplug.utils.files import write_atomically
+from occplug.utils.measuring import machine
 
 __all__ = ["Curve", "Robustness", "measure"]
 
@@ -153,6 +156,11 @@ class Robustness:
                 lines[title].append(f"{100 * each.difference:+.1f}{mark}")
         table = tabulate(list(lines.values()), heads, tablefmt="github", disable_numparse=True)
         return f"{table}\n\n`*`: the 95 % interval leaves 0 out; each alone, not corrected for their number"
+
+    def document(self, figure: Path, page: Path, command: str) -> str:
+        """What stands in the document `page`: the picture `figure`, the tables, and how they were made."""
+        made = f"per cent; {machine(with_load=False)}; {time.strftime('%Y-%m-%d')}; `{command}`"
+        return f"![robustness]({beside(figure, page)})\n\n{self.markdown()}  \n{made}"
 
     def write(self, folder: Path) -> Path:
         """Write `robustness.json` and `robustness.md` into `folder`, which is returned."""

@@ -22,7 +22,7 @@ from occplug.experiments.markdown import replace_marked
 from occplug.experiments.trainings import Row
 from occplug.utils.files import write_atomically
 
-__all__ = ["DASH", "Published", "Report", "differences", "false_discovery_rates", "machines", "spread"]
+__all__ = ["DASH", "Published", "Report", "beside", "differences", "false_discovery_rates", "machines", "spread"]
 
 FIGURES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 DASH = "—"
@@ -109,7 +109,7 @@ class Report:
         for name, written in files.items():
             write_atomically(self.folder / name, partial(Path.write_text, data=written, encoding="utf-8"))
         if readme is not None:
-            picture = "" if figure is None else f"![{self.title}]({_beside(figure, readme)})\n\n"
+            picture = "" if figure is None else f"![{self.title}]({beside(figure, readme)})\n\n"
             replace_marked(readme, mark, picture + text)
         return page
 
@@ -230,7 +230,7 @@ def spread(fractions: list[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(fractions):.1f}" if len(fractions) > 1 else mean
 
 
-def _beside(figure: Path, document: Path) -> str:
+def beside(figure: Path, document: Path) -> str:
     """The path of `figure` as a link in `document`."""
     return Path(os.path.relpath(figure.absolute(), document.absolute().parent)).as_posix()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -61,13 +62,14 @@ def save_figure(figure: Figure, file: Path) -> Path:
     endings: dict[str, dict[str, Any]] = {
         ".pdf": {"metadata": {"CreationDate": None}},
         ".svg": {"metadata": {"Date": None}},
-        ".jpg": {"pil_kwargs": {"quality": 85, "optimize": True}},
+        ".jpg": {"pil_kwargs": {"quality": 80, "optimize": True}},
     }
     own = endings.get(file.suffix, {})
     kind = file.suffix[1:]
-    write_atomically(
-        file, lambda temporary: figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", **own)
-    )
+    with rc_context({"svg.hashsalt": "occplug"}):  # or names inside an SVG are drawn at random
+        write_atomically(
+            file, lambda temporary: figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", **own)
+        )
     return file
 
 

@@ -47,9 +47,10 @@ def test_files_and_figure(tmp_path):
     folder = result().write(tmp_path / "out")
     text = (folder / "robustness.md").read_text()
     assert "| a " in text and "b (3 seeds)" in text and "how it was done" in text and "-60.0 *" in text
-    pdf = draw_robustness(folder / "robustness.json", tmp_path / "r.pdf")
-    assert pdf.read_bytes()[:5] == b"%PDF-"
-    assert draw_robustness(folder / "robustness.json", tmp_path / "s.pdf").read_bytes() == pdf.read_bytes()
+    for kind, start in (("pdf", b"%PDF-"), ("svg", b"<?xml")):
+        drawn = draw_robustness(folder / "robustness.json", tmp_path / f"r.{kind}").read_bytes()
+        assert drawn.startswith(start)
+        assert draw_robustness(folder / "robustness.json", tmp_path / f"s.{kind}").read_bytes() == drawn
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(DataError, match="bad.json: not what occplug robustness writes"):
         draw_robustness(tmp_path / "bad.json", tmp_path / "r.pdf")
@@ -84,8 +85,29 @@ def test_the_command_measures_stock_models_and_ours_on_the_same_pictures(tmp_pat
     words = ["robustness", "--root", str(tmp_path / "data"), "--queries", "8", "--shares", "0", "60"]
     for name in ("torchreid/osnet_x0_25/synthocc", "clip_reid/vit_tiny/synthocc"):
         words += ["--weights", f"zoo://{name}"]
-    words += ["--seed", "1", "2", "--output", str(tmp_path / "out"), "synthocc.size", "tiny", "data.workers", "0"]
+    page = tmp_path / "docs" / "page.md"
+    page.parent.mkdir()
+    words += [
+        "--readme",
+        str(page),
+        "--figure",
+        str(tmp_path / "r.svg"),
+        "--seed",
+        "1",
+        "2",
+        "--output",
+        str(tmp_path / "out"),
+        "synthocc.size",
+        "tiny",
+        "data.workers",
+        "0",
+    ]
+    assert main(words) == 2 and "no lines '<!-- robustness -->'" in capsys.readouterr().err
+    page.write_text("before\n<!-- robustness -->\nold\n<!-- end -->\nafter\n")
     assert main(words) == 0, capsys.readouterr().err
+    text = page.read_text()
+    assert text.startswith("before\n<!-- robustness -->\n![robustness](../r.svg)\n\n| mAP (%)") and "old" not in text
+    assert "occplug robustness --root" in text and text.endswith("\n<!-- end -->\nafter\n")
     content = json.loads((tmp_path / "out" / "robustness.json").read_text())
     assert [model["title"] for model in content["models"]] == ["osnet_x0_25", "clip_reid"] and content["queries"] == 8
     for model in content["models"]:
@@ -93,4 +115,4 @@ def test_the_command_measures_stock_models_and_ours_on_the_same_pictures(tmp_pat
         assert start > 0.5 > end + 0.1  # whole persons are recognised, and covered ones less
         one, other = model["mAP"]["area_by_seed"]
         assert one != other and (one + other) / 2 == pytest.approx(model["mAP"]["area"]["difference"])
-    assert (tmp_path / "out" / "robustness.pdf").exists() and NAMED == SIDES
+    assert (tmp_path / "r.svg").exists() and NAMED == SIDES
