@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from occplug.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD
 from occplug.utils.integrity import check_archive
 from occplug.utils.texts import parse_json
 
-__all__ = ["FORMAT", "INPUTS", "ExportedModel", "exported_format", "read_exported"]
+__all__ = ["FORMAT", "INPUTS", "ExportedModel", "exported_format", "read_exported", "seal_onnx"]
 
 FORMAT = "occplug-export-1"
 KEY = "occplug"  # of the metadata in an ONNX file, and of the extra file in a TorchScript archive
 ENDINGS = {".onnx": "onnx", ".torchscript": "torchscript"}
+SEAL = b"occplug_crc32"  # metadata of an ONNX file, its last bytes: the CRC-32 of all bytes before
+_BLOCK = 1 << 22
 # what the file expects: pixels normalised by the model's constants, by ImageNet's, or in [0, 1]
 INPUTS = ("model", "imagenet", "unit")
 
@@ -100,6 +103,48 @@ def read_exported(path) -> ExportedModel:
         ) from error
 
 
+def seal_onnx(path: Path) -> None:
+    """Append a checksum to the ONNX file `path`, as one more entry of its metadata: ONNX has none of its own.
+
+    Fields of a protobuf message may follow in any order, so the bytes before stay as they are.
+    """
+    with path.open("r+b") as file:
+        digits = _crc32(file, path.stat().st_size)
+        file.seek(0, 2)
+        file.write(_seal(digits))
+
+
+def _seal(digits: int) -> bytes:
+    """ModelProto's field 14, a StringStringEntryProto: key (field 1) and value (field 2), as JSON like the others."""
+    value = f'"{digits:08x}"'.encode()
+    entry = bytes([0x0A, len(SEAL)]) + SEAL + bytes([0x12, len(value)]) + value
+    return bytes([14 << 3 | 2, len(entry)]) + entry
+
+
+def _crc32(file, size: int) -> int:
+    """Of the next `size` bytes of the open `file`."""
+    digits = 0
+    while size and (block := file.read(min(size, _BLOCK))):
+        digits, size = zlib.crc32(block, digits), size - len(block)
+    return digits
+
+
+def _check_seal(path: Path, metadata: dict) -> None:
+    """Raise CheckpointError if the file at `path` has a seal that does not hold. Files of earlier versions have none.
+
+    Args:
+        metadata: of the file, by name.
+    """
+    length = len(_seal(0))
+    with path.open("rb") as file:
+        holds = _seal(_crc32(file, max(path.stat().st_size - length, 0))) == file.read()
+    if SEAL.decode() in metadata and not holds:
+        raise CheckpointError(
+            f"{path}: it is damaged, or was changed since its export: its checksum does not hold; fetch or export it "
+            f"again (who has changed it on purpose takes the entry {SEAL.decode()} out of its metadata)"
+        )
+
+
 def _onnx(path: Path) -> tuple[Callable, str]:
     try:
         import onnxruntime
@@ -113,13 +158,15 @@ def _onnx(path: Path) -> tuple[Callable, str]:
     except Exception as error:  # its errors have no class in common
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{path}: not a readable ONNX file ({reason})") from error
+    metadata = session.get_modelmeta().custom_metadata_map
+    _check_seal(path, metadata)
     given, names = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
 
     def run(images: Tensor) -> dict[str, Tensor]:
         values = session.run(names, {given: np.ascontiguousarray(images.numpy())})
         return {name: torch.from_numpy(value) for name, value in zip(names, values)}
 
-    return run, session.get_modelmeta().custom_metadata_map.get(KEY, "{}")
+    return run, metadata.get(KEY, "{}")
 
 
 def _torchscript(path: Path) -> tuple[Callable, str]:

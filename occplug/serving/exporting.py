@@ -20,7 +20,16 @@ from occplug.config import resolved_yaml
 from occplug.embedding import FIELDS, Embedding
 from occplug.errors import ConfigError
 from occplug.evaluation import evaluate_embeddings, extract
-from occplug.importers.exported import ENDINGS, FORMAT, INPUTS, KEY, ExportedModel, exported_format, read_exported
+from occplug.importers.exported import (
+    ENDINGS,
+    FORMAT,
+    INPUTS,
+    KEY,
+    ExportedModel,
+    exported_format,
+    read_exported,
+    seal_onnx,
+)
 from occplug.method import Method
 from occplug.serving.extractor import Extractor
 from occplug.transforms.pipeline import IMAGENET_MEAN, IMAGENET_STD
@@ -233,6 +242,7 @@ def _write_onnx(module: nn.Module, example: Tensor, names: list[str], about: dic
     for key, value in {KEY: json.dumps(about), **{k: json.dumps(about[k]) for k in _PLAIN}}.items():
         made.metadata_props.add(key=key, value=value)
     onnx.save(made, str(path))
+    seal_onnx(path)
 
 
 _PLAIN = ("mean", "std", "height", "width", "distance")  # once more by themselves, for readers that know no occplug

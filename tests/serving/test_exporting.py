@@ -1,6 +1,7 @@
 """Exported files compute what the model computes, for any number of images."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import occplug
 from occplug.cli import main
 from occplug.config import default_config
 from occplug.errors import CheckpointError, ConfigError
+from occplug.importers.exported import ENDINGS, read_exported
 from occplug.method import build_method
 from occplug.registry import METHODS, names
 from occplug.serving.exporting import compare, export
@@ -202,3 +204,50 @@ def test_mistakes_are_named(model, tmp_path):
     for kind, message, act in cases:
         with pytest.raises(kind, match=message):
             act()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    model, folder = occplug.load("zoo://clip_reid/vit_tiny/synthocc"), tmp_path_factory.mktemp("whole")
+    for ending in ENDINGS:
+        export(model, folder / f"m{ending}")
+    return folder, images(model, 2)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_no_changed_byte_gives_other_numbers(ending, whole, tmp_path):
+    """ONNX has no checksum of its own: without ours most changed bytes were accepted as other weights."""
+    folder, pictures = whole
+    content, draw, damaged = (folder / f"m{ending}").read_bytes(), random.Random(0), tmp_path / f"d{ending}"
+    wanted, refused = read_exported(folder / f"m{ending}").embed(pictures).pack(), 0
+    for number in range(40):
+        data = bytearray(content)
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        damaged.write_bytes(data[: draw.randrange(len(data))] if number % 5 == 0 else data)
+        try:
+            found = read_exported(damaged).embed(pictures).pack()
+        except CheckpointError as error:
+            assert str(error).startswith(f"{damaged}: ")
+            refused += 1
+        else:
+            assert torch.equal(found, wanted)
+    assert refused > 30
+
+
+def test_a_sealed_onnx_file_is_one_for_everybody_and_says_when_it_was_changed(whole, tmp_path):
+    folder, _ = whole
+    made = onnx.load(str(folder / "m.onnx"))
+    onnx.checker.check_model(made)
+    entries = {entry.key: json.loads(entry.value) for entry in made.metadata_props}
+    assert len(entries["occplug_crc32"]) == 8
+    made.producer_name = "somebody"
+    onnx.save(made, str(tmp_path / "m.onnx"))
+    with pytest.raises(
+        CheckpointError, match=r"m.onnx: it is damaged, or was changed since its export.* takes the entry"
+    ):
+        read_exported(tmp_path / "m.onnx")
+    for entry in list(made.metadata_props):
+        if entry.key == "occplug_crc32":
+            made.metadata_props.remove(entry)
+    onnx.save(made, str(tmp_path / "m.onnx"))
+    assert read_exported(tmp_path / "m.onnx").about["format"]
