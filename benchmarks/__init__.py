@@ -13,11 +13,13 @@ from benchmarks.distances import masked_distances, part_distances
 from benchmarks.galleries import effort, engines, engines_many
 from benchmarks.hybrid import ska, wgff
 from benchmarks.loading import augment, loading
+from benchmarks.precision import amp
 from benchmarks.ranking import ranking, reranking
+from benchmarks.scaling import scaling
 from benchmarks.serving import embed, embed_memory
 from benchmarks.testing import ag_reid_test
 from benchmarks.towers import towers
-from benchmarks.training import dpmpp_step, stage1
+from benchmarks.training import dpmpp_step, stage1, step
 from occplug.utils.measuring import machine
 
 __all__ = ["BENCHMARKS", "Comparison", "Rows", "machine", "table"]
@@ -28,10 +30,13 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison | Rows]] = {
     "part_distance": part_distances,
     "masked_distance": masked_distances,
     "stage1": stage1,
+    "step": step,
     "dpmpp_step": dpmpp_step,
+    "scaling": scaling,
     "ag_reid_test": ag_reid_test,
     "loading": loading,
     "augment": augment,
+    "amp": amp,
     "embed": embed,
     "embed_memory": embed_memory,
     "engines": engines,

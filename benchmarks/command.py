@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Iterable
+from pathlib import Path
 
 from benchmarks import BENCHMARKS, machine, table
 from occplug.errors import ConfigError
@@ -17,27 +19,26 @@ def main(argv: list[str]) -> None:
     """Parse `argv`, measure and print one table per benchmark."""
     parser = argparse.ArgumentParser("occplug benchmark", description="Speed and memory, as ratios to the alternative.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument(
-        "--readme", metavar="FILE", type=user_path, help="also put the tables between the marks in FILE"
-    )
-    parser.add_argument(
-        "--page", metavar="FILE", type=user_path, help="also put each table between the marks `benchmark NAME` in FILE"
-    )
+    text = "also put each table between the marks `benchmark NAME` in FILE; without NAMEs all that FILE has"
+    parser.add_argument("--page", metavar="FILE", type=user_path, help=text)
     parser.add_argument("--quick", action="store_true", help="smaller inputs: all in about a minute")
     args = parser.parse_args(argv)
     for name in args.names:
         _check(name)
         if args.page:
             check_marks(args.page, f"benchmark {name}")
-    parts = [machine()]
-    print(parts[0], flush=True)
-    for name in args.names or BENCHMARKS:
-        parts.append(table(BENCHMARKS[name](args.quick)))
-        print(f"\n{parts[-1]}", flush=True)
+    print(machine(), flush=True)
+    for name in args.names or (marked_names(args.page, BENCHMARKS) if args.page else BENCHMARKS):
+        text = table(BENCHMARKS[name](args.quick))
+        print(f"\n{text}", flush=True)
         if args.page:
-            replace_marked(args.page, f"benchmark {name}", f"{machine()}\n\n{parts[-1]}")
-    if args.readme:
-        replace_marked(args.readme, "benchmark", "\n\n".join(parts))
+            replace_marked(args.page, f"benchmark {name}", f"{machine()}\n\n{text}")
+
+
+def marked_names(page: Path, names: Iterable[str]) -> list[str]:
+    """Those of `names` whose tables have a place in `page`."""
+    text = page.read_text() if page.exists() else ""
+    return [name for name in names if f"<!-- benchmark {name} -->" in text]
 
 
 def _check(name: str) -> None:

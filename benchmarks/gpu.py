@@ -29,11 +29,10 @@ from occplug.method import build_method, parameter_groups
 from occplug.utils.files import user_path, write_atomically
 from occplug.utils.measuring import MIB, machine, peak_memory, reset_peak
 
-__all__ = ["main"]
+__all__ = ["SIDES", "Bench", "main", "plainly_trained", "tiny_bench", "trained"]
 
 FORMAT = "occplug-gpu-1"
 IDENTITIES, CAMERAS, INSTANCES = 64, 4, 4
-WARM = 5  # steps before the clock starts
 SIDES = ("plain loop", "occplug", "occplug, compiled")
 HEADS = ("part", "precision", "side", "images/s", "of the plain loop", "memory MiB")
 
@@ -53,19 +52,29 @@ class _Repeated:
 
 
 class Bench:
-    """One size of everything: the model, its data in memory, the device.
+    """A device, and sizes of the model, of batches and of runs on it.
 
     Args:
-        tiny: a small model and few steps, which a CPU does in a minute.
+        device: on a CPU training is in float32 whatever the precision, and speeds are per second of processor time.
+        backbone: with random weights.
+        batch: images of a training step; tests embed twice as many at once.
+        warm, steps: that are not counted, and that are.
+        curve: steps of a loss curve.
         backend: of `torch.compile`.
+        options: further ones of the config.
     """
 
-    def __init__(self, tiny: bool, backend: str):
-        self.tiny, self.backend = tiny, backend
-        self.device = torch.device("cpu" if tiny else "cuda")
-        self.name = f"CPU, {platform.machine()}" if tiny else torch.cuda.get_device_name()
-        self.backbone = "clip_vit_tiny" if tiny else "clip_vit_b16"
-        self.batch, self.warm, self.steps, self.curve = (8, 1, 2, 3) if tiny else (64, WARM, 40, 200)
+    def __init__(
+        self, device: str, backbone: str, batch: int, warm: int, steps: int, curve: int, backend="inductor", options=()
+    ):
+        self.device, self.backbone, self.batch, self.backend = torch.device(device), backbone, batch, backend
+        self.warm, self.steps, self.curve, self.options = warm, steps, curve, list(options)
+
+    @property
+    def name(self) -> str:
+        """Of the device, with all sizes."""
+        device = torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU, {platform.machine()}"
+        return f"{device}; {self.backbone}, batches of {self.batch}, {self.steps} steps"
 
     def config(self, dtype: str, *options):
         """Of CLIP-ReID, one epoch a stage."""
@@ -74,12 +83,13 @@ class Bench:
             "sampler.train_sampler", "identity", "data.workers", 0, "amp.dtype", dtype, "method.stage1.epochs", 1,
             "data.transforms", ["random_flip", "pad_crop", "random_erase_pixel"], "test.batch_size", 2 * self.batch,
             "method.stage2.epochs", 1, "method.stage1.batch_size", self.batch,
-            *(["data.height", 64, "data.width", 32] if self.tiny else []), *options,
+            *self.options, *options,
         ])  # fmt: skip
 
     def data(self, cfg) -> GeneratedDataManager:
-        """Random images; a few in the tiny size."""
-        return GeneratedDataManager(cfg, max(2, self.batch // INSTANCES) if self.tiny else IDENTITIES, CAMERAS)
+        """Random images of some batches; of one on a CPU."""
+        few = self.device.type == "cpu"
+        return GeneratedDataManager(cfg, self.batch // INSTANCES if few else IDENTITIES, CAMERAS)
 
     def reset(self) -> None:
         """Wait for the device, free memory, and start to record its peak."""
@@ -91,14 +101,24 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
     def now(self) -> float:
-        """Seconds, when the device has done all its work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        """Seconds, when the device has done all its work: of the clock, on a CPU of the processor."""
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
         return time.perf_counter()
 
     def memory(self) -> float:
         """MiB at the peak: of the GPU, or of the process."""
         return (torch.cuda.max_memory_allocated() if self.device.type == "cuda" else peak_memory()) / MIB
+
+
+def _gpu_bench(backend: str) -> Bench:
+    return Bench("cuda", "clip_vit_b16", 64, 5, 40, 200, backend)
+
+
+def tiny_bench(backend: str) -> Bench:
+    """What a CPU does in a minute."""
+    return Bench("cpu", "clip_vit_tiny", 8, 1, 2, 3, backend, ["data.height", 64, "data.width", 32])
 
 
 # ---------------------------------------------------------------------- training
@@ -156,7 +176,7 @@ def _engine(bench: Bench, dtype: str, folder: str, steps: int, *options) -> _Mea
     return engine
 
 
-def _trained(bench: Bench, dtype: str, is_compiled: bool) -> dict[str, tuple[float, float]]:
+def trained(bench: Bench, dtype: str, is_compiled: bool) -> dict[str, tuple[float, float]]:
     """Stage -> images a second and MiB, through the engine."""
     with tempfile.TemporaryDirectory() as folder:
         engine = _engine(bench, dtype, folder, bench.warm + bench.steps)
@@ -165,7 +185,7 @@ def _trained(bench: Bench, dtype: str, is_compiled: bool) -> dict[str, tuple[flo
         return engine.speeds
 
 
-def _plainly_trained(bench: Bench, dtype: str) -> dict[str, tuple[float, float]]:
+def plainly_trained(bench: Bench, dtype: str) -> dict[str, tuple[float, float]]:
     """The same steps in a loop as one writes it: floats to the device, a loss asked for after each step."""
     seed_everything(1)
     cfg = bench.config(dtype)
@@ -252,7 +272,7 @@ def _speeds(bench: Bench, dtype: str, side: str) -> list[dict]:
     torch.compiler.reset()  # or graphs of the sides before count towards its limit, after which it compiles nothing
     about = {"precision": dtype, "side": side}
     try:
-        found = _plainly_trained(bench, dtype) if side == SIDES[0] else _trained(bench, dtype, side == SIDES[2])
+        found = plainly_trained(bench, dtype) if side == SIDES[0] else trained(bench, dtype, side == SIDES[2])
         found["test"] = _tested(bench, dtype, side)
     except RuntimeError as error:  # too little memory, or a compiler that is not there
         print(f"{dtype}, {side}: {_first_line(error)}", flush=True)
@@ -321,10 +341,9 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if not (args.tiny or torch.cuda.is_available()):
         raise OccplugError("torch sees no GPU; --tiny tries the script on the CPU, and `occplug doctor` says more")
-    bench, start = Bench(args.tiny, args.backend), time.perf_counter()
-    sizes = f"{bench.backbone}, batches of {bench.batch}, {bench.steps} steps"
+    bench, start = tiny_bench(args.backend) if args.tiny else _gpu_bench(args.backend), time.perf_counter()
     result: dict[str, Any] = {
-        "format": FORMAT, "machine": machine(), "device": f"{bench.name}; {sizes}", "tiny": args.tiny,
+        "format": FORMAT, "machine": machine(), "device": bench.name, "tiny": args.tiny,
         "checks": [], "speeds": [], "curves": {},
     }  # fmt: skip
     print(f"{result['machine']}\n{result['device']}", flush=True)

@@ -1,110 +1,170 @@
-"""Images from file to batch, plain and occluded."""
+"""Images from file to batch, plain and occluded.
+
+All sides of a table take turns in one process, several times, and each has its fastest turn: ratios then hold on a
+machine that has other work, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import random
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.comparison import Comparison, torchreid
+from benchmarks.comparison import Rows, torchreid
 from occplug.utils.measuring import measured
 
 __all__ = ["augment", "loading"]
 
-TRAIN_TRANSFORMS = ("random_flip", "random_crop", "random_erase")
+TURNS = 7
+BATCH = 64
+SIDES = ("torchreid", "occplug", "cached")
+SETS = {  # name -> heights and widths from, to; augmentations that torchreid has, too
+    "128 x 64": ((128, 64), (129, 65), ("random_flip", "random_erase")),
+    "128 x 64, with random_crop": ((128, 64), (129, 65), ("random_flip", "random_crop", "random_erase")),
+    "about 260 x 110": ((230, 90), (290, 130), ("random_flip", "random_erase")),
+}
 AUGMENTATIONS = ("random_erase_pixel", "oamn", "oia", "rwoa")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def loading(quick: bool) -> Comparison:
-    """Training images from file to normalised batch against torchreid's, both without worker processes."""
-    count = 256 if quick else 1024
-    with tempfile.TemporaryDirectory() as folder:
-        paths = _write_images(Path(folder), min(count, 128))
-        paths = [paths[i % len(paths)] for i in range(count)]
-        theirs = measured(_loading, "torchreid", paths, repeats=2)
-        ours = measured(_loading, "occplug", paths, repeats=2)
-    return Comparison(
-        f"loading: {count:,} JPEGs to batches of 64 of 256x128; {', '.join(TRAIN_TRANSFORMS)}",
-        torchreid(),
-        theirs,
-        ours,
-        f"{count / theirs.cpu:,.0f} and {count / ours.cpu:,.0f} images per CPU second",
+def loading(quick: bool) -> Rows:
+    """Training images from file to normalised batch against torchreid's, with and without a cache, no workers."""
+    count, rows = 64 if quick else 256, []
+    for name, (least, most, transforms) in SETS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            paths = write_images(Path(folder), count, least, most)
+            spent, same = measured(_loading, paths, transforms).output
+        for side, label in zip(SIDES, (torchreid(), "occplug", "occplug, data.cache memory")):
+            each, ratio = spent[side] / count, spent["torchreid"] / spent[side]
+            equal = "equal" if same else "NOT equal"
+            rows.append([f"{name}: {label}", f"{1e3 * each:.3f}", f"{1 / each:,.0f}", f"x{ratio:.2f}", equal])
+    heads = ("", "CPU ms an image", "images per CPU s", "of torchreid", "resized pixels")
+    fast = "with" if find_spec("simplejpeg") else "without"
+    note = (
+        "random_flip and random_erase; torchreid's random_crop enlarges half of the images by Pillow on all sides; "
+        f"{fast} simplejpeg; resized pixels are compared before random transforms"
     )
+    return Rows(f"loading: {count:,} JPEGs to batches of {BATCH} of 256x128", heads, rows, note)
 
 
-def _write_images(folder: Path, count: int) -> list[str]:
-    """Smooth random JPEGs of quality 90, about 260 x 110 pixels."""
+def write_images(folder: Path, count: int, least: Sequence[int] = (230, 90), most: Sequence[int] = (290, 130)):
+    """Paths of smooth random JPEGs of quality 90, whose heights and widths are from `least` to below `most`."""
     rng = np.random.default_rng(0)
     paths = []
     for i in range(count):
         small = Image.fromarray(rng.integers(0, 256, (32, 14, 3), dtype=np.uint8))
-        size = int(rng.integers(90, 130)), int(rng.integers(230, 290))
+        height, width = (int(rng.integers(low, high)) for low, high in zip(least, most))
         paths.append(str(folder / f"{i}.jpg"))
-        small.resize(size, Image.Resampling.BICUBIC).save(paths[-1], quality=90)
+        small.resize((width, height), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
     return paths
 
 
-def _loading(whose: str, paths: list[str]) -> Callable:
-    batches = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-    load = _our_batch() if whose == "occplug" else _torchreid_batch()
+def _loading(paths: list[str], transforms: Sequence[str]) -> Callable:
+    """Side -> seconds of all paths, and whether resized pixels are equal."""
+    loads = {
+        "torchreid": _torchreid_batch(transforms),
+        "occplug": _our_batch(transforms, []),
+        "cached": _our_batch(transforms, paths),
+    }
+    same = all(np.array_equal(_resized("torchreid", path), _resized("occplug", path)) for path in paths)
+    return lambda: (fastest({side: _over(load, paths) for side, load in loads.items()}), same)
+
+
+def _over(load: Callable, paths: list[str]) -> Callable[[], float]:
+    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
     return lambda: float(sum(load(batch).mean() for batch in batches))
 
 
-def _our_batch() -> Callable:
+def fastest(sides: dict[str, Callable], turns: int = TURNS) -> dict[str, float]:
+    """Least processor seconds of each side over `turns` turns, with the same draws in each."""
+    spent: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(turns):
+        for side, work in sides.items():
+            torch.manual_seed(0)
+            random.seed(0)
+            start = time.process_time()
+            work()
+            spent[side].append(time.process_time() - start)
+    return {side: min(times) for side, times in spent.items()}
+
+
+def _resized(whose: str, path: str) -> np.ndarray:
+    """uint8 [256, 128, 3] of a picture as it enters the random transforms."""
+    from occplug.transforms import Resize
+    from occplug.utils.imagefile import read_image
+
+    if whose == "occplug":
+        return np.asarray(Resize(256, 128).transform(read_image(path), {}))
+    from torchvision.transforms import Resize as Theirs
+
+    from occplug import torchreid_host as bridge
+
+    return np.asarray(Theirs((256, 128))(bridge.sub("utils.tools").read_image(path)))
+
+
+def _our_batch(transforms: Sequence[str], cached: list[str]) -> Callable:
+    """Paths -> a batch; pictures at the paths `cached` come from memory."""
+    from occplug.data.cache import cached_pictures
     from occplug.transforms import build_pipeline
     from occplug.utils.imagefile import read_image
 
-    pipeline = build_pipeline(list(TRAIN_TRANSFORMS), 256, 128, MEAN, STD)
-    return lambda paths: pipeline.per_batch(torch.stack([pipeline.per_image(read_image(path)) for path in paths]))
+    pipeline = build_pipeline(list(transforms), 256, 128, MEAN, STD)
+    if not cached:
+        return lambda paths: pipeline.per_batch(torch.stack([pipeline.per_image(read_image(path)) for path in paths]))
+    kept = cached_pictures("memory", "benchmark", cached, read_image, pipeline.per_image.resize)
+    number = {path: i for i, path in enumerate(cached)}
+    return lambda paths: pipeline.per_batch(torch.stack([pipeline.per_image(kept[number[path]]) for path in paths]))
 
 
-def _torchreid_batch() -> Callable:
+def _torchreid_batch(transforms: Sequence[str]) -> Callable:
     from occplug import torchreid_host as bridge
 
     read_image = bridge.sub("utils.tools").read_image
     with contextlib.redirect_stdout(io.StringIO()):
         transform, _ = bridge.sub("data.transforms").build_transforms(
-            256, 128, transforms=list(TRAIN_TRANSFORMS), norm_mean=list(MEAN), norm_std=list(STD)
+            256, 128, transforms=list(transforms), norm_mean=list(MEAN), norm_std=list(STD)
         )
     return lambda paths: torch.stack([transform(read_image(path)) for path in paths])
 
 
-def augment(quick: bool) -> Comparison:
-    """Loading with RWOA on every image against plain loading; the note has the other augmentations."""
-    count = 128 if quick else 512
+def augment(quick: bool) -> Rows:
+    """Loading with each occlusion on every image against plain loading."""
+    count = 64 if quick else 256
     with tempfile.TemporaryDirectory() as folder:
-        paths = _write_images(Path(folder), min(count, 128))
-        paths = [paths[i % len(paths)] for i in range(count)]
-        plain, *others = (measured(_augmenting, name, paths, repeats=2) for name in (None, *AUGMENTATIONS))
-    shares = [f"{name} x{other.cpu / plain.cpu:.2f}" for name, other in zip(AUGMENTATIONS, others)]
-    each = 1e3 * (others[-1].cpu - plain.cpu) / count
-    return Comparison(
-        f"augment: {count:,} JPEGs to batches of 64 of 256x128, flip and pad-crop, with rwoa on every image",
-        "without an occluder",
-        plain,
-        others[-1],
-        f"CPU time against plain loading, every image occluded: {', '.join(shares)}; rwoa takes {each:.2f} ms an image",
-    )
+        spent = measured(_augmenting, write_images(Path(folder), count)).output
+    plain = spent["none"]
+    rows = [
+        [name, f"{1e3 * seconds / count:.3f}", f"x{seconds / plain:.2f}", f"{1e3 * (seconds - plain) / count:.3f}"]
+        for name, seconds in spent.items()
+    ]
+    heads = ("on every image", "CPU ms an image", "of plain loading", "CPU ms added")
+    note = "flip and pad-crop besides; JPEGs of about 260 x 110"
+    return Rows(f"augment: {count:,} JPEGs to batches of {BATCH} of 256x128", heads, rows, note)
 
 
-def _augmenting(name: str | None, paths: list[str]) -> Callable:
-    """`name` None: flip and pad-crop alone."""
+def _augmenting(paths: list[str]) -> Callable:
+    """Name of an augmentation, or "none" -> seconds of all paths."""
+    import cv2
+
+    cv2.setNumThreads(1)  # as data managers do
+    loads = {name: _occluding(name, paths) for name in ("none", *AUGMENTATIONS)}
+    return lambda: fastest({name: _over(load, paths) for name, load in loads.items()})
+
+
+def _occluding(name: str, paths: list[str]) -> Callable:
     from occplug.transforms import build_pipeline
     from occplug.utils.imagefile import read_image
 
-    names = ["random_flip", "pad_crop", *([name] if name else [])]
-    pipeline = build_pipeline(names, 256, 128, MEAN, STD, {name: {"prob": 1.0}} if name else {})
+    names, options = ([], {}) if name == "none" else ([name], {name: {"prob": 1.0}})
+    pipeline = build_pipeline(["random_flip", "pad_crop", *names], 256, 128, MEAN, STD, options)
     pipeline.bind([(path,) for path in paths], read_image)
-
-    def work() -> float:
-        rows = ([pipeline.per_image(read_image(p)) for p in paths[i : i + 64]] for i in range(0, len(paths), 64))
-        return float(sum(pipeline.per_batch(torch.stack(row)).mean() for row in rows))
-
-    return work
+    return lambda some: pipeline.per_batch(torch.stack([pipeline.per_image(read_image(path)) for path in some]))

@@ -1,4 +1,4 @@
-"""Training steps on 1, 2, ... processes of this machine: `python -m benchmarks.scaling [--ranks 1 2] [--micro 8]`.
+"""Training steps on 1 and 2 processes of this machine, and in micro-batches.
 
 Each row is a run of its own under torchrun, one thread a process: CLIP-ReID's second stage on the embedded tiny CLIP
 with generated images, batches of 8 identities times 4. A step is the whole of it: loading, both passes, exchange,
@@ -8,7 +8,6 @@ latter says what a step costs. Memory is the largest process's peak, libraries i
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -19,55 +18,48 @@ from pathlib import Path
 
 import torch
 
-from occplug.config import default_config
-from occplug.data.manager import GeneratedDataManager
-from occplug.distributed import join_ranks
-from occplug.engine import seed_everything
-from occplug.runs.session import build_engine
-from occplug.utils.measuring import MIB, machine, peak_memory
+from benchmarks.comparison import Rows
+from occplug.utils.measuring import MIB, peak_memory
 
-__all__ = ["main"]
+__all__ = ["scaling"]
 
 BATCH, INSTANCES, IDENTITIES = 32, 4, 64
 MARK = "measured"
+ROOT = Path(__file__).parents[1]
+SIDES = ((1, 0), (2, 0), (1, 8))  # processes and micro-batch (0: none)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Print the table, or, as a process of one row, measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of processes")
-    parser.add_argument("--micro", type=int, nargs="*", default=[8], help="train.micro_batch of rows on one process")
-    parser.add_argument("--steps", type=int, default=6, help="steps of each row, after two that are not counted")
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # micro-batch of this process
-    args = parser.parse_args(argv)
-    if args.measure is not None:
-        _measure(args.measure, args.steps)
-        return
-    rows = [(world, 0) for world in args.ranks] + [(1, micro) for micro in args.micro]
-    print(f"{machine()}\n")
-    print(
-        "| processes | micro-batch | s per step | of one process | CPU s per step and process | of one process | MiB |"
-    )
-    print("|---|---|---|---|---|---|---|")
+def scaling(quick: bool) -> Rows:
+    """A training step on one process, on two, and on one in micro-batches of 8."""
+    rows: list[list[str]] = []
     first = None
-    for world, micro in rows:
-        wall, cpu, memory = _row(world, micro, args.steps)
+    for world, micro in SIDES:
+        wall, cpu, memory = _row(world, micro, 2 if quick else 6)
         first = first or (wall, cpu)
-        shares = f"{wall:.2f} | x{first[0] / wall:.2f} | {cpu:.2f} | x{first[1] / cpu:.2f} | {memory:.0f}"
-        print(f"| {world} | {micro or 'none'} | {shares} |", flush=True)
+        shares = [f"{wall:.2f}", f"x{first[0] / wall:.2f}", f"{cpu:.2f}", f"x{first[1] / cpu:.2f}", f"{memory:,.0f}"]
+        rows.append([f"{world}", f"{micro or 'none'}", *shares])
+    heads = ("processes", "micro-batch", "s per step", "of one", "CPU s of a process", "of one", "MiB of a process")
+    note = "medians of a step, loading and exchange included; other programs take part of the clock's seconds"
+    return Rows(f"scaling: CLIP-ReID's second stage, tiny CLIP, {BATCH} images a step", heads, rows, note)
 
 
 def _row(world: int, micro: int, steps: int) -> tuple[float, ...]:
     """Median seconds of a step on the clock and of the processor, and peak memory in MiB, of `world` processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
-    command += ["-m", "benchmarks.scaling", "--measure", str(micro), "--steps", str(steps)]
+    command += ["-m", "benchmarks.scaling", str(micro), str(steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=ROOT)
     lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith(MARK)]
     return tuple(max(map(float, values)) for values in zip(*lines))
 
 
 def _measure(micro: int, steps: int) -> None:
+    from occplug.config import default_config
+    from occplug.data.manager import GeneratedDataManager
+    from occplug.distributed import join_ranks
+    from occplug.engine import seed_everything
+    from occplug.runs.session import build_engine
+
     torch.set_num_threads(1)
     options = [
         "method.prompts", False, "train.batch_size", BATCH, "sampler.num_instances", INSTANCES, "train.micro_batch",
@@ -102,5 +94,5 @@ def _measure(micro: int, steps: int) -> None:
                 print(line)
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # a process of one row
+    _measure(int(sys.argv[1]), int(sys.argv[2]))

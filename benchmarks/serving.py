@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.comparison import Rows
-from benchmarks.loading import _write_images
+from benchmarks.loading import write_images
 from occplug.utils.measuring import MIB, measured
 
 __all__ = ["embed", "embed_memory"]
@@ -53,7 +53,7 @@ def embed_memory(quick: bool) -> Rows:
 
 
 def _paths(folder: Path, count: int) -> list[str]:
-    paths = _write_images(folder, min(count, 128))
+    paths = write_images(folder, min(count, 128))
     return [paths[i % len(paths)] for i in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Training steps: prompts, and what DPM++ adds to a step."""
+"""Training steps: prompts, what DPM++ adds to a step, the engine against a plain loop."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from benchmarks.comparison import Comparison
+from benchmarks.comparison import Comparison, Rows
 from occplug.utils.measuring import measured
 
-__all__ = ["dpmpp_step", "stage1"]
+__all__ = ["dpmpp_step", "stage1", "step"]
 
 
 def stage1(quick: bool) -> Comparison:
@@ -98,3 +98,37 @@ def _training_step(whose: str, backbone: str, batch: int) -> Callable:
         return float(loss.detach())
 
     return step
+
+
+def step(quick: bool) -> Rows:
+    """A step of CLIP-ReID's second stage in a plain loop of the same model, in the engine, and compiled."""
+    from benchmarks.gpu import SIDES
+
+    bench = _bench(quick)
+    found = {side: measured(_steps, side, quick).output for side in SIDES}
+    first, _ = found[SIDES[0]]
+    rows = [
+        [side, f"{speed:,.2f}", f"x{speed / first:.3g}", f"{memory:,.0f}"] for side, (speed, memory) in found.items()
+    ]
+    heads = ("", "images per CPU s", "of the plain loop", "peak MiB of the process")
+    note = (
+        f"float32; {bench.steps} steps after {bench.warm} that are not counted, nor is compiling; "
+        "the loop moves floats and asks for the loss after each step"
+    )
+    return Rows(f"step: CLIP-ReID's second stage, {bench.name}", heads, rows, note)
+
+
+def _bench(quick: bool):
+    from benchmarks.gpu import Bench, tiny_bench
+
+    return tiny_bench("inductor") if quick else Bench("cpu", "clip_vit_b16", 8, 1, 3, 0)
+
+
+def _steps(side: str, quick: bool) -> Callable:
+    """Images per second and MiB of the second stage."""
+    from benchmarks.gpu import SIDES, plainly_trained, trained
+
+    bench = _bench(quick)
+    if side == SIDES[0]:
+        return lambda: plainly_trained(bench, "fp32")["stage2"]
+    return lambda: trained(bench, "fp32", is_compiled=side == SIDES[2])["stage2"]

@@ -151,8 +151,7 @@ class Attention(nn.Module):
         """[B, width, H, W] -> the same shape; N = H * W cells."""
         q, k, v = self.qkv(x).split(self.widths, dim=1)
         q, k, v = (t.flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3) for t in (self.dw(q), k, v))  # [B, h, N, d]
-        logits = KEY_WIDTH**-0.5 * q @ k.transpose(2, 3) + self.bias(x.shape[2], x.shape[3])  # [B, h, N, N]
-        out = logits.softmax(dim=3).to(v.dtype) @ v
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(x.shape[2], x.shape[3]))
         return self.proj(out.transpose(2, 3).reshape(x.shape))
 
     def bias(self, rows: int, columns: int) -> Tensor:

@@ -21,7 +21,6 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -63,11 +62,11 @@ class PictureCache:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, number: int) -> Image.Image:
-        """A copy of picture `number`."""
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Pixels of picture `number`, uint8 [height, width, 3], not to be changed."""
         if self._rows is None:  # in each process that is spawned its own
             self._rows = np.memmap(self.file, np.uint8, "r", shape=self.shape)
-        return Image.fromarray(self._rows[number])
+        return self._rows[number]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_rows": None}

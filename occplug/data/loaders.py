@@ -15,6 +15,7 @@ from occplug.data.cache import PictureCache
 from occplug.data.extras import Extras, finished
 from occplug.distributed import ONE, Ranks, SplitImages, deal_rows
 from occplug.distributed.split import Plan
+from occplug.transforms import as_picture
 from occplug.utils.imagefile import read_image
 
 __all__ = ["DealtBatches", "Images", "Loader", "SplitLoader"]
@@ -82,7 +83,7 @@ class Images(Dataset):
         if self.pipeline.is_random:
             _seed_all(self.seed, int(self.epoch), index)
         if self.extras:
-            return {**row, "source": source[0], **self.extras.sample(picture, self.pipeline)}
+            return {**row, "source": source[0], **self.extras.sample(as_picture(picture), self.pipeline)}
         return {**row, "img": self.pipeline.per_image(picture)}
 
     def collate(self, rows: list[dict]) -> dict:

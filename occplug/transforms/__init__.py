@@ -5,7 +5,15 @@ from occplug.transforms.deferred import RawBatch
 from occplug.transforms.erasing import RandomErasePixel
 from occplug.transforms.oamn import OAMN
 from occplug.transforms.oia import OIA
-from occplug.transforms.pipeline import PerBatch, PerImage, Pipeline, Resize, build_pipeline, compose_for_stock
+from occplug.transforms.pipeline import (
+    PerBatch,
+    PerImage,
+    Pipeline,
+    Resize,
+    as_picture,
+    build_pipeline,
+    compose_for_stock,
+)
 from occplug.transforms.rwoa import RWOA
 from occplug.transforms.stock import ColorJitter, RandomCrop, RandomErase, RandomFlip, RandomPatch
 
@@ -25,6 +33,7 @@ __all__ = [
     "RandomPatch",
     "RawBatch",
     "Resize",
+    "as_picture",
     "build_pipeline",
     "compose_for_stock",
 ]

@@ -1,5 +1,6 @@
 """Shift the image by a few pixels: pad, then crop the original size."""
 
+import numpy as np
 import torch
 from torchvision.transforms import v2
 
@@ -20,6 +21,7 @@ class PadCrop(v2.Transform):
     """
 
     level = "pil"
+    takes_pixels = True
     ranges = {"padding": (0, 1024)}
 
     def __init__(self, padding: int = 10):
@@ -30,10 +32,22 @@ class PadCrop(v2.Transform):
 
     def make_params(self, flat_inputs: list) -> dict[str, int]:
         """Draws the box: row and column in [-padding, padding], size of the image."""
-        height, width = v2.functional.get_size(flat_inputs[0])
+        image = flat_inputs[0]
+        height, width = image.shape[:2] if isinstance(image, np.ndarray) else v2.functional.get_size(image)
         top, left = (int(torch.randint(2 * self.padding + 1, ())) - self.padding for _ in range(2))
         return {"top": top, "left": left, "height": height, "width": width}
 
     def transform(self, inpt, params: dict[str, int]):
-        """Crops the drawn box out of an image or mask."""
+        """Crops the drawn box out of an image, its pixels [H, W, 3] or a mask."""
+        if isinstance(inpt, np.ndarray):
+            return _window(inpt, **params)
         return v2.functional.crop(inpt, **params)  # zeros where the box leaves the image
+
+
+def _window(pixels: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """Pixels [height, width, 3] from (top, left) on, which may be outside; zeros there."""
+    result = np.zeros((height, width, pixels.shape[2]), pixels.dtype)
+    inside = pixels[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+    down, across = max(-top, 0), max(-left, 0)
+    result[down : down + inside.shape[0], across : across + inside.shape[1]] = inside
+    return result

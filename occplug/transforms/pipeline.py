@@ -1,9 +1,9 @@
 """From a decoded picture to a normalised batch.
 
-Transforms act at three levels: "pil" on the resized PIL picture, "image" on its pixels as a uint8 tensor [3, H, W],
-"batch" on the normalised float batch. Pixels stay uint8 until the batch is put together, because more than half of the
-usual cost is float work per image. At the first two levels transforms get the whole sample, so that torchvision moves
-every `tv_tensors.Mask` in it exactly as the image.
+Transforms act at three levels: "pil" on the resized PIL picture (with `takes_pixels` also on its pixels, an array),
+"image" on its pixels as a uint8 tensor [3, H, W], "batch" on the normalised float batch. Pixels stay uint8 until the
+batch is put together, because more than half of the usual cost is float work per image. At the first two levels
+transforms get the whole sample, so that torchvision moves every `tv_tensors.Mask` in it exactly as the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, get
 from occplug.transforms.deferred import RawBatch
 
-__all__ = ["PerBatch", "PerImage", "Pipeline", "Resize", "build_pipeline", "compose_for_stock"]
+__all__ = ["PerBatch", "PerImage", "Pipeline", "Resize", "as_picture", "build_pipeline", "compose_for_stock"]
 
 LEVELS = ("pil", "image", "batch")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,14 +48,19 @@ class Resize(v2.Transform):
         size = [self.height, self.width]
         if isinstance(inpt, Tensor):
             return v2.functional.resize(inpt, size, InterpolationMode.NEAREST)
-        if inpt.size == (self.width, self.height):
-            return inpt
-        if inpt.mode == "RGB" and self.interpolation != "nearest" and self._takes_tensor(inpt.size):
-            pixels = torch.from_numpy(np.array(inpt)).permute(2, 0, 1)
-            resized = v2.functional.resize(pixels, size, InterpolationMode(self.interpolation), antialias=True)
-            return Image.fromarray(resized.permute(1, 2, 0).numpy())
+        return as_picture(self.resized(inpt))
+
+    def resized(self, picture: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
+        """`picture` in the new size, as a picture or as pixels uint8 [height, width, 3], whichever takes less time;
+        pixels that are given must have that size already."""
+        if isinstance(picture, np.ndarray) or picture.size == (self.width, self.height):
+            return picture
+        if picture.mode == "RGB" and self.interpolation != "nearest" and self._takes_tensor(picture.size):
+            pixels, kind = torch.from_numpy(np.array(picture)).permute(2, 0, 1), InterpolationMode(self.interpolation)
+            resized = v2.functional.resize_image(pixels, [self.height, self.width], kind, antialias=True)
+            return resized.permute(1, 2, 0).numpy()
         # torchvision's `Resize` of pictures gives the same, but takes longer
-        return inpt.resize((self.width, self.height), Image.Resampling[self.interpolation.upper()])
+        return picture.resize((self.width, self.height), Image.Resampling[self.interpolation.upper()])
 
     def _takes_tensor(self, size: tuple[int, int]) -> bool:
         factors = ((self.width, size[0]), (self.height, size[1]))
@@ -64,12 +69,18 @@ class Resize(v2.Transform):
         )
 
 
-def _planes(picture: Image.Image) -> Tensor:
-    """RGB `picture` -> its pixels as uint8 [3, H, W], contiguous."""
+def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
+    """`image`, where it is pixels uint8 [H, W, 3] as a picture."""
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+
+
+def _planes(image: Image.Image | np.ndarray) -> Tensor:
+    """RGB `image` -> its pixels as uint8 [3, H, W], contiguous."""
     import cv2  # takes long to import, and splits channels four times as fast as numpy and torch
 
-    planes = np.empty((3, picture.height, picture.width), np.uint8)
-    cv2.split(np.asarray(picture), list(planes))
+    pixels = np.asarray(image)
+    planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+    cv2.split(pixels, list(planes))
     return torch.from_numpy(planes)
 
 
@@ -95,11 +106,17 @@ class PerImage:
         self.resize = Resize(height, width, interpolation, kind)
         self.pil, self.image = list(pil), list(image)
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """RGB `picture` of any size -> uint8 [3, height, width]; what `sample` gives for the picture alone."""
-        for transform in (self.resize, *self.pil):
-            picture = _apply(transform, picture)
-        image = _planes(picture)
+    def __call__(self, picture: Image.Image | np.ndarray) -> Tensor:
+        """RGB `picture` of any size -> uint8 [3, height, width]; what `sample` gives for the picture alone.
+
+        Pixels uint8 [height, width, 3] are taken too. Between the resize and the planes they stay what they are as long
+        as transforms state `takes_pixels`; PIL copies them back and forth.
+        """
+        current = self.resize.resized(picture)
+        for transform in self.pil:
+            takes_pixels = getattr(transform, "takes_pixels", False)
+            current = _apply(transform, np.asarray(current) if takes_pixels else as_picture(current))
+        image = _planes(current)
         if self.image:
             image = tv_tensors.Image(image)
             for transform in self.image:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -24,6 +26,7 @@ class RandomFlip(v2.Transform):
     """Mirror with probability `prob`; the draw is that of torchvision's `RandomHorizontalFlip`."""
 
     level = "pil"
+    takes_pixels = True
     ranges = {"prob": SHARE}
 
     def __init__(self, prob: float = 0.5):
@@ -37,7 +40,11 @@ class RandomFlip(v2.Transform):
         return {"mirrored": float(torch.rand(1)) < self.prob}
 
     def transform(self, inpt, params: dict[str, bool]):
-        """Mirrors an image or mask, if drawn so."""
+        """Mirrors an image, its pixels [H, W, 3] or a mask, if drawn so."""
+        if params["mirrored"] and isinstance(inpt, np.ndarray):
+            import cv2  # takes long to import
+
+            return cv2.flip(inpt, 1)
         return v2.functional.horizontal_flip(inpt) if params["mirrored"] else inpt
 
 
@@ -52,6 +59,7 @@ class RandomCrop(v2.Transform):
     """
 
     level = "pil"
+    takes_pixels = True
     context = ("height", "width")
     enlargement = 1.125
 
@@ -69,9 +77,11 @@ class RandomCrop(v2.Transform):
         return {"corner": (top, left)}
 
     def transform(self, inpt, params: dict):
-        """Enlarges and crops an image or mask, if drawn so."""
+        """Enlarges and crops an image, its pixels [H, W, 3] or a mask, if drawn so."""
         if params["corner"] is None:
             return inpt
+        if isinstance(inpt, np.ndarray):
+            return np.asarray(self.transform(Image.fromarray(inpt), params))
         enlarged = v2.functional.resize(inpt, self.large, InterpolationMode.BILINEAR)
         return v2.functional.crop(enlarged, *params["corner"], self.height, self.width)
 
@@ -149,33 +159,44 @@ class RandomErase(v2.Transform):
 
     def __init__(self, mean, inplace: bool = False):
         super().__init__()
-        from occplug.torchreid_host import stock_transforms
-
-        self.stock = stock_transforms()["random_erase"](mean=[math.nan] * 3)
         self.mean, self.inplace = list(mean), inplace
 
-    def make_params(self, flat_inputs: list) -> dict[str, Tensor]:
-        """`erased` [N, H, W]: where; the stock code does not look at pixels, so it may draw on blank ones."""
+    def make_params(self, flat_inputs: list) -> dict[str, list]:
+        """`boxes`: (image number, top, left, height, width) in pixels of each image that is erased."""
         *batch, _, height, width = flat_inputs[0].shape
-        blank = torch.zeros(math.prod(batch), 1, height, width)
-        for image in blank:
-            self.stock(image)
-        return {"erased": blank[:, 0].isnan()}
+        drawn = [(image, _erased_box(height, width)) for image in range(math.prod(batch))]
+        return {"boxes": [(image, *box) for image, box in drawn if box]}
 
-    def transform(self, inpt: Tensor, params: dict[str, Tensor]) -> Tensor:
+    def transform(self, inpt: Tensor, params: dict[str, list]) -> Tensor:
         """`inpt` [..., C, H, W]: float images of three channels, or masks of any type."""
         output = inpt if self.inplace else inpt.clone(memory_format=torch.contiguous_format)
-        images = output.view(-1, *output.shape[-3:])
+        images = output.view(-1, *output.shape[-3:]).as_subclass(Tensor)
         values = [0] * images.shape[1] if isinstance(inpt, tv_tensors.Mask) else self.mean
-        for channel, value in enumerate(values):
-            images[:, channel].masked_fill_(params["erased"], value)
+        filling = torch.tensor(values, dtype=images.dtype)[:, None, None]
+        for image, top, left, h, w in params["boxes"]:
+            images[image, :, top : top + h, left : left + w] = filling
         return output
 
-    def pack(self, params: dict[str, Tensor], shape, kept=None) -> dict[str, Tensor]:
-        """What :meth:`finish` needs of the images `kept` (None: all) of a batch."""
-        return {"where": params["erased"] if kept is None else params["erased"][list(kept)]}
+    def pack(self, params: dict[str, list], shape, kept=None) -> dict[str, Tensor]:
+        """What :meth:`finish` needs of the images `kept` (None: all) of a batch [B, C, H, W]."""
+        where = torch.zeros(shape[0], *shape[-2:], dtype=torch.bool)
+        for image, top, left, h, w in params["boxes"]:
+            where[image, top : top + h, left : left + w] = True
+        return {"where": where if kept is None else where[list(kept)]}
 
     def finish(self, images: Tensor, packed: dict[str, Tensor]) -> None:
         """Fill float `images` [n, 3, H, W] on any device in place, as :meth:`transform` does."""
         for channel, value in enumerate(self.mean):
             images[:, channel].masked_fill_(packed["where"], value)
+
+
+def _erased_box(height: int, width: int) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of what torchreid would erase, by its draws; None for nothing."""
+    if random.uniform(0, 1) > 0.5:
+        return None
+    for _ in range(100):
+        area, aspect = random.uniform(0.02, 0.4) * (height * width), random.uniform(0.3, 1 / 0.3)
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            return random.randint(0, height - h), random.randint(0, width - w), h, w
+    return None

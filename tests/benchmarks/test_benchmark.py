@@ -1,5 +1,7 @@
 """The benchmark command: names, table, and that measuring measures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +134,21 @@ def test_a_table_of_several_sides_and_its_place_in_a_page(monkeypatch, tmp_path,
     assert "| faiss |     1.5 |        94.5 |" in text and "engines: 2 x 512" in text
     assert run("benchmark", benchmark.main, ["embed", "--page", str(page)]) == 2
     assert "has no lines '<!-- benchmark embed -->'" in capsys.readouterr().err
+
+
+def test_without_names_a_page_gets_the_tables_it_has_places_for(monkeypatch, tmp_path, capsys):
+    for name in BENCHMARKS:
+        monkeypatch.setitem(BENCHMARKS, name, lambda quick, name=name: Rows(f"{name}: a", ("",), [["b"]], "c"))
+    page = tmp_path / "p.md"
+    page.write_text("".join(f"<!-- benchmark {name} -->\nold\n<!-- end -->\n" for name in ("loading", "ranking")))
+    benchmark.main(["--page", str(page)])
+    text = page.read_text()
+    assert "loading: a" in text and "ranking: a" in text and "old" not in text and "reranking" not in text
+
+
+def test_every_table_has_a_place_in_the_docs():
+    """So that none is measured and never shown."""
+    docs = Path(__file__).parents[2] / "docs"
+    shown = [name for page in docs.glob("*.md") for name in benchmark.marked_names(page, BENCHMARKS)]
+    aside = {"ag_reid_test", "engines_many"}  # a check; needs a large machine
+    assert sorted(shown) == sorted(set(BENCHMARKS) - aside)

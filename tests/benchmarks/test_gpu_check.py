@@ -63,8 +63,8 @@ def test_what_cannot_be_measured_is_a_row_and_the_rest_goes_on(monkeypatch, caps
     def fails(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB\nmore")
 
-    monkeypatch.setattr(gpu, "_trained", fails)
-    rows = gpu._speeds(gpu.Bench(True, "eager"), "bf16", "occplug")
+    monkeypatch.setattr(gpu, "trained", fails)
+    rows = gpu._speeds(gpu.tiny_bench("eager"), "bf16", "occplug")
     message = "OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB"
     assert rows == [{"part": "all", "precision": "bf16", "side": "occplug", "error": message}]
     result = {"machine": "m", "device": "d", "speeds": rows, "checks": [], "curves": {}}
@@ -76,7 +76,7 @@ def test_a_check_that_cannot_be_done_has_failed(monkeypatch, capsys):
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(gpu, "CHECKS", [check])
-    assert gpu._checked(gpu.Bench(True, "eager")) == [
+    assert gpu._checked(gpu.tiny_bench("eager")) == [
         {"name": "check", "result": "RuntimeError: no compiler", "passed": False}
     ]
 

@@ -155,8 +155,9 @@ def test_what_does_not_fit_is_refused_in_gigabytes(tmp_path, monkeypatch):
     assert not (tmp_path / "c").exists()
 
 
-def test_the_size_is_said_before_it_is_made(tmp_path, caplog):
-    paths = paths_of(tmp_path)
+@pytest.mark.parametrize("where, place", [("memory", "of memory"), ("c", "in ")])
+def test_the_size_is_said_before_it_is_made(tmp_path, caplog, where, place):
+    paths, where = paths_of(tmp_path), where if where == "memory" else str(tmp_path / where)
     with caplog.at_level("INFO", "occplug"), pytest.raises(AttributeError):
-        cached_pictures(str(tmp_path / "c"), "market-train", paths, lambda path: None, Resize(512, 256))
-    assert "market-train takes 0.01 GB in" in caplog.text
+        cached_pictures(where, "market-train", paths, lambda path: None, Resize(512, 256))
+    assert f"market-train takes 0.01 GB {place}" in caplog.text

@@ -63,6 +63,22 @@ def test_a_picture_alone_and_in_a_sample_give_the_same():
         assert torch.equal(*results) and type(results[1]) is torch.Tensor
 
 
+@pytest.mark.parametrize("first", ["random_flip", "color_jitter"])
+def test_pixels_of_the_right_size_are_taken_as_the_picture_is(first):
+    """As a cache gives them: they are not changed, and may not be."""
+    pipeline = build_pipeline([first, "random_crop", "pad_crop"], 64, 32, MEAN, STD, {"pad_crop": {"padding": 70}})
+    image = picture(64, 32)
+    pixels = np.asarray(image)
+    assert not pixels.flags.writeable
+    for seed in range(10):
+        results = []
+        for given in (image, pixels):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            results.append(pipeline.per_image(given))
+        assert torch.equal(*results)
+
+
 def test_pixels_stay_uint8_until_the_batch():
     pipeline = build_pipeline(["random_flip", "pad_crop"], 64, 32, MEAN, STD)
     assert pipeline.per_image(picture()).dtype == torch.uint8
