@@ -27,3 +27,8 @@ class OutputError(OccplugError):
 
 class TrainingError(OccplugError):
     """Training cannot go on: not-a-number losses, parameters without a gradient."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the message of `error`, or the name of its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

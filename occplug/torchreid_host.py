@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from occplug.errors import CheckpointError, ConfigError, OccplugError
+from occplug.errors import CheckpointError, ConfigError, OccplugError, first_line
 from occplug.utils.files import user_path
 from occplug.utils.imagefile import read_image
 from occplug.utils.integrity import check_archive
@@ -172,7 +172,7 @@ def build_stock_model(name: str, num_classes: int, loss: str, pretrained: bool, 
     except Exception as error:
         if not pretrained or not _is_of_a_download(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"model.pretrained is True, and torchreid could not get the ImageNet weights of {name} ({reason}); set "
             "model.pretrained False to start from random ones, name a file in model.load_weights with that, or try "

@@ -16,7 +16,7 @@ from open_clip.pretrained import get_pretrained_cfg
 
 from occplug.backbones.licences import OPEN_CLIP
 from occplug.backbones.tags import entry_of
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.utils.files import file_sha256, user_path
 
 __all__ = ["check_sum", "is_openais", "openai_file", "weights_file"]
@@ -147,7 +147,7 @@ def _fetch_tagged(tagged: _Tagged) -> Path:
             _log.info("downloading %s of %s", name, tagged.repository)
             return Path(huggingface_hub.hf_hub_download(tagged.repository, name))
         except (OSError, http.client.HTTPException, RuntimeError) as error:
-            reasons.append(f"{name}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
+            reasons.append(f"{name}: {first_line(error)}")
     raise CheckpointError(
         f"the weights {tagged.tag} are not on this machine and cannot be downloaded ({'; '.join(reasons)}).\n"
         f"  Fetch {' or '.join(_HUB_FILES)} of https://huggingface.co/{tagged.repository} elsewhere, into the cache of "

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor
 
 from occplug.backbones.lsnet import SIZES, TABLE_SIDE, LSNet
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.utils.keys import check_fit
 from occplug.utils.tensors import read_tensors
 
@@ -46,7 +46,7 @@ def released_file(name: str) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(RELEASED, _FILES[name]))
     except (OSError, HfHubHTTPError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"the released weights of {name} are not on this machine and cannot be downloaded ({reason}).\n"
             f"  Fetch https://huggingface.co/{RELEASED}/blob/main/{_FILES[name]} elsewhere, and set "

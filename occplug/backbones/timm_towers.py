@@ -24,7 +24,7 @@ from occplug.backbones.features import VisionFeatures
 from occplug.backbones.licences import TIMM, check_licence
 from occplug.backbones.position import patch_grid, resize_positions
 from occplug.backbones.tower import Edits, Tower, TransformerTower
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.registry import BACKBONES
 from occplug.utils.keys import check_fit
 from occplug.utils.tensors import read_tensors
@@ -108,7 +108,7 @@ def _published(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(model, pretrained=True, num_classes=0).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"timm's weights {model} are not on this machine and cannot be downloaded ({reason}).\n  Fetch "
             f"model.safetensors of https://huggingface.co/{cfg.hf_hub_id} elsewhere and set backbone.weights to its "

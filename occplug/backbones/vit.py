@@ -20,7 +20,7 @@ from occplug.backbones.features import VisionFeatures
 from occplug.backbones.official import OfficialTower, read_official
 from occplug.backbones.position import patch_grid
 from occplug.backbones.tower import TransformerTower
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.registry import BACKBONES
 from occplug.utils.files import user_path
 
@@ -225,7 +225,7 @@ def _timm_state():
     try:
         return timm.create_model(TIMM_NAME, pretrained=True, num_classes=0).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"timm's weights {TIMM_NAME} are not on this machine and cannot be downloaded ({reason}).\n"
             f"  Fetch {TIMM_FILE} (release v0.1-vitjx of pytorch-image-models) elsewhere and put it at {local}, or set "

@@ -15,7 +15,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from occplug.errors import DataError
+from occplug.errors import DataError, first_line
 from occplug.utils.body_parts import NUM_CHANNELS
 
 __all__ = ["MaskFile", "check_mask_file", "find_mask_files", "read_mask_file"]
@@ -100,7 +100,7 @@ def check_mask_file(path: str | os.PathLike) -> tuple[int, int]:
     except OSError as error:
         raise DataError(f"{path}: the mask file cannot be read ({error.strerror or error}); {_CURE}") from error
     except _BAD_HEADER as error:
-        raise DataError(f"{path}: not a readable .npy file ({_first_line(error)}); {_CURE}") from error
+        raise DataError(f"{path}: not a readable .npy file ({first_line(error)}); {_CURE}") from error
     if dtype.hasobject:
         raise DataError(
             f"{path}: refused, because it holds pickled Python objects and reading them would run code stored in the "
@@ -127,10 +127,6 @@ def _header(stream) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def read_mask_file(path: str | os.PathLike) -> Tensor:
     """float32 [36, h, w] confidences of the file `path`.
 
@@ -141,7 +137,7 @@ def read_mask_file(path: str | os.PathLike) -> Tensor:
     try:
         maps = np.load(path, allow_pickle=False)
     except _BAD_HEADER as error:
-        raise DataError(f"{path}: the mask file cannot be read ({_first_line(error)}); {_CURE}") from error
+        raise DataError(f"{path}: the mask file cannot be read ({first_line(error)}); {_CURE}") from error
     if not np.isfinite(maps).all():
         raise DataError(f"{path}: the mask holds values that are not finite; {_CURE}")
     if maps.min() < LOWEST or maps.max() > HIGHEST:

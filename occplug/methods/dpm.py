@@ -23,18 +23,16 @@ from occplug.config.ranges import ABOVE_0, ANGLE, AT_LEAST_0, SHARE, under
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
-from occplug.evaluation import Metric
 from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator
 from occplug.method import ExtraOptimizer, Group, Stage
 from occplug.registry import LOSSES, METHODS, tower_gives, tower_options
 from occplug.stages import (
-    PatchTransferMethod,
+    MaskedMethod,
     build_patch_transfer,
     module_rate,
     optimiser,
     saliency_stage,
     tower_pattern,
-    transfer_once,
     warmup_cosine,
     with_biases,
 )
@@ -53,7 +51,7 @@ RATES = {
 
 
 @METHODS.register_module("dpm")
-class DPM(PatchTransferMethod):
+class DPM(MaskedMethod):
     """DPM, DPM-SPT, SPT and the ViT baseline.
 
     Args:
@@ -142,14 +140,6 @@ class DPM(PatchTransferMethod):
     def stage_names(options) -> list[str]:
         """The stages `options` asks for, in order."""
         return (["saliency"] if options.spt else []) + ["train"]
-
-    @staticmethod
-    def needs(cfg) -> dict[str, str]:
-        """Blocks for the masks, class scores for the head diversity, patches for the transfer."""
-        o = cfg.method
-        masks = {"levels": "method.mask"} if o.mask != "none" else {}
-        transfer = {"levels": "method.spt", "patches": "method.spt"} if o.spt else {}
-        return masks | transfer | ({"class scores": "method.hem"} if o.hem else {})
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
@@ -243,14 +233,7 @@ class DPM(PatchTransferMethod):
         return with_biases(pattern, lr, o.bias_lr_factor, o.weight_decay, self._schedule(o))
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
-        transfer = transfer_once(batch, self.transfer.plan if self.options.spt else None)
-        features = self.backbone(
-            batch["img"],
-            batch["camid"],
-            blocks=self.metric.levels,
-            class_scores=self.metric.hem,
-            change=transfer and transfer.change(self.backbone.patch_grid),
-        )
+        features, transfer = self.transferred_pass(batch)
         return self.metric.losses(features.feature, features, batch["pid"], transfer)
 
     def outputs(self, images: Tensor, camids: Tensor | None = None) -> tuple[list[Tensor], list[Tensor]]:
@@ -264,16 +247,3 @@ class DPM(PatchTransferMethod):
         """The feature [B, d], before or after the neck, and its mask [B, d]."""
         features = self.backbone(images, camids, blocks=self.metric.levels)
         return self.metric.embedding(features.feature, features)
-
-    @property
-    def squared_distance(self) -> bool:  # type: ignore[override]  # a key decides it
-        """Angles under masks are plain distances; cosine distances, without masks, are not."""
-        return self.metric.squared_distance
-
-    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
-        return self.metric.distances(query, gallery)
-
-    def named_distance(self) -> Metric:
-        """The distance as data."""
-        return self.metric.named_distance()

@@ -26,7 +26,6 @@ from occplug.config.ranges import ABOVE_0, ANGLE, AT_LEAST_0, AT_LEAST_1, SHARE,
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
 from occplug.errors import ConfigError
-from occplug.evaluation import Metric
 from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator, TextSpace
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import ExtraOptimizer, Group, Stage
@@ -36,8 +35,8 @@ from occplug.stages import (
     SCHEDULE,
     SCHEDULE_CHOICES,
     SCHEDULE_RANGES,
+    MaskedMethod,
     Pair,
-    PatchTransferMethod,
     Transfer,
     build_patch_transfer,
     clip_saliency_stage,
@@ -45,7 +44,6 @@ from occplug.stages import (
     prompt_alignment,
     rate_schedule,
     tower_pattern,
-    transfer_once,
     with_biases,
 )
 from occplug.stages.patch_transfer import CHOICES as TRANSFER_CHOICES
@@ -68,7 +66,7 @@ def _check_foreign(cfg) -> None:
 
 
 @METHODS.register_module("dpmpp")
-class DPMpp(PatchTransferMethod):
+class DPMpp(MaskedMethod):
     """DPM++ and every row of its ablations on CLIP.
 
     Args:
@@ -182,14 +180,6 @@ class DPMpp(PatchTransferMethod):
         if gives is not None and "text" not in gives:
             _check_foreign(cfg)
         check_start(o.start, o.earlier, DPMpp.stage_names(o, cfg.prompts.source == "joint"))
-
-    @staticmethod
-    def needs(cfg) -> dict[str, str]:
-        """Blocks for the masks, class scores for the head diversity, patches for the transfer."""
-        o = cfg.method
-        masks = {"levels": "method.mask"} if o.mask != "none" else {}
-        transfer = {"levels": "method.spt", "patches": "method.spt"} if o.spt else {}
-        return masks | transfer | ({"class scores": "method.hem"} if o.hem else {})
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
@@ -333,14 +323,7 @@ class DPMpp(PatchTransferMethod):
 
     def _losses(self, batch: dict) -> dict[str, Tensor]:
         o, labels = self.options, batch["pid"]
-        transfer = transfer_once(batch, self.transfer.plan if o.spt else None)
-        features = self.backbone(
-            batch["img"],
-            batch["camid"],
-            blocks=self.metric.levels,
-            class_scores=self.metric.hem,
-            change=transfer and transfer.change(self.backbone.patch_grid),
-        )
+        features, transfer = self.transferred_pass(batch)
         losses = self.metric.losses(
             self._feature(features),
             features,
@@ -382,16 +365,3 @@ class DPMpp(PatchTransferMethod):
         features = self.backbone(images, camids, blocks=self.metric.levels)
         vector = features.projected if self.options.prototypes == "text" else self._feature(features)
         return self.metric.embedding(vector, features)
-
-    @property
-    def squared_distance(self) -> bool:  # type: ignore[override]  # a key decides it
-        """Angles under masks are plain distances; cosine distances, without masks, are not."""
-        return self.metric.squared_distance
-
-    def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
-        """Angles in radians under the query's masks, [Q, G]; without masks cosine distances."""
-        return self.metric.distances(query, gallery)
-
-    def named_distance(self) -> Metric:
-        """The distance as data."""
-        return self.metric.named_distance()

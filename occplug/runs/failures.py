@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from occplug.errors import OutputError, TrainingError
+from occplug.errors import OutputError, TrainingError, first_line
 
 __all__ = ["LogFile", "failures_named"]
 
@@ -35,14 +35,14 @@ def failures_named(folder) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"{folder}: no memory is left on the GPU ({_first_line(error)}); lower train.batch_size or "
+            f"{folder}: no memory is left on the GPU ({first_line(error)}); lower train.batch_size or "
             f"test.batch_size; {_GO_ON}"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         if _is_of_a_reader(error):
             _silence_torch()
             raise TrainingError(
-                f"{folder}: a process that reads images has ended ({_first_line(error)}): killed, or out of memory or "
+                f"{folder}: a process that reads images has ended ({first_line(error)}): killed, or out of memory or "
                 f"of shared memory (/dev/shm); lower data.workers or train.batch_size; {_GO_ON}"
             ) from error
         if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
@@ -64,10 +64,6 @@ def _silence_torch() -> None:
     """Torch raises again for every look at the dead process, in the middle of whatever runs then: once is enough."""
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class LogFile(logging.FileHandler):

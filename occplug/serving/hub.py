@@ -9,7 +9,7 @@ from pathlib import Path
 
 from occplug.backbones.licences import licences_of_run
 from occplug.config import resolved_yaml
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.serving.extractor import Extractor
 from occplug.utils.files import write_atomically
 from occplug.zoo.addresses import MODEL_FILE
@@ -123,6 +123,6 @@ def push(model: Extractor, repository: str, licence: str = "other", figures: dic
             return api.upload_folder(repo_id=repository, folder_path=folder, commit_message="occplug")
         except Exception as error:  # its HTTP library's, too, which changes with its version
             answered = isinstance(error, (HfHubHTTPError, ValueError)) and not isinstance(error, OfflineModeIsEnabled)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             cure = "log in with: hf auth login" if answered else "connect, or pass on the folder of save_pretrained"
             raise CheckpointError(f"{repository}: the hub did not take it ({reason}); {cure}") from error

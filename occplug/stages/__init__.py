@@ -2,6 +2,7 @@
 
 from occplug import _moved
 from occplug.stages.groups import module_rate, rated, tower_pattern, with_biases
+from occplug.stages.masked import MaskedMethod
 from occplug.stages.optimisers import optimiser
 from occplug.stages.patch_transfer import PatchTransfer, Transfer, transfer_extras, transfer_once
 from occplug.stages.prompt_alignment import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair, prompt_alignment
@@ -25,6 +26,7 @@ __all__ = [
     "CLEAN",
     "OCCLUDED",
     "FeatureCache",
+    "MaskedMethod",
     "OccludedViews",
     "Pair",
     "PatchTransfer",

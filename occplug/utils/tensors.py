@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from occplug.errors import CheckpointError
+from occplug.errors import CheckpointError, first_line
 from occplug.utils.files import user_path
 from occplug.utils.integrity import check_archive
 from occplug.utils.keys import note_found
@@ -69,7 +69,7 @@ def _read_file(path: Path):
             f"values are accepted ({reason})"
         ) from error
     except Exception as error:  # damaged pickles and archives fail in many ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{path}: not a readable weight file ({reason})") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from occplug.errors import CheckpointError
+from occplug.errors import CheckpointError, first_line
 from occplug.zoo.addresses import HUB, MODEL_FILE
 
 __all__ = ["fetch_from_hub", "parse_hub"]
@@ -43,7 +43,7 @@ def fetch_from_hub(address: str) -> Path:
             "connect once, or give a folder that save_pretrained wrote"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"{address}: {file} cannot be fetched ({reason}); is the name right, and public?"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from occplug.errors import DataError
+from occplug.errors import DataError, first_line
 from occplug.serving.engines.base import Engine, blocks, prepared
 
 __all__ = ["Milvus"]
@@ -79,7 +79,7 @@ class Milvus(Engine):
             try:
                 self._client = self._milvus.MilvusClient(address, token=self.token)
             except Exception as error:  # pymilvus' own errors, grpc's, and a locked or damaged file of milvus-lite
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 raise DataError(
                     f"{address}: Milvus does not answer ({reason}); is the address right, or does another process have "
                     "this file open? milvus-lite serves one process"
