@@ -224,7 +224,11 @@ CLIP = "model: {name: clip_reid}\nbackbone: {name: clip_vit_tiny, stride: 8, wei
     ("key", "value", "reason"),
     [
         ("augment.rwoa.prob", 0.9, r"while data.transforms is \['random_flip'\]; it needs rwoa there"),
-        ("augment.color_jitter.brightness", 0.9, r"while data.transforms is \['random_flip'\]; it needs color_jitter there"),
+        (
+            "augment.color_jitter.brightness",
+            0.9,
+            r"while data.transforms is \['random_flip'\]; it needs color_jitter there",
+        ),
         ("backbone.semantic_weight", 0.9, "while backbone.name is 'clip_vit_tiny'; it needs a tower of SOLIDER"),
         ("backbone.sie_coefficient", 2.0, "while backbone.sie_camera is False; it needs True"),
         ("backbone.wgff.lr", 0.1, "while backbone.name is 'clip_vit_tiny'; it needs wgff"),
