@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 import occplug
-from occplug.backbones import tiny
+from occplug.backbones import swin, tiny, vit
 from occplug.backbones.lsnet_weights import EMBEDDED
 from occplug.occluders.categories import EMBEDDED_CATEGORIES
 from occplug.occluders.library import EMBEDDED_LIBRARY
-from occplug.registry import model_class
+from occplug.registry import model_class, tower_gives
 from occplug.utils.measuring import MIB, peak_memory, processor, reset_peak
 
 __all__ = ["embedded", "revision", "run_record", "sources", "start_record", "versions"]
@@ -33,6 +33,9 @@ _PARTLY = {
     "runs": {"candidates.py", "ensemble.py", "evaluate.py", "session.py", "train.py"},
     "zoo": {"weights.py"},
 }
+
+
+_TOWERS = {"vit_mini": vit.EMBEDDED, "solider_swin_mini": swin.EMBEDDED}  # backbone -> its weights in the package
 
 
 def start_record() -> None:
@@ -51,6 +54,9 @@ def embedded(cfg) -> dict[str, str]:
     files = []
     if not model_class(cfg.model.name).is_stock:
         if cfg.backbone.weights == "embedded":
+            files.append(_TOWERS.get(cfg.backbone.name, tiny.ASSET))  # a hybrid is around the tiny CLIP
+        gives = tower_gives(cfg.backbone.name)
+        if cfg.prompts.weights == "embedded" and gives is not None and "text" not in gives:
             files.append(tiny.ASSET)
         if cfg.backbone.name == "wgff" and cfg.backbone.wgff.weights == "embedded":
             files.append(EMBEDDED)

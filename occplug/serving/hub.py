@@ -11,7 +11,7 @@ from occplug.backbones.licences import licences_of_run
 from occplug.config import resolved_yaml
 from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.serving.extractor import Extractor
-from occplug.utils.files import write_atomically
+from occplug.utils.files import user_path, write_atomically
 from occplug.zoo.addresses import MODEL_FILE
 from occplug.zoo.weights import needed_tensors, save_small
 
@@ -33,7 +33,7 @@ def save_pretrained(model: Extractor, folder, licence: str = "other", figures: d
     """
     if model.weights is None or model.weights.module is not None:
         raise ConfigError("save_pretrained takes a model that occplug.load read from weights, not an exported file")
-    folder, given = Path(folder), model.weights
+    folder, given = user_path(folder), model.weights
     method = getattr(model.method, "net", model.method)  # of a stock model
     state = method.state_dict()
     kept = {name: state[name] for name in needed_tensors(method, model.method.training_only)}

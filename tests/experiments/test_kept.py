@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from occplug.cli import main
-from occplug.config import load_config, save_config
+from occplug.config import default_config, load_config, save_config
+from occplug.config.defaults import BACKBONE_FACTS
 from occplug.errors import ConfigError
 from occplug.evaluation import PerQuery
 from occplug.experiments.kept import KeptRuns
@@ -54,11 +55,22 @@ def finish(training, files="today"):
             ["clip_vit_tiny.safetensors", "lsnet_mini.safetensors", "occluder_categories.yaml", "occluders"],
         ),
         ("clip_reid_occduke", [], []),
+        ("clip_reid_vit_mini_synthocc", [], ["clip_vit_tiny.safetensors", "vit_mini.safetensors"]),
+        ("clip_reid_swin_mini_synthocc", [], ["clip_vit_tiny.safetensors", "solider_swin_mini.safetensors"]),
+        ("baseline_vit_mini_synthocc", ["backbone.weights", "none", "prompts.weights", "none"], []),
     ],
 )
 def test_the_packages_files_of_a_config(name, options, files):
     found = record.embedded(load_config(name, options))
     assert sorted(found) == files and all(len(digits) == 12 for digits in found.values())
+
+
+def test_every_tower_with_weights_in_the_package_is_known_by_its_file():
+    """Otherwise a run of other weights would be taken for today's."""
+    towers = [name for name, (_, weights) in BACKBONE_FACTS.items() if weights == "embedded"]
+    bare = ["method.hem", False, "method.mask", "none"]  # which every tower can
+    cfg = [default_config("dpm", name, bare) for name in towers]
+    assert [f"{name}.safetensors" in record.embedded(each) for name, each in zip(towers, cfg)] == [True] * len(towers)
 
 
 def test_a_kept_run_is_that_of_todays_files(tmp_path, monkeypatch):
