@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -61,16 +61,26 @@ class AttributeNet(nn.Module):
 
 
 def train(
-    pool: Pool, counted: range, batch: int, minutes: float, seed: int = 0, name: str = NAME
+    pool: Pool,
+    counted: range,
+    batch: int,
+    minutes: float,
+    seed: int = 0,
+    name: str = NAME,
+    start: Path | None = None,
 ) -> tuple[AttributeNet, dict[str, int]]:
     """Train for `minutes` of this process's CPU time; -> the network, and `samples` and `steps`.
 
     Args:
         name: of the tower, one of NAMES.
+        start: a file of :func:`save` to go on from, with new heads; without one the tower starts from noise.
         counted: chunks by whose labels the shares of the attributes' values are counted (logit adjustment).
     """
     torch.manual_seed(seed)
     net, draw = AttributeNet(name).train(), np.random.default_rng(seed)
+    if start is not None:
+        tower = net.tower if net.is_lsnet else net.tower.visual
+        tower.load_state_dict(load_file(start))
     shares = {name: value.clamp_min(1e-3).log() for name, value in shares_of(pool.labels(counted)).items()}
     decay = [p for n, p in net.named_parameters() if p.ndim >= 2 and not n.endswith(TABLES)]
     others = [p for n, p in net.named_parameters() if p.ndim < 2 or n.endswith(TABLES)]

@@ -26,19 +26,19 @@ ABOUT = {
     "lsnet_mini": """# lsnet_mini: the LSNet beside the embedded tiny CLIP
 
 An LSNet (arXiv 2503.23135) of {parameters:.2f} M parameters, widths 32, 64, 96, 128: `backbone.wgff.weights embedded`
-reads it in DPL-ReID's configs of SynthOcc. Trained from nothing""",
+reads it in DPL-ReID's configs of SynthOcc. Trained""",
     "vit_mini": """# vit_mini: a small ViT without texts
 
 A vision transformer of {parameters:.2f} M parameters, 4 blocks of width 104, patches of 8: `backbone.name vit_mini`
-stands for PersonViT on SynthOcc. Trained from nothing""",
+stands for PersonViT on SynthOcc. Trained""",
     "solider_swin_mini": """# solider_swin_mini: a small Swin with SOLIDER's controller
 
 A Swin of {parameters:.2f} M parameters, widths 16, 32, 64, 128, two blocks a stage: `backbone.name solider_swin_mini`
 stands for SOLIDER on SynthOcc. Its semantic controller has random weights that nobody trains.
 
-Trained from nothing""",
+Trained""",
 }
-CARD = """ on rendered people of SynthOcc by their attributes, one
+CARD = """ from {origin} on rendered people of SynthOcc by their attributes, one
 linear head each on the tower's feature; the heads were dropped. **It knows rendered people, not photographs.**
 Licence: CC0-1.0; nobody depicted in the training images is real.
 
@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("pretrain_lsnet.py", description="Train one of the small towers without texts.")
     p.add_argument("--out", required=True, type=user_path, metavar="FILE", help="a .safetensors; its card lies beside")
     p.add_argument("--tower", default=lsnet.NAME, choices=list(lsnet.NAMES))
+    p.add_argument("--start", type=user_path, metavar="FILE", help="weights of the tower to go on from, by this tool")
     p.add_argument("--minutes", default=8.0, type=float, help="CPU time of the training")
     p.add_argument("--batch", default=128, type=int)
     p.add_argument("--personas", default=24_000, type=int, help="people of world 500, two images each")
@@ -86,7 +87,8 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)
     pool = Pool(cache, chunks, scene)
     pool.refresh()
-    net, counts = lsnet.train(pool, range(min(COUNTED_CHUNKS, chunks)), args.batch, args.minutes, name=args.tower)
+    counted, seed = range(min(COUNTED_CHUNKS, chunks)), int(args.start is not None)  # other batches than the first time
+    net, counts = lsnet.train(pool, counted, args.batch, args.minutes, seed, args.tower, args.start)
     lsnet.save(net, args.out, {"world": "500", **{name: str(value) for name, value in counts.items()}})
     held_out = take_sample(scene._replace(occluded=0.5), range(args.personas, args.personas + 600))
     write_card(args, net, counts, lsnet.measure(net, held_out))
@@ -96,6 +98,7 @@ def write_card(args: argparse.Namespace, net: lsnet.AttributeNet, counts: dict[s
     """The model card beside the weights, and on the screen."""
     options = {
         "tower": args.tower,
+        **({"start": args.start} if args.start else {}),
         "out": args.out,
         "minutes": f"{args.minutes:g}",
         "batch": args.batch,
@@ -107,6 +110,7 @@ def write_card(args: argparse.Namespace, net: lsnet.AttributeNet, counts: dict[s
     text = (ABOUT[args.tower] + CARD).format(
         parameters=sum(p.numel() for p in net.tower.parameters()) / 1e6,
         command=shlex.join(["python", "tools/pretrain_lsnet.py", *words]),
+        origin=f"`{args.start}`" if args.start else "nothing",
         people=args.personas, cameras=args.cameras, occluded=100 * OCCLUDED, minutes=args.minutes,
         date=date.today().isoformat(),
         python=platform.python_version(), torch=torch.__version__, source=revision(), rows="\n".join(rows), **counts,
