@@ -16,7 +16,7 @@ from benchmarks.loading import augment, loading
 from benchmarks.precision import amp
 from benchmarks.ranking import ranking, reranking
 from benchmarks.scaling import scaling
-from benchmarks.serving import embed, embed_memory
+from benchmarks.serving import embed, embed_memory, embed_turns
 from benchmarks.testing import ag_reid_test
 from benchmarks.towers import towers
 from benchmarks.training import dpmpp_step, stage1, step
@@ -38,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison | Rows]] = {
     "augment": augment,
     "amp": amp,
     "embed": embed,
+    "embed_turns": embed_turns,
     "embed_memory": embed_memory,
     "engines": engines,
     "effort": effort,

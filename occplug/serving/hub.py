@@ -12,7 +12,9 @@ from occplug.config import resolved_yaml
 from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.serving.extractor import Extractor
 from occplug.utils.files import user_path, write_atomically
-from occplug.zoo.addresses import MODEL_FILE
+from occplug.zoo.addresses import MODEL_FILE, ZOO
+from occplug.zoo.exporting import read_metrics
+from occplug.zoo.index import read_index
 from occplug.zoo.weights import needed_tensors, save_small
 
 __all__ = ["push", "save_pretrained"]
@@ -26,7 +28,8 @@ def save_pretrained(model: Extractor, folder, licence: str = "other", figures: d
 
     Args:
         licence: of the weights, as the hub names licences; whose images and towers they were trained from decides.
-        figures: data set -> {"mAP": ..., "rank1": ..., "protocol": ...} for the card, e.g. `targets` of metrics.json.
+        figures: data set -> {"mAP": ..., "rank1": ..., "protocol": ...} for the card; None: those of the run's folder
+            or the zoo's entry that the model was loaded from, if it was.
 
     Raises:
         ConfigError: an exported file, which is passed on as it is.
@@ -49,11 +52,25 @@ def save_pretrained(model: Extractor, folder, licence: str = "other", figures: d
     texts = {
         "config.yaml": resolved_yaml(model.cfg),
         "preprocessing.json": json.dumps(model.preprocessing(), indent=2) + "\n",
-        "README.md": _card(model, licence, figures or {}),
+        "README.md": _card(model, licence, _measured(model.address) if figures is None else figures),
     }
     for name, text in texts.items():
         write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
     return folder
+
+
+def _measured(address: str) -> dict[str, dict]:
+    """Figures of the run that made the weights at `address`, as far as its folder or the zoo tells."""
+    if address.startswith(ZOO):
+        entry = read_index().find(address.removeprefix(ZOO))
+        if entry.ours is None or entry.checkpoint is None:
+            return {}
+        runs = [run for run in entry.ours.runs if run.seed == entry.checkpoint.seed]
+        return {entry.data: {**runs[0].figures, "protocol": entry.ours.protocol}} if runs else {}
+    if not Path(address, "metrics.json").is_file():
+        return {}
+    metrics = read_metrics(Path(address))
+    return {name: {**told, "protocol": metrics["protocol"]} for name, told in metrics["targets"].items()}
 
 
 def _card(model: Extractor, licence: str, figures: dict) -> str:

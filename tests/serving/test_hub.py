@@ -2,7 +2,9 @@
 
 import hashlib
 import http.server
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from PIL import Image
 
 import occplug
 from occplug.errors import CheckpointError
+from occplug.zoo import read_index
 from occplug.zoo.hub import parse_hub
 
 
@@ -50,6 +53,24 @@ def test_the_card_says_what_the_towers_licences_forbid(model, tmp_path, monkeypa
     monkeypatch.setattr(model, "cfg", cfg)
     card = (model.save_pretrained(tmp_path / "m") / "README.md").read_text()
     assert "(open_clip:metaclip_400m: cc-by-nc-4.0, for non-commercial use alone)" in card
+
+
+def test_the_card_has_the_figures_of_the_run_that_made_the_weights(model, folder, tmp_path):
+    card = (model.save_pretrained(tmp_path / "of_zoo") / "README.md").read_text()
+    entry = read_index().find("clip_reid/vit_tiny/synthocc")
+    (run,) = (run for run in entry.ours.runs if run.seed == entry.checkpoint.seed)
+    row = f"| synthocc | {100 * run.figures['mAP']:.1f} | {100 * run.figures['rank1']:.1f} | {entry.ours.protocol} |"
+    assert row in card
+    metrics = {"seed": 1, "protocol": "as tested", "stages": [], "data": {}}
+    targets = {"folder:own": {"mAP": 0.25, "rank1": 0.5, "rank5": 1.0}}
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run/metrics.json").write_text(json.dumps({**metrics, "targets": targets}))
+    again = occplug.load(tmp_path / "run")
+    assert (
+        "| folder:own | 25.0 | 50.0 | as tested |"
+        in (again.save_pretrained(tmp_path / "of_run") / "README.md").read_text()
+    )
+    assert "Not measured here." in (again.save_pretrained(tmp_path / "none", figures={}) / "README.md").read_text()
 
 
 def test_addresses():
