@@ -14,29 +14,7 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> None:
     """Parse `argv`, calibrate, write."""
-    parser = argparse.ArgumentParser(
-        "occplug calibrate",
-        description="Learn what a distance means from pairs of images of identities that were held out of training "
-        "(ensemble.held_out), never of the test split, and keep it with the weights, for model.same(a, b).",
-    )
-    add_model(parser, required=True)
-    parser.add_argument("--root", required=True, metavar="DIR", help="folder that holds the data sets")
-    text = "data sets whose training images are taken; by default those the model was trained on"
-    parser.add_argument("-s", "--sources", nargs="+", default=[], metavar="SRC", help=text)
-    parser.add_argument("--kind", choices=("logistic", "isotonic"), default="logistic", help="of the curve (logistic)")
-    text = "whose images: unseen, or trained, which makes the model look better than it is (unseen)"
-    parser.add_argument("--identities", choices=("unseen", "trained"), default="unseen", help=text)
-    text = "write the weights with their calibration there; by default over --weights"
-    parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help=text)
-    parser.add_argument("--report", type=user_path, metavar="JSON", help="also write the figures")
-    parser.add_argument("--diagram", type=user_path, metavar="PNG", help="also draw the reliability diagram")
-    text = "also put the figures between the marks `calibrate W SRC...` in FILE, a page of Markdown"
-    parser.add_argument("--page", type=user_path, metavar="FILE", help=text)
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys, e.g. synthocc.size=tiny"
-    )
-    add_embedding(parser)
-    args = parse(parser, argv)
+    args = parse(_parser(), argv)
     if args.weights.startswith(("zoo://", "hf://")) and args.output is None:
         raise ConfigError(f"{args.weights} is not a file of yours; name one to write with -o FILE")
 
@@ -66,6 +44,32 @@ def main(argv: list[str]) -> None:
         command = "occplug calibrate " + " ".join(argv)
         replace_marked(args.page, mark, as_markdown(made.facts, command))
     print(f"the calibration is in {file}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "occplug calibrate",
+        description="Learn what a distance means from pairs of images of identities that were held out of training "
+        "(ensemble.held_out), never of the test split, and keep it with the weights, for model.same(a, b).",
+    )
+    add_model(parser, required=True)
+    parser.add_argument("--root", required=True, metavar="DIR", help="folder that holds the data sets")
+    text = "data sets whose training images are taken; by default those the model was trained on"
+    parser.add_argument("-s", "--sources", nargs="+", default=[], metavar="SRC", help=text)
+    parser.add_argument("--kind", choices=("logistic", "isotonic"), default="logistic", help="of the curve (logistic)")
+    text = "whose images: unseen, or trained, which makes the model look better than it is (unseen)"
+    parser.add_argument("--identities", choices=("unseen", "trained"), default="unseen", help=text)
+    text = "write the weights with their calibration there; by default over --weights"
+    parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help=text)
+    parser.add_argument("--report", type=user_path, metavar="JSON", help="also write the figures")
+    parser.add_argument("--diagram", type=user_path, metavar="PNG", help="also draw the reliability diagram")
+    text = "also put the figures between the marks `calibrate W SRC...` in FILE, a page of Markdown"
+    parser.add_argument("--page", type=user_path, metavar="FILE", help=text)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys, e.g. synthocc.size=tiny"
+    )
+    add_embedding(parser)
+    return parser
 
 
 def _lines(facts: dict, kind: str) -> list[str]:

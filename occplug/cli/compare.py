@@ -19,26 +19,7 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> None:
     """Parse `argv`, run and print."""
-    parser = argparse.ArgumentParser(
-        "occplug compare",
-        description="Train several configs over several seeds, print one table; or put finished runs into one.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--configs", nargs="+", metavar="F", help="yaml files, one row each")
-    text = "in place of --configs: folders of finished runs, or FOLDER with FOLDER/seed<k>; one row each"
-    parser.add_argument("--runs", nargs="+", type=user_path, metavar="RUN", help=text)
-    parser.add_argument("--titles", nargs="+", metavar="T", help="of --runs: one a row; default: their folders' names")
-    parser.add_argument("--name", default="compare", help="runs go to log/NAME")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1..N of each config")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time")
-    parser.add_argument("--baseline", metavar="ROW", help="the others are tested against this config (its bare name)")
-    parser.add_argument("--root", default=None, metavar="DIR", help="folder that holds the data sets")
-    parser.add_argument("--histogram", action="store_true", help="add a colour histogram, which learns nothing")
-    add_table_options(parser)
-    parser.add_argument(
-        "--readme", metavar="FILE", type=user_path, help="replace the table between this command's marks in FILE"
-    )
-    args, options = parse_options(parser, argv)
+    args, options = parse_options(_parser(), argv)
     if (args.configs is None) == (args.runs is None):
         raise ConfigError("give either --configs, to be trained, or --runs, which are finished")
     if args.runs and (options or args.histogram or args.keep or args.seeds != 1 or args.jobs != 1):
@@ -64,3 +45,26 @@ def main(argv: list[str]) -> None:
     page = report.write(args.readme, mark, figure)
     print(f"\nreport: {page}")
     leave_comparison(report.folders(), page.with_name("queries.html"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "occplug compare",
+        description="Train several configs over several seeds, print one table; or put finished runs into one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--configs", nargs="+", metavar="F", help="yaml files, one row each")
+    text = "in place of --configs: folders of finished runs, or FOLDER with FOLDER/seed<k>; one row each"
+    parser.add_argument("--runs", nargs="+", type=user_path, metavar="RUN", help=text)
+    parser.add_argument("--titles", nargs="+", metavar="T", help="of --runs: one a row; default: their folders' names")
+    parser.add_argument("--name", default="compare", help="runs go to log/NAME")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1..N of each config")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time")
+    parser.add_argument("--baseline", metavar="ROW", help="the others are tested against this config (its bare name)")
+    parser.add_argument("--root", default=None, metavar="DIR", help="folder that holds the data sets")
+    parser.add_argument("--histogram", action="store_true", help="add a colour histogram, which learns nothing")
+    add_table_options(parser)
+    parser.add_argument(
+        "--readme", metavar="FILE", type=user_path, help="replace the table between this command's marks in FILE"
+    )
+    return parser

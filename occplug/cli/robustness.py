@@ -18,6 +18,40 @@ SHARES = [0, 10, 20, 30, 40, 50, 60, 70]
 
 def main(argv: list[str]) -> None:
     """Parse `argv`, measure, draw and print."""
+    args, options = parse_options(_parser(), argv)
+
+    from occplug.experiments.markdown import check_marks, replace_marked
+    from occplug.experiments.robustness import measure
+    from occplug.occluders import read_library
+    from occplug.occluders.covering import Cover
+    from occplug.reports.figures import check_ending
+    from occplug.reports.robustness import draw_robustness
+    from occplug.reports.views import numbered
+    from occplug.runs.candidates import candidates
+    from occplug.runs.session import start_logging
+
+    if args.titles and len(args.titles) != len(args.weights):
+        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+    figure = args.figure or args.output / "robustness.pdf"
+    check_ending(figure)
+    if args.readme:
+        check_marks(args.readme, "robustness")  # before anything is measured
+    start_logging()
+    library = read_library(args.library)
+    shares = [share / 100 for share in args.shares]
+    covers = [Cover(library, share, max(shares), tuple(args.kinds), tuple(args.sides)) for share in shares]
+    models = candidates(args.config_file, args.weights, options)
+    titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])
+    result = measure(models, titles, covers, args.target, args.queries, args.seed)
+    folder = result.write(args.output)
+    draw_robustness(folder / "robustness.json", figure)
+    if args.readme:
+        text = result.document(figure, args.readme, "occplug robustness " + shlex.join(argv))
+        replace_marked(args.readme, "robustness", text)
+    print(f"\n{result.markdown()}\n\nfigure: {figure}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "occplug robustness",
         description="Cover the queries of a test set by 0 to 70 % of the picture, the same way every time and for "
@@ -50,34 +84,4 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--figure", type=user_path, metavar="FILE", help=text)
     text = "replace the figure and tables between the marks 'robustness' in FILE"
     parser.add_argument("--readme", type=user_path, metavar="FILE", help=text)
-    args, options = parse_options(parser, argv)
-
-    from occplug.experiments.markdown import check_marks, replace_marked
-    from occplug.experiments.robustness import measure
-    from occplug.occluders import read_library
-    from occplug.occluders.covering import Cover
-    from occplug.reports.figures import check_ending
-    from occplug.reports.robustness import draw_robustness
-    from occplug.reports.views import numbered
-    from occplug.runs.candidates import candidates
-    from occplug.runs.session import start_logging
-
-    if args.titles and len(args.titles) != len(args.weights):
-        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
-    figure = args.figure or args.output / "robustness.pdf"
-    check_ending(figure)
-    if args.readme:
-        check_marks(args.readme, "robustness")  # before anything is measured
-    start_logging()
-    library = read_library(args.library)
-    shares = [share / 100 for share in args.shares]
-    covers = [Cover(library, share, max(shares), tuple(args.kinds), tuple(args.sides)) for share in shares]
-    models = candidates(args.config_file, args.weights, options)
-    titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])
-    result = measure(models, titles, covers, args.target, args.queries, args.seed)
-    folder = result.write(args.output)
-    draw_robustness(folder / "robustness.json", figure)
-    if args.readme:
-        text = result.document(figure, args.readme, "occplug robustness " + shlex.join(argv))
-        replace_marked(args.readme, "robustness", text)
-    print(f"\n{result.markdown()}\n\nfigure: {figure}")
+    return parser

@@ -12,19 +12,7 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> None:
     """Parse `argv`, search, print."""
-    parser = argparse.ArgumentParser(
-        "occplug search", description="Rank the images of a gallery by the model's distance to each of yours."
-    )
-    parser.add_argument("inputs", nargs="+", metavar="IMAGE", help=INPUTS)
-    parser.add_argument("--gallery", required=True, metavar="G", help="a file of occplug embed, or a gallery's folder")
-    parser.add_argument("--top", type=int, default=10, metavar="K", help="how many (10)")
-    text = "only images for which this holds, e.g. 'camera != 3 and time >= 100'"
-    parser.add_argument("--where", metavar="CONDITION", help=text)
-    parser.add_argument("--json", action="store_true", help="print a list for each query, nearest first")
-    parser.add_argument("--sheet", metavar="PNG", help="also draw the queries and their hits")
-    add_model(parser, required=False)
-    add_embedding(parser)
-    args = parse(parser, argv)
+    args = parse(_parser(), argv)
 
     from occplug.serving.gallery import Gallery
     from occplug.serving.sheet import draw_ranked
@@ -57,3 +45,19 @@ def main(argv: list[str]) -> None:
     print_skipped(queries)
     if args.sheet:
         print(f"{args.sheet}: queries and their hits")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "occplug search", description="Rank the images of a gallery by the model's distance to each of yours."
+    )
+    parser.add_argument("inputs", nargs="+", metavar="IMAGE", help=INPUTS)
+    parser.add_argument("--gallery", required=True, metavar="G", help="a file of occplug embed, or a gallery's folder")
+    parser.add_argument("--top", type=int, default=10, metavar="K", help="how many (10)")
+    text = "only images for which this holds, e.g. 'camera != 3 and time >= 100'"
+    parser.add_argument("--where", metavar="CONDITION", help=text)
+    parser.add_argument("--json", action="store_true", help="print a list for each query, nearest first")
+    parser.add_argument("--sheet", metavar="PNG", help="also draw the queries and their hits")
+    add_model(parser, required=False)
+    add_embedding(parser)
+    return parser

@@ -14,6 +14,30 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> None:
     """Parse `argv` and draw."""
+    args, options = parse_options(_parser(), argv)
+
+    from occplug.reports.page import write_page
+    from occplug.reports.sprite import PICTURES
+    from occplug.reports.views import opened
+    from occplug.runs.session import start_logging
+
+    if args.columns < 1 or args.width <= 0 or (args.pictures or 0) < 0:
+        raise ConfigError("--columns is at least 1, --width above 0, and --pictures at least 0")
+    if args.titles and len(args.titles) != len(args.weights):
+        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+    start_logging()
+    if args.figure:
+        _figure(args, options)
+        return
+    folder = user_path(args.weights[0])
+    is_one = len(args.weights) == 1 and (folder / "metrics.json").is_file()
+    output = args.output or (folder / "report.html" if is_one else Path("report.html"))
+    limit = PICTURES if args.pictures is None else args.pictures
+    with opened(args.weights, args.titles or [], options) as views:
+        print(f"page: {write_page(views, output, args.root or '', limit=limit)}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "occplug show",
         description="Write one self-contained page about runs, side by side: curves, CMC, a map of embeddings, and "
@@ -42,27 +66,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--columns", type=int, default=5, metavar="K", help="of the figure: nearest images (5)")
     parser.add_argument("--width", type=float, default=7.0, metavar="INCHES", help="of the figure (7)")
-    args, options = parse_options(parser, argv)
-
-    from occplug.reports.page import write_page
-    from occplug.reports.sprite import PICTURES
-    from occplug.reports.views import opened
-    from occplug.runs.session import start_logging
-
-    if args.columns < 1 or args.width <= 0 or (args.pictures or 0) < 0:
-        raise ConfigError("--columns is at least 1, --width above 0, and --pictures at least 0")
-    if args.titles and len(args.titles) != len(args.weights):
-        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
-    start_logging()
-    if args.figure:
-        _figure(args, options)
-        return
-    folder = user_path(args.weights[0])
-    is_one = len(args.weights) == 1 and (folder / "metrics.json").is_file()
-    output = args.output or (folder / "report.html" if is_one else Path("report.html"))
-    limit = PICTURES if args.pictures is None else args.pictures
-    with opened(args.weights, args.titles or [], options) as views:
-        print(f"page: {write_page(views, output, args.root or '', limit=limit)}")
+    return parser
 
 
 def _figure(args, options: list[str]) -> None:

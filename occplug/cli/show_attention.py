@@ -13,6 +13,25 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> None:
     """Parse `argv` and write the sheet."""
+    args, options = parse_options(_parser(), argv)
+
+    from occplug.reports.attention import attention_sheet
+    from occplug.reports.views import numbered
+    from occplug.runs.candidates import candidates
+    from occplug.runs.session import start_logging
+
+    if args.titles and len(args.titles) != len(args.weights):
+        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+    start_logging()
+    models = candidates(args.config_file, args.weights, options)
+    titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])
+    sheet = attention_sheet(
+        models, titles, args.output, args.map, args.target, args.queries, args.images, args.top, args.width
+    )
+    print(sheet)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "occplug show-attention",
         description="Draw where one or several models look, over the same queries of a test set, and over their "
@@ -39,19 +58,4 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--width", type=float, default=7.0, metavar="INCHES", help="of the figure (7)")
     text = ".pdf, .svg, .png or .jpg, 300 dpi"
     parser.add_argument("--output", required=True, metavar="FILE", type=user_path, help=text)
-    args, options = parse_options(parser, argv)
-
-    from occplug.reports.attention import attention_sheet
-    from occplug.reports.views import numbered
-    from occplug.runs.candidates import candidates
-    from occplug.runs.session import start_logging
-
-    if args.titles and len(args.titles) != len(args.weights):
-        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
-    start_logging()
-    models = candidates(args.config_file, args.weights, options)
-    titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])
-    sheet = attention_sheet(
-        models, titles, args.output, args.map, args.target, args.queries, args.images, args.top, args.width
-    )
-    print(sheet)
+    return parser

@@ -15,19 +15,7 @@ __all__ = ["main"]
 
 def main(argv: list[str]) -> None:
     """Parse `argv`, draw the figure and print its numbers."""
-    parser = argparse.ArgumentParser(
-        "occplug show-heads",
-        description="Draw how alike the heads of the last block are to the class token, and the patches of each block.",
-        epilog="Any config key may follow as KEY VALUE pairs, over every model's config.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("weights", nargs="+", metavar="RUN", help="folders of runs, checkpoints, or zoo://NAME")
-    parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
-    parser.add_argument("--titles", nargs="+", metavar="T", help="one a model; default: the methods' names")
-    parser.add_argument("--images", type=int, default=64, metavar="N", help="queries, spread evenly (64)")
-    parser.add_argument("--figure", required=True, type=user_path, metavar="FILE", help=".svg, .pdf or .png")
-    parser.add_argument("--output", type=user_path, metavar="JSON", help="also write the numbers to a file")
-    args, options = parse_options(parser, argv)
+    args, options = parse_options(_parser(), argv)
 
     from occplug.reports.heads import draw_heads, head_figures
     from occplug.runs.candidates import candidates
@@ -55,3 +43,19 @@ def main(argv: list[str]) -> None:
         text = json.dumps(numbers, indent=2, ensure_ascii=False) + "\n"
         write_atomically(args.output, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"figure: {draw_heads(found, args.figure)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "occplug show-heads",
+        description="Draw how alike the heads of the last block are to the class token, and the patches of each block.",
+        epilog="Any config key may follow as KEY VALUE pairs, over every model's config.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("weights", nargs="+", metavar="RUN", help="folders of runs, checkpoints, or zoo://NAME")
+    parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets (data.root)")
+    parser.add_argument("--titles", nargs="+", metavar="T", help="one a model; default: the methods' names")
+    parser.add_argument("--images", type=int, default=64, metavar="N", help="queries, spread evenly (64)")
+    parser.add_argument("--figure", required=True, type=user_path, metavar="FILE", help=".svg, .pdf or .png")
+    parser.add_argument("--output", type=user_path, metavar="JSON", help="also write the numbers to a file")
+    return parser

@@ -87,7 +87,8 @@ class Progress:
         grid = Table.grid(padding=(0, 2))
         for name, value in facts.items():
             grid.add_row(Text(name, style="dim"), Text(value))
-        bar = ProgressBar(total=max(total, 1), completed=done, width=40)
+        bar = Table.grid()  # a bar alone ends in no line break, and what follows would be cut off
+        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=40))
         count = Text(f"batch {done} of {total}", style="dim")
         return Panel(Group(bar, count, grid), title=Text(self.title), title_align="left", expand=False)
 
