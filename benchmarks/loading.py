@@ -1,7 +1,7 @@
 """Images from file to batch, plain and occluded.
 
-All sides of a table take turns in one process, several times, and each has its fastest turn: ratios then hold on a
-machine that has other work, too.
+All sides of a table take turns in one process, several times, and of each image and batch the fastest turn counts:
+ratios then hold on a machine that has other work, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from occplug.utils.measuring import measured
 
 __all__ = ["augment", "loading"]
 
-TURNS = 7
+Side = tuple[Callable, Callable]  # path -> image, images -> batch
+TURNS = 9
 BATCH = 64
 SIDES = ("torchreid", "occplug", "cached")
 SETS = {  # name -> heights and widths from, to; augmentations that torchreid has, too
@@ -70,31 +71,37 @@ def write_images(folder: Path, count: int, least: Sequence[int] = (230, 90), mos
 
 def _loading(paths: list[str], transforms: Sequence[str]) -> Callable:
     """Side -> seconds of all paths, and whether resized pixels are equal."""
-    loads = {
-        "torchreid": _torchreid_batch(transforms),
-        "occplug": _our_batch(transforms, []),
-        "cached": _our_batch(transforms, paths),
-    }
+    sides = {"torchreid": _torchreids(transforms), "occplug": _ours(transforms), "cached": _ours(transforms, paths)}
     same = all(np.array_equal(_resized("torchreid", path), _resized("occplug", path)) for path in paths)
-    return lambda: (fastest({side: _over(load, paths) for side, load in loads.items()}), same)
+    return lambda: (fastest(sides, paths), same)
 
 
-def _over(load: Callable, paths: list[str]) -> Callable[[], float]:
-    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    return lambda: float(sum(load(batch).mean() for batch in batches))
-
-
-def fastest(sides: dict[str, Callable], turns: int = TURNS) -> dict[str, float]:
-    """Least processor seconds of each side over `turns` turns, with the same draws in each."""
-    spent: dict[str, list[float]] = {side: [] for side in sides}
+def fastest(sides: dict[str, Side], paths: Sequence[str], turns: int = TURNS) -> dict[str, float]:
+    """Processor seconds of each side for all `paths`: of each image and each batch the least over `turns` turns, which
+    have the same draws."""
+    spent: dict[str, list[list[float]]] = {name: [] for name in sides}
     for _ in range(turns):
-        for side, work in sides.items():
+        for name, side in sides.items():
             torch.manual_seed(0)
             random.seed(0)
-            start = time.process_time()
-            work()
-            spent[side].append(time.process_time() - start)
-    return {side: min(times) for side, times in spent.items()}
+            spent[name].append(_turn(side, paths))
+    return {name: float(np.min(times, axis=0).sum()) for name, times in spent.items()}
+
+
+def _turn(side: Side, paths: Sequence[str]) -> list[float]:
+    per_image, per_batch = side
+    times: list[float] = []
+    for first in range(0, len(paths), BATCH):
+        images = [_timed(times, per_image, path) for path in paths[first : first + BATCH]]
+        _timed(times, per_batch, images)
+    return times
+
+
+def _timed(times: list[float], work: Callable, given):
+    start = time.process_time()
+    result = work(given)
+    times.append(time.process_time() - start)
+    return result
 
 
 def _resized(whose: str, path: str) -> np.ndarray:
@@ -111,21 +118,21 @@ def _resized(whose: str, path: str) -> np.ndarray:
     return np.asarray(Theirs((256, 128))(bridge.sub("utils.tools").read_image(path)))
 
 
-def _our_batch(transforms: Sequence[str], cached: list[str]) -> Callable:
-    """Paths -> a batch; pictures at the paths `cached` come from memory."""
+def _ours(transforms: Sequence[str], cached: Sequence[str] = ()) -> Side:
+    """Pictures at the paths `cached` come from memory."""
     from occplug.data.cache import cached_pictures
     from occplug.transforms import build_pipeline
     from occplug.utils.imagefile import read_image
 
     pipeline = build_pipeline(list(transforms), 256, 128, MEAN, STD)
-    if not cached:
-        return lambda paths: pipeline.per_batch(torch.stack([pipeline.per_image(read_image(path)) for path in paths]))
-    kept = cached_pictures("memory", "benchmark", cached, read_image, pipeline.per_image.resize)
-    number = {path: i for i, path in enumerate(cached)}
-    return lambda paths: pipeline.per_batch(torch.stack([pipeline.per_image(kept[number[path]]) for path in paths]))
+    read: Callable = read_image
+    if cached:
+        kept = cached_pictures("memory", "benchmark", cached, read_image, pipeline.per_image.resize)
+        read = dict(zip(cached, (kept[number] for number in range(len(kept))))).__getitem__
+    return lambda path: pipeline.per_image(read(path)), lambda images: pipeline.per_batch(torch.stack(images))
 
 
-def _torchreid_batch(transforms: Sequence[str]) -> Callable:
+def _torchreids(transforms: Sequence[str]) -> Side:
     from occplug import torchreid_host as bridge
 
     read_image = bridge.sub("utils.tools").read_image
@@ -133,7 +140,7 @@ def _torchreid_batch(transforms: Sequence[str]) -> Callable:
         transform, _ = bridge.sub("data.transforms").build_transforms(
             256, 128, transforms=list(transforms), norm_mean=list(MEAN), norm_std=list(STD)
         )
-    return lambda paths: torch.stack([transform(read_image(path)) for path in paths])
+    return lambda path: transform(read_image(path)), torch.stack
 
 
 def augment(quick: bool) -> Rows:
@@ -156,15 +163,18 @@ def _augmenting(paths: list[str]) -> Callable:
     import cv2
 
     cv2.setNumThreads(1)  # as data managers do
-    loads = {name: _occluding(name, paths) for name in ("none", *AUGMENTATIONS)}
-    return lambda: fastest({name: _over(load, paths) for name, load in loads.items()})
+    sides = {name: _occluding(name, paths) for name in ("none", *AUGMENTATIONS)}
+    return lambda: fastest(sides, paths)
 
 
-def _occluding(name: str, paths: list[str]) -> Callable:
+def _occluding(name: str, paths: list[str]) -> Side:
     from occplug.transforms import build_pipeline
     from occplug.utils.imagefile import read_image
 
     names, options = ([], {}) if name == "none" else ([name], {name: {"prob": 1.0}})
     pipeline = build_pipeline(["random_flip", "pad_crop", *names], 256, 128, MEAN, STD, options)
     pipeline.bind([(path,) for path in paths], read_image)
-    return lambda some: pipeline.per_batch(torch.stack([pipeline.per_image(read_image(path)) for path in some]))
+    return (
+        lambda path: pipeline.per_image(read_image(path)),
+        lambda images: pipeline.per_batch(torch.stack(images)),
+    )

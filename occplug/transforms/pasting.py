@@ -160,7 +160,9 @@ class Light:
         shift = mean * (1 - factor) + self.brightness * (around[0] - mean)
         layer.colours *= factor.astype(np.float32)[:, None, None]
         layer.colours += shift.astype(np.float32)[:, None, None] * alpha
-        np.clip(layer.colours, 0, 255 * alpha, out=layer.colours)
+        if shift.min() < 0:  # else nothing can be below 0
+            np.maximum(layer.colours, 0, out=layer.colours)
+        np.minimum(layer.colours, 255 * alpha, out=layer.colours)
 
 
 def _luminance(planes: np.ndarray) -> np.ndarray:

@@ -96,7 +96,8 @@ def _of_file(path: str, color: str, name: str) -> Image.Image:
             start = file.read(2)
             pixels = jpeg.decoded(start + file.read(), MAX_PIXELS) if start == b"\xff\xd8" else None
             if pixels is not None:
-                return _converted(Image.fromarray(pixels), color, name)
+                picture = Image.fromarray(pixels)
+                return picture if color == picture.mode else _converted(picture, color, name)  # which would copy it
             file.seek(0)
             return _decoded(file, color, name)
     except FileNotFoundError:

@@ -43,16 +43,19 @@ def check_equal(found, expected, tolerance=1e-9):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         value, other = value.double(), found[name].double()
+        if torch.equal(other, value):  # a threshold may be infinite
+            continue
         # what is zero but for rounding is compared with zero
         assert torch.linalg.vector_norm(other - value) <= tolerance * torch.linalg.vector_norm(value) + 1e-12, name
 
 
 STEPS = [
-    *[(2, name, []) for name in METHODS],
-    (2, "dpmpp", MICRO), (1, "profd", MICRO), (4, "profd", []), (2, "dpm", UNEQUAL),
-    *[pytest.param(4, name, [], marks=SLOW) for name in METHODS],
-    *[pytest.param(2, name, UNEQUAL, marks=SLOW) for name in METHODS],
-    *[pytest.param(n, name, MICRO, marks=SLOW) for n in (1, 2) for name in METHODS if name not in NORMED],
+    *[(2, name, UNEQUAL) for name in METHODS],
+    *[(1, name, MICRO) for name in METHODS if name not in NORMED],
+    *[(4, name, []) for name in METHODS if name not in NORMED],  # six identities: two, two, one and one
+    (2, "dpmpp", MICRO), pytest.param(4, "dpl_reid_wgff", [], marks=SLOW),
+    *[pytest.param(2, name, [], marks=SLOW) for name in METHODS],
+    *[pytest.param(2, name, MICRO, marks=SLOW) for name in METHODS if name not in NORMED],
 ]  # fmt: skip
 
 
@@ -66,8 +69,8 @@ def test_losses_and_gradients_of_a_step_are_those_of_one_process(groups, world, 
 
 
 RUNS = [
-    (2, "profd", []), (2, "osnet_x0_25", []),
-    *[pytest.param(world, name, [], marks=SLOW) for world in (2, 4) for name in MODELS],
+    *[pytest.param(2, name, [], marks=SLOW if name == "dpl_reid_wgff" else ()) for name in MODELS],
+    *[pytest.param(4, name, [], marks=SLOW) for name in MODELS],
     *[pytest.param(1, name, MICRO, marks=SLOW) for name in MODELS if name not in NORMED],
 ]  # fmt: skip
 
