@@ -12,7 +12,9 @@ from pathlib import Path
 from occplug.datasets.common import MARKET_LAYOUT, Labelled, ReidDataset
 from occplug.datasets.layouts import Layout, Part
 from occplug.datasets.synthocc import Knobs, build
+from occplug.datasets.synthocc.integrity import read_annotations, read_identities, rebuild_command
 from occplug.datasets.synthocc.knobs import DEFAULTS
+from occplug.errors import DataError
 from occplug.registry import DATASETS
 from occplug.utils.texts import read_json
 
@@ -45,6 +47,8 @@ class SynthOcc(ReidDataset):
         super().__init__(root, **options)
         twins = self._images(Part("query_holistic"))
         self.query_holistic = [(image.file.path, image.pid, image.camid, 0) for image in twins]
+        for path, *_ in self.query:  # what a test reads of them at its end
+            self.annotation(path)
 
     def _locate(self) -> tuple[str, Layout]:
         return str(build(self.root, self.size, self.seed, **self.knobs)), MARKET_LAYOUT
@@ -63,18 +67,22 @@ class SynthOcc(ReidDataset):
     @functools.cached_property
     def annotations(self) -> dict[str, dict]:
         """`query/0001_c1_f0000001.jpg` and so on -> the image's line of annotations/images.jsonl."""
-        lines = Path(self.dataset_dir, "annotations", "images.jsonl").read_text(encoding="utf-8").splitlines()
-        return {record["file"]: record for record in map(json.loads, lines)}
+        return {record["file"]: record for record in read_annotations(self.dataset_dir, self.seed)}
 
     @functools.cached_property
     def identities(self) -> dict[int, dict]:
         """Person number -> attributes, caption and look-alike group."""
-        records = read_json(Path(self.dataset_dir, "annotations", "identities.json"))
-        return {int(pid): record for pid, record in records.items()}
+        return read_identities(self.dataset_dir, self.seed)
 
     def annotation(self, impath: str) -> dict:
-        """What `annotations` says of the image file `impath`."""
-        return self.annotations["/".join(Path(impath).parts[-2:])]
+        """What `annotations` says of the image file `impath`. Raises DataError if it says nothing."""
+        name = "/".join(Path(impath).parts[-2:])
+        if name not in self.annotations:
+            raise DataError(
+                f"{self.dataset_dir}: annotations/images.jsonl says nothing of {name}; delete the folder and run "
+                f"`{rebuild_command(Path(self.dataset_dir), self.seed)}`"
+            )
+        return self.annotations[name]
 
     def part_mask_path(self, impath: str) -> str:
         """File of the visible parts' codes, uint8 [H, W], for the image file `impath`."""

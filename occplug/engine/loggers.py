@@ -57,11 +57,13 @@ class _Csv(_Scalars):
         super().__init__()
         file = folder / "logs" / f"{stage}.csv"
         file.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not file.exists()
+        before = file.read_bytes() if file.exists() else b""
         self._stream = file.open("a", newline="", encoding="utf-8", buffering=1)
         self._rows = csv.writer(self._stream)
-        if is_new:
+        if not before:
             self._rows.writerow(["step", "name", "value"])
+        elif not before.endswith(b"\n"):  # cut off by a full disk or a kill
+            self._rows.writerow([])
 
     def _write(self, values: dict[str, float], step: int) -> None:
         self._rows.writerows([step, name, value] for name, value in values.items())

@@ -119,7 +119,7 @@ class KeptRuns:
             sources: list[Key | Literal[""] | None] = [
                 self._key_of(self.folder / name) if name else "" for name in _read_sources(run)
             ]
-            cfg = _config_in((run / "config.yaml").read_text(encoding="utf-8"), run / "config.yaml")
+            cfg = _config_in((run / "config.yaml").read_text(encoding="utf-8", errors="replace"), run / "config.yaml")
             known = [source for source in sources if source is not None]
             self._keys[run] = None
             if cfg is not None and len(known) == len(sources):

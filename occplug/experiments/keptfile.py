@@ -44,7 +44,7 @@ def read_runs(file: Path) -> dict[str, dict]:
     runs: dict[str, dict] = {}
     if not file.exists():
         return runs
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:
             content = parse_json(line)
             name, _ = content["run"], [content[key] for key in ("config", "kept", "metrics", "queries")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from occplug import _moved
 from occplug.errors import ConfigError
 from occplug.utils.files import write_atomically
+from occplug.utils.texts import read_text
 
 __all__ = ["check_marks", "replace_marked"]
 
@@ -19,10 +20,14 @@ def check_marks(file: Path, mark: str) -> tuple[str, str]:
     """What is before the line `<!-- mark -->` of `file`, and what from the next `<!-- end -->` on.
 
     Raises:
-        ConfigError: the file has no such lines.
+        ConfigError: the file has no such lines, or is not text.
     """
     start = f"<!-- {mark} -->"
-    head, mark_line, rest = (file.read_text() if file.exists() else "").partition(start)
+    try:
+        text = read_text(file) if file.exists() else ""
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} is no page in UTF-8 ({error}); name another") from error
+    head, mark_line, rest = text.partition(start)
     if not mark_line or END not in rest:
         raise ConfigError(f"{file} has no lines {start!r} and {END!r} to put the table between")
     return head, rest[rest.index(END) :]
@@ -31,4 +36,4 @@ def check_marks(file: Path, mark: str) -> tuple[str, str]:
 def replace_marked(file: Path, mark: str, text: str) -> None:
     """Put `text` between the lines `<!-- mark -->` and `<!-- end -->` of `file`. Raises as :func:`check_marks`."""
     head, tail = check_marks(file, mark)
-    write_atomically(file, lambda temporary: temporary.write_text(f"{head}<!-- {mark} -->\n{text}\n{tail}"))
+    write_atomically(file, lambda temporary: temporary.write_text(f"{head}<!-- {mark} -->\n{text}\n{tail}", "utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 from collections.abc import Iterator
@@ -65,12 +66,13 @@ def _of_tensorboard(folder: Path) -> Iterator[tuple[str, dict]]:
 def _of_csv(folder: Path) -> Iterator[tuple[str, dict]]:
     files = [*folder.glob("*.csv")] if folder.is_dir() else []
     for file in sorted(files, key=lambda path: path.stat().st_mtime):
-        rows: dict[str, list[tuple[int, float]]] = {}
-        with file.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                rows.setdefault(row["name"], []).append((int(row["step"]), float(row["value"])))
-        scalars = {name: (np.array(values)[:, 0], np.array(values)[:, 1]) for name, values in rows.items()}
-        yield file.stem, scalars
+        values: dict[str, dict[int, float]] = {}
+        with file.open(newline="", encoding="utf-8", errors="replace") as stream:
+            for row in csv.reader(stream.read().replace("\0", "").splitlines()):
+                with contextlib.suppress(ValueError):  # the head, and lines that a full disk or a kill has cut
+                    step, name, value = row
+                    values.setdefault(name, {})[int(step)] = float(value)  # of a step made again the last one
+        yield file.stem, {name: (np.array([*found]), np.array([*found.values()])) for name, found in values.items()}
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

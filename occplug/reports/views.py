@@ -18,7 +18,7 @@ from occplug.reports.curves import Curves, read_curves
 from occplug.runs.candidates import candidates
 from occplug.runs.evaluate import evaluate_candidate
 from occplug.utils.files import user_path
-from occplug.utils.texts import read_json
+from occplug.utils.texts import read_json, read_text
 
 __all__ = ["View", "numbered", "opened", "view_of_folder"]
 
@@ -69,8 +69,8 @@ def view_of_folder(folder: Path, title: str = "") -> View:
 
 def _root(folder: Path) -> str:
     try:
-        return str(saved_values((folder / "config.yaml").read_text(encoding="utf-8")).get("data.root", ""))
-    except (OSError, OccplugError):
+        return str(saved_values(read_text(folder / "config.yaml")).get("data.root", ""))
+    except (OSError, ValueError, OccplugError):
         return ""
 
 

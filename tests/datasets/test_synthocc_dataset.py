@@ -92,3 +92,31 @@ def test_unknown_and_impossible_options(root):
         SynthOcc(root, size="tiny", severity=0.5)
     knobs = {"severity": 0.6, "group_size": 2, "ratio": [0.2, 0.6], "heldout_occluders": []}
     assert SynthOcc(root, size="tiny", **knobs, mode="gallery", market1501_500k=False).mode == "gallery"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda lines: lines[:-1] + [lines[-1][:40]], "images.jsonl, line 272, is damaged"),
+        (lambda lines: [b"\xff" + lines[0], *lines[1:]], "images.jsonl, line 1, is damaged"),
+        (lambda lines: [lines[0].replace(b'"file"', b'"fule"'), *lines[1:]], "images.jsonl, line 1, is damaged"),
+        (lambda lines: [b"[" * 100_000, *lines], r"images.jsonl, line 1, is damaged \(it is nested too deeply\)"),
+        (lambda lines: [b'"text"', *lines], "images.jsonl, line 1, is damaged"),
+        (lambda lines: [line for line in lines if b'"query/' not in line], "images.jsonl says nothing of query/"),
+        (lambda lines: [], "images.jsonl says nothing of query/"),
+    ],
+)
+def test_damaged_annotations_are_named_before_a_training_not_at_the_end_of_its_test(root, tmp_path, change, told):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "synthocc" / "tiny" / "annotations" / "images.jsonl"
+    file.write_bytes(b"\n".join(change(file.read_bytes().splitlines())))
+    with pytest.raises(DataError, match=rf"{told}.*delete the folder and run `python tools/synthocc.py --root"):
+        SynthOcc(str(tmp_path), size="tiny", verbose=False)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a": {}}', '{"1": 5}'])
+def test_damaged_identities_are_named(root, tmp_path, text):
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "synthocc" / "tiny" / "annotations" / "identities.json").write_text(text)
+    with pytest.raises(DataError, match="identities.json is missing or damaged.*delete the folder"):
+        _ = SynthOcc(str(tmp_path), size="tiny", verbose=False).identities

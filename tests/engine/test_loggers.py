@@ -104,3 +104,20 @@ def test_unknown_loggers_and_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(LOGGERS, "wandb", (LOGGERS["wandb"][0], "a_package_nobody_has"))
     with pytest.raises(ConfigError, match="not installed: pip install a_package_nobody_has"):
         check_loggers("wandb")
+
+
+def test_a_csv_that_was_cut_off_goes_on_and_steps_made_again_count_once(tmp_path, cfg):
+    """As a kill or a full disk leaves it: half a line, and steps after the state that a resumed run goes on from."""
+    chosen = cfg.clone()
+    chosen.defrost()
+    chosen.run.logger = "csv"
+    for values in ({0: 5.0, 1: 4.0, 2: 9.0}, {1: 3.0, 2: 2.0}):
+        writer = stage_writer(tmp_path, "train", chosen)
+        for step, value in values.items():
+            writer.add_scalar("Train/loss", value, step)
+        writer.close()
+        with (tmp_path / "logs/train.csv").open("a") as stream:
+            stream.write("3,Train/lo")
+    [curves] = read_curves(tmp_path)
+    steps, losses = curves.losses["loss"]
+    assert steps.tolist() == [0, 1, 2] and losses.tolist() == [5.0, 3.0, 2.0]

@@ -17,6 +17,8 @@ import occplug
 from occplug.config import default_config, load_config, save_config
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import read_per_query
+from occplug.experiments.keptfile import read_runs
+from occplug.experiments.markdown import check_marks
 from occplug.masks.files import check_mask_file, read_mask_file
 from occplug.occluders.annotations import AnnotatedObjects
 from occplug.occluders.categories import read_categories
@@ -130,9 +132,20 @@ def test_damaged_curves_of_robustness_are_a_message(tmp_path, change):
     assert not (tmp_path / "r.pdf").exists()
 
 
+def test_files_that_are_no_text_are_a_message(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"data: {root: \xff}")
+    (tmp_path / "metrics.json").write_text('{"method": "m", "targets": {}}')
+    assert view_of_folder(tmp_path).root == ""  # which only says where thumbnails may be
+    (tmp_path / "runs.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match="runs.jsonl, line 1 is damaged"):
+        read_runs(tmp_path / "runs.jsonl")
+    (tmp_path / "page.md").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="page.md is no page in UTF-8"):
+        check_marks(tmp_path / "page.md", "table")
+
+
 # files that only occplug's own code wrote, whose text was read within limits before, or whose errors are all caught
-OWN_JSON = {"texts.py", "tiny.py", "synthocc_dataset.py", "integrity.py", "files.py", "exported.py", "keptfile.py"}
-OWN_JSON |= {"processes.py"}
+OWN_JSON = {"texts.py", "tiny.py", "files.py", "exported.py", "keptfile.py", "processes.py"}
 
 
 def test_json_of_users_goes_through_the_one_reader():

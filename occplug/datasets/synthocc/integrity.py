@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from occplug.datasets.synthocc.files import IDENTITIES, IMAGES, MANIFEST, VERSION, bank_names
 from occplug.datasets.synthocc.knobs import DEFAULTS, Knobs
 from occplug.errors import DataError
-from occplug.utils.texts import read_json
+from occplug.utils.texts import parse_json, read_json
 
-__all__ = ["check", "rebuild_command"]
+__all__ = ["check", "read_annotations", "read_identities", "rebuild_command"]
 
 _ENDINGS = (".jpg", ".png", ".json", ".jsonl")
 
@@ -45,6 +44,36 @@ def check(directory: str | Path) -> dict:
     return manifest
 
 
+def read_annotations(directory: str | Path, seed: int = DEFAULTS["seed"]) -> list[dict]:
+    """The lines of annotations/images.jsonl.
+
+    Raises:
+        DataError: it is missing, or a line is damaged or lacks what is read of it; names it and the command to rebuild.
+    """
+    directory, records = Path(directory), []
+    try:
+        for line in (directory / IMAGES).read_bytes().splitlines():
+            record = parse_json(line)
+            known = [record[key] for key in ("file", "split", "occluder")]
+            if not isinstance(known[0], str) or not isinstance(record["occlusion_ratio"], int | float):
+                raise ValueError("file is no text, or occlusion_ratio no number")
+            records.append(record)
+        return records
+    except FileNotFoundError:
+        raise _damage(directory, f"{IMAGES} is missing", seed) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damage(directory, f"{IMAGES}, line {len(records) + 1}, is damaged ({error})", seed) from error
+
+
+def read_identities(directory: str | Path, seed: int = DEFAULTS["seed"]) -> dict[int, dict]:
+    """Person number -> what annotations/identities.json says. Raises DataError if it is missing or damaged."""
+    directory = Path(directory)
+    try:
+        return {int(pid): dict(record) for pid, record in read_json(directory / IDENTITIES).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _damage(directory, f"{IDENTITIES} is missing or damaged ({error})", seed) from error
+
+
 def _damage(directory: Path, what: str, seed: int = DEFAULTS["seed"]) -> DataError:
     return DataError(
         f"{directory} is not a complete SynthOcc: {what}; delete the folder and run "
@@ -73,9 +102,7 @@ def _expected_names(directory: Path, folder: str, manifest: dict) -> set[str]:
         return annotations
     if folder == "occluders":
         return set(bank_names(Knobs(heldout_occluders=manifest["settings"]["heldout_occluders"])))
-    if not (directory / IMAGES).exists():
-        raise _damage(directory, f"{IMAGES} is missing", manifest["settings"]["seed"])
-    lines = map(json.loads, (directory / IMAGES).read_text(encoding="utf-8").splitlines())
+    lines = read_annotations(directory, manifest["settings"]["seed"])
     *kind, split = folder.split("/")
     wanted = [line for line in lines if line["split"] == split and ("occluder" not in kind or line["occluder"])]
     ending = ".png" if kind else ".jpg"
