@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 import torch
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -90,7 +90,10 @@ class Progress:
         bar = Table.grid()  # a bar alone ends in no line break, and what follows would be cut off
         bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=40))
         count = Text(f"batch {done} of {total}", style="dim")
-        return Panel(Group(bar, count, grid), title=Text(self.title), title_align="left", expand=False)
+        rows = Table.grid()  # a group would put the count behind the bar, which ends no line, and cut it off
+        for row in (bar, count, grid):
+            rows.add_row(row)
+        return Panel(rows, title=Text(self.title), title_align="left", expand=False)
 
     def _of_stage(self, spent: float) -> float:
         """Seconds until the stage's last step, at the speed of this epoch."""
