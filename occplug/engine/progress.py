@@ -87,8 +87,7 @@ class Progress:
         grid = Table.grid(padding=(0, 2))
         for name, value in facts.items():
             grid.add_row(Text(name, style="dim"), Text(value))
-        bar = Table.grid()  # a bar alone ends in no line break, and what follows would be cut off
-        bar.add_row(ProgressBar(total=max(total, 1), completed=done, width=40))
+        bar = ProgressBar(total=max(total, 1), completed=done, width=40)
         count = Text(f"batch {done} of {total}", style="dim")
         rows = Table.grid()  # a group would put the count behind the bar, which ends no line, and cut it off
         for row in (bar, count, grid):
