@@ -234,7 +234,7 @@ def test_stage2_trains_neither_texts_nor_tokens():
     [
         (["method.prompts", "both"], "method.prompts is 'both'; there are: dual, full, occ, none"),
         (["method.stage2.i2t", "sum"], "method.stage2.i2t is 'sum'; there are: dual, fused, by_image, occluded_both"),
-        (["method.stage1.occ_views", 0], "method.stage1.occ_views is 0; it must be at least 1"),
+        (["method.stage1.occ_views", 0], "method.stage1.occ_views is 0; it must be from 1 to 1000"),
         (["method.stage1.occ_prob", 1.5], "method.stage1.occ_prob is 1.5; it must be from 0 to 1"),
         (
             [x for k in ("id", "tri", "i2t_full", "i2t_occ") for x in (f"method.stage2.weights.loss_{k}", 0.0)],
