@@ -114,8 +114,9 @@ class Report:
         return page
 
     def folders(self) -> dict[str, Path]:
-        """Title -> folder of the first run, of the rows that have one."""
-        return {row.title: row.runs[0].folder for row in self.rows if row.runs[0].folder is not None}
+        """Title -> folder of the first run, of the rows that have one; those kept in a file have none any more."""
+        folders = {row.title: row.runs[0].folder for row in self.rows}
+        return {title: folder for title, folder in folders.items() if folder is not None and folder.is_dir()}
 
     def heads(self) -> list[str]:
         """Column titles."""

@@ -40,7 +40,12 @@ def leave_page(folder: Path, cfg) -> None:
 
 
 def leave_comparison(folders: dict[str, Path], file: Path) -> None:
-    """Write the page about the runs in `folders`, title -> folder, to `file`; a failure is a warning."""
+    """Write the page about the runs in `folders`, title -> folder, to `file`; a failure is a warning.
+
+    Without folders, as where all runs come from a file that keeps figures alone, there is no page.
+    """
+    if not folders:
+        return
     _written(lambda: write_page([view_of_folder(each, title) for title, each in folders.items()], file))
 
 

@@ -655,6 +655,19 @@ def test_compare_keeps_runs_and_takes_those_that_ablate_kept(monkeypatch):
     assert not Path("log/both/made").exists()
 
 
+def test_runs_kept_in_a_file_are_in_the_table_and_in_no_page(monkeypatch, capsys):
+    monkeypatch.setattr(trainings, "_given", lambda cfg: of_version("version 1", "market1501"))
+    command = ["compare", "--configs", SYNTHOCC, "--name", "both", "--seeds", "1", "--keep", "kept.jsonl"]
+    command += ["data.targets", "[market1501]"]
+    assert main(command) == 0
+    shutil.rmtree("log")
+    capsys.readouterr()
+    assert main(command) == 0
+    told = "".join(capsys.readouterr())
+    assert "1 of 1 runs are complete" in told and "could not be made" not in told
+    assert Path("log/both/report.html").exists() and not Path("log/both/queries.html").exists()
+
+
 def test_compare_takes_runs_of_other_tables():
     options = ["--seeds", "2", "data.targets", "[market1501]"]
     assert main(["ablate", "--config-file", SYNTHOCC, "--table", "prompts", "--rows", "clip_reid", *options]) == 0
