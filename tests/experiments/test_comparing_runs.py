@@ -103,8 +103,8 @@ def test_a_sweep_plans_a_row_each(tmp_path, monkeypatch):
         raise ConfigError("planned")
 
     monkeypatch.setattr(sweeping, "run_and_keep", planned)
-    words = ["sweep", "clip_reid_synthocc", "method.stage2.epochs=1,2", "--seeds", "2", "--save-dir", str(tmp_path)]
-    assert main([*words, "data.workers", "0"]) == 2
+    words = ["sweep", "clip_reid_synthocc", "method.stage2.epochs=1,2", "--seeds", "2", "--save-dir"]
+    assert main([*words, str(tmp_path / "log/sweep"), "data.workers", "0"]) == 2
     assert list(seen) == ["method.stage2.epochs=1", "method.stage2.epochs=2"]
     trainings = seen["method.stage2.epochs=2"][1]
     assert [training.seed for training in trainings] == [1, 2]
