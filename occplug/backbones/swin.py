@@ -359,6 +359,7 @@ class _ShiftedWindows(nn.Module):
         self.shift = shift
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The map `x` [B, h * w, C] of `grid` (h, w) after attention, in the same form."""
         height, width = grid
         padded = (-(-height // WINDOW) * WINDOW, -(-width // WINDOW) * WINDOW)
         cells = x.unflatten(1, grid)  # [B, h, w, C]

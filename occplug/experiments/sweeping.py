@@ -80,7 +80,7 @@ def sweep(
     if baseline not in titles:
         raise ConfigError(f"--baseline is {baseline!r}, expected one of: {'; '.join(titles)}")
     place = folder / file.stem
-    known, rows = known_runs(folder.parent), {}
+    known, rows = known_runs(folder), {}
     for title, chosen in titles.items():
         own = [word for setting in chosen.items() for word in setting]
         planned = plan(plain_name(title), file, [*(options or []), *own], seeds, place)

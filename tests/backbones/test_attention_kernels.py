@@ -34,14 +34,16 @@ def test_image_towers_store_no_attention(no_softmax, backbone, train):
     tower = build_method(cfg, 3, 2, pretrained=False).backbone.train(train)
     features = tower(torch.randn(2, 3, cfg.data.height, cfg.data.width))
     features.feature.sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in tower.parameters())
     with torch.no_grad():
-        tower(torch.randn(2, 3, cfg.data.height, cfg.data.width))
+        assert tower(torch.randn(2, 3, cfg.data.height, cfg.data.width)).feature.isfinite().all()
 
 
 def test_text_towers_store_no_attention(no_softmax):
     text = build_text_tower(architecture("clip_vit_tiny"))
     tokens = torch.randn(2, 9, text.width, requires_grad=True)
     text(tokens, 8).sum().backward()
+    assert tokens.grad.any()
 
 
 def test_weights_that_are_asked_for_would_be_noticed(no_softmax):

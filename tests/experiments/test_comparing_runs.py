@@ -103,6 +103,10 @@ def test_a_sweep_plans_a_row_each(tmp_path, monkeypatch):
         raise ConfigError("planned")
 
     monkeypatch.setattr(sweeping, "run_and_keep", planned)
+    damaged = tmp_path / "log/other/seed1/metrics.json"  # beside the sweep's folder, so none of its runs
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{}")
+    (damaged.parent / "config.yaml").write_text("")
     words = ["sweep", "clip_reid_synthocc", "method.stage2.epochs=1,2", "--seeds", "2", "--save-dir"]
     assert main([*words, str(tmp_path / "log/sweep"), "data.workers", "0"]) == 2
     assert list(seen) == ["method.stage2.epochs=1", "method.stage2.epochs=2"]
