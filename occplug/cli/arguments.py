@@ -7,7 +7,7 @@ import argparse
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
-__all__ = ["WEIGHTS", "add_table_options", "config_parser", "parse_config", "parse_options"]
+__all__ = ["WEIGHTS", "add_table_options", "check_titles", "config_parser", "parse_config", "parse_options"]
 
 
 WEIGHTS = "a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO"
@@ -94,6 +94,10 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     unknown = [word for word in pairs if word.startswith("--")]
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]}; see occplug {parser.prog.split()[-1]} --help")
+    names = getattr(args, "names", None) or []  # of zoo entries, which have no flag before them
+    at = next((place for place, word in enumerate(names) if _is_key(word)), len(names))
+    if at < len(names):
+        args.names, pairs = names[:at], names[at:] + pairs
     options: list = []  # lists as they are: a name need not be text that yaml could quote
     for flag in ("sources", "targets", "transforms"):
         if getattr(args, flag, None):
@@ -104,8 +108,14 @@ def parse_options(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[arg
     return args, options + pairs
 
 
+def check_titles(args) -> None:
+    """Raise ConfigError if `--titles` are not one for each of `--weights`."""
+    if args.titles and len(args.titles) != len(args.weights):
+        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+
+
 _PAIRS = "--end-of-names"
-_SEVERAL = ("-s", "--sources", "-t", "--targets", "--transforms", "--rows", "--names")
+_SEVERAL = ("-s", "--sources", "-t", "--targets", "--transforms", "--rows")
 
 
 def _separated(argv: list[str]) -> list[str]:

@@ -6,8 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from occplug.cli.arguments import parse_options
-from occplug.errors import ConfigError
+from occplug.cli.arguments import check_titles, parse_options
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -30,8 +29,7 @@ def main(argv: list[str]) -> None:
     from occplug.runs.candidates import candidates
     from occplug.runs.session import start_logging
 
-    if args.titles and len(args.titles) != len(args.weights):
-        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+    check_titles(args)
     figure = args.figure or args.output / "robustness.pdf"
     check_ending(figure)
     if args.readme:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from occplug.cli.arguments import parse_options
+from occplug.cli.arguments import check_titles, parse_options
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
@@ -23,8 +23,7 @@ def main(argv: list[str]) -> None:
 
     if args.columns < 1 or args.width <= 0 or (args.pictures or 0) < 0:
         raise ConfigError("--columns is at least 1, --width above 0, and --pictures at least 0")
-    if args.titles and len(args.titles) != len(args.weights):
-        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+    check_titles(args)
     start_logging()
     if args.figure:
         _figure(args, options)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from occplug.cli.arguments import WEIGHTS, parse_options
-from occplug.errors import ConfigError
+from occplug.cli.arguments import WEIGHTS, check_titles, parse_options
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -20,8 +19,7 @@ def main(argv: list[str]) -> None:
     from occplug.runs.candidates import candidates
     from occplug.runs.session import start_logging
 
-    if args.titles and len(args.titles) != len(args.weights):
-        raise ConfigError(f"--titles has {len(args.titles)} titles for {len(args.weights)} models; give one each")
+    check_titles(args)
     start_logging()
     models = candidates(args.config_file, args.weights, options)
     titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])

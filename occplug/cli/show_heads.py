@@ -6,8 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from occplug.cli.arguments import parse_options
-from occplug.errors import ConfigError
+from occplug.cli.arguments import check_titles, parse_options
 from occplug.utils.files import user_path, write_atomically
 
 __all__ = ["main"]
@@ -16,16 +15,16 @@ __all__ = ["main"]
 def main(argv: list[str]) -> None:
     """Parse `argv`, draw the figure and print its numbers."""
     args, options = parse_options(_parser(), argv)
+    check_titles(args)
 
     from occplug.reports.heads import draw_heads, head_figures
+    from occplug.reports.views import numbered
     from occplug.runs.candidates import candidates
     from occplug.runs.session import start_logging
 
     start_logging()
     models = candidates([], args.weights, options)
-    titles = args.titles or [candidate.cfg.model.name for candidate in models]
-    if len(titles) != len(models):
-        raise ConfigError(f"--titles has {len(titles)} titles for {len(models)} models; give one each")
+    titles = args.titles or numbered([candidate.cfg.model.name for candidate in models])
     found = [head_figures(candidate, title, args.images) for candidate, title in zip(models, titles)]
     numbers: dict[str, dict[str, Any]] = {
         each.title: {

@@ -279,8 +279,8 @@ def _default(key: str, method):
 
 def _without_effect(key: str, values: dict[str, Any], cfg, method) -> Iterator[str]:
     """Why `key` has no effect in `cfg`; nothing if it has."""
-    for table in (_DEPENDENT,) if method.is_stock else ():
-        other, wanted = next((rule for pattern, rule in table.items() if fnmatch(key, pattern)), ("", ()))
+    if method.is_stock:
+        other, wanted = next((rule for pattern, rule in _DEPENDENT.items() if fnmatch(key, pattern)), ("", ()))
         if other and values[other] not in wanted:
             yield f"while {other} is {values[other]!r}; it needs {' or '.join(map(str, wanted))}"
     if key in _SWITCHED:
@@ -299,7 +299,7 @@ def _without_effect(key: str, values: dict[str, Any], cfg, method) -> Iterator[s
         yield f"for {cfg.model.name} with these settings, which reads no part masks"
     sets = [*values["data.sources"], *values["data.targets"]]
     named = next((name for pattern, name in _OF_SETS.items() if fnmatch(key, pattern)), "")
-    if named and not any(name == named or name.startswith("folder:") and named == "folder:DIR" for name in sets):
+    if named and not any(fnmatch(name, named.replace("DIR", "*")) for name in sets):
         yield f"for the data sets {', '.join(sets)}; it is of {named}"
     if key in _UNREAD:
         yield f"in occplug: {_UNREAD[key]}"

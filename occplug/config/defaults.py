@@ -227,6 +227,7 @@ def _samplers() -> list[str]:
 
 CHOICES: dict[str, list[str] | Callable[[], list[str]]] = {
     "backbone.activation": ["", "quick_gelu", "gelu"],
+    "prompts.activation": ["", "quick_gelu", "gelu"],
     "amp.dtype": ["fp32", "fp16", "bf16"],
     "backbone.name": lambda: names(BACKBONES),
     "backbone.wgff.clip": lambda: [name for name in BACKBONE_FACTS if name.startswith("clip_")],

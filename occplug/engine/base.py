@@ -131,6 +131,17 @@ class RunMixin:
         rows = camera_input(self.cfg, target, self.camera_rows)
         return lambda images, camids: self.embed(images, rows(camids))
 
+    def extracted(self, loader, target: str, title: str) -> tuple[Embedding, np.ndarray, np.ndarray, list[str]]:
+        """What :func:`occplug.evaluation.extract` gives of `loader`, embedded as `eval.flip` and `eval.amp` say.
+
+        Args:
+            target: the images' data set; empty for training images, whose cameras are rows already.
+            title: before the progress bar.
+        """
+        embed = self.embed_for(target) if target else self.embed
+        how: dict[str, Any] = {"flip": self.cfg.eval.flip, "amp": self.cfg.eval.amp}
+        return extract(embed, loader, self.device, title=title, **how)
+
     def matcher(self, query: Embedding, gallery: Embedding) -> Tensor:
         """The older name of `distance`; removed in the next version."""
         return self.distance(query, gallery)
@@ -245,11 +256,6 @@ class RunMixin:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.progress.show(values)
-        if self.reader.delays and self.writer is not None:  # torchreid, which writes them, gets none
-            done = batch["batch_idx"] + 1
-            for name in values:
-                step = self.epoch * len(self.progress) + done - 1
-                self.writer.add_scalar(f"Train/{name}", self.sums[name] / done, step)
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -351,12 +357,8 @@ class RunMixin:
 
         torchreid's signature. Blockwise unless the whole distance matrix is needed (pictures, cuhk03).
         """
-        how: dict[str, Any] = {"flip": self.cfg.eval.flip, "amp": self.cfg.eval.amp}
-        embed = self.embed_for(dataset_name)
-        query, q_pids, q_camids, paths = extract(embed, query_loader, self.device, title=f"{dataset_name} query", **how)
-        gallery, g_pids, g_camids, g_paths = extract(
-            embed, gallery_loader, self.device, title=f"{dataset_name} gallery", **how
-        )
+        query, q_pids, q_camids, paths = self.extracted(query_loader, dataset_name, f"{dataset_name} query")
+        gallery, g_pids, g_camids, g_paths = self.extracted(gallery_loader, dataset_name, f"{dataset_name} gallery")
         ids = (q_pids, g_pids, q_camids, g_camids)
         draws = (save_dir, visrank_topk) if visrank else None
 

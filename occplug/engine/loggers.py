@@ -25,7 +25,7 @@ class _Scalars(ABC):
         self._step, self._values = 0, {}  # type: ignore[var-annotated]
 
     def add_scalar(self, name: str, value, step: int) -> None:
-        """One value of `step`; steps do not go back."""
+        """One value of `step`, batches for training and epochs for tests; those of a step come together."""
         if step != self._step:
             self._send()
         self._step = step
@@ -78,13 +78,16 @@ class _LikeWandb(_Scalars):
     def __init__(self, module: str, folder: Path, stage: str, cfg):
         super().__init__()
         self._module: Any = importlib.import_module(module)
+        self._last = 0
         options: dict[str, Any] = {"project": PROJECT, "name": f"{folder.name}-{stage}", "group": str(folder)}
         if module == "wandb":
             options |= {"dir": str(folder), "reinit": True}
         self._module.init(config=dict(flatten(cfg)), **options)
 
     def _write(self, values: dict[str, float], step: int) -> None:
-        self._module.log(values, step=step)
+        # torchreid counts training in batches and tests in epochs; W&B drops a step that is behind its last one
+        self._last = max(self._last, step)
+        self._module.log(values, step=self._last)
 
     def _end(self) -> None:
         self._module.finish()

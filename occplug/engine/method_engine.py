@@ -188,6 +188,19 @@ class MethodEngine(RunMixin, Engine):
         self.first_step = False
         return values[0]
 
+    def note_losses(self, values: dict[str, float], batch: dict) -> None:
+        """As the inherited one; values that come late are also written here, since torchreid, which writes, gets none.
+
+        Args:
+            batch: as of `check_finite`, with `batch_idx`.
+        """
+        super().note_losses(values, batch)
+        if self.reader.delays and self.writer is not None:
+            done = batch["batch_idx"] + 1
+            for name in values:
+                step = self.epoch * len(self.progress) + done - 1
+                self.writer.add_scalar(f"Train/{name}", self.sums[name] / done, step)
+
     def _place(self, stage: str, path) -> int:
         names = [each.name for each in self.stages]
         if stage not in names:

@@ -18,7 +18,7 @@ from tabulate import tabulate
 import occplug
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError, DataError
-from occplug.evaluation import PairedDifference, evaluate_embeddings, extract, paired_bootstrap
+from occplug.evaluation import PairedDifference, evaluate_embeddings, paired_bootstrap
 from occplug.experiments.tables import beside
 from occplug.occluders.covering import Cover
 from occplug.runs.candidates import Candidate, engine_of
@@ -236,17 +236,14 @@ def _of_model(candidate: Candidate, title: str, series: list[list[Cover]], targe
         queries = [queries[n] for n in np.linspace(0, len(queries) - 1, limit).round().astype(int)]
     with tempfile.TemporaryDirectory() as folder:
         engine = engine_of(candidate, data, Path(folder), device)
-        embed = engine.embed_for(target)
-
-        def embedded(loader, side: str):
-            return extract(embed, loader, device, flip=cfg.eval.flip, title=f"{title}: {side}")
-
-        gallery, g_pids, g_camids, _ = embedded(data.test_loader[target]["gallery"], "gallery")
+        gallery, g_pids, g_camids, _ = engine.extracted(
+            data.test_loader[target]["gallery"], target, f"{title}: gallery"
+        )
 
         def values_under(cover: Cover):
             loader = data.loader_of(queries, read=cover.read)
             side = f"queries covered by {cover.share:.0%}, seed {cover.seed}"
-            query, q_pids, q_camids, paths = embedded(loader, side)
+            query, q_pids, q_camids, paths = engine.extracted(loader, target, f"{title}: {side}")
             row = evaluate_embeddings(engine.distance, query, gallery, q_pids, g_pids, q_camids, g_camids)
             return [row.ap, np.where(row.first_hit > 0, row.first_hit == 1, np.nan)], q_pids, paths
 

@@ -164,7 +164,7 @@ def _looked(candidate: Candidate, title: str, target: str, kind: str, ranks: boo
         engine = engine_of(candidate, data, Path(folder), device)
         kind = kind or best_kind(engine.method)
         needed = ranks or kind == "gradcam"
-        ranking = ranking_of(engine, data, device, title, target, top) if needed else None
+        ranking = ranking_of(engine, data, title, target, top) if needed else None
     sides = {side: loader.dataset for side, loader in data.test_loader[target].items()}
     data.close()
     rows = camera_input(cfg, target, engine.camera_rows)

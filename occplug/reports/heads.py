@@ -16,7 +16,7 @@ from torch import Tensor
 from occplug.backbones.tower import TransformerTower
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
-from occplug.runs.candidates import Candidate, model_of
+from occplug.runs.candidates import Candidate, cameras_of, model_of
 from occplug.utils.files import write_atomically
 
 __all__ = ["ENDINGS", "HeadFigures", "draw_heads", "head_correlation", "head_figures", "patch_similarity"]
@@ -81,17 +81,19 @@ def head_figures(candidate: Candidate, title: str, images: int) -> HeadFigures:
     if images < 1:
         raise ConfigError(f"--images is {images}; it must be at least 1")
     data = DataManager(candidate.cfg, trains=False)
+    target = data.targets[0]
     method: Any = model_of(candidate).eval()
+    rows = cameras_of(candidate, target)
     tower = getattr(method.backbone, "clip", method.backbone)  # a hybrid's CLIP
     if not isinstance(tower, TransformerTower):
         raise ConfigError(f"{title}: {candidate.cfg.backbone.name} has no class token whose heads could be compared")
-    queries = data.test_loader[data.targets[0]]["query"].dataset
+    queries = data.test_loader[target]["query"].dataset
     places = torch.linspace(0, len(queries) - 1, min(images, len(queries))).round().long()
     batch = queries.collate([queries[index] for index in places.tolist()])
     data.close()
     blocks = tuple(range(1, tower.depth + 1))
-    found = tower(batch["img"], blocks=blocks, class_scores=True)
-    similar = [patch_similarity(found.blocks[block][:, 1:]) for block in blocks]
+    found = tower(batch["img"], rows(batch["camid"]), blocks=blocks, class_scores=True)
+    similar = [patch_similarity(found.blocks[block][:, tower.num_prefix :]) for block in blocks]
     return HeadFigures(title, head_correlation(found.class_scores), similar)
 
 

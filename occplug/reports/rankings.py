@@ -11,7 +11,7 @@ import torch
 
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError, DataError
-from occplug.evaluation import Lister, RankResult, evaluate_embeddings, extract
+from occplug.evaluation import Lister, RankResult, evaluate_embeddings
 from occplug.runs.candidates import Candidate, engine_of
 from occplug.utils.files import user_path
 
@@ -75,7 +75,7 @@ def _ranking(candidate: Candidate, title: str, target: str, top: int) -> Ranking
     data = DataManager(cfg, trains=False)
     device = torch.device("cuda" if cfg.use_gpu and torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        ranking = ranking_of(engine_of(candidate, data, Path(folder), device), data, device, title, target, top)
+        ranking = ranking_of(engine_of(candidate, data, Path(folder), device), data, title, target, top)
     data.close()
     return ranking
 
@@ -86,12 +86,10 @@ def check_target(cfg, title: str, target: str) -> None:
         raise ConfigError(f"{title} has the targets {', '.join(cfg.data.targets)}, not {target!r}; add -t {target}")
 
 
-def ranking_of(engine, data: DataManager, device: torch.device, title: str, target: str, top: int) -> Ranking:
-    """The ranking of the model in `engine`, which is on `device`, of the images of `data`."""
-    embed = engine.embed_for(target)
+def ranking_of(engine, data: DataManager, title: str, target: str, top: int) -> Ranking:
+    """The ranking of the model in `engine` of the images of `data`."""
     sides = {
-        side: extract(embed, loader, device, flip=engine.cfg.eval.flip, title=f"{title}: {side}")
-        for side, loader in data.test_loader[target].items()
+        side: engine.extracted(loader, target, f"{title}: {side}") for side, loader in data.test_loader[target].items()
     }
     query, q_pids, q_camids, q_paths = sides["query"]
     gallery, g_pids, g_camids, g_paths = sides["gallery"]

@@ -187,7 +187,12 @@ def load_trained_for(
     Raises as `load_trained`; the function raises DataError for a camera that the weights have not learnt.
     """
     method, candidate = _trained(cfg, weights, whole)
-    return method, camera_input(cfg, target, candidate.weights.camera_rows or _rows_in(candidate))
+    return method, cameras_of(candidate, target)
+
+
+def cameras_of(candidate: Candidate, target: str) -> Callable[[Tensor], Tensor]:
+    """Cameras [B] of images of the data set `target` -> what the model is given for them, as in a test."""
+    return camera_input(candidate.cfg, target, candidate.weights.camera_rows or _rows_in(candidate))
 
 
 def _trained(cfg: CfgNode, address: str, whole: bool) -> tuple[Method, Candidate]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from occplug.data.manager import DataManager, held_out_labels
 from occplug.errors import DataError
-from occplug.evaluation import Ensemble, EnsembleEmbedding, choose_ensemble, evaluate_embeddings, extract
+from occplug.evaluation import Ensemble, EnsembleEmbedding, choose_ensemble, evaluate_embeddings
 from occplug.runs.candidates import Candidate, combined, engine_of
 from occplug.runs.session import describe_protocol, prepare, write_metrics
 
@@ -85,11 +85,7 @@ def _extract(engines: list, managers: list[DataManager], loader, title: str, tar
     Args:
         target: the images' data set; empty for training images, whose cameras are rows already.
     """
-    runs = []
-    for engine, data in zip(engines, managers):
-        how: dict[str, Any] = {"flip": engine.cfg.eval.flip, "amp": engine.cfg.eval.amp}
-        embed = engine.embed_for(target) if target else engine.embed
-        runs.append(extract(embed, loader(data), engine.device, title=title, **how))
+    runs = [engine.extracted(loader(data), target, title) for engine, data in zip(engines, managers)]
     _, pids, camids, paths = runs[0]
     return EnsembleEmbedding([run[0] for run in runs]), pids, camids, paths
 

@@ -8,6 +8,7 @@ transforms get the whole sample, so that torchvision moves every `tv_tensors.Mas
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -138,6 +139,16 @@ class PerImage:
         return {**sample, "img": sample["img"].as_subclass(Tensor)}
 
 
+@functools.lru_cache
+def _scale_and_shift(mean: tuple, std: tuple, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What a pixel is multiplied by, and what is taken off then, [3, 1, 1] each.
+
+    Kept for the process, since a batch of a loading process brings its pipeline with it, and a copy to a GPU waits.
+    """
+    m, s = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (mean, std))
+    return (1 / (255 * s)).float().to(device), (m / s).float().to(device)
+
+
 class PerBatch:
     """The part of a pipeline that sees a batch: conversion, normalisation, then the transforms of the last level.
 
@@ -147,10 +158,8 @@ class PerBatch:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], transforms: Sequence = ()):
-        m, s = (torch.tensor(list(values), dtype=torch.float64).view(3, 1, 1) for values in (mean, std))
-        self.scale, self.shift = (1 / (255 * s)).float(), (m / s).float()
+        self.mean, self.std = tuple(mean), tuple(std)
         self.transforms = list(transforms)
-        self._elsewhere: dict[torch.device, tuple[Tensor, Tensor]] = {}  # the two on other devices
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [..., 3, H, W] -> float32 of the same shape, (pixel / 255 - mean) / std up to rounding, transformed."""
@@ -180,12 +189,9 @@ class PerBatch:
         return RawBatch(images if kept is None else images[kept], self._normalised, left), masks
 
     def _normalised(self, images: Tensor) -> Tensor:
+        scale, shift = _scale_and_shift(self.mean, self.std, images.device)
         if images.device.type != "cpu":
-            if images.device not in self._elsewhere:
-                self._elsewhere[images.device] = (self.scale.to(images.device), self.shift.to(images.device))
-            scale, shift = self._elsewhere[images.device]
             return images.to(torch.float32).mul_(scale).sub_(shift)
-        scale, shift = self.scale, self.shift
         output = torch.empty(images.shape, device=images.device)
         # one image at a time, because it stays in the cache from one operation to the next
         for image, pixels in zip(output.view(-1, *images.shape[-3:]), images.reshape(-1, *images.shape[-3:])):

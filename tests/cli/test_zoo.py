@@ -414,6 +414,8 @@ def test_list_and_show(zoo, capsys):
     assert status == 0 and told.strip().endswith("clip_reid-vit_tiny-synthocc.safetensors")
     status, told = zoo_command(zoo, capsys, "verify", "dpl_reid/vit_b16/occduke")
     assert status == 2 and "has no figures of ours to compare with" in told
+    status, told = zoo_command(zoo, capsys, "verify", "dpl_reid/vit_b16/occduke", "data.workers", "0")  # not two names
+    assert status == 2 and "has no figures of ours to compare with" in told
     status, told = zoo_command(zoo, capsys, "list", "x", "train.seed", "3")
     assert status == 2 and "takes no config keys" in told
 

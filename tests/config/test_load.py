@@ -376,6 +376,7 @@ def complaint(file, options=()) -> str:
         (CLIP + "backbone: {name: clip_rn50, sie_camera: True}", "F: backbone.sie_camera is True, but clip_rn50 has no class token for it"),
         (CLIP + "backbone: {name: lsnet_t}", "F: backbone.name is 'lsnet_t', and clip_reid works on clip_vit_b16, clip_vit_tiny"),
         (CLIP + WGFF + "wgff: {clip: vit_b16}}", "F: backbone.wgff.clip is 'vit_b16'; there are: clip_vit_b16, clip_vit_l14, clip_rn50, clip_vit_tiny"),
+        (CLIP + "prompts: {activation: quickgelu}", "F: prompts.activation is 'quickgelu'; there are: , quick_gelu, gelu"),
         (CLIP + WGFF + "wgff: {clip: lsnet_t}}", "F: backbone.wgff.clip is 'lsnet_t'; there are: clip_vit_b16, clip_vit_l14, clip_rn50, clip_vit_tiny"),
         (CLIP + WGFF + "wgff: {lsnet: lsnet_l}}", "F: backbone.wgff.lsnet is 'lsnet_l'; there are: lsnet_t, lsnet_s, lsnet_b, lsnet_mini"),
         (CLIP + WGFF + "wgff: {mode: multiply}}", "F: backbone.wgff.mode is 'multiply'; there are: gate, add"),

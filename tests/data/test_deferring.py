@@ -1,5 +1,6 @@
 """Batches that are finished on the device: the same to the bit as those finished in the data loader."""
 
+import pickle
 import random
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from occplug.engine.base import RunMixin
 from occplug.runs.session import build_engine
-from occplug.transforms import RawBatch
+from occplug.transforms import RawBatch, pipeline
+from occplug.transforms.pipeline import PerBatch
 from tests.data.test_manager import manager, market
 
 ERASERS = [["random_erase_pixel"], ["random_erase"], ["random_erase", "random_erase_pixel"], []]
@@ -69,3 +71,29 @@ def test_a_run_is_the_same(tmp_path, monkeypatch, micro_batch):
         ends.append((engine.model.state_dict(), engine.results["occluded_duke"].mAP))
     assert all(torch.equal(value, ends[1][0][name]) for name, value in ends[0][0].items())
     assert ends[0][1] == ends[1][1]
+
+
+def test_a_run_of_a_stock_model_is_the_same(tmp_path, monkeypatch):
+    """torchreid's engine writes its losses itself, so none come late; it moves images with `cuda`."""
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    monkeypatch.setattr(RawBatch, "cuda", lambda self: self.to("cpu"))
+    ends = []
+    options = ["model.name", "osnet_x0_25", "model.pretrained", False, "train.max_epoch", 1]
+    for overlaps in (False, True):
+        monkeypatch.setattr(RunMixin, "overlaps", overlaps)
+        data = manager(market(tmp_path), *options)
+        torch.manual_seed(0)
+        engine = build_engine(data.cfg, data, tmp_path / str(overlaps), torch.device("cpu"), pretrained=False)
+        engine.use_gpu = True
+        engine.run_stages()
+        ends.append(engine.model.state_dict())
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_constants_of_a_batch_from_another_process_are_those_at_hand():
+    """Each batch brings its pipeline with it, and making them again would wait for a GPU."""
+    batches = [pickle.loads(pickle.dumps(PerBatch([0.5, 0.4, 0.3], [0.2, 0.2, 0.1]))) for _ in range(2)]
+    one, other = (pipeline._scale_and_shift(each.mean, each.std, torch.device("cpu")) for each in batches)
+    assert one[0] is other[0] and one[1] is other[1]
+    pixel = torch.full((1, 3, 1, 1), 51, dtype=torch.uint8)
+    torch.testing.assert_close(batches[0](pixel).flatten(), torch.tensor([-1.5, -1.0, -1.0]))

@@ -1,11 +1,18 @@
 """Extraction: order, flip test, what reaches `embed`."""
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import occplug
+from occplug.config import default_config
 from occplug.embedding import Embedding
+from occplug.engine import base
 from occplug.errors import DataError
 from occplug.evaluation import extract
 
@@ -113,3 +120,16 @@ def test_an_embedding_that_is_not_finite_names_its_image(value):
 
     with pytest.raises(DataError, match=r"1.jpg: its embedding is not finite; the weights are diverged or damaged"):
         extract(embed, DataLoader(items(4), batch_size=4))
+
+
+def test_every_report_embeds_as_the_config_says(monkeypatch):
+    """`eval.flip` and `eval.amp` for tests, averages, ranked galleries and robustness alike."""
+    given = []
+    monkeypatch.setattr(base, "extract", lambda embed, loader, device, **how: given.append((loader, how)))
+    cfg = default_config("clip_reid", "clip_vit_tiny", ["eval.amp", "bf16", "eval.flip", False])
+    engine = SimpleNamespace(cfg=cfg, device="cpu", embed=left_half, embed_for=lambda target: left_half)
+    base.RunMixin.extracted(engine, "images", "synthocc", "x")
+    assert given == [("images", {"title": "x", "flip": False, "amp": "bf16"})]
+    root = Path(occplug.__file__).parent
+    sources = [root / "experiments/robustness.py", *(root / "reports").glob("*.py"), *(root / "runs").glob("*.py")]
+    assert not [path.name for path in sources if re.search(r"\bextract\(", path.read_text())]

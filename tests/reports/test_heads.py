@@ -5,9 +5,12 @@ import json
 import pytest
 import torch
 
+from occplug.backbones.tower import TransformerTower
 from occplug.cli import main
 from occplug.errors import ConfigError
+from occplug.reports import heads
 from occplug.reports.heads import HeadFigures, draw_heads, head_correlation, patch_similarity
+from occplug.runs.candidates import candidates
 
 
 def test_heads_that_look_at_the_same_places_correlate():
@@ -44,5 +47,22 @@ def test_the_command_draws_and_writes_numbers(tmp_path, capsys):
     heads = torch.tensor(told["head_correlation"])
     assert heads.shape == (4, 4) and torch.allclose(heads.diagonal(), torch.ones(4), atol=1e-5)
     assert (tmp_path / "h.svg").stat().st_size > 1000
+    assert main([words[0], words[1], *words[1:], "synthocc.size", "tiny", "data.workers", "0"]) == 0
+    assert list(json.loads((tmp_path / "h.json").read_text())) == ["clip_reid 1", "clip_reid 2"]
     assert main([*words, "--titles", "a", "b"]) == 2
     assert "--titles has 2 titles for 1 models; give one each" in capsys.readouterr().err
+
+
+def test_cameras_go_into_the_tower_as_in_a_test(tmp_path, monkeypatch):
+    seen = []
+    forward = TransformerTower.forward
+    monkeypatch.setattr(heads, "cameras_of", lambda candidate, target: lambda camids: camids + 7)
+    monkeypatch.setattr(
+        TransformerTower,
+        "forward",
+        lambda self, images, camids=None, **wanted: seen.append(camids) or forward(self, images, **wanted),
+    )
+    options = ["data.root", str(tmp_path), "synthocc.size", "tiny", "data.workers", 0]
+    (model,) = candidates([], ["zoo://clip_reid/vit_tiny/synthocc"], options)
+    heads.head_figures(model, "a", 2)
+    assert seen[0].min() >= 7
