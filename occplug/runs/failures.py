@@ -32,7 +32,8 @@ def failures_named(folder) -> Iterator[None]:
         OutputError: the disk is full. (TensorBoard writes from a thread of its own, without naming the file.)
     """
     try:
-        yield
+        with _full_disks_of_threads_untold():
+            yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{folder}: no memory is left on the GPU ({first_line(error)}); lower train.batch_size or "
@@ -50,6 +51,22 @@ def failures_named(folder) -> Iterator[None]:
                 f"{folder}: a file of the run could not be written: {error.strerror}; free some space; {_GO_ON}"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def _full_disks_of_threads_untold() -> Iterator[None]:
+    """No traceback of a thread whose disk is full: TensorBoard's raises it again where the next value is added."""
+    before = threading.excepthook
+
+    def told(args) -> None:
+        if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in _FULL):
+            before(args)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _is_of_a_reader(error: Exception) -> bool:

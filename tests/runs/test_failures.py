@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import urllib.error
 from pathlib import Path
 
@@ -169,3 +170,21 @@ def test_a_second_ctrl_c_shows_no_traceback():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 1 and done.stderr == "\noccplug train: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"), [(OSError(28, "full"), False), (OSError(5, "i/o"), True), (ValueError("x"), True)]
+)
+def test_a_thread_whose_disk_is_full_prints_no_traceback(error, is_told, monkeypatch):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    hook = threading.excepthook
+
+    def fails():
+        raise error
+
+    with failures_named("log/run"):
+        thread = threading.Thread(target=fails)
+        thread.start()
+        thread.join()
+    assert [args.exc_value for args in told] == ([error] if is_told else []) and threading.excepthook is hook
