@@ -15,9 +15,10 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import PatchEmbed
 from timm.models import get_pretrained_cfg
 from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from occplug.backbones.features import VisionFeatures
@@ -42,6 +43,7 @@ class Facts:
     patch: int
     prefix: int  # tokens before the patches
     has_class: bool
+    is_usual: bool  # each block is norm, attention, norm, MLP, so that attention can be read
 
 
 @functools.lru_cache(maxsize=64)
@@ -58,11 +60,16 @@ def facts_of(name: str) -> Facts:
         raise ConfigError(f"backbone.name is '{TIMM}{name}', a model that timm does not have{hint}")
     with torch.device("meta"):
         model: Any = timm.create_model(name, pretrained=False, num_classes=0)
-    if type(model) not in (VisionTransformer, Eva):
-        return Facts("plain", 1, 0, False)
+    if type(model) not in (VisionTransformer, Eva) or type(model.patch_embed) is not PatchEmbed:
+        return Facts("plain", 1, 0, False, False)  # also where a network of another kind makes the patches
     patch = model.patch_embed.patch_size[0]
     kind = "vit" if type(model) is VisionTransformer else "eva"
-    return Facts(kind, patch, model.num_prefix_tokens, model.cls_token is not None)
+    return Facts(kind, patch, model.num_prefix_tokens, model.cls_token is not None, _is_usual(model.blocks))
+
+
+def _is_usual(blocks: Any) -> bool:
+    """Whether all are timm's plain `Block` with plain attention: not parallel, differential or normed afterwards."""
+    return all(type(block) is Block and type(block.attn) is Attention for block in blocks)
 
 
 def fit_positions(positions: Tensor, stored: tuple[int, int], grid: tuple[int, int], prefix: int) -> Tensor:
@@ -242,7 +249,7 @@ class TimmViT(_Transformer):
     @property
     def gives_attention(self) -> bool:  # type: ignore[override]
         """Whether the blocks are of the usual kind; parallel ones have no attention of their own."""
-        return all(hasattr(getattr(block, "attn", None), "qkv") for block in self.layers)
+        return _is_usual(self.layers)
 
     def _set_grid(self) -> None:
         visual = self.visual
@@ -400,7 +407,9 @@ def _sized(model: str, image_size: tuple[int, int], drop_path: float) -> Any:
     sizes: tuple[dict[str, Any], ...] = ({"img_size": image_size}, {})
     for options in sizes:
         try:
-            return timm.create_model(model, pretrained=False, num_classes=0, drop_path_rate=drop_path, **options)
+            return timm.create_model(
+                model, pretrained=False, num_classes=0, drop_path_rate=drop_path or None, **options
+            )
         except TypeError:
             continue
         except (AssertionError, ValueError) as error:
@@ -427,7 +436,7 @@ def timm_tower(name: str) -> Callable[..., Tower]:
 
     def gives() -> frozenset[str]:
         facts = facts_of(name.removeprefix(TIMM))
-        scores = {"class scores"} if facts.kind == "vit" and facts.has_class else set()
+        scores = {"class scores"} if facts.kind == "vit" and facts.has_class and facts.is_usual else set()
         return GIVES[facts.kind] | scores
 
     build.gives = gives  # type: ignore[attr-defined]

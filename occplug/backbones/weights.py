@@ -93,7 +93,7 @@ def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
             f"backbone.weights is {str(source)!r}: there is no such file; give a path, or one of openai, "
             "open_clip:TAG, embedded, none"
         )
-    check_sum(path, is_openais=source == "openai")
+    check_sum(path, is_openais=source in ("openai", "open_clip:openai"))
     state, where = read_tensors(path)
     # open_clip's models with a text tower of their own have its names under `text.`
     state = {key.removeprefix("text."): value for key, value in state.items() if key not in SIZES}

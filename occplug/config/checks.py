@@ -365,7 +365,7 @@ def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
             yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {name} ({patch} pixels)"
     if (name == "clip_rn50" or name.startswith("solider_")) and b.stride != 16:
         yield "backbone.stride", f"backbone.stride is {b.stride}, but {name} has a fixed stride of 16"
-    if b.activation and b.weights.startswith(("openai", "open_clip:", "timm", "embedded", "none")):
+    if b.activation and (b.weights in ("openai", "timm", "embedded", "none") or b.weights.startswith("open_clip:")):
         yield (
             "backbone.activation",
             f"backbone.activation is {b.activation!r}, but {b.weights!r} tells its own; leave it out",

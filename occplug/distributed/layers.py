@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ def replacement(module: nn.Module, name: str) -> Callable[[Tensor], Tensor] | No
     forward = type(module).forward
     if isinstance(module, _BatchNorm) and forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
         return partial(_batch_norm, module, name)
+    if isinstance(module, _BatchNorm) and type(module).__name__ == "BatchNormAct2d":  # timm's
+        return partial(_batch_norm_act, module, name)
     if isinstance(module, _DropoutNd) and type(module) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
         return partial(_dropout, module)
     if type(module).__name__ == "DropPath":  # timm's, which takes long to import where nobody has
@@ -78,6 +81,14 @@ def _batch_norm(module: _BatchNorm, name: str, x: Tensor) -> Tensor:
         factor = module.momentum if module.momentum is not None else 1 / float(module.num_batches_tracked)
     normalise = _on_cuda if x.is_cuda else _on_cpu
     return normalise(module, x, factor, part)
+
+
+def _batch_norm_act(module: Any, name: str, x: Tensor) -> Tensor:
+    """timm's batch norm with dropout and activation behind it."""
+    part = current_part()
+    if part is None or not module.training:
+        return type(module).forward(module, x)
+    return module.act(module.drop(_batch_norm(module, name, x)))
 
 
 def _on_cuda(module: _BatchNorm, x: Tensor, factor: float, part: Part) -> Tensor:

@@ -79,6 +79,22 @@ def test_other_models_give_their_feature_alone():
         default_config("dpm", "timm:convnext_atto.d2_in1k", ["method.hem", False])
 
 
+@pytest.mark.parametrize("name", ["vit_dwee_patch16_reg1_gap_256.sbb_nadamuon_in1k", "vit_small_patch16_18x2_224"])
+def test_attention_and_scores_are_those_of_plain_blocks_alone(name):
+    """Differential attention has two halves a head, and parallel blocks have two attentions: neither is one map."""
+    assert not tower_gives(f"timm:{name}") & {"class scores"}
+    assert not tower(name, (64, 32), 16).gives_attention
+
+
+def test_patches_that_another_network_makes_are_no_patches_of_pixels():
+    assert tower_gives("timm:vit_small_r26_s32_224") == frozenset()
+
+
+def test_models_without_drop_path_are_taken_too():
+    ours = tower("vgg11", (64, 32), 16)
+    assert ours(torch.randn(1, 3, 64, 32)).feature.shape[1] == ours.widths[1]
+
+
 def test_what_a_model_does_not_allow_is_refused():
     with pytest.raises(ConfigError, match="multiples of 14, e.g. 252 and 126"):
         tower("eva02_tiny_patch14_224.mim_in22k", (256, 128), 14)
