@@ -268,10 +268,17 @@ class BoxImages(OwnImages):
         if nameless:
             raise DataError(f"{first_names(nameless)} has no person_id (or pid); name the person, or remove the box")
         files = _crops(boxes, self.dataset_dir)
+        self._boxes = {file.path: box for box, file in zip(boxes, files)}
         return [
             Row(file, str(box.person), box.camera, split_of(box.split, f"{box.where}.split", self.name))
             for box, file in zip(boxes, files)
         ]
+
+    def _described(self, file: ImageFile, start: str) -> str:
+        """By its frame and box, the same wherever file and frames lie together and whenever they were copied there."""
+        box = self._boxes[file.path]
+        frame = os.path.relpath(box.frame, os.path.dirname(os.path.abspath(self.file)))
+        return f"{frame} {box.corners} {os.path.getsize(box.frame)}"
 
 
 def _crops(boxes: list[Box], folder: str) -> list[ImageFile]:

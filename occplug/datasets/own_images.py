@@ -236,12 +236,13 @@ class OwnImages(ReidDataset):
         start = os.path.commonpath([os.path.dirname(image.file.path) for images in splits.values() for image in images])
         digest = hashlib.sha256()
         for split, images in splits.items():
-            lines = sorted(
-                f"{os.path.relpath(image.file.path, start)} {image.file.size} {image.pid} {image.camid}\n"
-                for image in images
-            )
+            lines = sorted(f"{self._described(image.file, start)} {image.pid} {image.camid}\n" for image in images)
             digest.update(f"{split}\n{''.join(lines)}".replace(os.sep, "/").encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def _described(self, file: ImageFile, start: str) -> str:
+        """What tells `file` from other images and from other versions of it; `start` is the folder of all."""
+        return f"{os.path.relpath(file.path, start)} {file.size}"
 
 
 def split_of(text: str | None, where: str, name: str) -> str | None:

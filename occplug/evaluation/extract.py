@@ -50,8 +50,6 @@ def extract(
     shown = (sys.stderr.isatty() if progress is None else progress) and current_ranks().is_main
     device = torch.device(device)
     parts = _InParts(embed)
-    cells: list[list[Embedding]] = []  # of each batch, whose embeddings leave a GPU while it computes the next one
-    waits = current_ranks().world > 1 or device.type != "cuda"
 
     def embedded(batch: dict) -> tuple:
         images, cameras = batch["img"].to(device, non_blocking=True), batch["camid"].to(device, non_blocking=True)
@@ -59,26 +57,17 @@ def extract(
             embedding = parts(images, cameras)
             if flip:
                 embedding = _mean(embedding, parts(images.flip(3), cameras))
-        cell = [embedding.to("cpu") if waits else embedding]
-        _leave(cells[-1:])
-        cells.append(cell)
-        return cell, np.asarray(batch["pid"]), np.asarray(batch["camid"]), list(batch["impath"])
+        return embedding.to("cpu"), np.asarray(batch["pid"]), np.asarray(batch["camid"]), list(batch["impath"])
 
     bar = partial(tqdm, desc=title, leave=False, disable=not shown, dynamic_ncols=True)
     results = each_batch(loader, embedded, bar)
     if not results:
         raise DataError(f"{title}: there is no image to embed; check the data set's query and gallery folders")
-    _leave(cells[-1:])
-    held, pids, camids, paths = zip(*results)
+    embeddings, pids, camids, paths = zip(*results)
     identities, cameras = (np.concatenate(values).astype(np.int64) for values in (pids, camids))
-    embedding, names = Embedding.cat([one for cell in held for one in cell]), [path for some in paths for path in some]
+    embedding, names = Embedding.cat(list(embeddings)), [path for some in paths for path in some]
     replace(embedding, origin=Origin(tuple(names))).check_finite()
     return embedding, identities, cameras, names
-
-
-def _leave(cells: list[list[Embedding]]) -> None:
-    for cell in cells:
-        cell[0] = cell[0].to("cpu")
 
 
 class _InParts:

@@ -1,6 +1,8 @@
 """`coco:FILE`: boxes of persons in frames, as a data set and for embeddings, and every mistake by file and key."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -169,3 +171,19 @@ def test_a_full_disk_is_said_before_cutting(tmp_path, frames, monkeypatch):
     monkeypatch.setattr(by_path.shutil, "disk_usage", lambda path: free)
     with pytest.raises(DataError, match=r"8 crops take up to .* MiB left; make room, or list fewer boxes"):
         dataset_class(f"coco:{written(tmp_path, frames)}")(verbose=False, mode="train")
+
+
+def test_the_same_frames_elsewhere_and_copied_later_are_the_same_version(tmp_path, frames):
+    """Runs resume and compare on a moved copy; another box, person or picture is another version."""
+    first = dataset_class(f"coco:{written(tmp_path, frames)}")(mode="train").fingerprint
+    copy = tmp_path / "elsewhere" / "deeper"
+    copy.mkdir(parents=True)
+    for n in range(2):
+        shutil.copy(tmp_path / f"f{n}.png", copy)
+        os.utime(copy / f"f{n}.png", (1, 1))
+    versions = []
+    for change in ({}, {"person_id": "p9"}, {"bbox": [0, 4, 11, 30]}):
+        rows = [{**frames["annotations"][0], **change}, *frames["annotations"][1:]]
+        file = written(copy, {**frames, "annotations": rows})
+        versions.append(dataset_class(f"coco:{file}")(mode="train").fingerprint)
+    assert versions[0] == first and len(set(versions)) == 3
