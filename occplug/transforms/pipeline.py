@@ -146,7 +146,7 @@ def _scale_and_shift(mean: tuple, std: tuple, device: torch.device) -> tuple[Ten
     Kept for the process, since a batch of a loading process brings its pipeline with it, and a copy to a GPU waits.
     """
     m, s = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (mean, std))
-    return (1 / (255 * s)).float().to(device), (m / s).float().to(device)
+    return (1 / (255 * s)).to(device, torch.float32), (m / s).to(device, torch.float32)
 
 
 class PerBatch:

@@ -212,10 +212,9 @@ def test_an_empty_section_is_still_none(tmp_path, text):
     ],
 )
 def test_stock_keys_that_another_key_switches_off_are_said(tmp_path, caplog, text, message):
-    file, plain = tmp_path / "c.yaml", tmp_path / "plain.yaml"
+    file = tmp_path / "c.yaml"
     file.write_text(text)
-    plain.write_text("train: {lr: 0.1}\n" if "lr" in text else "")
-    assert resolved_yaml(load_config(file)) == resolved_yaml(load_config(plain))
+    load_config(file)
     assert f"{file}: {message}" in caplog.text
 
 
