@@ -23,11 +23,11 @@ def main(argv: list[str]) -> None:
     from occplug.experiments.robustness import measure
     from occplug.occluders import read_library
     from occplug.occluders.covering import Cover
-    from occplug.reports.figures import check_ending
     from occplug.reports.robustness import draw_robustness
     from occplug.reports.views import numbered
     from occplug.runs.candidates import candidates
     from occplug.runs.session import start_logging
+    from occplug.utils.plotting import check_ending
 
     check_titles(args)
     figure = args.figure or args.output / "robustness.pdf"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,23 +11,18 @@ from matplotlib.figure import Figure
 
 from occplug.errors import ConfigError
 from occplug.experiments.tables import Report
-from occplug.utils.files import write_atomically
+from occplug.utils.plotting import COLORS, STYLE, check_ending, save_figure
 
-__all__ = ["ENDINGS", "draw_report"]
+__all__ = ["draw_report"]
 
-ENDINGS = (".svg", ".pdf", ".png")
 PANELS = {"mAP": "mAP, %", "rank1": "Rank-1, %"}
-# blue and orange of Okabe and Ito, distinct for all kinds of colour vision; the baseline has another marker as well
-ROW = {"color": "#0072B2", "marker": "o"}
-BASELINE = {"color": "#D55E00", "marker": "D"}
+ROW = {"color": COLORS[0], "marker": "o"}
+BASELINE = {"color": COLORS[1], "marker": "D"}
 ROW_HEIGHT, WIDTH, DPI = 0.27, 7.2, 150  # inches, inches, of a .png
-# equal bytes for equal figures
-STYLE: dict[Any, Any] = {"svg.hashsalt": "occplug", "svg.fonttype": "none", "font.size": 8.0}
-METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
 
 
 def draw_report(report: Report, file: Path, target: str | None = None) -> Path:
-    """Draw the table of one target into `file` (.svg, .pdf or .png), equal bytes for equal figures.
+    """Draw the table of one target into `file` (.svg, .pdf, .png or .jpg), equal bytes for equal figures.
 
     A row has a small dot for each seed and a large one for their mean; a bar is the 95 % interval of the difference to
     the baseline (`Report.differences`), set at the baseline's mean, which is the dashed line.
@@ -41,8 +35,7 @@ def draw_report(report: Report, file: Path, target: str | None = None) -> Path:
         OutputError: the file cannot be written.
     """
     target = report.targets[0] if target is None else target
-    if file.suffix not in ENDINGS:
-        raise ConfigError(f"--figure {file}: a figure ends in {', '.join(ENDINGS)}")
+    check_ending(file)
     if target not in report.targets:
         raise ConfigError(f"{target} is no target of this table; there are: {', '.join(report.targets)}")
     with matplotlib.rc_context(STYLE):
@@ -54,9 +47,7 @@ def draw_report(report: Report, file: Path, target: str | None = None) -> Path:
             axis.set_xlabel(title)
         axes[0].set_yticks(range(len(report.rows)), [row.title for row in report.rows])
         axes[0].set_ylim(-0.6, len(report.rows) - 0.4)
-        kind, metadata = file.suffix[1:], METADATA[file.suffix]
-        write_atomically(file, lambda temporary: figure.savefig(temporary, format=kind, metadata=metadata))
-    return file
+        return save_figure(figure, file)
 
 
 def _panel(axis, report: Report, target: str, key: str) -> None:

@@ -26,7 +26,7 @@ from occplug.config.custom import import_custom
 from occplug.config.files import Setting, flatten
 from occplug.data.manager import DataManager
 from occplug.data.versions import other_versions
-from occplug.errors import ConfigError, DataError, TrainingError
+from occplug.errors import ConfigError, DataError, OccplugError, TrainingError
 from occplug.evaluation import PerQuery, per_query_file, read_per_query
 from occplug.method import build_method
 from occplug.registry import model_class
@@ -273,7 +273,11 @@ def known_runs(folder: Path) -> dict[str, Path]:
         if (metrics.parent / KEPT).exists():
             continue  # no weights, and perhaps a mere test
         cfg = _config_of(metrics.parent, {})
-        content = read_metrics(metrics.parent)
+        try:
+            content = read_metrics(metrics.parent)
+        except OccplugError as error:  # another table's run must not stop this one
+            log.warning("%s; passed over", error)
+            continue
         if cfg is None or "tested" in content:
             continue
         if embedded_in(content) in (None, embedded(cfg)):

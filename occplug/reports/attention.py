@@ -15,13 +15,14 @@ from torch import Tensor
 
 from occplug.data.cameras import camera_input
 from occplug.data.manager import DataManager
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, DataError
 from occplug.registry import model_class
-from occplug.reports.figures import RIGHT, WRONG, check_ending, draw_picture, save_figure
+from occplug.reports.figures import RIGHT, WRONG, draw_picture, save_sheet
 from occplug.reports.heatmaps import KINDS, best_kind, grad_cam, part_maps, rollout
 from occplug.reports.rankings import Ranking, check_same_images, check_target, choose_queries, ranking_of
 from occplug.reports.sheets import overlaid, pixels, resized, to_unit_range
 from occplug.runs.candidates import Candidate, engine_of
+from occplug.utils.plotting import check_ending
 
 __all__ = ["attention_sheet"]
 
@@ -115,7 +116,7 @@ def attention_sheet(
         ConfigError: numbers below their least, another ending or target, a kind that a model does not have, or parts
             beside nearest images.
         CheckpointError: weights that do not fit the config, or that cannot be looked into.
-        DataError: models with other images.
+        DataError: models with other images, or a query that has no gallery to compare with.
         OutputError: the file cannot be written.
     """
     _check_numbers(count, top, width)
@@ -128,10 +129,11 @@ def attention_sheet(
         raise ConfigError("--top: parts have several maps an image, and there is room for one; add --map rollout")
     ranked = [each.ranking for each in looked if each.ranking is not None]
     check_same_images(ranked, target)
-    queries = choose_queries(list(words), ranked) if words else _spread(len(looked[0].sides["query"]), count)
+    queries = choose_queries(list(words), ranked) if words else _spread(len(looked[0].sides["query"]), count, ranked)
+    _check_neighbours(queries, ranked)
     figure = _matches(looked, queries, top, width) if top else _overview(looked, queries, width)
     kinds = ", ".join(dict.fromkeys(KINDS[each.kind] for each in looked))
-    return f"{save_figure(figure, output)}: {len(queries)} queries of {target}, {kinds}"
+    return f"{save_sheet(figure, output)}: {len(queries)} queries of {target}, {kinds}"
 
 
 def _check_numbers(count: int, top: int, width: float) -> None:
@@ -146,8 +148,21 @@ def _kind_of_one(candidates: Sequence[Candidate]) -> str:
     return "parts" if known else ""
 
 
-def _spread(number: int, count: int) -> list[int]:
-    return torch.linspace(0, number - 1, min(count, number)).round().long().tolist()
+def _spread(number: int, count: int, ranked: Sequence[Ranking]) -> list[int]:
+    """`count` queries of `number`, evenly; where they are ranked, of those that have a gallery."""
+    places = [query for query in range(number) if not ranked or ranked[0].nearest[query, 0] >= 0]
+    return [places[i] for i in torch.linspace(0, len(places) - 1, min(count, len(places))).round().long().tolist()]
+
+
+def _check_neighbours(queries: Sequence[int], ranked: Sequence[Ranking]) -> None:
+    for query in queries:
+        if ranked and ranked[0].nearest[query, 0] < 0:
+            raise DataError(
+                f"{ranked[0].query_paths[query]} has no gallery to compare with: all of it is of its own person and "
+                "camera; leave it out of --queries"
+            )
+    if not queries:
+        raise DataError("no query has a gallery to compare with: all of it is of the query's own person and camera")
 
 
 def _looked(candidate: Candidate, title: str, target: str, kind: str, ranks: bool, top: int) -> _Looked:

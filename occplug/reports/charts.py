@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 
 from occplug.evaluation import PerQuery
 from occplug.reports.curves import Curves
+from occplug.utils.plotting import COLORS
 
-__all__ = ["COLORS", "cmc_chart", "curve_charts", "occlusion_chart", "style"]
+__all__ = ["cmc_chart", "curve_charts", "occlusion_chart", "style"]
 
-# of Okabe and Ito, told apart by all kinds of colour vision
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLES = ("-", "--", "-.", ":")
 RANKS = 20  # of a CMC
 EDGES = np.linspace(0, 1, 11)  # of occluded shares

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from occplug.errors import ConfigError
 from occplug.reports.rankings import Ranking
-from occplug.utils.files import write_atomically
 from occplug.utils.imagefile import open_picture
+from occplug.utils.plotting import COLORS, check_ending, save_figure
 
-__all__ = ["RIGHT", "WRONG", "check_ending", "draw_picture", "draw_rankings", "save_figure"]
+__all__ = ["RIGHT", "WRONG", "draw_picture", "draw_rankings", "save_sheet"]
 
-ENDINGS = (".pdf", ".svg", ".png", ".jpg")
-# blue and orange of Okabe and Ito, distinct for all kinds of colour vision; a wrong match is dashed as well
-RIGHT = {"color": "#0072B2", "linestyle": "-"}
-WRONG = {"color": "#D55E00", "linestyle": "--"}
+RIGHT = {"color": COLORS[0], "linestyle": "-"}
+WRONG = {"color": COLORS[1], "linestyle": "--"}  # dashed as well
 DPI = 300
 ASPECT = 2.0  # height over width of a picture's place
 
@@ -48,35 +44,12 @@ def draw_rankings(ranked: list[Ranking], queries: list[int], file: Path, columns
     grid = figure.subplots(rows, columns + 1, squeeze=False, gridspec_kw={"wspace": 0.08, "hspace": 0.16})
     for place, (query, ranking) in enumerate((query, ranking) for query in queries for ranking in ranked):
         _row(grid[place], ranking, query)
-    return save_figure(figure, file)
+    return save_sheet(figure, file)
 
 
-def save_figure(figure: Figure, file: Path) -> Path:
-    """Write `figure` to `file`, the same bytes every time; 300 dpi where it has pixels.
-
-    Raises:
-        ConfigError: an ending other than those of ENDINGS.
-        OutputError: the file cannot be written.
-    """
-    check_ending(file)
-    endings: dict[str, dict[str, Any]] = {
-        ".pdf": {"metadata": {"CreationDate": None}},
-        ".svg": {"metadata": {"Date": None}},
-        ".jpg": {"pil_kwargs": {"quality": 80, "optimize": True}},
-    }
-    own = endings.get(file.suffix, {})
-    kind = file.suffix[1:]
-    with rc_context({"svg.hashsalt": "occplug"}):  # or names inside an SVG are drawn at random
-        write_atomically(
-            file, lambda temporary: figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", **own)
-        )
-    return file
-
-
-def check_ending(file: Path) -> None:
-    """Raise ConfigError for a figure of another kind than ENDINGS."""
-    if file.suffix not in ENDINGS:
-        raise ConfigError(f"--figure {file}: a figure ends in {', '.join(ENDINGS)}")
+def save_sheet(figure: Figure, file: Path) -> Path:
+    """`save_figure` without margins, and with 300 dpi where the file has pixels."""
+    return save_figure(figure, file, dpi=DPI, bbox_inches="tight")
 
 
 def _row(axes, ranking: Ranking, query: int) -> None:

@@ -17,14 +17,11 @@ from occplug.backbones.tower import TransformerTower
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
 from occplug.runs.candidates import Candidate, cameras_of, model_of
-from occplug.utils.files import write_atomically
+from occplug.utils.plotting import COLORS, STYLE, check_ending, save_figure
 
-__all__ = ["ENDINGS", "HeadFigures", "draw_heads", "head_correlation", "head_figures", "patch_similarity"]
+__all__ = ["HeadFigures", "draw_heads", "head_correlation", "head_figures", "patch_similarity"]
 
-ENDINGS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
-# of Okabe and Ito, told apart by all kinds of colour vision; markers differ as well
-LINES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
-STYLE: dict[Any, Any] = {"svg.hashsalt": "occplug", "svg.fonttype": "none", "font.size": 8.0}
+MARKERS = ("o", "s", "^", "D", "v")  # of lines, which differ in colour as well
 
 
 @dataclass(frozen=True)
@@ -101,13 +98,12 @@ def draw_heads(models: list[HeadFigures], file: Path) -> Path:
     """Draw the correlations of each model's heads and a line a model over the blocks; equal bytes for equal figures.
 
     Raises:
-        ConfigError: another ending than .svg, .pdf or .png, or more models than there are lines to tell apart.
+        ConfigError: another ending than .pdf, .svg, .png or .jpg, or more models than there are lines to tell apart.
         OutputError: the file cannot be written.
     """
-    if file.suffix not in ENDINGS:
-        raise ConfigError(f"--figure {file}: a figure ends in {', '.join(ENDINGS)}")
-    if len(models) > len(LINES):
-        raise ConfigError(f"{len(models)} models are given; a figure holds {len(LINES)}")
+    check_ending(file)
+    if len(models) > len(MARKERS):
+        raise ConfigError(f"{len(models)} models are given; a figure holds {len(MARKERS)}")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.0 * len(models) + 3.2, 2.5), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
@@ -117,11 +113,9 @@ def draw_heads(models: list[HeadFigures], file: Path) -> Path:
             axis.set_title(f"{model.title}\nmean size {model.mean_correlation:.2f}", fontsize=8)
             axis.set(xlabel="head", xticks=[], yticks=[])
         figure.colorbar(shown, ax=maps, shrink=0.7, label="correlation")
-        for model, (color, marker) in zip(models, LINES):
+        for model, color, marker in zip(models, COLORS, MARKERS):
             numbers = range(1, len(model.patches) + 1)
             lines.plot(numbers, model.patches, color=color, marker=marker, markersize=4, label=model.title)
         lines.set(xlabel="block", ylabel="similarity of the most alike patches")
         lines.legend(frameon=False)
-        kind, metadata = file.suffix[1:], ENDINGS[file.suffix]
-        write_atomically(file, lambda temporary: figure.savefig(temporary, format=kind, metadata=metadata))
-    return file
+        return save_figure(figure, file)

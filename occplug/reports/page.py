@@ -15,10 +15,11 @@ from markupsafe import Markup
 import occplug
 from occplug.errors import DataError
 from occplug.evaluation import PairedDifference, PerQuery, paired_bootstrap
-from occplug.reports.charts import COLORS, cmc_chart, curve_charts, occlusion_chart
+from occplug.reports.charts import cmc_chart, curve_charts, occlusion_chart
 from occplug.reports.sprite import COLUMNS, Sprite
 from occplug.reports.views import View, view_of_folder
 from occplug.utils.files import write_atomically
+from occplug.utils.plotting import COLORS
 
 __all__ = ["leave_comparison", "leave_page", "write_page"]
 
@@ -117,7 +118,7 @@ def _wish(sprite: Sprite, views: Sequence[View], target: str) -> None:
     worst = np.nan_to_num(np.min([queries.ap for _, queries in listing], axis=0), nan=2.0)
     share = sprite.limit * 2 // 3
     for query in np.argsort(worst, kind="stable").tolist():
-        if len(sprite._places) > share:
+        if len(sprite) > share:
             break
         for lists, _ in listing:
             near = lists.nearest[query]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from occplug.errors import DataError
 from occplug.reports.charts import style
-from occplug.reports.figures import save_figure
+from occplug.reports.figures import save_sheet
 from occplug.utils.texts import read_json
 
 __all__ = ["draw_robustness"]
@@ -70,4 +70,4 @@ def draw_robustness(source: Path, file: Path, width: float = 7.0) -> Path:
         title=title,
         title_fontsize=7,
     )
-    return save_figure(figure, file)
+    return save_sheet(figure, file)

@@ -44,9 +44,13 @@ class Sprite:
     def wish(self, paths: Iterable[str]) -> None:
         """Reserve places for `paths`, as far as there are any."""
         for path in paths:
-            if len(self._places) >= self.limit:
+            if len(self) >= self.limit:
                 return
-            self._places.setdefault(str(path), len(self._places))
+            self._places.setdefault(str(path), len(self))
+
+    def __len__(self) -> int:
+        """Pictures that have a place."""
+        return len(self._places)
 
     def place(self, path: str) -> int:
         """Number of the picture's cell; -1 if it has none."""
@@ -55,15 +59,15 @@ class Sprite:
     @property
     def cell(self) -> tuple[int, int]:
         """Width and height of a thumbnail."""
-        return LARGE if len(self._places) <= FEW else SMALL
+        return LARGE if len(self) <= FEW else SMALL
 
     def drawn(self) -> str:
         """The JPEG, base64; empty without a picture. What cannot be read, or not in time, loses its place."""
-        if not self._places:
+        if not len(self):
             return ""
         (width, height), until = self.cell, time.monotonic() + self.seconds
-        rows = -(-len(self._places) // COLUMNS)
-        sheet = Image.new("RGB", (min(len(self._places), COLUMNS) * width, rows * height), "#dddddd")
+        rows = -(-len(self) // COLUMNS)
+        sheet = Image.new("RGB", (min(len(self), COLUMNS) * width, rows * height), "#dddddd")
         for path, place in list(self._places.items()):
             try:
                 if time.monotonic() > until:
@@ -76,7 +80,7 @@ class Sprite:
                 self.missing += 1
                 continue
             sheet.paste(cell, (place % COLUMNS * width, place // COLUMNS * height))
-        if not self._places:
+        if not len(self):
             return ""
         content = io.BytesIO()
         sheet.save(content, "JPEG", quality=QUALITY)

@@ -575,6 +575,18 @@ def test_keys_that_move_no_figure_make_no_other_run():
         plan("a", SYNTHOCC, options, 1, Path("runs"))[0].is_complete()
 
 
+def test_a_damaged_run_of_another_table_stops_nothing(caplog):
+    (first,) = plan("a", SYNTHOCC, [], 1, Path("runs"))
+    fake_run(first)
+    for number, text in enumerate(("", "{", "[1]", '{"record": 3}')):
+        other = Path(f"runs/damaged{number}/seed1")
+        other.mkdir(parents=True)
+        (other / "config.yaml").write_bytes((first.folder / "config.yaml").read_bytes())
+        (other / "metrics.json").write_text(text)
+    assert list(known_runs(Path("runs")).values()) == [first.folder]
+    assert caplog.text.count("passed over") == 4 and "damaged2" in caplog.text
+
+
 def test_after_a_failure_no_run_starts_any_more(monkeypatch):
     monkeypatch.setattr(trainings.multiprocessing, "get_context", lambda kind: get_context("fork"))  # starts faster
     bad = plan("b", SYNTHOCC, ["method.neck", "after"], 1, Path("runs"))

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from occplug.cli import main
 from occplug.config import default_config, resolved_yaml, save_config
 from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.engine import load_checkpoint, save_checkpoint
+from occplug.errors import DataError
 from occplug.registry import model_class
 from occplug.reports import attention, sheets
 from occplug.reports.figures import RIGHT, WRONG
@@ -170,3 +173,13 @@ def test_cameras_of_a_second_source_are_given_by_their_rows(trained, tmp_path, m
         save_checkpoint({**state, "camera_rows": rows}, tmp_path / "w.pth")
         assert main(["show-attention", *arguments, "--output", str(tmp_path / "s.png"), "--images", "2"]) == 0
     assert given == [[2, 2], [MEAN_CAMERA] * 2]
+
+
+def test_a_query_without_a_gallery_is_not_drawn_and_is_named_where_asked_for():
+    ranked = SimpleNamespace(nearest=np.array([[3], [-1], [0], [2]]), query_paths=["a", "b", "c", "d"])
+    assert attention._spread(4, 4, [ranked]) == [0, 2, 3] and attention._spread(4, 4, []) == [0, 1, 2, 3]
+    attention._check_neighbours([0, 2], [ranked])
+    with pytest.raises(DataError, match="b has no gallery to compare with"):
+        attention._check_neighbours([0, 1], [ranked])
+    with pytest.raises(DataError, match="no query has a gallery"):
+        attention._check_neighbours([], [ranked])
