@@ -11,7 +11,7 @@ JOBS ?= 2
 # what has to run on the oldest Python of setup.py
 CODE := occplug benchmarks pretraining tools tests setup.py .ci/wheel.py docs/site_hooks.py
 
-.PHONY: install demo test lint types unit wheel snapshots docs notebooks bench clean
+.PHONY: install demo test lint types unit wheel snapshots tables docs notebooks bench clean
 
 install: $(STAMP)
 
@@ -43,6 +43,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/vermin --quiet --target=3.10- --violations --no-parse-comments $(CODE)
+
+# tables and figures of the documents again, from the runs in docs/runs.jsonl; renders SynthOcc in data/ if it is not there
+tables: install
+	$(BIN)/occplug tables docs/results.md docs/ablations.md
 
 # the documentation site, in site/
 docs: install

@@ -72,7 +72,7 @@ def licence_of(backbone: str, source) -> Licence:
         return Licence(_YOURS, str(source) if isinstance(source, os.PathLike) else "a state dict")
     if source == "none":
         return Licence("", "random weights")
-    if source == "embedded":
+    if source in ("embedded", "embedded_even"):
         return Licence("cc0-1.0", "weights of this package")
     if source.startswith(OPEN_CLIP):
         tag = source.removeprefix(OPEN_CLIP)

@@ -21,7 +21,18 @@ from torch import Tensor
 
 from occplug.errors import CheckpointError
 
-__all__ = ["ARCHITECTURE", "ASSET", "TABLE", "describe", "initial_table", "load", "read_metadata", "save"]
+__all__ = [
+    "ARCHITECTURE",
+    "ASSET",
+    "NAMES",
+    "TABLE",
+    "describe",
+    "initial_table",
+    "load",
+    "load_named",
+    "read_metadata",
+    "save",
+]
 
 # An ordinary open_clip model config. Width and embedding differ on purpose: code that mixes them up fails on the CPU.
 ARCHITECTURE: dict[str, Any] = {
@@ -31,6 +42,8 @@ ARCHITECTURE: dict[str, Any] = {
     "quick_gelu": True,
 }
 ASSET = Path(__file__).resolve().parents[1] / "assets" / "clip_vit_tiny.safetensors"
+# initial weights of clip_vit_tiny by name: as the file has them, and with images and texts of one norm
+NAMES = ("embedded", "embedded_even")
 TABLE = "token_embedding.weight"
 UNUSED_ROWS = "numpy PCG64 seed 0, N(0, .02)"
 FORMAT = "occplug-tiny-clip-1"
@@ -115,6 +128,24 @@ def load(path=ASSET) -> dict[str, Tensor]:
     table = initial_table()
     table[ids] = rows.float()
     return {key: value.float() for key, value in state.items()} | {TABLE: table}
+
+
+def load_named(name: str) -> dict[str, Tensor]:
+    """The package's file by one of `NAMES`, as :func:`load` gives it.
+
+    `embedded_even` scales both projections so that image and text features have the same mean norm, the root of the
+    logit scale, in place of 10 and the rest: raw products and cosines stay, but margins of triplet losses and the
+    embedding of a test see images of another size.
+
+    Raises:
+        CheckpointError: as :func:`load`.
+    """
+    state = load()
+    if name == "embedded":
+        return state
+    factor = state["logit_scale"].exp().sqrt() / float(read_metadata()["image_norm"])
+    even = {"visual.proj": state["visual.proj"] * factor, "text_projection": state["text_projection"] / factor}
+    return state | even
 
 
 def describe(path=ASSET) -> dict[str, Any]:

@@ -58,9 +58,9 @@ def load_clip(source, backbone: AroundCLIP, text: nn.Module | None = None, promp
     CLIP has, keeps its values.
 
     Args:
-        source: "openai" or "open_clip:TAG" (this machine's cache or a download), "embedded" (the tiny CLIP in the
-            package), "none", or the path of a `.safetensors` file, of OpenAI's TorchScript archive, or of a state dict
-            saved by torch.
+        source: "openai" or "open_clip:TAG" (this machine's cache or a download), "embedded" or "embedded_even" (the
+            tiny CLIP in the package, see :func:`occplug.backbones.tiny.load_named`), "none", or the path of a
+            `.safetensors` file, of OpenAI's TorchScript archive, or of a state dict saved by torch.
         backbone: CLIPViT, CLIPResNet or a hybrid around one, whose own weights are read as well.
         text: text tower of the same CLIP.
         prompts: modules with `fill(token table)`.
@@ -81,12 +81,12 @@ def load_clip(source, backbone: AroundCLIP, text: nn.Module | None = None, promp
 
 def read_clip(source, name: str) -> tuple[dict[str, Tensor], str]:
     """Tensors of the CLIP `name` from `source` (as :func:`load_clip`) in OpenAI's layout, and what to call them."""
-    if source == "embedded":
+    if source in tiny.NAMES:
         if name != "clip_vit_tiny":
             raise ConfigError(
-                f"backbone.weights is 'embedded', but only clip_vit_tiny has weights in the package, not {name}"
+                f"backbone.weights is {source!r}, but only clip_vit_tiny has weights in the package, not {name}"
             )
-        return tiny.load(), "the embedded CLIP"
+        return tiny.load_named(source), "the embedded CLIP"
     path = _file(source, name)
     if not path.is_file():
         raise CheckpointError(
@@ -115,7 +115,7 @@ def check_activation(source, arch: dict) -> None:
     ambiguous = arch.get("name") in AMBIGUOUS and "activation" in arch  # a config names the weights
     if not ambiguous or arch["activation"] or not isinstance(source, str | os.PathLike):
         return
-    named = source in ("openai", "embedded", "none") or is_tagged(source)
+    named = source in ("openai", *tiny.NAMES, "none") or is_tagged(source)
     if not named and user_path(source).is_file() and not is_openais(user_path(source)):
         raise ConfigError(
             f"backbone.weights is {str(source)!r}, and nothing in this file tells whether it was trained with "

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from occplug import _moved
-from occplug.cli.arguments import add_table_options, config_parser, parse_options
+from occplug.cli.arguments import add_table_options, config_parser, parse_options, table_command
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -52,7 +52,8 @@ def main(argv: list[str]) -> None:
         args.jobs,
         args.keep,
         args.tables,
-        "python tools/ablate.py " + " ".join(argv),
+        table_command("python tools/ablate.py", argv),
+        not args.no_training,
     )
     print(f"\n{report.title}\n\n{report.markdown()}")
     figure = None if args.figure is None else draw_report(report, args.figure)

@@ -7,10 +7,20 @@ import argparse
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
-__all__ = ["WEIGHTS", "add_table_options", "check_titles", "config_parser", "parse_config", "parse_options"]
+__all__ = [
+    "NO_TRAINING",
+    "WEIGHTS",
+    "add_table_options",
+    "check_titles",
+    "config_parser",
+    "parse_config",
+    "parse_options",
+    "table_command",
+]
 
 
 WEIGHTS = "a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO"
+NO_TRAINING = "--no-training"
 HELD = "; by default that of --weights, needed only where they do not hold theirs (converted files)"
 
 
@@ -48,13 +58,20 @@ def config_parser(
 
 
 def add_table_options(parser: argparse.ArgumentParser) -> None:
-    """`--keep` and `--figure` of the commands that make tables."""
+    """`--keep`, `--figure` and `--no-training` of the commands that make tables."""
     text = (
         "keep configs and figures of all runs in a folder, or in a file FILE.jsonl, and take those that are there in "
     )
     parser.add_argument("--keep", type=user_path, metavar="DIR|FILE", help=text + "place of a training")
     text = "also draw the table, with intervals (.svg, .pdf or .png); --readme shows the picture above it"
     parser.add_argument("--figure", type=user_path, metavar="FILE", help=text)
+    text = "train nothing: runs that are neither kept nor complete are an error that names them"
+    parser.add_argument(NO_TRAINING, action="store_true", help=text)
+
+
+def table_command(start: str, argv: list[str]) -> str:
+    """What stands below a table as the command that makes it; whether its runs were there is no part of it."""
+    return " ".join([start, *(word for word in argv if word != NO_TRAINING)])
 
 
 def parse_config(parser: argparse.ArgumentParser, argv: list[str]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from occplug.cli.arguments import add_table_options, parse_options
+from occplug.cli.arguments import add_table_options, parse_options, table_command
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
@@ -33,12 +33,21 @@ def main(argv: list[str]) -> None:
     mark = f"compare {args.name}"
     if args.readme is not None:
         check_marks(args.readme, mark)  # before anything is trained
-    folder, command = Path("log") / args.name, "python tools/compare.py " + " ".join(argv)
+    folder, command = Path("log") / args.name, table_command("python tools/compare.py", argv)
     if args.runs:
         report = compare_runs(args.runs, folder, args.titles, args.baseline, command)
     else:
         report = compare(
-            args.configs, options, folder, args.seeds, args.jobs, args.baseline, args.histogram, args.keep, command
+            args.configs,
+            options,
+            folder,
+            args.seeds,
+            args.jobs,
+            args.baseline,
+            args.histogram,
+            args.keep,
+            command,
+            not args.no_training,
         )
     print(f"\n{report.markdown()}")
     figure = None if args.figure is None else draw_report(report, args.figure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from occplug.cli.arguments import add_table_options, parse_options
+from occplug.cli.arguments import add_table_options, parse_options, table_command
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -37,8 +37,9 @@ def main(argv: list[str]) -> None:
     from occplug.experiments.sweeping import sweep
     from occplug.reports.page import leave_comparison
 
-    words, command = args.values[:first], "occplug sweep " + " ".join(argv)
-    report = sweep(args.config, words, options, args.save_dir, args.seeds, args.jobs, args.baseline, args.keep, command)
+    words, command = args.values[:first], table_command("occplug sweep", argv)
+    place = (args.save_dir, args.seeds, args.jobs, args.baseline, args.keep)
+    report = sweep(args.config, words, options, *place, command, not args.no_training)
     print(f"\n{report.markdown()}")
     figure = None if args.figure is None else draw_report(report, args.figure)
     page = report.write(figure=figure)

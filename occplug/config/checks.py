@@ -33,6 +33,7 @@ WORDS = {
 }
 LARGEST = 1e12
 MOST_PATCHES = 8192  # of an image; published strides give 128 to 510
+NAMED_WEIGHTS = ("openai", "timm", "embedded", "embedded_even")  # some backbone has them; open_clip:TAG besides
 # torchreid keys that no command of ours reads, whatever the model.
 UNUSED_BY_ALL = {
     "train.start_epoch": "--resume goes on where a run stopped",
@@ -365,7 +366,8 @@ def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
             yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {name} ({patch} pixels)"
     if (name == "clip_rn50" or name.startswith("solider_")) and b.stride != 16:
         yield "backbone.stride", f"backbone.stride is {b.stride}, but {name} has a fixed stride of 16"
-    if b.activation and (b.weights in ("openai", "timm", "embedded", "none") or b.weights.startswith("open_clip:")):
+    named = (*NAMED_WEIGHTS, "none")
+    if b.activation and (b.weights in named or b.weights.startswith("open_clip:")):
         yield (
             "backbone.activation",
             f"backbone.activation is {b.activation!r}, but {b.weights!r} tells its own; leave it out",
@@ -385,7 +387,8 @@ def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
             )
     if name == "clip_rn50" and b.sie_camera:
         yield "backbone.sie_camera", "backbone.sie_camera is True, but clip_rn50 has no class token for it"
-    if b.weights in ("openai", "embedded", "timm") and b.weights != own_weights:
+    own = {own_weights, "embedded_even"} if name == "clip_vit_tiny" else {own_weights}
+    if b.weights in NAMED_WEIGHTS and b.weights not in own:
         complaint = f"backbone.weights is {b.weights!r}, which {name} does not have"
         yield "backbone.weights", f"{complaint}; use {own_weights!r}, 'none' or a file"
 

@@ -109,7 +109,7 @@ OURS = {
     "backbone": {
         "name": "clip_vit_b16",
         # openai, open_clip:TAG (clip_vit_b16, clip_vit_l14, eva02_clip_b16), timm (vit_b16, timm:NAME), embedded (the
-        # small ones), none, or a file
+        # small ones), embedded_even (clip_vit_tiny, image and text features of one norm), none, or a file
         "weights": "openai",
         "activation": "",  # quick_gelu or gelu, of a CLIP file that does not tell; tags and OpenAI's own files do
         "stride": 16,  # pixels between patches; smaller than the patch: overlapping patches

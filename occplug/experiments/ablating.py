@@ -30,6 +30,7 @@ def ablate(
     keep: Path | None = None,
     tables_file: Path | None = None,
     command: str = "",
+    trains: bool = True,
 ) -> Report:
     """Train and test the rows of `table`, or read the runs that are complete.
 
@@ -45,8 +46,10 @@ def ablate(
         keep: a file or folder of kept runs, see `run_and_keep`.
         tables_file: in place of `ablations/<method>.yaml` beside the config.
         command: stands below the table, so that it can be made again.
+        trains: False: runs that are missing are an error.
 
     Raises:
+        MissingRuns: some, with `trains` False.
         ConfigError: an unknown table or row, a table of another method, overrides that the config refuses.
     """
     options = options or []
@@ -55,7 +58,7 @@ def ablate(
     chosen = choose_table(given, options, table, tables_file)
     folder = folder / given.stem / chosen.name
     planned, left_out = plan_rows(chosen, rows, given, options, seeds, folder)
-    made = run_and_keep(planned, jobs, keep)
+    made = run_and_keep(planned, jobs, keep, trains)
     notes = [chosen.source, *(f"left out: {name} ({reason})" for name, reason in left_out.items())]
     published = {
         (name, cell.target): cell.figures

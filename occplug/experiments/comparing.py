@@ -35,6 +35,7 @@ def compare(
     histogram: bool = False,
     keep: Path | None = None,
     command: str = "",
+    trains: bool = True,
 ) -> Report:
     """Train and test `configs`, a row each, or read the runs that are complete.
 
@@ -50,8 +51,10 @@ def compare(
         histogram: add a row for a colour histogram, which learns nothing.
         keep: a file or folder of kept runs, see `run_and_keep`.
         command: stands below the table, so that it can be made again.
+        trains: False: runs that are missing are an error.
 
     Raises:
+        MissingRuns: some, with `trains` False.
         ConfigError: a config that does not load, two of one name, or a baseline that is none of them.
     """
     options = options or []
@@ -64,7 +67,7 @@ def compare(
     planned = [plan(name, config, options, seeds, folder) for name, config in zip(names, configs)]
     known = known_runs(folder.parent)
     shared = {name: (name, share(trainings, known)) for name, trainings in zip(names, planned)}
-    rows = run_and_keep(shared, jobs, keep)
+    rows = run_and_keep(shared, jobs, keep, trains)
     first = load_config(configs[0], options)
     if histogram:
         rows.append(_histogram_row(first))

@@ -13,7 +13,7 @@ from occplug.errors import ConfigError
 from occplug.experiments.tables import Report
 from occplug.utils.plotting import COLORS, STYLE, check_ending, save_figure
 
-__all__ = ["draw_report"]
+__all__ = ["description", "draw_report"]
 
 PANELS = {"mAP": "mAP, %", "rank1": "Rank-1, %"}
 ROW = {"color": COLORS[0], "marker": "o"}
@@ -25,7 +25,8 @@ def draw_report(report: Report, file: Path, target: str | None = None) -> Path:
     """Draw the table of one target into `file` (.svg, .pdf, .png or .jpg), equal bytes for equal figures.
 
     A row has a small dot for each seed and a large one for their mean; a bar is the 95 % interval of the difference to
-    the baseline (`Report.differences`), set at the baseline's mean, which is the dashed line.
+    the baseline (`Report.differences`), set at the baseline's mean, which is the dashed line. The file says the same in
+    words (:func:`description`), for those who cannot see it.
 
     Args:
         target: data set; the report's first by default.
@@ -47,7 +48,25 @@ def draw_report(report: Report, file: Path, target: str | None = None) -> Path:
             axis.set_xlabel(title)
         axes[0].set_yticks(range(len(report.rows)), [row.title for row in report.rows])
         axes[0].set_ylim(-0.6, len(report.rows) - 0.4)
-        return save_figure(figure, file)
+        return save_figure(figure, file, description(report, target))
+
+
+def description(report: Report, target: str) -> str:
+    """What the figure of a target shows, in words: a line a row, in per cent."""
+    lines = []
+    for row in report.rows:
+        shown = [
+            f"{title.removesuffix(', %')} {', '.join(f'{100 * run.figures[target][key]:.1f}' for run in row.runs)}"
+            + _interval(report.differences[target].get(row.name), key)
+            for key, title in PANELS.items()
+        ]
+        baseline = " (the baseline)" if row.name == report.baseline else ""
+        lines.append(f"{row.title}{baseline}: {'; '.join(shown)}")
+    return "\n".join(lines)
+
+
+def _interval(paired, key: str) -> str:
+    return f" ({100 * paired[key].low:+.1f} to {100 * paired[key].high:+.1f} from the baseline)" if paired else ""
 
 
 def _panel(axis, report: Report, target: str, key: str) -> None:

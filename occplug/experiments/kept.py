@@ -22,7 +22,7 @@ from occplug.config.files import flatten
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import per_query_file
 from occplug.experiments.keptfile import as_folder
-from occplug.experiments.trainings import KEPT, RUN, Row, Training, embedded_in, run_rows
+from occplug.experiments.trainings import KEPT, RUN, Row, Training, embedded_in, read_rows, run_rows
 from occplug.runs.record import embedded
 from occplug.utils.files import write_atomically
 from occplug.utils.texts import parse_json
@@ -37,21 +37,25 @@ log = logging.getLogger(__name__)
 Key = tuple[int, str]
 
 
-def run_and_keep(rows: dict[str, tuple[str, list[Training]]], jobs: int, place: Path | None) -> list[Row]:
+def run_and_keep(
+    rows: dict[str, tuple[str, list[Training]]], jobs: int, place: Path | None, trains: bool = True
+) -> list[Row]:
     """`run_rows`, with the runs kept in `place` in place of trainings, and the others kept there; None: without it.
 
     Args:
         place: a folder, or a file whose name ends in `.jsonl`.
+        trains: False: `read_rows` in place of `run_rows`.
 
     Raises:
-        OccplugError: as `run_rows`, `KeptRuns` and `read_runs`.
+        OccplugError: as `run_rows` or `read_rows`, `KeptRuns` and `read_runs`.
     """
+    make = partial(run_rows, jobs=jobs) if trains else read_rows
     if place is None:
-        return run_rows(rows, jobs)
+        return make(rows)
     with as_folder(place) as folder:
         kept = KeptRuns(folder)
         rows = {name: (title, [kept.take(training) for training in planned]) for name, (title, planned) in rows.items()}
-        made = run_rows(rows, jobs)
+        made = make(rows)
         for training in (training for _, planned in rows.values() for training in planned):
             kept.keep(training)
     return made

@@ -58,6 +58,7 @@ def sweep(
     baseline: str | None = None,
     keep: Path | None = None,
     command: str = "",
+    trains: bool = True,
 ) -> Report:
     """Train and test `config` with every combination of `words`, a row each, or read the runs that are complete.
 
@@ -66,7 +67,7 @@ def sweep(
         words: as `combinations` takes them.
         options: config keys over all rows.
         folder: runs go to `folder/<config>/<row>/seed<k>`.
-        seeds, jobs, keep, command: as of `compare`.
+        seeds, jobs, keep, command, trains: as of `compare`.
         baseline: a combination as its row is called, `KEY=V KEY2=W`; the first if not given.
 
     Raises:
@@ -85,4 +86,4 @@ def sweep(
         own = [word for setting in chosen.items() for word in setting]
         planned = plan(plain_name(title), file, [*(options or []), *own], seeds, place)
         rows[title] = (title, share(planned, known))
-    return Report(f"sweep of {file.stem}", run_and_keep(rows, jobs, keep), place, command, baseline)
+    return Report(f"sweep of {file.stem}", run_and_keep(rows, jobs, keep, trains), place, command, baseline)

@@ -40,7 +40,21 @@ from occplug.utils.processes import end_with_parent
 from occplug.zoo.exporting import FinishedRun, public, read_metrics
 from occplug.zoo.weights import read_test_weights
 
-__all__ = ["KEPT", "RUN", "Row", "Run", "Training", "embedded_in", "known_runs", "made_on", "plan", "run_rows", "share"]
+__all__ = [
+    "KEPT",
+    "RUN",
+    "MissingRuns",
+    "Row",
+    "Run",
+    "Training",
+    "embedded_in",
+    "known_runs",
+    "made_on",
+    "plan",
+    "read_rows",
+    "run_rows",
+    "share",
+]
 
 log = logging.getLogger(__name__)
 
@@ -300,6 +314,45 @@ def _shared(training: Training, known: dict[str, Path]) -> Training:
     return replace(training, elsewhere=first)
 
 
+class MissingRuns(ConfigError):
+    """Runs of a table that are not there, where nothing is to be trained.
+
+    Args:
+        missing: row -> its seeds without a complete run.
+        complete: the rows that have all their runs.
+        count: runs of the whole table.
+    """
+
+    def __init__(self, missing: dict[str, list[int]], complete: list[str], count: int):
+        self.missing, self.complete = missing, complete
+        named = "; ".join(f"{row}, seed {', '.join(map(str, seeds))}" for row, seeds in missing.items())
+        short = sum(map(len, missing.values()))
+        super().__init__(
+            f"{short} of {count} runs are neither kept nor in their folders: {named}; without --no-training they are "
+            "trained"
+        )
+
+
+def read_rows(rows: dict[str, tuple[str, list[Training]]]) -> list[Row]:
+    """Results of trainings that are complete; `rows` as of `run_rows`, but nothing is trained and no data set is read.
+
+    Raises:
+        MissingRuns: some are not complete.
+        DataError: two runs used different versions of a data set.
+    """
+    asked = [training for _, planned in rows.values() for training in planned]
+    missing: dict[str, list[int]] = {}
+    versions: dict[str, dict] = {}
+    for training in asked:
+        if training.is_complete():
+            _check_same_data(training, versions)
+        else:
+            missing.setdefault(training.row, []).append(training.seed)
+    if missing:
+        raise MissingRuns(missing, [name for name in rows if name not in missing], len(asked))
+    return _results(rows)
+
+
 def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Callable | None = None) -> list[Row]:
     """Make or finish all trainings, `jobs` at a time, and read their results.
 
@@ -324,6 +377,10 @@ def run_rows(rows: dict[str, tuple[str, list[Training]]], jobs: int = 1, run: Ca
     unique = {training.folder: training for training in trained if training.elsewhere is None}
     unique |= {training.folder: training for training in trained if training.folder not in unique}
     _make([*unique.values(), *(training for training in asked if training.tests)], jobs, run or _run)
+    return _results(rows)
+
+
+def _results(rows: dict[str, tuple[str, list[Training]]]) -> list[Row]:
     return [Row(name, title, [Run.read(t.folder) for t in planned]) for name, (title, planned) in rows.items()]
 
 

@@ -97,7 +97,7 @@ def _table_and_words(cfg) -> tuple[Tensor, dict[int, str]]:
     state, where = read_clip(source, name)
     if TOKEN_TABLE not in state:
         raise CheckpointError(f"{where} has no {TOKEN_TABLE}; give a file with CLIP's text side")
-    known = tiny.describe()["trained"] if source == "embedded" else None
+    known = tiny.describe()["trained"] if source in tiny.NAMES else None
     return state[TOKEN_TABLE], vocabulary(known)
 
 

@@ -53,10 +53,10 @@ def embedded(cfg) -> dict[str, str]:
     """
     files = []
     if not model_class(cfg.model.name).is_stock:
-        if cfg.backbone.weights == "embedded":
+        if cfg.backbone.weights in tiny.NAMES:
             files.append(_TOWERS.get(cfg.backbone.name, tiny.ASSET))  # a hybrid is around the tiny CLIP
         gives = tower_gives(cfg.backbone.name)
-        if cfg.prompts.weights == "embedded" and gives is not None and "text" not in gives:
+        if cfg.prompts.weights in tiny.NAMES and gives is not None and "text" not in gives:
             files.append(tiny.ASSET)
         if cfg.backbone.name == "wgff" and cfg.backbone.wgff.weights == "embedded":
             files.append(EMBEDDED)

@@ -22,6 +22,13 @@ ENDINGS: dict[str, dict[str, Any]] = {
     ".png": {"metadata": {"Software": None}},
     ".jpg": {"pil_kwargs": {"quality": 80, "optimize": True}},
 }
+# where a file says in words what it shows
+WORDS = {
+    ".pdf": ("metadata", "Subject"),
+    ".svg": ("metadata", "Description"),
+    ".png": ("metadata", "Description"),
+    ".jpg": ("pil_kwargs", "comment"),
+}
 
 
 def check_ending(file: Path) -> None:
@@ -30,10 +37,11 @@ def check_ending(file: Path) -> None:
         raise ConfigError(f"--figure {file}: a figure ends in {', '.join(ENDINGS)}")
 
 
-def save_figure(figure: Figure, file: Path, **options: Any) -> Path:
+def save_figure(figure: Figure, file: Path, words: str = "", **options: Any) -> Path:
     """Write `figure` to `file`, the same bytes every time.
 
     Args:
+        words: what it shows, kept in the file for those who cannot see it.
         options: of matplotlib's `savefig`.
 
     Raises:
@@ -42,6 +50,9 @@ def save_figure(figure: Figure, file: Path, **options: Any) -> Path:
     """
     check_ending(file)
     options = {"format": file.suffix[1:], **ENDINGS[file.suffix], **options}
+    if words:
+        section, entry = WORDS[file.suffix]
+        options[section] = {**options[section], entry: words}
     with rc_context({"svg.hashsalt": "occplug"}):  # or names inside an SVG are drawn at random
         write_atomically(file, lambda temporary: figure.savefig(temporary, **options))
     return file

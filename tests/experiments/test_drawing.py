@@ -1,6 +1,7 @@
 """The figure of a table: where its marks stand, equal bytes, mistakes; and the commands that draw it."""
 
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_equal_tables_give_equal_files_with_the_rows_names(report, tmp_path):
         assert picture.size[0] == pytest.approx(drawing.WIDTH * drawing.DPI, abs=1)
 
 
+def test_a_figure_says_in_words_what_it_shows(report, tmp_path):
+    found = report.differences["set"]["better"]
+    means = [100 * run.figures["set"]["mAP"] for row in report.rows for run in row.runs]
+    base = f"{means[0]:.1f}, {means[1]:.1f}"
+    shown = [f" ({100 * d.low:+.1f} to {100 * d.high:+.1f} from the baseline)" for d in found.values()]
+    lines = [
+        f"base (the baseline): mAP {base}; Rank-1 {base}",
+        f"better: mAP {means[2]:.1f}{shown[0]}; Rank-1 {means[2]:.1f}{shown[1]}",
+    ]
+    assert drawing.description(report, "set").split("\n") == lines
+    svg = ElementTree.parse(draw_report(report, tmp_path / "a.svg"))
+    assert svg.findtext(".//{http://purl.org/dc/elements/1.1/}description").split("\n") == lines
+    with Image.open(draw_report(report, tmp_path / "a.png")) as picture:
+        assert picture.info["Description"].split("\n") == lines
+
+
 def test_a_document_shows_the_figure_above_the_table(report, tmp_path):
     document = tmp_path / "docs" / "page.md"
     document.parent.mkdir()
@@ -82,7 +99,7 @@ def test_a_document_shows_the_figure_above_the_table(report, tmp_path):
 
 
 def test_other_endings_and_targets_are_refused(report, tmp_path):
-    with pytest.raises(ConfigError, match=r"a.gif: a figure ends in .svg, .pdf, .png"):
+    with pytest.raises(ConfigError, match=r"a.gif: a figure ends in .pdf, .svg, .png, .jpg"):
         draw_report(report, tmp_path / "a.gif")
     with pytest.raises(ConfigError, match="other is no target of this table; there are: set"):
         draw_report(report, tmp_path / "a.svg", "other")

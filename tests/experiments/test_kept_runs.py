@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -12,6 +13,8 @@ from occplug.cli import main
 from occplug.config import load_config
 from occplug.evaluation import read_per_query
 from occplug.experiments import comparing, kept, keptfile, trainings
+from occplug.experiments.ablations import load_tables
+from occplug.experiments.documents import marked_tables
 from occplug.zoo.exporting import read_metrics
 from occplug.zoo.index import read_index
 
@@ -66,6 +69,9 @@ def test_tables_are_those_of_the_runs(document, command, folder, tmp_path, monke
     tool, *words = shlex.split(command.replace(" --histogram", ""))
     assert main([Path(tool).stem, *words]) == 0
     assert _without_histogram(Path(document).read_text()) == _without_histogram((ROOT / document).read_text())
+    figure = words[words.index("--figure") + 1] if "--figure" in words else None
+    if figure is not None:  # bytes depend on matplotlib's version, what it shows does not
+        assert _shown_by(Path(figure)) == _shown_by(ROOT / figure) != []
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,31 @@ def test_figures_of_the_readme_are_those_of_the_runs(folder):
             (there,) = folder.glob(f"{Path(entry.config).stem}/{Path(entry.config).stem}-*/seed{run.seed}")
             figures = read_metrics(there)["targets"][entry.data]
             assert {key: round(figures[key], 6) for key in run.figures} == run.figures, entry.name
+
+
+def test_every_table_of_synthocc_has_a_place():
+    """Each table that has rows on SynthOcc stands in docs/ablations.md, under the config of its method there."""
+    there = {tuple(table.mark.split()[1:]) for table in marked_tables(ROOT / "docs/ablations.md")}
+    assert len(there) == len(marked_tables(ROOT / "docs/ablations.md"))
+    of_papers = {"backbone", "cameras", "prompts"}  # of towers and data sets that SynthOcc is not for; README's rows
+    expected = {
+        (f"{file.stem}_synthocc", name)
+        for file in (ROOT / "configs/ablations").glob("*.yaml")
+        for name in load_tables(file)
+        if name not in of_papers
+    }
+    assert there == expected
+    for table in marked_tables(ROOT / "docs/ablations.md"):
+        config, name = table.mark.split()[1:]
+        figure = f"docs/images/ablations/{config.removesuffix('_synthocc')}_{name}.svg"
+        assert table.words[table.words.index("--figure") + 1] == figure
+        assert table.words[table.words.index("--readme") + 1] == "docs/ablations.md"
+
+
+def _shown_by(figure: Path) -> list[str]:
+    """What the figure says of its rows, but the histogram's."""
+    text = ElementTree.parse(figure).findtext(".//{http://purl.org/dc/elements/1.1/}description") or ""
+    return [line for line in text.split("\n") if not line.startswith("colour histogram")]
 
 
 def _without_histogram(text: str) -> list[str]:
