@@ -187,6 +187,8 @@ class Method(nn.Module):
     # cfg -> what the tower has to give beyond features (see `occplug.registry.tower_gives`), and the key that asks for
     # it; None: the method takes the towers of `backbones` alone
     needs: Callable[[Any], dict[str, str]] | None = None
+    # cfg -> the keys of the section `prompts` that it reads on a backbone without texts of its own; None: not stated
+    prompt_keys: Callable[[Any], tuple[str, ...]] | None = None
 
     @staticmethod
     def extras(cfg) -> tuple[str, ...]:

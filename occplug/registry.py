@@ -30,6 +30,7 @@ __all__ = [
     "build_part",
     "defaults_of",
     "get",
+    "has_texts",
     "model_class",
     "names",
     "part_node",
@@ -158,10 +159,17 @@ def tower_gives(name: str) -> frozenset[str] | None:
     """What the backbone `name` says it can give beyond features (`Method.needs`); None if it does not say.
 
     Its entry has that as an attribute `gives`: "patches" (embedded patches that can be changed), "levels" (outputs of
-    several blocks), "tokens", "class scores" (of the class token in the last block), "cameras" (a camera embedding).
+    several blocks), "tokens", "class scores" (of the class token in the last block), "cameras" (a camera embedding),
+    "text" (texts in the space of `projected`).
     """
     gives = getattr(get(BACKBONES, name), "gives", None)
     return gives() if callable(gives) else gives
+
+
+def has_texts(name: str) -> bool:
+    """Whether the backbone `name` is a CLIP's, with texts of its own: it says so, or says nothing of what it gives."""
+    gives = tower_gives(name)
+    return gives is None or "text" in gives
 
 
 def tower_options(name: str) -> dict[str, str]:

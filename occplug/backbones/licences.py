@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 from dataclasses import dataclass
 
 import timm
 from timm.models import get_pretrained_cfg
 
 from occplug.errors import ConfigError
-from occplug.registry import tower_gives
+from occplug.registry import has_texts
 
 __all__ = ["OPEN_CLIP", "TIMM", "Licence", "check_licence", "licence_of", "licences_of_run", "pass_licence"]
 
@@ -38,7 +39,13 @@ REFUSED = {
         'relating to surveillance" nor "(ii) for biometric processing"'
     )
 }
-NONE_STATED = "none stated"
+NONE_STATED, UNKNOWN = "none stated", "unknown"
+# Words that open_clip's tags begin with, up to the first digit or underscore
+TAGS = {
+    **dict.fromkeys(("openai", "laion", "datacomp", "commonpool", "merged"), "mit"),
+    "dfn": "apple-amlr",
+    "metaclip": "cc-by-nc-4.0",
+}
 # Files that `load_official` reads under the name of their authors' code
 OFFICIAL = {"personvit": NONE_STATED, "transreid_ssl": "mit", "solider": "apache-2.0"}
 _YOURS = "yours to check"
@@ -60,6 +67,9 @@ class Licence:
         return REFUSED.get(self.name) or RESTRICTIONS.get(self.name, "so ask its authors what is allowed")
 
 
+LSNET = Licence(NONE_STATED, "LSNet's ImageNet weights")  # of WGFF
+
+
 def licence_of(backbone: str, source) -> Licence:
     """The licence of the weights that `backbone.weights` `source` names for `backbone.name` `backbone`.
 
@@ -76,8 +86,7 @@ def licence_of(backbone: str, source) -> Licence:
         return Licence("cc0-1.0", "weights of this package")
     if source.startswith(OPEN_CLIP):
         tag = source.removeprefix(OPEN_CLIP)
-        name = "cc-by-nc-4.0" if tag.startswith("metaclip") else "apple-amlr" if tag.startswith("dfn2b") else "mit"
-        return Licence(name, source)
+        return Licence(TAGS.get(re.split(r"[\d_]", tag)[0], UNKNOWN), source)
     if source == "openai":
         return Licence("mit", "OpenAI's CLIP")
     if source == "timm":
@@ -87,17 +96,18 @@ def licence_of(backbone: str, source) -> Licence:
 
 
 def licences_of_run(cfg) -> list[Licence]:
-    """What a model trained with `cfg` is bound by: its backbone's licence, and a restricted one of the CLIP beside it.
+    """What a model trained with `cfg` is bound by: its backbone's licence, and a restricted one of what is beside it.
 
     Args:
         cfg: resolved config; reads `backbone` and, of a backbone without texts, `prompts`.
     """
     own = licence_of(cfg.backbone.name, cfg.backbone.weights)
-    gives = tower_gives(cfg.backbone.name)
-    if gives is None or "text" in gives:
-        return [own]
-    texts = licence_of(cfg.prompts.clip, cfg.prompts.weights)
-    return [own, texts] if texts.restriction else [own]
+    beside = []
+    if not has_texts(cfg.backbone.name):
+        beside.append(licence_of(cfg.prompts.clip, cfg.prompts.weights))
+    if cfg.backbone.name == "wgff" and cfg.backbone.wgff.weights == "released":
+        beside.append(LSNET)
+    return [own, *(licence for licence in beside if licence.restriction)]
 
 
 @functools.lru_cache(maxsize=256)

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from occplug.backbones.architectures import architecture
+from occplug.backbones.initial import load_initial
 from occplug.backbones.text import TextTower, build_text_tower
 from occplug.backbones.tower import CLIPTower, Tower
 from occplug.backbones.weights import Prompts, load_clip
-from occplug.registry import BACKBONES, build, tower_options
+from occplug.registry import BACKBONES, build, has_texts, tower_options
 
-__all__ = ["PromptCLIP", "load_texts", "text_architecture", "text_tower_of"]
+__all__ = ["PromptCLIP", "load_texts", "load_towers", "text_architecture", "text_tower_of"]
 
 
 def text_architecture(cfg, backbone: Tower) -> dict:
     """Sizes of the CLIP whose texts go with `backbone`: its own, or the one that `cfg.prompts` names."""
-    if backbone.has_text:
+    if has_texts(cfg.backbone.name):
         with_texts: Any = backbone  # all that have texts have `arch`
         return with_texts.arch
     return architecture(cfg.prompts.clip, cfg.prompts.weights, cfg.prompts.activation)
@@ -60,6 +61,27 @@ class PromptCLIP(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Projected features [B, E] of images [B, 3, H, W]."""
         return self.tower(self.scale * images + self.shift).projected
+
+
+def load_towers(
+    cfg, backbone: Tower, text: TextTower | None, prompts: Iterable[Prompts] = (), prompt_clip: PromptCLIP | None = None
+) -> None:
+    """Fill `backbone` with the weights `cfg.backbone` names, and `text` and `prompts` with those of its texts.
+
+    Args:
+        text: text tower, or None where nothing asks for texts.
+        prompts: as :func:`load_clip`.
+        prompt_clip: of a backbone without texts, the image side beside it, where there is one.
+
+    Raises as :func:`load_initial`.
+    """
+    if has_texts(cfg.backbone.name):
+        with_texts: Any = backbone
+        load_clip(cfg.backbone.weights, with_texts, text, prompts)
+        return
+    load_initial(cfg.backbone.weights, backbone)
+    if text is not None:
+        load_texts(cfg, text, prompts, prompt_clip)
 
 
 def load_texts(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from occplug.backbones.clip_vit import CLIPViT
 from occplug.backbones.features import VisionFeatures
+from occplug.backbones.licences import LSNET, pass_licence
 from occplug.backbones.lsnet import SIZES, FixedBatchNorm2d, LSNet
 from occplug.backbones.lsnet_weights import EMBEDDED, load_lsnet, released_file
 from occplug.backbones.resampling import to_grid
@@ -97,7 +98,6 @@ class WGFF(Tower):
         ConfigError: a point that does not exist or is given twice; what the CLIP tower refuses.
     """
 
-    has_text = True  # the CLIP tower's
     clip: CLIPTower
     scale: Tensor
     shift: Tensor
@@ -135,6 +135,7 @@ class WGFF(Tower):
         self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
         for name in ("arch", "image_size", "stride", "grid", "widths", "mean", "std"):
             setattr(self, name, getattr(self.clip, name))
+        self.projection = tuple(rf"clip\.{pattern}" for pattern in self.clip.projection)
 
     def forward(self, images: Tensor, camids: Tensor | None = None, **wanted) -> VisionFeatures:
         """Features of `images` [B, 3, H, W] in the CLIP tower's constants; arguments and errors are that tower's."""
@@ -155,6 +156,8 @@ class WGFF(Tower):
         if self.weights_source == "none":
             _log.warning("LSNet starts from random weights, as backbone.wgff.weights none asks for")
             return
+        if self.weights_source == "released":
+            pass_licence(LSNET)
         named = {"embedded": lambda: EMBEDDED, "released": lambda: released_file(self.name)}
         source = named.get(self.weights_source, lambda: self.weights_source)()
         load_lsnet(source, self.lsnet, self.name, "backbone.wgff.lsnet")

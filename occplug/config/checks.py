@@ -17,7 +17,7 @@ from occplug.config.defaults import BACKBONE_FACTS, CHOICES, CORE, IDENTITY_SAMP
 from occplug.config.files import flatten
 from occplug.config.ranges import Range, under
 from occplug.errors import ConfigError
-from occplug.registry import BACKBONES, TRANSFORMS, get, names, tower_gives, tower_options
+from occplug.registry import BACKBONES, TRANSFORMS, get, has_texts, names, tower_gives, tower_options
 
 __all__ = ["check", "declared_keys", "unused_reason"]
 
@@ -294,8 +294,11 @@ def _without_effect(key: str, values: dict[str, Any], cfg, method) -> Iterator[s
         yield f"while data.transforms is {values['data.transforms']!r}; it needs {part} there"
     if section == "backbone" and isinstance(cfg.backbone[part], dict) and values["backbone.name"] != part:
         yield f"while backbone.name is {values['backbone.name']!r}; it needs {part}"
-    if section == "prompts" and method.backbones and _has_text(cfg):
-        yield f"with {values['backbone.name']}, which has texts of its own"
+    if section == "prompts" and method.backbones:
+        if has_texts(values["backbone.name"]):
+            yield f"with {values['backbone.name']}, which has texts of its own"
+        elif method.prompt_keys and rest not in method.prompt_keys(cfg):
+            yield f"for {cfg.model.name} with these settings, which does not read it"
     if section == "masks" and "masks" not in method.extras(cfg):
         yield f"for {cfg.model.name} with these settings, which reads no part masks"
     sets = [*values["data.sources"], *values["data.targets"]]
@@ -304,11 +307,6 @@ def _without_effect(key: str, values: dict[str, Any], cfg, method) -> Iterator[s
         yield f"for the data sets {', '.join(sets)}; it is of {named}"
     if key in _UNREAD:
         yield f"in occplug: {_UNREAD[key]}"
-
-
-def _has_text(cfg) -> bool:
-    gives = tower_gives(cfg.backbone.get(cfg.backbone.name, {}).get("clip", cfg.backbone.name))
-    return gives is None or "text" in gives
 
 
 @functools.cache
@@ -321,6 +319,9 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
     if not method.backbones:
         return
     name = b.get(b.name, {}).get("clip", b.name)  # the CLIP tower, of a hybrid the one inside
+    yield from _activation("backbone", b, name)
+    if not has_texts(b.name) and method.prompt_keys and "activation" in method.prompt_keys(cfg):
+        yield from _activation("prompts", cfg.prompts, cfg.prompts.clip)
     gives = tower_gives(name)
     if gives is not None and method.needs is not None:
         yield from _given(cfg, method, name, gives)
@@ -337,6 +338,15 @@ def _backbone(cfg, method) -> Iterator[tuple[str, str]]:
         yield "backbone.name", f"backbone.name is {b.name!r}, and {cfg.model.name} works on {known}"
     if name != b.name:
         yield from _hybrid(cfg, name)
+
+
+def _activation(section: str, options, name: str) -> Iterator[tuple[str, str]]:
+    """A choice of the activation where there is none: `options` is the node `section`, `name` its backbone."""
+    key, asked, source = f"{section}.activation", options.activation, options.weights
+    if asked and "activation" not in tower_options(name).values():
+        yield key, f"{key} is {asked!r}, but {name} has no choice of it; leave it out"
+    elif asked and (source in (*NAMED_WEIGHTS, "none") or source.startswith("open_clip:")):
+        yield key, f"{key} is {asked!r}, but {source!r} tells its own; leave it out"
 
 
 def _given(cfg, method, name: str, gives: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -366,12 +376,6 @@ def _tower(cfg, name: str) -> Iterator[tuple[str, str]]:
             yield f"data.{key}", f"data.{key} is {cfg.data[key]}, smaller than a patch of {name} ({patch} pixels)"
     if (name == "clip_rn50" or name.startswith("solider_")) and b.stride != 16:
         yield "backbone.stride", f"backbone.stride is {b.stride}, but {name} has a fixed stride of 16"
-    named = (*NAMED_WEIGHTS, "none")
-    if b.activation and (b.weights in named or b.weights.startswith("open_clip:")):
-        yield (
-            "backbone.activation",
-            f"backbone.activation is {b.activation!r}, but {b.weights!r} tells its own; leave it out",
-        )
     if not 1 <= b.stride <= patch:
         yield (
             "backbone.stride",

@@ -111,9 +111,9 @@ OURS = {
         # openai, open_clip:TAG (clip_vit_b16, clip_vit_l14, eva02_clip_b16), timm (vit_b16, timm:NAME), embedded (the
         # small ones), embedded_even (clip_vit_tiny, image and text features of one norm), none, or a file
         "weights": "openai",
-        "activation": "",  # quick_gelu or gelu, of a CLIP file that does not tell; tags and OpenAI's own files do
+        "activation": "",  # quick_gelu or gelu, of a CLIP ViT's file that does not tell; tags and OpenAI's files do
         "stride": 16,  # pixels between patches; smaller than the patch: overlapping patches
-        "sie_camera": False,  # camera embedding on the class token
+        "sie_camera": False,  # camera embedding: a CLIP's on the class token, that of other ViTs on all tokens
         "sie_coefficient": 1.0,  # of the camera embedding, as published; CLIP-ReID's own file has 3.0 as its default
         "drop_path": None,  # of a ViT or Swin without text: stochastic depth at the last block; null: the method's
         "semantic_weight": 0.2,  # of SOLIDER's Swin: 0 appearance, 1 semantics; no weight file tells

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from occplug.backbones import build_backbone, load_initial
-from occplug.backbones.text_side import PromptCLIP, load_texts, text_architecture, text_tower_of
-from occplug.backbones.weights import load_clip
+from occplug.backbones.text_side import PromptCLIP, load_towers, text_architecture, text_tower_of
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, AT_LEAST_1, SHARE, under
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
@@ -25,7 +24,7 @@ from occplug.heads import BNNeck, TextSpace
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import Group, Stage
 from occplug.prompts import IdentityPrompts
-from occplug.registry import LOSSES, METHODS, build_part, get, tower_gives
+from occplug.registry import LOSSES, METHODS, build_part, get, has_texts, tower_gives
 from occplug.stages import (
     SCHEDULE,
     SCHEDULE_CHOICES,
@@ -179,13 +178,18 @@ class CLIPMethod(PatchTransferMethod):
         """Patches and blocks for the transfer; features do for all else."""
         return {"levels": "method.spt", "patches": "method.spt"} if cfg.method.spt else {}
 
+    @classmethod
+    def prompt_keys(cls, cfg) -> tuple[str, ...]:
+        """All of them, where there are texts."""
+        return ("source", "clip", "weights", "activation", "temperature") if cls.has_prompts(cfg.method) else ()
+
     def __init__(self, cfg, num_classes: int, num_cameras: int):
         super().__init__()
         self.options, self.cfg = cfg.method, cfg
         self.weights_source = cfg.backbone.weights
         self.num_classes = num_classes
         self.backbone: Any = build_backbone(cfg, num_cameras)
-        self.has_text, self.is_joint = self.backbone.has_text, cfg.prompts.source == "joint"
+        self.has_text, self.is_joint = has_texts(cfg.backbone.name), cfg.prompts.source == "joint"
         _, width, projected = self.backbone.widths
         self.neck = BNNeck(width, num_classes)
         if self.has_text:
@@ -202,12 +206,7 @@ class CLIPMethod(PatchTransferMethod):
     def load_pretrained(self) -> None:
         """CLIP's towers; the saliency net's, too, where occlusions are transferred."""
         prompts = self._prompts().values()
-        if self.has_text:
-            load_clip(self.weights_source, self.backbone, self.text, prompts)
-        else:
-            load_initial(self.weights_source, self.backbone)
-            if self.text is not None:
-                load_texts(self.cfg, self.text, prompts, None if self.is_joint else self.prompt_clip)
+        load_towers(self.cfg, self.backbone, self.text, prompts, getattr(self, "prompt_clip", None))
         if self.options.spt:
             load_initial(self.weights_source, self.saliency.backbone)
         takes_saliency = "saliency" in self.earlier.skipped
@@ -361,12 +360,12 @@ class CLIPMethod(PatchTransferMethod):
             frozen: name of a module that does not train either.
         """
         o = self.options.stage2
-        kept = [r"text\.", r"saliency\.", r"prompt_clip\.", r"neck(_proj)?\.norm\.bias"]
-        kept += [] if self._learns_along else [r"prompts\."]
+        kept = [r"text\.", r"prompts\.", r"saliency\.", r"prompt_clip\.", r"neck(_proj)?\.norm\.bias"]
         kept += [rf"backbone\.{name}" for name in self.backbone.untrained()]
         kept += [rf"{frozen}\."] if frozen else []
         rates = rate_schedule(o)
         head = r"neck(_proj)?\.classifier\..*" + ("" if self.has_text else r"|text_space\..*")
+        head += f"|{PROMPTS}" if self._learns_along else ""  # at the rate of their projection
 
         def group(pattern: str, lr: float) -> Group:
             return Group(pattern, lr, o.weight_decay, rates(lr) if o.schedule == "cosine" else None)

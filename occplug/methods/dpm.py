@@ -126,6 +126,11 @@ class DPM(MaskedMethod):
     backbones = {"vit_b16": "vit_b16", "vit_tiny": "clip_vit_tiny"}
 
     @staticmethod
+    def prompt_keys(cfg) -> tuple[str, ...]:
+        """None: there are no texts here."""
+        return ()
+
+    @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values the stages cannot use."""
         name, o = cfg.backbone.name, cfg.method
@@ -180,7 +185,8 @@ class DPM(MaskedMethod):
     @property
     def training_only(self) -> tuple[str, ...]:
         """Prototypes, the saliency net and CLIP's projection; the neck if features are taken before it."""
-        return (r"saliency\..*", r"backbone\.(clip\.)?visual\.proj", *self.metric.training_only)
+        projection = (rf"backbone\.{pattern}" for pattern in self.backbone.projection)
+        return (r"saliency\..*", *projection, *self.metric.training_only)
 
     def stages(self) -> list[Stage]:
         """`saliency`, where occlusions are transferred and no earlier run is taken, then `train`."""
@@ -189,7 +195,7 @@ class DPM(MaskedMethod):
 
     def _saliency_stage(self) -> Stage:
         o = self.options.saliency
-        pattern = tower_pattern(self.saliency.backbone, (), r"saliency\.backbone\.", [r"visual\.proj"])
+        pattern = tower_pattern(self.saliency.backbone, prefix=r"saliency\.backbone\.")
         tower = self._groups(pattern, o, o.lr)
         rate = module_rate(o)
         classifier = Group(r"saliency\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate))
@@ -203,8 +209,8 @@ class DPM(MaskedMethod):
         o = self.options.train
         masks = r"metric\.generator\..*"
         rate = module_rate(o)
-        # a CLIP's projection and the neck's shift have no part in the losses
-        tower = tower_pattern(self.backbone, self.metric.levels, left_out=[r"visual\.proj"])
+        # the neck's shift has no part in the losses
+        tower = tower_pattern(self.backbone, self.metric.levels)
         groups, extra_optimizers = self._groups(tower, o, o.lr), []
         groups.append(Group(r"metric\.neck\.(?!norm\.bias).*", rate, o.weight_decay, self._schedule(o)(rate)))
         if self.metric.generator is not None and o.alternating:

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from occplug.backbones import VisionFeatures, build_backbone, load_initial
-from occplug.backbones.text_side import PromptCLIP, load_texts, text_architecture, text_tower_of
-from occplug.backbones.weights import load_clip
+from occplug.backbones.text_side import PromptCLIP, load_towers, text_architecture, text_tower_of
 from occplug.config.ranges import ABOVE_0, ANGLE, AT_LEAST_0, AT_LEAST_1, SHARE, under
 from occplug.embedding import Embedding
 from occplug.engine import EarlierStages, check_start
@@ -30,7 +29,7 @@ from occplug.heads import MASK_CHOICES, MaskedMetric, MaskGenerator, TextSpace
 from occplug.losses import IgnoringCrossEntropy
 from occplug.method import ExtraOptimizer, Group, Stage
 from occplug.prompts import IdentityPrompts, parse_template
-from occplug.registry import LOSSES, METHODS, tower_gives
+from occplug.registry import LOSSES, METHODS, has_texts, tower_gives
 from occplug.stages import (
     SCHEDULE,
     SCHEDULE_CHOICES,
@@ -160,6 +159,11 @@ class DPMpp(MaskedMethod):
         return [*first, *(["saliency"] if options.spt else []), "train"]
 
     @staticmethod
+    def prompt_keys(cfg) -> tuple[str, ...]:
+        """All of them, where there are texts."""
+        return ("source", "clip", "weights", "activation", "temperature") if cfg.method.prompts else ()
+
+    @staticmethod
     def check(cfg) -> None:
         """Raise ConfigError for values the stages cannot use."""
         gives = tower_gives(cfg.backbone.name)
@@ -177,8 +181,13 @@ class DPMpp(MaskedMethod):
             )
         if o.prompts:
             parse_template(o.template, "XY")
-        if gives is not None and "text" not in gives:
+        if not has_texts(cfg.backbone.name):
             _check_foreign(cfg)
+        if gives is not None and cfg.backbone.sie_camera and o.sie_scope != "all":
+            raise ConfigError(
+                f"method.sie_scope is {o.sie_scope!r}, but {cfg.backbone.name} adds its camera embedding to all "
+                "tokens; set it to 'all'"
+            )
         check_start(o.start, o.earlier, DPMpp.stage_names(o, cfg.prompts.source == "joint"))
 
     def __init__(self, cfg, num_classes: int, num_cameras: int):
@@ -189,7 +198,7 @@ class DPMpp(MaskedMethod):
         gives = tower_gives(cfg.backbone.name)
         form = {"sie_scope": o.sie_scope} if gives is None else {}
         self.backbone: Any = build_backbone(cfg, num_cameras, **form)
-        self.has_text, self.is_joint = self.backbone.has_text, cfg.prompts.source == "joint"
+        self.has_text, self.is_joint = has_texts(cfg.backbone.name), cfg.prompts.source == "joint"
         leaves = {"semantic": ("prompts.", "text."), "saliency": ("saliency.",)}
         self.earlier = EarlierStages(cfg, self.stage_names(o, self.is_joint), leaves)
         _, width, projected = self.backbone.widths
@@ -216,12 +225,7 @@ class DPMpp(MaskedMethod):
         """CLIP's towers and the saliency net's; then what stages before `method.start` left in an earlier run."""
         o = self.options
         text, prompts = (self.text, [self.prompts]) if o.prompts else (None, [])
-        if self.has_text:
-            load_clip(self.weights_source, self.backbone, text, prompts)
-        else:
-            load_initial(self.weights_source, self.backbone)
-            if o.prompts:
-                load_texts(self.cfg, text, prompts, None if self.is_joint else self.prompt_clip)
+        load_towers(self.cfg, self.backbone, text, prompts, getattr(self, "prompt_clip", None))
         if o.spt:
             load_initial(self.weights_source, self.saliency.backbone)
         takes_saliency = "saliency" in self.earlier.skipped
@@ -241,7 +245,7 @@ class DPMpp(MaskedMethod):
     def training_only(self) -> tuple[str, ...]:
         """Texts, prototypes and the saliency net; neck and projection where features do not pass them."""
         reads_projection = self.options.prototypes == "text" or self.options.space != "feature"
-        projection = () if reads_projection else (r"backbone\.(clip\.)?visual\.proj",)
+        projection = [] if reads_projection else [rf"backbone\.{pattern}" for pattern in self.backbone.projection]
         return (
             r"(text|text_space|prompt_clip|prompts|saliency)\..*",
             *projection,
@@ -271,9 +275,7 @@ class DPMpp(MaskedMethod):
     def _train_stage(self) -> Stage:
         o = self.options.train
         rest = (o.bias_lr_factor, o.weight_decay)
-        # the projection has no part in the losses if nothing is compared in the space of the texts
-        left_out = [] if self._is_projected else [r"visual\.proj"]
-        tower = tower_pattern(self.backbone, self.metric.levels, r"backbone\.(?=visual\.)", left_out)
+        tower = tower_pattern(self.backbone, self.metric.levels, is_projected=self._is_projected)
         rates = rate_schedule(o)
         own = rates if o.schedule == "cosine" else None
         modules = [r"metric\.neck\.(?!norm\.bias).*"]
@@ -311,8 +313,9 @@ class DPMpp(MaskedMethod):
 
     @property
     def _is_projected(self) -> bool:
+        """Whether anything is compared in the space of the texts."""
         o = self.options
-        return o.prompts or o.space != "feature" or o.triplet_on == "all"  # no other tower has a projection
+        return o.prompts or o.space != "feature" or o.triplet_on == "all"
 
     @torch.no_grad()
     def _fix_text_features(self, data, device: torch.device) -> None:

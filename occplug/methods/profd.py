@@ -25,9 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from occplug.backbones import build_backbone, load_initial
-from occplug.backbones.text_side import load_texts, text_architecture, text_tower_of
-from occplug.backbones.weights import load_clip
+from occplug.backbones import build_backbone
+from occplug.backbones.text_side import load_towers, text_architecture, text_tower_of
 from occplug.config.ranges import ABOVE_0, AT_LEAST_0, BELOW_1, SHARE, under
 from occplug.distributed import each_batch
 from occplug.embedding import Embedding
@@ -54,7 +53,7 @@ from occplug.losses import (
 )
 from occplug.method import Group, Method, Stage
 from occplug.prompts import PART_SCHEMES, PartPrompts
-from occplug.registry import LOSSES, METHODS, build_part, tower_gives
+from occplug.registry import LOSSES, METHODS, build_part, has_texts, tower_gives
 from occplug.stages import SCHEDULE, SCHEDULE_CHOICES, SCHEDULE_RANGES, optimiser, rate_schedule, rated, tower_pattern
 
 __all__ = ["ProFD"]
@@ -199,7 +198,7 @@ class ProFD(Method):
         """Raise ConfigError for values ProFD cannot train with."""
         gives = tower_gives(cfg.backbone.name)
         rate = cfg.method.train.text_encoder_lr_mult
-        if gives is not None and "text" not in gives and cfg.method.prompt == "text" and rate:
+        if not has_texts(cfg.backbone.name) and cfg.method.prompt == "text" and rate:
             raise ConfigError(
                 f"method.train.text_encoder_lr_mult is {rate}, but the texts of {cfg.backbone.name} are those of "
                 f"{cfg.prompts.clip}, which stay as they are: set it to 0"
@@ -220,6 +219,11 @@ class ProFD(Method):
         return {"tokens": "method.decoder"}
 
     @staticmethod
+    def prompt_keys(cfg) -> tuple[str, ...]:
+        """Which CLIP's space the parts are looked for in, and the weights of its texts where those ask for them."""
+        return ("clip", "weights", "activation") if cfg.method.prompt == "text" else ("clip",)
+
+    @staticmethod
     def extras(cfg) -> tuple[str, ...]:
         """`masks` [B, K + 1, H/4, W/4] if a loss, the part bank or the decoder is taught by them."""
         taught = {"loss_align", "loss_attn", "loss_vis", "loss_pcl_p"}
@@ -233,7 +237,7 @@ class ProFD(Method):
         self.active, self.needs_masks = _active(o), bool(self.extras(cfg))
         self.cfg = cfg
         self.backbone: Any = build_backbone(cfg, num_cameras)
-        self.has_text = self.backbone.has_text
+        self.has_text = has_texts(cfg.backbone.name)
         whole = self.backbone.widths[-1]
         width = text_architecture(cfg, self.backbone)["embed_dim"]
         if not self.has_text:
@@ -273,12 +277,7 @@ class ProFD(Method):
     def load_pretrained(self) -> None:
         """CLIP's image tower, and its text tower where parts are asked for by texts."""
         text, prompts = (self.text, [self.prompts]) if self.options.prompt == "text" else (None, [])
-        if self.has_text:
-            load_clip(self.weights_source, self.backbone, text, prompts)
-            return
-        load_initial(self.weights_source, self.backbone)
-        if text is not None:
-            load_texts(self.cfg, text, prompts)
+        load_towers(self.cfg, self.backbone, text, prompts)
 
     def bound_to(self) -> dict[str, str]:
         """The grid: position embeddings of another may have the same shape and mean nothing."""
@@ -365,7 +364,7 @@ class ProFD(Method):
         kept += [] if "loss_id" in self.active else [r"neck(_parts)?\.classifier\."]
         reads_texts = self.options.decoder != "mask" or "loss_align" in self.active
         kept += [] if reads_texts else [r"prompts\.", "queries", "background"]
-        tower = tower_pattern(self.backbone, self.backbone.part_levels, r"backbone\.(?=visual\.)")
+        tower = tower_pattern(self.backbone, self.backbone.part_levels, r"backbone\.(?!camera_embedding)", True)
         groups = rated(tower, o, o.lr * o.image_encoder_lr_mult)
         if o.text_encoder_lr_mult > 0 and self.options.prompt == "text" and reads_texts:
             groups += rated(r"text\..*", o, o.lr * o.text_encoder_lr_mult)

@@ -17,7 +17,7 @@ from occplug.backbones import swin, tiny, vit
 from occplug.backbones.lsnet_weights import EMBEDDED
 from occplug.occluders.categories import EMBEDDED_CATEGORIES
 from occplug.occluders.library import EMBEDDED_LIBRARY
-from occplug.registry import model_class, tower_gives
+from occplug.registry import has_texts, model_class
 from occplug.utils.measuring import MIB, peak_memory, processor, reset_peak
 
 __all__ = ["embedded", "revision", "run_record", "sources", "start_record", "versions"]
@@ -55,8 +55,7 @@ def embedded(cfg) -> dict[str, str]:
     if not model_class(cfg.model.name).is_stock:
         if cfg.backbone.weights in tiny.NAMES:
             files.append(_TOWERS.get(cfg.backbone.name, tiny.ASSET))  # a hybrid is around the tiny CLIP
-        gives = tower_gives(cfg.backbone.name)
-        if cfg.prompts.weights in tiny.NAMES and gives is not None and "text" not in gives:
+        if cfg.prompts.weights in tiny.NAMES and not has_texts(cfg.backbone.name):
             files.append(tiny.ASSET)
         if cfg.backbone.name == "wgff" and cfg.backbone.wgff.weights == "embedded":
             files.append(EMBEDDED)

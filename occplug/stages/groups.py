@@ -17,15 +17,15 @@ def module_rate(options) -> float:
 
 
 def tower_pattern(
-    tower: Tower, levels: Collection[int] = (), prefix: str = r"backbone\.", left_out: Collection[str] = ()
+    tower: Tower, levels: Collection[int] = (), prefix: str = r"backbone\.", is_projected: bool = False
 ) -> str:
-    """A pattern for the parameters of `tower` that a loss on its feature and on the blocks `levels` can train.
+    """A pattern for the parameters of `tower` that losses on its feature and on the blocks `levels` can train.
 
     Args:
         prefix: what the tower's names begin with.
-        left_out: patterns of further names, without the prefix.
+        is_projected: whether a loss reads the projected feature or tokens, too.
     """
-    others = [*tower.untrained(levels), *left_out]
+    others = [*tower.untrained(levels), *(() if is_projected else tower.projection)]
     return prefix + (rf"(?!(?:{'|'.join(others)})\Z)" if others else "") + ".*"
 
 

@@ -131,7 +131,7 @@ def clip_saliency_stage(net: SaliencyNet, options) -> Stage:
     Args:
         options: config node with the keys of SALIENCY.
     """
-    pattern = tower_pattern(net.backbone, (), r"saliency\.backbone\.", [r"visual\.proj"])
+    pattern = tower_pattern(net.backbone, prefix=r"saliency\.backbone\.")
     tower = with_biases(pattern, options.lr, options.bias_lr_factor, options.weight_decay)
     neck = Group(r"saliency\.neck\.(?!norm\.bias).*", module_rate(options), options.weight_decay)
     decision = [Group(r"saliency\.decision\..*", options.decision_lr, options.weight_decay, lambda epoch: 1.0)]

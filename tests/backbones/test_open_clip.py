@@ -12,7 +12,7 @@ from occplug.backbones.tags import MODELS
 from occplug.backbones.weights import load_clip, read_clip
 from occplug.config import default_config, load_config
 from occplug.errors import CheckpointError, ConfigError
-from occplug.registry import BACKBONES, build
+from occplug.registry import BACKBONES, build, has_texts
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 SMALL = {
@@ -76,7 +76,7 @@ def test_eva02_gives_the_features_of_open_clip_with_its_text_tower(monkeypatch, 
         {k: v.contiguous() for k, v in theirs.state_dict().items() if "attn_mask" not in k}, tmp_path / "w.safetensors"
     )
     ours = build(BACKBONES, "eva02_clip_b16", image_size=(224, 224), stride=14).eval()
-    assert isinstance(ours, EvaCLIP) and ours.has_text
+    assert isinstance(ours, EvaCLIP) and has_texts("eva02_clip_b16")
     text = build_text_tower(ours.arch)
     load_clip(tmp_path / "w.safetensors", ours, text)
     images, tokens = torch.randn(2, 3, 224, 224), open_clip.tokenize(["a photo of a person.", "blue"])
@@ -140,6 +140,9 @@ def test_sapiens2_is_refused_with_its_clause_before_anything_is_fetched():
         ("clip_vit_b16", "open_clip:metaclip_400m", "cc-by-nc-4.0"),
         ("clip_vit_b16", "open_clip:dfn2b", "apple-amlr"),
         ("clip_vit_l14", "open_clip:laion2b_s32b_b82k", "mit"),
+        ("clip_vit_l14", "open_clip:openai", "mit"),
+        ("eva02_clip_b16", "open_clip:merged2b_s8b_b131k", "mit"),
+        ("clip_vit_b16", "open_clip:someone_new_s1b", "unknown"),
         ("timm:vit_base_patch16_224.mae", "timm", "cc-by-nc-4.0"),
         ("timm:vit_base_patch16_dinov3.lvd1689m", "timm", "dinov3-license"),
         ("vit_b16", "timm", "apache-2.0"),
@@ -149,6 +152,21 @@ def test_sapiens2_is_refused_with_its_clause_before_anything_is_fetched():
 )
 def test_every_named_source_has_a_licence(backbone, source, name):
     assert licences.licence_of(backbone, source).name == name
+
+
+def test_all_tags_of_today_are_of_a_known_family_and_another_one_warns(caplog, monkeypatch):
+    known = [f"open_clip:{tag}" for model in MODELS.values() for tag in open_clip.list_pretrained_tags_by_model(model)]
+    assert len(known) > 25
+    assert not [tag for tag in known if licences.licence_of("clip_vit_b16", tag).name == "unknown"]
+    monkeypatch.setattr(licences, "_warned", set())
+    licences.pass_licence(licences.licence_of("clip_vit_b16", "open_clip:someone_new_s1b"))
+    assert "open_clip:someone_new_s1b: licence unknown, so ask its authors what is allowed" in caplog.text
+
+
+def test_the_released_lsnet_states_no_licence():
+    options = ["backbone.weights", "none", "backbone.wgff.weights", "released"]
+    found = licences.licences_of_run(default_config("clip_reid", "wgff", options))
+    assert [licence.name for licence in found] == ["", "none stated"]
 
 
 def test_a_restricted_licence_warns_once_and_a_free_one_never(caplog, monkeypatch):

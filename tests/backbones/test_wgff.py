@@ -17,7 +17,7 @@ from occplug.backbones.wgff import Gate
 from occplug.config import default_config
 from occplug.errors import CheckpointError, ConfigError
 from occplug.method import parameter_groups
-from occplug.registry import BACKBONES, build
+from occplug.registry import BACKBONES, build, has_texts
 from tests.backbones import lsnet_reference as reference
 from tests.backbones import small
 
@@ -374,7 +374,7 @@ def test_lsnet_weights_of_another_size_are_refused(towers, tmp_path, content, me
 
 
 def test_its_projection_is_in_the_space_of_its_clips_texts(towers):
-    assert hybrid().has_text and hybrid().clip.has_text
+    assert has_texts("wgff") and hybrid().projection == (r"clip\.visual\.proj",)
 
 
 def test_a_missing_file_is_named(towers):

@@ -260,6 +260,38 @@ def test_keys_that_were_set_to_no_effect_are_said(tmp_path, caplog, key, value, 
     assert not caplog.messages
 
 
+ON_VIT = "model: {name: NAME}\nbackbone: {name: vit_mini}\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "key", "value", "is_said"),
+    [
+        ("clip_reid", [], "prompts.temperature", 0.2, False),
+        ("clip_reid", ["method.prompts", False], "prompts.temperature", 0.2, True),
+        ("clip_reid", ["method.prompts", False], "prompts.source", "joint", True),
+        ("dpmpp", [], "prompts.temperature", 0.2, False),
+        ("dpmpp", ["method.prompts", False], "prompts.source", "joint", True),
+        ("profd", [], "prompts.temperature", 0.2, True),
+        ("profd", [], "prompts.source", "joint", True),
+        ("profd", [], "prompts.weights", "none", False),
+        ("profd", ["method.prompt", "learned"], "prompts.weights", "none", True),
+        ("dpm", [], "prompts.temperature", 0.2, True),
+        ("dpm", [], "prompts.source", "joint", True),
+    ],
+)
+def test_keys_of_texts_that_a_method_does_not_read_are_said(tmp_path, caplog, method, more, key, value, is_said):
+    checks._warn_once.cache_clear()
+    sizes = ["data.height", 64, "data.width", 32, "backbone.stride", 8, "backbone.weights", "none"]
+    texts = ["prompts.clip", "clip_vit_tiny", "prompts.weights", "embedded"]
+    words = [*sizes, *texts, *(["method.train.text_encoder_lr_mult", 0.0] if method == "profd" else []), *more]
+    file = tmp_path / "c.yaml"
+    file.write_text(ON_VIT.replace("NAME", method))
+    load_config(file, [*words, key, value])
+    said = [text for text in caplog.messages if f"{key} is {value!r}, which does nothing" in text]
+    assert len(said) == is_said
+    assert all(f"for {method} with these settings, which does not read it" in text for text in said)
+
+
 def test_no_config_of_ours_sets_a_key_to_no_effect(caplog):
     checks._warn_once.cache_clear()
     for file in sorted(shipped_configs().glob("*.yaml")):

@@ -1,16 +1,20 @@
 """Every method on towers without texts: what trains, what is tested, what is refused; on the two small ones."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from occplug.backbones.architectures import ARCHITECTURES
 from occplug.backbones.licences import licences_of_run
 from occplug.cli import main
 from occplug.config import default_config
 from occplug.data.manager import GeneratedDataManager
 from occplug.errors import ConfigError
 from occplug.method import build_method, parameter_groups
+from occplug.registry import BACKBONES, build, has_texts
+from tests.backbones import small
 
 SIZE = (64, 32)
 COMMON = {
@@ -78,6 +82,16 @@ def test_a_run_is_bound_by_its_backbone_and_by_a_restricted_clip_beside_it():
 @pytest.mark.parametrize("method, tower, options", CASES, ids=lambda v: str(v) if isinstance(v, str) else "-".join(v))
 def test_every_trained_parameter_of_every_stage_has_a_gradient(method, tower, options):
     cfg = config(method, tower, options)
+    model = trained_parameters_have_gradients(cfg)
+    images = torch.randn(3, 3, cfg.data.height, cfg.data.width)
+    embedding = model.embed(images)
+    assert model.distance(embedding, embedding).isfinite().all()
+    if method in ("clip_reid", "dpl_reid", "ag_reid"):  # the feature alone, nothing of the text space
+        assert torch.equal(embedding.vector, model.eval().backbone(images).feature.detach())
+
+
+def trained_parameters_have_gradients(cfg):
+    """The model of `cfg`, of which each stage has computed its losses once."""
     torch.manual_seed(0)
     model, data = build_method(cfg, 8, 2), GeneratedDataManager(cfg, 8, 2)
     frozen = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("prompt_clip.")}
@@ -96,11 +110,60 @@ def test_every_trained_parameter_of_every_stage_has_a_gradient(method, tower, op
         without = [name for name, p in model.named_parameters() if name in trained and p.grad is None]
         assert without == [], stage.name
     assert all(torch.equal(model.state_dict()[name], value) for name, value in frozen.items())
-    images = torch.randn(3, 3, cfg.data.height, cfg.data.width)
-    embedding = model.embed(images)
-    assert model.distance(embedding, embedding).isfinite().all()
-    if method in ("clip_reid", "dpl_reid", "ag_reid"):  # the feature alone, nothing of the text space
-        assert torch.equal(embedding.vector, model.eval().backbone(images).feature.detach())
+    return model
+
+
+EVA = {"data.height": 112, "data.width": 56, "backbone.stride": 14}
+ON_EVA = [
+    ("clip_reid", {}),
+    ("dpm", {"method.hem": False, "method.spt": True}),
+    ("dpmpp", {"method.hem": False, "method.prompts": False}),
+    (
+        "profd",
+        {"method.bank": "global", **{f"method.train.weights.loss_{name}": 0 for name in ("align", "attn", "vis")}},
+    ),
+]
+
+
+@pytest.fixture
+def small_eva(monkeypatch):
+    """A small CLIP behind the name of EVA02-B-16."""
+    sizes = {"embed_dim": 24, "vision_cfg": {"timm": "eva02_tiny_patch14_224"}, "text_cfg": small.TEXT}
+    monkeypatch.setitem(ARCHITECTURES, "eva02_clip_b16", {**sizes, "quick_gelu": False})
+
+
+@pytest.mark.parametrize("method, options", ON_EVA)
+def test_the_projection_of_eva02_trains_and_is_kept_only_where_something_reads_it(small_eva, method, options):
+    cfg = config(method, "eva02_clip_b16", EVA | options)
+    model = trained_parameters_have_gradients(cfg)
+    heads = [name for name in model.state_dict() if ".head." in name and not name.startswith("saliency.")]
+    assert len(heads) == 2
+    left_out = [name for name in heads if any(re.fullmatch(p, name) for p in model.training_only)]
+    assert left_out == (heads if method in ("dpm", "dpmpp") else [])
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("clip_vit_tiny", {"image_size": SIZE, "stride": 8}),
+        ("clip_rn50", {"image_size": SIZE}),
+        ("eva02_clip_b16", {"image_size": (112, 56), "stride": 14}),
+        ("wgff", {"clip": "clip_vit_tiny", "lsnet": "lsnet_mini", "weights": "none", "image_size": SIZE, "stride": 8}),
+        ("wgff", {"clip": "clip_rn50", "lsnet": "lsnet_mini", "weights": "none", "image_size": SIZE}),
+        ("vit_mini", {"image_size": SIZE, "stride": 8}),
+        ("solider_swin_mini", {"image_size": SIZE}),
+    ],
+)
+def test_a_tower_names_its_projection(small_eva, monkeypatch, name, options):
+    monkeypatch.setitem(ARCHITECTURES, "clip_rn50", small.RESNET)
+    torch.manual_seed(0)
+    tower = build(BACKBONES, name, **options).train()
+    features = tower(torch.randn(2, 3, *options["image_size"]))
+    features.feature.square().sum().backward()
+    unread = {name for name, parameter in tower.named_parameters() if parameter.grad is None}
+    named = [*tower.projection, *tower.untrained()]
+    assert unread == {name for name, _ in tower.named_parameters() if any(re.fullmatch(p, name) for p in named)}
+    assert bool(tower.projection) == has_texts(name)
 
 
 def test_texts_learnt_beside_a_clip_are_compared_by_cosines():
@@ -163,11 +226,50 @@ def test_stage_one_is_that_of_the_clip_alone_so_its_checkpoint_is_shared(tmp_pat
             r"drop_path is 0\.1",
         ),
         ("profd", "timm:convnext_atto.d2_in1k", PROFD, "needs patch tokens"),
+        ("dpmpp", "vit_mini", {"backbone.sie_camera": True}, r"method\.sie_scope is 'cls', but vit_mini adds its"),
+        (
+            "clip_reid",
+            "vit_mini",
+            {"backbone.weights": "a.pth", "backbone.activation": "gelu"},
+            r"backbone\.activation is 'gelu', but vit_mini has no choice of it; leave it out",
+        ),
+        (
+            "clip_reid",
+            "clip_vit_tiny",
+            {"backbone.weights": "a.pth", "backbone.activation": "gelu", "backbone.stride": 8},
+            r"backbone\.activation is 'gelu', but clip_vit_tiny has no choice of it",
+        ),
+        (
+            "clip_reid",
+            "vit_mini",
+            {"prompts.clip": "clip_vit_b16", "prompts.weights": "openai", "prompts.activation": "gelu"},
+            r"prompts\.activation is 'gelu', but 'openai' tells its own; leave it out",
+        ),
+        (
+            "clip_reid",
+            "vit_mini",
+            {"prompts.weights": "a.pth", "prompts.activation": "gelu"},
+            r"prompts\.activation is 'gelu', but clip_vit_tiny has no choice of it",
+        ),
     ],
 )
 def test_what_cannot_be_combined_is_an_error_that_names_what_is_lacking(method, tower, options, told):
     with pytest.raises(ConfigError, match=told):
         config(method, tower, options)
+
+
+def test_cameras_on_all_tokens_are_what_a_foreign_tower_has():
+    model = build_method(config("dpmpp", "vit_mini", {"backbone.sie_camera": True, "method.sie_scope": "all"}), 5, 2)
+    assert model.backbone.camera_embedding.shape == (2, 104)
+
+
+def test_texts_that_learn_along_have_the_rate_of_their_projection():
+    factor = {"prompts.source": "joint", "method.stage2.classifier_lr_factor": 30.0}
+    stage = build_method(config("clip_reid", "vit_mini", factor), 3, 1).stages()[-1]
+    model = build_method(config("clip_reid", "vit_mini", factor), 3, 1)
+    rates = {name: group["lr"] for group in parameter_groups(model, stage.groups) for name in group["names"]}
+    assert rates["prompts.context"] == rates["text_space.weight"] == pytest.approx(1.5e-4)
+    assert rates["backbone.visual.patch_embed.proj.weight"] == pytest.approx(5e-6)
 
 
 def test_the_official_rates_of_personvit_lag_by_an_epoch():
