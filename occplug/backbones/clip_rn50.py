@@ -42,7 +42,7 @@ class CLIPResNet(CLIPTower):
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
     positions_name = "attnpool.positional_embedding"  # within `visual`
-    projection = (r"visual\.attnpool\..*",)
+    projection_names = (r"visual\.attnpool\..*",)
 
     def __init__(
         self,

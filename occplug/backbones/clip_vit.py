@@ -50,7 +50,7 @@ class CLIPViT(CLIPTower, TransformerTower):
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
     positions_name = "positional_embedding"  # within `visual`
-    projection = (r"visual\.proj",)
+    projection_names = (r"visual\.proj",)
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class EvaCLIP(EvaTower, CLIPTower):
     """
 
     positions_name = "trunk.pos_embed"
-    projection = (r"visual\.trunk\.head\..*",)
+    projection_names = (r"visual\.trunk\.head\..*",)
 
     def __init__(self, arch: dict, **options: Any):
         super().__init__(f"timm:{arch['vision_cfg']['timm']}", num_classes=arch["embed_dim"], **options)

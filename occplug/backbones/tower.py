@@ -41,14 +41,14 @@ class Tower(nn.Module):
         widths: (C_last, C, E), widths of the feature levels.
         mean, std: constants that pixels are normalised with.
         point_widths: number of a layer -> channels there, for the layers after which an edit reaches the features.
-        projection: regular expressions for names of parameters that `projected` alone passes.
+        projection_names: regular expressions for names of parameters that `projected` alone passes.
         num_prefix: tokens that stand before the patches in a stream, the class token among them.
         gives_attention: whether `forward` takes `attention`, numbers of blocks.
         level_widths: number of a block, as `blocks` takes them -> channels.
     """
 
     name = ""  # of the backbone, where its weights can be named
-    projection: tuple[str, ...] = ()
+    projection_names: tuple[str, ...] = ()
     num_prefix = 1
     gives_attention = False
     level_widths: Mapping[int, int]

@@ -135,7 +135,7 @@ class WGFF(Tower):
         self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)
         for name in ("arch", "image_size", "stride", "grid", "widths", "mean", "std"):
             setattr(self, name, getattr(self.clip, name))
-        self.projection = tuple(rf"clip\.{pattern}" for pattern in self.clip.projection)
+        self.projection_names = tuple(rf"clip\.{pattern}" for pattern in self.clip.projection_names)
 
     def forward(self, images: Tensor, camids: Tensor | None = None, **wanted) -> VisionFeatures:
         """Features of `images` [B, 3, H, W] in the CLIP tower's constants; arguments and errors are that tower's."""

@@ -185,7 +185,7 @@ class DPM(MaskedMethod):
     @property
     def training_only(self) -> tuple[str, ...]:
         """Prototypes, the saliency net and CLIP's projection; the neck if features are taken before it."""
-        projection = (rf"backbone\.{pattern}" for pattern in self.backbone.projection)
+        projection = (rf"backbone\.{name}" for name in self.backbone.projection_names)
         return (r"saliency\..*", *projection, *self.metric.training_only)
 
     def stages(self) -> list[Stage]:

@@ -245,10 +245,10 @@ class DPMpp(MaskedMethod):
     def training_only(self) -> tuple[str, ...]:
         """Texts, prototypes and the saliency net; neck and projection where features do not pass them."""
         reads_projection = self.options.prototypes == "text" or self.options.space != "feature"
-        projection = [] if reads_projection else [rf"backbone\.{pattern}" for pattern in self.backbone.projection]
+        unread = () if reads_projection else self.backbone.projection_names
         return (
             r"(text|text_space|prompt_clip|prompts|saliency)\..*",
-            *projection,
+            *(rf"backbone\.{name}" for name in unread),
             *self.metric.training_only,
         )
 

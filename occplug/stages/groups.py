@@ -25,7 +25,7 @@ def tower_pattern(
         prefix: what the tower's names begin with.
         is_projected: whether a loss reads the projected feature or tokens, too.
     """
-    others = [*tower.untrained(levels), *(() if is_projected else tower.projection)]
+    others = [*tower.untrained(levels), *(() if is_projected else tower.projection_names)]
     return prefix + (rf"(?!(?:{'|'.join(others)})\Z)" if others else "") + ".*"
 
 

@@ -374,7 +374,7 @@ def test_lsnet_weights_of_another_size_are_refused(towers, tmp_path, content, me
 
 
 def test_its_projection_is_in_the_space_of_its_clips_texts(towers):
-    assert has_texts("wgff") and hybrid().projection == (r"clip\.visual\.proj",)
+    assert has_texts("wgff") and hybrid().projection_names == (r"clip\.visual\.proj",)
 
 
 def test_a_missing_file_is_named(towers):

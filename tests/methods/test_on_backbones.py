@@ -161,9 +161,9 @@ def test_a_tower_names_its_projection(small_eva, monkeypatch, name, options):
     features = tower(torch.randn(2, 3, *options["image_size"]))
     features.feature.square().sum().backward()
     unread = {name for name, parameter in tower.named_parameters() if parameter.grad is None}
-    named = [*tower.projection, *tower.untrained()]
+    named = [*tower.projection_names, *tower.untrained()]
     assert unread == {name for name, _ in tower.named_parameters() if any(re.fullmatch(p, name) for p in named)}
-    assert bool(tower.projection) == has_texts(name)
+    assert bool(tower.projection_names) == has_texts(name)
 
 
 def test_texts_learnt_beside_a_clip_are_compared_by_cosines():
