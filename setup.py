@@ -31,7 +31,7 @@ class BuildWithConfigs(build_py):
 
 
 EXTRAS = {
-    "fast": ["simplejpeg>=1.8"],  # the first with wheels for numpy 2 and Python 3.13
+    "fast": ["simplejpeg>=1.8", "numba>=0.61"],  # the first with wheels for numpy 2 and Python 3.13
     "faiss": ["faiss-cpu>=1.11"],  # the first with RaBitQ
     "milvus": ["pymilvus>=3.0", "milvus-lite>=3.0"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],

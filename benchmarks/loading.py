@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from benchmarks.comparison import Rows, torchreid
+from occplug.utils import compiled
 from occplug.utils.measuring import measured
 
 __all__ = ["augment", "loading"]
@@ -49,10 +50,10 @@ def loading(quick: bool) -> Rows:
             equal = "equal" if same else "NOT equal"
             rows.append([f"{name}: {label}", f"{1e3 * each:.3f}", f"{1 / each:,.0f}", f"x{ratio:.2f}", equal])
     heads = ("", "CPU ms an image", "images per CPU s", "of torchreid", "resized pixels")
-    fast = "with" if find_spec("simplejpeg") else "without"
+    fast = [name for name in ("simplejpeg", "numba") if find_spec(name)]
     note = (
         "random_flip and random_erase; torchreid's random_crop enlarges half of the images by Pillow on all sides; "
-        f"{fast} simplejpeg; resized pixels are compared before random transforms"
+        f"with {' and '.join(fast) or 'Pillow alone'}; resized pixels are compared before random transforms"
     )
     return Rows(f"loading: {count:,} JPEGs to batches of {BATCH} of 256x128", heads, rows, note)
 
@@ -71,9 +72,18 @@ def write_images(folder: Path, count: int, least: Sequence[int] = (230, 90), mos
 
 def _loading(paths: list[str], transforms: Sequence[str]) -> Callable:
     """Side -> seconds of all paths, and whether resized pixels are equal."""
+    _start()
     sides = {"torchreid": _torchreids(transforms), "occplug": _ours(transforms), "cached": _ours(transforms, paths)}
     same = all(np.array_equal(_resized("torchreid", path), _resized("occplug", path)) for path in paths)
     return lambda: (fastest(sides, paths), same)
+
+
+def _start() -> None:
+    """What data managers and loaders of a data set's size do."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    compiled.start(compiled.WORTH)
 
 
 def fastest(sides: dict[str, Side], paths: Sequence[str], turns: int = TURNS) -> dict[str, float]:
@@ -107,10 +117,10 @@ def _timed(times: list[float], work: Callable, given):
 def _resized(whose: str, path: str) -> np.ndarray:
     """uint8 [256, 128, 3] of a picture as it enters the random transforms."""
     from occplug.transforms import Resize
-    from occplug.utils.imagefile import read_image
+    from occplug.utils.imagefile import read_pixels
 
     if whose == "occplug":
-        return np.asarray(Resize(256, 128).transform(read_image(path), {}))
+        return np.asarray(Resize(256, 128).resized(read_pixels(path)))
     from torchvision.transforms import Resize as Theirs
 
     from occplug import torchreid_host as bridge
@@ -122,12 +132,12 @@ def _ours(transforms: Sequence[str], cached: Sequence[str] = ()) -> Side:
     """Pictures at the paths `cached` come from memory."""
     from occplug.data.cache import cached_pictures
     from occplug.transforms import build_pipeline
-    from occplug.utils.imagefile import read_image
+    from occplug.utils.imagefile import read_pixels
 
     pipeline = build_pipeline(list(transforms), 256, 128, MEAN, STD)
-    read: Callable = read_image
+    read: Callable = read_pixels
     if cached:
-        kept = cached_pictures("memory", "benchmark", cached, read_image, pipeline.per_image.resize)
+        kept = cached_pictures("memory", "benchmark", cached, read_pixels, pipeline.per_image.resize)
         read = dict(zip(cached, (kept[number] for number in range(len(kept))))).__getitem__
     return lambda path: pipeline.per_image(read(path)), lambda images: pipeline.per_batch(torch.stack(images))
 
@@ -160,21 +170,19 @@ def augment(quick: bool) -> Rows:
 
 def _augmenting(paths: list[str]) -> Callable:
     """Name of an augmentation, or "none" -> seconds of all paths."""
-    import cv2
-
-    cv2.setNumThreads(1)  # as data managers do
+    _start()
     sides = {name: _occluding(name, paths) for name in ("none", *AUGMENTATIONS)}
     return lambda: fastest(sides, paths)
 
 
 def _occluding(name: str, paths: list[str]) -> Side:
     from occplug.transforms import build_pipeline
-    from occplug.utils.imagefile import read_image
+    from occplug.utils.imagefile import read_pixels
 
     names, options = ([], {}) if name == "none" else ([name], {name: {"prob": 1.0}})
     pipeline = build_pipeline(["random_flip", "pad_crop", *names], 256, 128, MEAN, STD, options)
-    pipeline.bind([(path,) for path in paths], read_image)
+    pipeline.bind([(path,) for path in paths], read_pixels)
     return (
-        lambda path: pipeline.per_image(read_image(path)),
+        lambda path: pipeline.per_image(read_pixels(path)),
         lambda images: pipeline.per_batch(torch.stack(images)),
     )

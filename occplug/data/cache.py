@@ -15,18 +15,19 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import PIL
 import torch
 import torchvision
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
 from occplug.distributed import current_ranks
 from occplug.errors import ConfigError
 from occplug.transforms import Resize
+from occplug.utils import compiled
 from occplug.utils.files import plain_name, user_path, write_atomically
 from occplug.utils.measuring import MIB, free_memory
 from occplug.utils.processes import end_with_parent
@@ -46,6 +47,8 @@ _CHECKSUM = 4  # bytes at the end of a file: the CRC-32 of the pictures, little-
 def start_worker(number: int) -> None:
     """In each loading process: none outlives the parent, whose lock on the run's folder it holds, too."""
     end_with_parent()
+    info: Any = get_worker_info()
+    compiled.start(len(info.dataset))  # where it is no fork, which has what its parent compiled
 
 
 class PictureCache:
@@ -82,7 +85,7 @@ class _Resized(Dataset):
         return len(self.paths)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        return np.asarray(self.resize.transform(self.read(self.paths[number]), {}))
+        return np.asarray(self.resize.resized(self.read(self.paths[number])))
 
 
 def cached_pictures(
@@ -97,7 +100,7 @@ def cached_pictures(
             The name of a file there has a key made of names, sizes and times of change of the pictures, their order
             and the resize, so a file for other ones is never read; one whose checksum does not hold is made again.
         name: of the data set, for the file's name and messages.
-        read: path -> RGB picture.
+        read: path -> RGB picture, or its pixels uint8 [H, W, 3].
         workers: processes that read pictures.
 
     Raises:
@@ -127,6 +130,7 @@ def _chunks(paths: Sequence[str], read: Callable, resize: Resize, workers: int, 
         worker_init_fn=start_worker,
         generator=torch.Generator(),  # so that the run's own is left alone
     )
+    compiled.start(len(paths))
     shown = sys.stderr.isatty() and current_ranks().is_main
     yield from tqdm(loader, f"caching {name}", leave=False, disable=not shown, dynamic_ncols=True)
 

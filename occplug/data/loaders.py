@@ -16,7 +16,8 @@ from occplug.data.extras import Extras, finished
 from occplug.distributed import ONE, Ranks, SplitImages, deal_rows
 from occplug.distributed.split import Plan
 from occplug.transforms import as_picture
-from occplug.utils.imagefile import read_image
+from occplug.utils import compiled
+from occplug.utils.imagefile import read_pixels
 
 __all__ = ["DealtBatches", "Images", "Loader", "SplitLoader"]
 
@@ -55,7 +56,7 @@ class Images(Dataset):
     Args:
         items, pipeline: what is loaded, and the transforms.
         seed: of the draws.
-        read: path -> RGB picture.
+        read: path -> RGB picture, or its pixels uint8 [H, W, 3].
         extras: batch entries beside images.
 
     Attributes:
@@ -66,7 +67,7 @@ class Images(Dataset):
     cache: PictureCache | None = None
     defers = False
 
-    def __init__(self, items, pipeline, seed: int = 0, read=read_image, extras: Extras | None = None):
+    def __init__(self, items, pipeline, seed: int = 0, read=read_pixels, extras: Extras | None = None):
         self.items, self.pipeline, self.read, self.extras = items, pipeline, read, extras
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared with workers that outlive an epoch
@@ -136,6 +137,7 @@ class Loader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict]:
+        compiled.start(len(self.dataset))
         if self.cache is not None:  # before workers are forked, which then have it too
             self.dataset.cache = self.cache()
         with _isolated():

@@ -31,7 +31,7 @@ from occplug.registry import DATASETS, SAMPLERS, get, names
 from occplug.samplers import check_identity_batches
 from occplug.torchreid_host import ImageDataManager, stock_dataset, stock_sampler
 from occplug.transforms import build_pipeline
-from occplug.utils.imagefile import read_image
+from occplug.utils.imagefile import read_pixels
 
 __all__ = ["DataManager", "GeneratedDataManager", "held_out_labels"]
 
@@ -118,7 +118,7 @@ class DataManager(ImageDataManager):
             self.train_loader = self._train_loader()
         self._make_test_loaders()
 
-    _read = staticmethod(read_image)
+    _read = staticmethod(read_pixels)
 
     def _pipeline(self, transforms, interpolation, **over):
         cfg = self.cfg

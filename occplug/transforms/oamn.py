@@ -13,6 +13,7 @@ from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import CLEAN, Occluded, Occlusion
+from occplug.transforms.pipeline import as_picture
 
 __all__ = ["OAMN"]
 
@@ -47,7 +48,7 @@ class OAMN(Occlusion):
     defaults = defaults_of(__init__)
 
     def bind(self, items: Sequence, read: Callable) -> None:
-        """Say where strips come from: `items` are rows (path, ...), and `read(path)` gives an RGB picture."""
+        """Say where strips come from: `items` are rows (path, ...), `read(path)` gives an RGB picture or its pixels."""
         self.items, self.read = items, read
 
     def occlude(self, pixels: np.ndarray) -> Occluded:
@@ -59,7 +60,8 @@ class OAMN(Occlusion):
         whole, across = (width, True) if upright < 0.5 else (height, False)
         thick = round(whole * (1 + share) / 4)
         start = int(far * 2) * (whole - thick)
-        cut = _strip(self.read(self.items[int(which * len(self.items))][0]), (height, width), thick, place, across)
+        picture = as_picture(self.read(self.items[int(which * len(self.items))][0]))
+        cut = _strip(picture, (height, width), thick, place, across)
         if mirror < 0.5:
             cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         strip = np.asarray(self.jitter(cut)).transpose(2, 0, 1)

@@ -22,6 +22,7 @@ from torchvision.transforms import InterpolationMode, v2
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, get
 from occplug.transforms.deferred import RawBatch
+from occplug.transforms.resampling import is_compiled, resized_picture
 
 __all__ = ["PerBatch", "PerImage", "Pipeline", "Resize", "as_picture", "build_pipeline", "compose_for_stock"]
 
@@ -52,20 +53,24 @@ class Resize(v2.Transform):
         return as_picture(self.resized(inpt))
 
     def resized(self, picture: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
-        """`picture` in the new size, as a picture or as pixels uint8 [height, width, 3], whichever takes less time;
-        pixels that are given must have that size already."""
-        if isinstance(picture, np.ndarray) or picture.size == (self.width, self.height):
+        """`picture`, or its pixels uint8 [H, W, 3], in the new size; as a picture or as pixels, whichever takes less
+        time."""
+        if isinstance(picture, np.ndarray):
+            size, is_rgb = (picture.shape[1], picture.shape[0]), True
+        else:
+            size, is_rgb = picture.size, picture.mode == "RGB"
+        if size == (self.width, self.height):
             return picture
-        if picture.mode == "RGB" and self.interpolation != "nearest" and self._takes_tensor(picture.size):
-            pixels, kind = torch.from_numpy(np.array(picture)).permute(2, 0, 1), InterpolationMode(self.interpolation)
+        if is_rgb and self._takes_tensor(size) and not (self.kind == "pil" and is_compiled()):
+            pixels = torch.from_numpy(np.require(picture, requirements="W")).permute(2, 0, 1)
+            kind = InterpolationMode(self.interpolation)
             resized = v2.functional.resize_image(pixels, [self.height, self.width], kind, antialias=True)
             return resized.permute(1, 2, 0).numpy()
-        # torchvision's `Resize` of pictures gives the same, but takes longer
-        return picture.resize((self.width, self.height), Image.Resampling[self.interpolation.upper()])
+        return resized_picture(picture, self.height, self.width, self.interpolation)
 
     def _takes_tensor(self, size: tuple[int, int]) -> bool:
         factors = ((self.width, size[0]), (self.height, size[1]))
-        return self.kind == "tensor" or (
+        return (self.kind == "tensor" and self.interpolation != "nearest") or (
             self.interpolation == "bilinear" and all(new in (old, 2 * old, 4 * old) for new, old in factors)
         )
 
@@ -108,9 +113,9 @@ class PerImage:
         self.pil, self.image = list(pil), list(image)
 
     def __call__(self, picture: Image.Image | np.ndarray) -> Tensor:
-        """RGB `picture` of any size -> uint8 [3, height, width]; what `sample` gives for the picture alone.
+        """RGB `picture`, or its pixels uint8 [H, W, 3], -> uint8 [3, height, width]; what `sample` gives for it alone.
 
-        Pixels uint8 [height, width, 3] are taken too. Between the resize and the planes they stay what they are as long
+        Between the resize and the planes they stay what they are as long
         as transforms state `takes_pixels`; PIL copies them back and forth.
         """
         current = self.resize.resized(picture)

@@ -10,13 +10,13 @@ import random
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from occplug.config.ranges import SHARE
 from occplug.registry import TRANSFORMS, defaults_of
+from occplug.transforms.resampling import resized_picture
 
 __all__ = ["ColorJitter", "RandomCrop", "RandomErase", "RandomFlip", "RandomPatch"]
 
@@ -81,7 +81,9 @@ class RandomCrop(v2.Transform):
         if params["corner"] is None:
             return inpt
         if isinstance(inpt, np.ndarray):
-            return np.asarray(self.transform(Image.fromarray(inpt), params))
+            height, width = self.large
+            (top, left), enlarged = params["corner"], np.asarray(resized_picture(inpt, height, width, "bilinear"))
+            return enlarged[top : top + self.height, left : left + self.width]
         enlarged = v2.functional.resize(inpt, self.large, InterpolationMode.BILINEAR)
         return v2.functional.crop(enlarged, *params["corner"], self.height, self.width)
 

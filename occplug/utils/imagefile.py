@@ -26,7 +26,7 @@ from occplug.errors import DataError
 from occplug.utils import jpeg
 from occplug.utils.files import user_path
 
-__all__ = ["FORMATS", "MAX_PIXELS", "check_header", "open_picture", "original_message", "read_image"]
+__all__ = ["FORMATS", "MAX_PIXELS", "check_header", "open_picture", "original_message", "read_image", "read_pixels"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "PPM", "WEBP")
 MAX_PIXELS = 1 << 26  # 8,192 x 8,192: a whole 8K frame has half as many
@@ -57,6 +57,12 @@ _ORIENTATION = 0x0112  # EXIF's number of the tag
 def read_image(path: str | os.PathLike) -> Image.Image:
     """The picture in file `path`, upright, as RGB with 8 bits a channel; raises DataError as :func:`open_picture`."""
     return open_picture(path)
+
+
+def read_pixels(path: str | os.PathLike) -> Image.Image | np.ndarray:
+    """As :func:`read_image`; pixels uint8 [H, W, 3] in place of a picture where those are what the decoder gave."""
+    name = str(user_path(path))
+    return _of_file(name, "RGB", name, as_picture=False)
 
 
 def open_picture(source, color: str = "RGB", name: str = "") -> Image.Image:
@@ -90,12 +96,14 @@ def open_picture(source, color: str = "RGB", name: str = "") -> Image.Image:
 # ---------------------------------------------------------------------- where it comes from
 
 
-def _of_file(path: str, color: str, name: str) -> Image.Image:
+def _of_file(path: str, color: str, name: str, as_picture: bool = True):
     try:
         with open(path, "rb") as file:
             start = file.read(2)
             pixels = jpeg.decoded(start + file.read(), MAX_PIXELS) if start == b"\xff\xd8" else None
             if pixels is not None:
+                if not as_picture:
+                    return pixels
                 picture = Image.fromarray(pixels)
                 return picture if color == picture.mode else _converted(picture, color, name)  # which would copy it
             file.seek(0)
