@@ -20,6 +20,8 @@ from occplug.errors import DataError
 __all__ = ["HALF", "extract"]
 
 log = logging.getLogger(__name__)
+# images at once for each thread of a CPU: larger activations leave its caches, and take fresh pages for every batch
+CPU_PART = 16
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # values of `eval.amp` beside "none"
 
 
@@ -37,7 +39,8 @@ def extract(
 
     Args:
         embed: images [B, 3, H, W] and camids [B] to their embeddings; a method's `embed`. A batch that does not fit
-            into a GPU's memory is embedded in parts, and so are the batches after it.
+            into a GPU's memory is embedded in parts, and so are the batches after it; on a CPU, batches are embedded
+            in parts whose activations stay in its caches.
         loader: batches with `img`, `pid`, `camid`, `impath`.
         device: where images and camids are put.
         flip: average every field with that of the mirrored image, as the fields are, before any normalisation.
@@ -49,7 +52,7 @@ def extract(
     """
     shown = (sys.stderr.isatty() if progress is None else progress) and current_ranks().is_main
     device = torch.device(device)
-    parts = _InParts(embed)
+    parts = _InParts(embed, 0 if device.type != "cpu" else CPU_PART * torch.get_num_threads())
 
     def embedded(batch: dict) -> tuple:
         images, cameras = batch["img"].to(device, non_blocking=True), batch["camid"].to(device, non_blocking=True)
@@ -71,14 +74,14 @@ def extract(
 
 
 class _InParts:
-    """`embed`, of as many images at once as there is memory for."""
+    """`embed`, of at most `most` images at once (0: all), and of no more than there is memory for."""
 
-    def __init__(self, embed: Callable[[Tensor, Tensor], Embedding]):
-        self.embed, self.most = embed, 0  # 0: all
+    def __init__(self, embed: Callable[[Tensor, Tensor], Embedding], most: int = 0):
+        self.embed, self.most = embed, most
 
     def __call__(self, images: Tensor, cameras: Tensor) -> Embedding:
         while True:
-            size = self.most or len(images)
+            size = min(self.most or len(images), len(images))
             try:
                 embedded = [self.embed(*pair) for pair in zip(images.split(size), cameras.split(size))]
                 return embedded[0] if len(embedded) == 1 else Embedding.cat(embedded)
@@ -86,7 +89,7 @@ class _InParts:
                 if size == 1:
                     raise
             torch.cuda.empty_cache()  # outside the handler, whose traceback holds the tensors
-            self.most = (min(size, len(images)) + 1) // 2
+            self.most = (size + 1) // 2
             log.warning("%d images are too many for the GPU's memory; embedding %d at a time", size, self.most)
 
 

@@ -105,6 +105,20 @@ def test_a_batch_that_is_too_large_for_the_memory_is_embedded_in_parts(caplog):
     assert "10 images are too many for the GPU's memory; embedding 5 at a time" in caplog.text
 
 
+def test_a_cpu_embeds_large_batches_in_parts_that_stay_in_its_caches(monkeypatch):
+    sizes = []
+
+    def embed(images, camids):
+        sizes.append(len(images))
+        return left_half(images, camids)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    data = items(70)
+    found, _, _, paths = extract(embed, DataLoader(data, batch_size=66))
+    assert torch.equal(found.vector, torch.stack([item["img"] for item in data])[..., 0].flatten(1))
+    assert sizes == [32, 32, 2, 4] and paths == [f"{i}.jpg" for i in range(70)]
+
+
 def test_one_image_that_is_too_large_is_an_error():
     def embed(images, camids):
         raise torch.OutOfMemoryError("CUDA out of memory")
