@@ -3,21 +3,22 @@
 Chen et al., "Beyond Appearance: a Semantic Controllable Self-Supervised Learning Framework for Human-Centric Visual
 Tasks", CVPR 2023, arXiv 2303.17602; Liu et al., "Swin Transformer", arXiv 2103.14030. The parameters have SOLIDER's own
 names. timm's Swin is another function: it rolls before it pads, shrinks windows on small maps and orders the merged
-patches otherwise.
+patches otherwise, so blocks, merging and stages are written here; windows and their index of positions are timm's. Its
+window attention computes the same as ours and repeats the mask for every image and head.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection
-from functools import lru_cache
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
+from timm.models.swin_transformer import get_relative_position_index, window_partition, window_reverse
 from torch import Tensor, nn
 
 from occplug.backbones.features import VisionFeatures
@@ -95,7 +96,7 @@ class Swin(Tower):
         for _ in range(3):
             grids.append((math.ceil(grids[-1][0] / 2), math.ceil(grids[-1][1] / 2)))
         self.grids = tuple(grids)
-        self.visual = _Layers(arch["width"], arch["depths"], arch["heads"], drop_path)
+        self.visual = _Layers(arch["width"], arch["depths"], arch["heads"], drop_path, grids)
         self.widths = (self.visual.widths[2], self.visual.widths[3], self.visual.widths[3])
 
     @property
@@ -187,10 +188,9 @@ class Swin(Tower):
         x = patches if change is None else change(patches)
         levels = {}
         for number, stage in enumerate(self.visual.stages):
-            grid = self.grids[number]
             if number in edits:
-                x = map_to_tokens(edits[number](tokens_to_map(x, grid)))
-            y, x = stage(x, grid)
+                x = map_to_tokens(edits[number](tokens_to_map(x, self.grids[number])))
+            y, x = stage(x)
             if number >= 2 or number + 1 in blocks:
                 levels[number] = getattr(self.visual, f"norm{number}")(y)
             if x is not None:
@@ -225,7 +225,7 @@ class Swin(Tower):
         if not user_path(source).is_file():
             raise CheckpointError(f"backbone.weights is {source!r}: there is no such file; {cure}")
         official = read_official(source)
-        official.check_index(relative_positions())
+        official.check_index(position_index())
         official.fill(self.visual, f"SOLIDER's {name or 'Swin'}")
         _log.info("%s: %d tensors read", official.where, len(self.visual.state_dict()))
 
@@ -245,13 +245,13 @@ class Swin(Tower):
 class _Layers(nn.Module):
     """All that has weights."""
 
-    def __init__(self, width: int, depths, heads, drop_path: float):
+    def __init__(self, width: int, depths, heads, drop_path: float, grids: Sequence[tuple[int, int]]):
         super().__init__()
         self.widths = tuple(width * 2**i for i in range(4))
         self.patch_embed = _PatchEmbedding(width)
         rates = iter(drop_path * block / max(sum(depths) - 1, 1) for block in range(sum(depths)))
         self.stages = nn.ModuleList(
-            _Stage(self.widths[i], heads[i], [next(rates) for _ in range(depths[i])], merges=i < 3) for i in range(4)
+            _Stage(self.widths[i], heads[i], [next(rates) for _ in range(depths[i])], i < 3, grids[i]) for i in range(4)
         )
         for i, channels in enumerate(self.widths):
             self.add_module(f"norm{i}", nn.LayerNorm(channels))
@@ -300,18 +300,20 @@ class _PatchEmbedding(nn.Module):
 
 
 class _Stage(nn.Module):
-    def __init__(self, width: int, heads: int, rates: list[float], merges: bool):
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            _Block(width, heads, SHIFT if number % 2 else 0, rate) for number, rate in enumerate(rates)
-        )
-        self.downsample = _Merging(width) if merges else None
+    mask: Tensor
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    def __init__(self, width: int, heads: int, rates: list[float], merges: bool, grid: tuple[int, int]):
+        super().__init__()
+        self.grid = grid
+        self.blocks = nn.ModuleList(_Block(width, heads, number % 2 == 1, rate) for number, rate in enumerate(rates))
+        self.downsample = _Merging(width) if merges else None
+        self.register_buffer("mask", _shift_mask(grid), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Output of the blocks [B, h w, C], and what goes into the next stage."""
         for block in self.blocks:
-            x = block(x, grid)
-        return x, None if self.downsample is None else self.downsample(x, grid)
+            x = block(x, self.grid, self.mask)
+        return x, None if self.downsample is None else self.downsample(x, self.grid)
 
 
 class _Merging(nn.Module):
@@ -328,15 +330,15 @@ class _Merging(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, heads: int, shift: int, rate: float):
+    def __init__(self, width: int, heads: int, is_shifted: bool, rate: float):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = _ShiftedWindows(width, heads, shift)
+        self.attn = _ShiftedWindows(width, heads, is_shifted)
         self.ffn = _FeedForward(width)
         self.drop_path = DropPath(rate) if rate else nn.Identity()
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), grid))
+    def forward(self, x: Tensor, grid: tuple[int, int], mask: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), grid, mask))
         return x + self.drop_path(self.ffn(self.norm2(x)))
 
 
@@ -353,24 +355,23 @@ class _FeedForward(nn.Module):
 class _ShiftedWindows(nn.Module):
     """Attention within windows of the map, which is padded at the bottom and right first and rolled then."""
 
-    def __init__(self, width: int, heads: int, shift: int):
+    def __init__(self, width: int, heads: int, is_shifted: bool):
         super().__init__()
         self.w_msa = _WindowAttention(width, heads)
-        self.shift = shift
+        self.is_shifted = is_shifted
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The map `x` [B, h * w, C] of `grid` (h, w) after attention, in the same form."""
+    def forward(self, x: Tensor, grid: tuple[int, int], mask: Tensor) -> Tensor:
+        """The map `x` [B, h * w, C] of `grid` (h, w) after attention, in the same form; `mask` where it is shifted."""
         height, width = grid
-        padded = (-(-height // WINDOW) * WINDOW, -(-width // WINDOW) * WINDOW)
+        padded = _padded(grid)
         cells = x.unflatten(1, grid)  # [B, h, w, C]
         cells = F.pad(cells, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-        mask = None
-        if self.shift:
-            cells = cells.roll((-self.shift, -self.shift), dims=(1, 2))
-            mask = shift_mask(padded, self.shift).to(x)
-        cells = _merge_windows(self.w_msa(_split_windows(cells), mask), padded)
-        if self.shift:
-            cells = cells.roll((self.shift, self.shift), dims=(1, 2))
+        if self.is_shifted:
+            cells = cells.roll((-SHIFT, -SHIFT), dims=(1, 2))
+        mixed = self.w_msa(_windows(cells), mask if self.is_shifted else None)
+        cells = window_reverse(mixed.flatten(0, 1), (WINDOW, WINDOW), *padded)
+        if self.is_shifted:
+            cells = cells.roll((SHIFT, SHIFT), dims=(1, 2))
         return cells[:, :height, :width].flatten(1, 2)
 
 
@@ -383,7 +384,7 @@ class _WindowAttention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * WINDOW - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", relative_positions(), persistent=False)
+        self.register_buffer("relative_position_index", position_index(), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, n, T, C] of n windows of T tokens -> the same shape; `mask` [n, 1, T, T] is added to the logits."""
@@ -395,36 +396,30 @@ class _WindowAttention(nn.Module):
         return self.proj(mixed.transpose(2, 3).flatten(3))
 
 
-def relative_positions() -> Tensor:
+def position_index() -> Tensor:
     """[T, T] row of the bias table for query and key of a window: (dy + 6) * 13 + dx + 6."""
-    rows, columns = torch.meshgrid(torch.arange(WINDOW), torch.arange(WINDOW), indexing="ij")
-    places = rows.flatten() * (2 * WINDOW - 1) + columns.flatten()
-    return places[:, None] - places[None, :] + (WINDOW - 1) * 2 * WINDOW
+    return get_relative_position_index(WINDOW, WINDOW)
 
 
-@lru_cache(maxsize=64)
-def shift_mask(padded: tuple[int, int], shift: int) -> Tensor:
+def _padded(grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of whole windows."""
+    return -(-grid[0] // WINDOW) * WINDOW, -(-grid[1] // WINDOW) * WINDOW
+
+
+def _shift_mask(grid: tuple[int, int]) -> Tensor:
     """[n, 1, T, T]: -100 between cells that are neighbours in a window only because the map was rolled."""
-    regions = torch.zeros(1, *padded, 1)
-    bounds = [(0, -WINDOW), (-WINDOW, -shift), (-shift, None)]
+    regions = torch.zeros(1, *_padded(grid), 1)
+    bounds = [(0, -WINDOW), (-WINDOW, -SHIFT), (-SHIFT, None)]
     for number, (rows, columns) in enumerate((r, c) for r in bounds for c in bounds):
         regions[:, slice(*rows), slice(*columns)] = number
-    windows = _split_windows(regions)[0, :, :, 0]  # [n, T]
+    windows = _windows(regions)[0, :, :, 0]  # [n, T]
     return (windows[:, None, :] != windows[:, :, None]).float()[:, None] * MASKED
 
 
-def _split_windows(cells: Tensor) -> Tensor:
+def _windows(cells: Tensor) -> Tensor:
     """[B, h, w, C] -> [B, windows, T, C]."""
-    rows, columns = cells.shape[1] // WINDOW, cells.shape[2] // WINDOW
-    windows = cells.unflatten(2, (columns, WINDOW)).unflatten(1, (rows, WINDOW))
-    return windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def _merge_windows(windows: Tensor, padded: tuple[int, int]) -> Tensor:
-    """[B, windows, T, C] -> [B, h, w, C]."""
-    rows, columns = padded[0] // WINDOW, padded[1] // WINDOW
-    cells = windows.unflatten(2, (WINDOW, WINDOW)).unflatten(1, (rows, columns))
-    return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    number = cells.shape[1] // WINDOW * (cells.shape[2] // WINDOW)
+    return window_partition(cells, (WINDOW, WINDOW)).unflatten(0, (-1, number)).flatten(2, 3)
 
 
 def _registered(name: str) -> None:

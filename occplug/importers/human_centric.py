@@ -7,7 +7,7 @@ from typing import Any
 from occplug.backbones.official import POSITIONS, OfficialTower, read_official
 from occplug.backbones.position import patch_grid
 from occplug.backbones.swin import SIZES as SWIN_SIZES
-from occplug.backbones.swin import relative_positions
+from occplug.backbones.swin import position_index
 from occplug.backbones.vit import SIZES as VIT_SIZES
 from occplug.backbones.vit import check_architecture
 from occplug.config import default_config
@@ -59,7 +59,7 @@ def load_solider(checkpoint, image_size: tuple[int, int], num_cameras: int | Non
     Args, Raises: as :func:`load_personvit`'s.
     """
     official = read_official(checkpoint)
-    official.check_index(relative_positions())
+    official.check_index(position_index())
     norms = official.names(r"patch_embed\.norm\.(weight|bias)|stages\.0\.blocks\.\d+\.norm[12]\.(weight|bias)")
     width = most_common(official.state, norms) or SWIN_SIZES["solider_swin_t"]["width"]
     names = official.names(r"stages\.2\.blocks\.\d+\..*")
