@@ -110,7 +110,7 @@ def _embedding(pictures: list[str] | str, workers: int, weights: str = MODEL) ->
 
     def work() -> tuple[float, float]:
         found = model.embed(pictures, batch_size=BATCH, workers=workers, flip=False)
-        return float(found.vector.abs().mean()), found.vector.numel() * 4 / MIB
+        return float(found.vector.sum()), found.vector.numel() * 4 / MIB
 
     return work
 
@@ -132,6 +132,6 @@ def _loop(paths: list[str]) -> Callable:
             read = (cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB) for path in paths[start : start + BATCH])
             images = [(cv2.resize(image, (data.width, data.height)) / np.float32(255) - mean) / std for image in read]
             found.append(model.method.embed(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)).vector)
-        return float(torch.cat(found).abs().mean())
+        return float(torch.cat(found).sum())
 
     return work

@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
     options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip")}
     if args.camid is not None:
         options["camids"] = args.camid
-    made = calibrate_model(model, args.root, args.sources, args.kind, args.identities, **options)
+    covered = [share / 100 for share in args.covered]
+    made = calibrate_model(model, args.root, args.sources, args.kind, args.identities, covered, **options)
     file = keep_calibration(model.weights.where, made.as_dict(), args.output)
     print("\n".join(_lines(made.facts, args.kind)))
     if args.report:
@@ -59,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=("logistic", "isotonic"), default="logistic", help="of the curve (logistic)")
     text = "whose images: unseen, or trained, which makes the model look better than it is (unseen)"
     parser.add_argument("--identities", choices=("unseen", "trained"), default="unseen", help=text)
+    text = "per cent, e.g. 50 60 70: also say how pairs are answered one of whose images is covered so far"
+    parser.add_argument("--covered", nargs="+", type=float, default=[], metavar="P", help=text)
     text = "write the weights with their calibration there; by default over --weights"
     parser.add_argument("-o", "--output", type=user_path, metavar="FILE", help=text)
     parser.add_argument("--report", type=user_path, metavar="JSON", help="also write the figures")
@@ -80,6 +83,11 @@ def _lines(facts: dict, kind: str) -> list[str]:
     lines.append(f"abstains on {100 * facts['abstains']:.1f} % of pairs (half of them of the same person)")
     if facts["wrong_if_it_did_not"] is not None:
         lines[-1] += f", of which {100 * facts['wrong_if_it_did_not']:.0f} % would have been answered wrongly"
+    lines += [
+        f"with one image covered by {each['share']:.0%}: wrong answers {100 * each['wrong']:.1f} %, "
+        f"abstains on {100 * each['abstains']:.1f} %"
+        for each in facts["covered"]
+    ]
     lines.append("false accept rate   distance up to   true accept rate")
     lines += [
         f"{rate:17g}   {distance:14.4f}   {100 * accepted:14.1f} %" for rate, distance, accepted in facts["rates"]

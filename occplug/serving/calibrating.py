@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from tabulate import tabulate
 import occplug
 from occplug.data.manager import DataManager
 from occplug.errors import ConfigError
-from occplug.serving.calibration import Calibration, calibrate, pairs_of
+from occplug.occluders import read_library
+from occplug.occluders.covering import Cover
+from occplug.serving.calibration import Calibration, answers_to, calibrate, pairs_of
 from occplug.serving.extractor import Extractor
 
 __all__ = ["IDENTITIES", "as_markdown", "calibrate_model", "draw_reliability", "unseen_images"]
@@ -71,6 +74,7 @@ def calibrate_model(
     sources: list[str] | None = None,
     kind: str = "logistic",
     identities: str = "unseen",
+    covered: Sequence[float] = (),
     **options,
 ) -> Calibration:
     """Calibrate `model` on training images of identities it was not trained on.
@@ -78,20 +82,28 @@ def calibrate_model(
     Args:
         root, sources, identities: as :func:`unseen_images`.
         kind: "logistic" or "isotonic".
+        covered: shares of a picture, each above 0 and below 1; facts also say how pairs are answered one of whose
+            images is covered so far by a cut-out of the package's library.
         options: of `Extractor.embed`.
 
     Raises:
-        ConfigError: nobody was held out.   DataError: too few images.
+        ConfigError: nobody was held out, or a share that is none.   DataError: too few images.
     """
+    covers = [Cover(read_library(), share, max(covered)) for share in sorted(covered)]
     rows, whose = unseen_images(model, root, list(sources or []), identities)
     pids, camids = (np.array([row[column] for row in rows]) for column in (1, 2))
     given = None if "camids" in options else camids.tolist() if not sources else None
-    embedding = model.embed([row[0] for row in rows], **{"camids": given, **options})
+    paths, options = [row[0] for row in rows], {"camids": given, **options}
+    embedding = model.embed(paths, **options)
     metric = model.method.named_distance()
     floor = metric.options.get("vis_floor", 0.1) if metric else 0.1
-    several = len(set(camids.tolist())) > 1
-    pairs = pairs_of(embedding, pids, camids if several else None, model.distances, floor)
+    people = (pids, camids if len(set(camids.tolist())) > 1 else None, model.distances, floor)
+    pairs = pairs_of(embedding, *people)
     made = calibrate(pairs, kind, floor)
+    made.facts["covered"] = []
+    for cover in covers:
+        asked = pairs_of(model.embed(map(cover.read, paths), **options), *people, others=embedding)
+        made.facts["covered"].append({"share": cover.share, **answers_to(asked, pairs, kind, floor)})
     assert embedding.origin is not None  # `Extractor.embed` says it
     made.facts.update(whose=whose, images=len(rows), flip=embedding.origin.preprocessing["flip"])
     made.facts["settings"] = model.test_settings
@@ -100,24 +112,58 @@ def calibrate_model(
 
 def as_markdown(facts: dict, command: str) -> str:
     """The figures of a calibration as a passage of a page, with the `command` that made them."""
-    percent = "{:.1f} %".format
-    wrong = facts["wrong_if_it_did_not"]
     rows = [
         ["identities", f"{facts['identities']} ({facts['whose']}), {facts['images']:,} images"],
         ["pairs", f"{facts['same_pairs']:,} of the same person, {facts['different_pairs']:,} of different ones"],
         ["expected calibration error", f"{facts['ece']:.3f}" if "ece" in facts else "not measured: too few identities"],
-        ["abstains on", percent(100 * facts["abstains"])],
-        ["wrong answers, had it not abstained", "-" if wrong is None else percent(100 * wrong)],
+        ["wrong answers", _percent(facts.get("wrong"))],
+        ["abstains on", _percent(facts["abstains"])],
+        ["wrong answers, had it not abstained", _percent(facts["wrong_if_it_did_not"])],
     ]
     table = tabulate(rows, ["", "on identities it was not fitted on"], tablefmt="github", disable_numparse=True)
-    rates = [[f"{rate:g}", f"{distance:.4f}", percent(100 * accepted)] for rate, distance, accepted in facts["rates"]]
+    rates = [[f"{rate:g}", f"{distance:.4f}", _percent(accepted)] for rate, distance, accepted in facts["rates"]]
     heads = ["false accept rate", "distance up to", "true accept rate"]
     right = tabulate(rates, heads, tablefmt="github", disable_numparse=True, colalign=("right",) * 3)
-    bins = [[f"{p:.3f}", f"{share:.3f}", percent(100 * weight)] for p, share, weight in facts.get("reliability", [])]
+    bins = [[f"{p:.3f}", f"{share:.3f}", _percent(weight)] for p, share, weight in facts.get("reliability", [])]
     heads = ["probability given", "share that was the same person", "of the pairs"]
     shown = tabulate(bins, heads, tablefmt="github", disable_numparse=True, colalign=("right",) * 3) if bins else ""
     made = f"occplug {occplug.__version__}, {time.strftime('%Y-%m-%d')}"
-    return "\n\n".join(filter(None, [f"`{command}` ({made})", table, right, shown]))
+    parts = [f"`{command}` ({made})", table, right, shown, _levels_table(facts), _covered_table(facts)]
+    return "\n\n".join(filter(None, parts))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _levels_table(facts: dict) -> str:
+    """How pairs are answered that have little, some and much in common; empty where the model does not say."""
+    levels = facts.get("levels", [])
+    ends = [f"{each['from']:.3f}" for each in levels[1:]] + [""]
+    rows = [
+        [f"{each['from']:.3f} to {end}", _percent(each["pairs"]), f"{each['ece']:.3f}", _percent(each["wrong"])]
+        for each, end in zip(levels, ends)
+    ]
+    heads = ["common visibility", "of the pairs", "expected calibration error", "wrong answers"]
+    right = ("left", *("right",) * 3)
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=right) if rows else ""
+
+
+def _covered_table(facts: dict) -> str:
+    """How pairs are answered one of whose images is covered further; empty where that was not asked for."""
+    rows = [
+        [
+            f"{each['share']:.0%}",
+            "-" if each["common"] is None else f"{each['common']:.3f}",
+            f"{each['ece']:.3f}",
+            *(_percent(each[name]) for name in ("wrong", "abstains", "wrong_if_it_did_not")),
+        ]
+        for each in facts.get("covered", [])
+    ]
+    heads = ["one image covered by", "common visibility, median", "expected calibration error", "wrong answers"]
+    heads += ["abstains on", "wrong answers, had it not abstained"]
+    right = ("right",) * len(heads)
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=right) if rows else ""
 
 
 def draw_reliability(made: Calibration, file: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from occplug.embedding import Embedding
 from occplug.errors import CheckpointError, DataError
 
-__all__ = ["KINDS", "Calibration", "Pairs", "calibrate", "common_visibility", "pairs_of"]
+__all__ = ["KINDS", "Calibration", "Pairs", "answers_to", "calibrate", "common_visibility", "pairs_of"]
 
 KINDS = ("logistic", "isotonic")
 LEVELS, FEWEST = 3, 50  # of common visibility, and same pairs that each needs
@@ -98,23 +98,27 @@ def pairs_of(
     distance: Callable[[Embedding, Embedding], Tensor],
     floor: float = 0.1,
     seed: int = 0,
+    others: Embedding | None = None,
 ) -> Pairs:
     """All pairs of the same person from different cameras (from any, if `camids` is None), and many of different ones.
+
+    Args:
+        others: the same images in another state, which the second of each pair is taken from; by default as they are.
 
     Raises:
         DataError: fewer than two identities, or none has two images.
     """
-    blocks, rng = [], np.random.default_rng(seed)
+    blocks, rng, gallery = [], np.random.default_rng(seed), embedding if others is None else others
     share = min(1.0, STRANGERS / max(len(pids) ** 2, 1))
     for start in range(0, len(pids), 256):
         rows = np.arange(start, min(start + 256, len(pids)))
         part = embedding[rows.tolist()]
-        distances = distance(part, embedding).float().cpu().numpy()
-        common = common_visibility(part, embedding, floor)
+        distances = distance(part, gallery).float().cpu().numpy()
+        common = common_visibility(part, gallery, floor)
         same = pids[rows][:, None] == pids[None]
         apart = np.ones_like(same) if camids is None else camids[rows][:, None] != camids[None]
-        others = rows[:, None] != np.arange(len(pids))[None]
-        chosen = (same & apart & others) | (~same & (rng.random(same.shape) < share))
+        another = rows[:, None] != np.arange(len(pids))[None]
+        chosen = (same & apart & another) | (~same & (rng.random(same.shape) < share))
         at = np.nonzero(chosen)
         both = np.stack([pids[rows][at[0]], pids[at[1]]], axis=1)
         blocks.append(Pairs(distances[at], same[at], None if common is None else common[at], both))
@@ -273,41 +277,84 @@ def _balanced(same: np.ndarray) -> np.ndarray:
 
 def _facts(pairs: Pairs, kind: str, floor: float, made: Calibration) -> dict:
     """Figures of fits on half of the identities, tested on pairs of the other half alone."""
-    identities = np.unique(pairs.identities)
-    half = np.isin(pairs.identities, np.random.default_rng(0).permutation(identities)[::2])
-    sides = [half.all(axis=1), (~half).all(axis=1)]
-    tested, predicted = [], []
-    for fitted, other in (sides, sides[::-1]):
-        train, test = pairs[fitted & ~pairs.blind], pairs[other & ~pairs.blind]
-        if not (train.same.any() and test.same.any()) or train.same.all() or test.same.all():
-            continue
-        predicted.append(_fit(train, kind, floor).probability(test.distance, test.common))
-        tested.append(test)
     facts = {
-        "identities": len(identities),
+        "identities": len(np.unique(pairs.identities)),
         "same_pairs": int(pairs.same.sum()),
         "different_pairs": int((~pairs.same).sum()),
-        "abstains": float((pairs.blind * _balanced(pairs.same)).sum() / _balanced(pairs.same).sum()),
-        "wrong_if_it_did_not": _wrong_when_blind(pairs, made),
+        "abstains": float(_balanced(pairs.same)[pairs.blind].sum() / _balanced(pairs.same).sum()),
+        "wrong_if_it_did_not": None,
         "rates": [[rate, made.threshold(rate), _accepted(pairs, made.threshold(rate))] for rate in FARS],
     }
-    if tested:
-        same = np.concatenate([each.same for each in tested])
-        facts |= _reliability(np.concatenate(predicted), same)
+    tested, predicted = _unseen_answers(pairs, pairs, kind, floor)
+    if len(tested):
+        facts |= _answers(tested, predicted) | _reliability(predicted[~tested.blind], tested.same[~tested.blind])
+        facts |= {"abstains": facts["abstains"], "levels": _levels(tested, predicted, made.edges)}
     return facts
+
+
+def answers_to(asked: Pairs, fitted: Pairs, kind: str = "logistic", floor: float = 0.1) -> dict[str, float | None]:
+    """How fits on half of the identities of `fitted` answer pairs of the other half in `asked`, pairs of the same
+    identities in another state.
+
+    Returns: `ece`, `wrong` (share of wrong answers, where half of the pairs are of the same person), `abstains`,
+        `wrong_if_it_did_not` (of the pairs it abstains on; None: there are none), `common` (median common visibility).
+    Raises: DataError: there are too few identities.
+    """
+    tested, predicted = _unseen_answers(fitted, asked, kind, floor)
+    if not len(tested) or tested.blind.all():
+        raise DataError("there are too few identities to fit on half of them and to measure on the others")
+    visible = ~tested.blind
+    common = None if tested.common is None else float(np.median(tested.common))
+    ece = _reliability(predicted[visible], tested.same[visible])["ece"]
+    return {"ece": ece, **_answers(tested, predicted), "common": common}
+
+
+def _unseen_answers(fitted: Pairs, asked: Pairs, kind: str, floor: float) -> tuple[Pairs, np.ndarray]:
+    """Pairs of `asked` within either half of the identities, and their probabilities by a fit on the other half of
+    `fitted`; pairs with nothing in common are answered by the lowest curve."""
+    chosen = np.random.default_rng(0).permutation(np.unique(fitted.identities))[::2]
+
+    def halves(pairs: Pairs) -> list[np.ndarray]:
+        inside = np.isin(pairs.identities, chosen)
+        return [inside.all(axis=1), (~inside).all(axis=1)]
+
+    at, predicted = np.zeros(len(asked), bool), np.zeros(len(asked))
+    for known, other in zip(halves(fitted), halves(asked)[::-1]):
+        train, visible = fitted[known & ~fitted.blind], asked[other & ~asked.blind]
+        if not all(each.same.any() and not each.same.all() for each in (train, visible)):
+            continue
+        common = None if asked.common is None else np.maximum(asked.common[other], _EDGE)
+        predicted[other] = _fit(train, kind, floor).probability(asked.distance[other], common)
+        at |= other
+    return asked[at], predicted[at]
+
+
+def _answers(pairs: Pairs, predicted: np.ndarray) -> dict[str, float | None]:
+    weight, wrong = _balanced(pairs.same), (predicted >= 0.5) != pairs.same
+
+    def share(at: np.ndarray) -> float | None:
+        return float((weight * wrong)[at].sum() / weight[at].sum()) if at.any() else None
+
+    abstains = float(weight[pairs.blind].sum() / weight.sum())
+    return {"wrong": share(~pairs.blind), "abstains": abstains, "wrong_if_it_did_not": share(pairs.blind)}
+
+
+def _levels(pairs: Pairs, predicted: np.ndarray, edges: list[float]) -> list[dict]:
+    """Per level of common visibility: where it begins, its share of the pairs that are answered, `ece` and `wrong`."""
+    if not edges:
+        return []
+    assert pairs.common is not None  # edges are quantiles of it
+    level, rows = np.searchsorted(edges, pairs.common, "right"), []
+    for number, begin in enumerate([0.0, *edges]):
+        at = (level == number) & ~pairs.blind
+        if pairs.same[at].any() and not pairs.same[at].all():
+            ece, wrong = _reliability(predicted[at], pairs.same[at])["ece"], _answers(pairs[at], predicted[at])["wrong"]
+            rows.append({"from": begin, "pairs": float(at.mean()), "ece": ece, "wrong": wrong})
+    return rows
 
 
 def _accepted(pairs: Pairs, threshold: float) -> float:
     return float((pairs.distance[pairs.same & ~pairs.blind] <= threshold).mean())
-
-
-def _wrong_when_blind(pairs: Pairs, made: Calibration) -> float | None:
-    """Share of wrong answers among the pairs with nothing in common, had they been answered by the lowest curve."""
-    blind = pairs[pairs.blind]
-    if not len(blind):
-        return None
-    answers = made.probability(blind.distance, np.full(len(blind), _EDGE) if made.edges else None) >= 0.5
-    return float(((answers != blind.same) * _balanced(blind.same)).sum() / _balanced(blind.same).sum())
 
 
 def _reliability(predicted: np.ndarray, same: np.ndarray) -> dict:

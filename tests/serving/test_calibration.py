@@ -15,7 +15,8 @@ from occplug.config import resolved_yaml
 from occplug.engine import save_checkpoint
 from occplug.errors import CheckpointError, ConfigError, DataError
 from occplug.evaluation import Metric
-from occplug.serving.calibration import Calibration, Pairs, calibrate, common_visibility, pairs_of
+from occplug.serving.calibrating import as_markdown
+from occplug.serving.calibration import Calibration, Pairs, answers_to, calibrate, common_visibility, pairs_of
 
 
 def drawn(count=20_000, seed=0, slope=-6.0, shift=3.0):
@@ -59,6 +60,30 @@ def test_levels_of_common_visibility_have_their_own_curves():
     near = made.probability([0.2, 0.2, 0.2], [0.9, 0.2, 0.0])
     assert near[0] > 0.95 and near[1] < 0.75 and np.isnan(near[2])
     assert 0 < made.facts["abstains"] < 0.01 and made.facts["wrong_if_it_did_not"] is not None
+    low, *_, high = made.facts["levels"]
+    assert low["from"] == 0 and high["from"] == made.edges[-1]
+    assert sum(level["pairs"] for level in made.facts["levels"]) == pytest.approx(1, abs=1e-3)
+    # a curve of slope s is wrong on 1 / (1 + exp(s |d - 1/2|)), on the mean over the distances
+    for level, slope in ((low, 2), (high, 20)):
+        assert level["wrong"] == pytest.approx(np.log(2 / (1 + np.exp(-slope / 2))) / (slope / 2), abs=0.02)
+        assert level["ece"] < 0.05
+
+
+def test_answers_to_the_same_people_in_another_state():
+    """Two in three pairs have nothing in common there, and distances that say nothing; the others are as before."""
+    rng = np.random.default_rng(3)
+    known = drawn(slope=-20, shift=10)
+    known = Pairs(known.distance, known.same, np.full(len(known), 0.5), known.identities)
+    blind = rng.random(len(known)) < 2 / 3
+    distance = np.where(blind, rng.uniform(0, 1, len(known)), known.distance)
+    asked = Pairs(distance, known.same, np.where(blind, 0.0, 0.5), known.identities)
+    before, found = (answers_to(pairs, known) for pairs in (known, asked))
+    assert before["abstains"] == 0 and before["wrong_if_it_did_not"] is None and before["common"] == 0.5
+    assert found["abstains"] == pytest.approx(2 / 3, abs=0.02) and found["common"] == 0
+    assert found["wrong_if_it_did_not"] == pytest.approx(0.5, abs=0.03)
+    assert found["wrong"] == pytest.approx(before["wrong"], abs=0.02) and 0.05 < before["wrong"] < 0.09
+    with pytest.raises(DataError, match="too few identities to fit on half of them"):
+        answers_to(asked, known[known.identities[:, 0] == known.identities[:, 1]][:1])
 
 
 def test_common_visibility_by_hand():
@@ -74,6 +99,10 @@ def test_pairs_are_those_evaluation_counts():
     pairs = pairs_of(vectors, pids, camids, Metric("cosine"))
     assert pairs.same.sum() == 2 * (2 + 1) and (~pairs.same).sum() == 36 - 9 - 4 - 1
     assert pairs_of(vectors, pids, None, Metric("cosine")).same.sum() == 6 + 2
+    covered = Embedding(-vectors.vector)
+    crossed = pairs_of(vectors, pids, camids, Metric("cosine"), others=covered)
+    np.testing.assert_array_equal(crossed.same, pairs.same)
+    np.testing.assert_allclose(crossed.distance, 2 - pairs.distance, atol=1e-5)
     with pytest.raises(DataError, match="no pairs to calibrate on"):
         pairs_of(vectors, np.arange(6), camids, Metric("cosine"))
 
@@ -123,11 +152,18 @@ def test_a_calibrated_model_says_same_or_not(name, weights, data_root, tmp_path,
         occplug.load(weights[name]).same([], [])
     report, diagram = tmp_path / "r.json", tmp_path / "r.png"
     words = ["calibrate", "--weights", str(weights[name]), "--root", str(data_root)]
+    words += ["--covered", "70", "30"]
     assert main([*words, "--report", str(report), "--diagram", str(diagram), "-o", str(tmp_path / "c.pth")]) == 0
     out = capsys.readouterr().out
     assert "identities held out of training" in out and "false accept rate" in out
     facts = json.loads(report.read_text())
     assert 0 <= facts["ece"] < 0.5 and diagram.stat().st_size > 1000
+    some, much = facts["covered"]
+    assert (some["share"], much["share"]) == (0.3, 0.7) and facts["wrong"] < some["wrong"] < much["wrong"] < 0.7
+    assert (much["common"] is None) == (
+        name == "clip_reid"
+    ) and f"covered by 70%: wrong answers {100 * much['wrong']:.1f} %" in out
+    assert f"| {100 * much['wrong']:.1f} % |" in " ".join(as_markdown(facts, "made").split())
     model = occplug.load(tmp_path / "c.pth")
     images = sorted((data_root / "synthocc" / "tiny" / "bounding_box_train").glob("*.jpg"))
     itself = model.same(images[0], images[0])
