@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.comparison import Comparison, Rows, table
+from benchmarks.costs import components
 from benchmarks.distances import masked_distances, part_distances
 from benchmarks.galleries import effort, engines, engines_many
 from benchmarks.hybrid import ska, wgff
@@ -46,4 +47,5 @@ BENCHMARKS: dict[str, Callable[[bool], Comparison | Rows]] = {
     "wgff": wgff,
     "ska": ska,
     "towers": towers,
+    "components": components,
 }

@@ -43,6 +43,7 @@ COMMANDS = {
     "convert": ("convert", "read an official checkpoint and write it as ours"),
     "show-attention": ("show_attention", "draw where a method's parts look"),
     "show-heads": ("show_heads", "draw how alike attention heads and patches are"),
+    "show-occluders": ("show_occluders", "draw an occluder library"),
     "show-mixing": ("show_mixing", "draw saliency, transferred patches and prototype masks"),
     "gradients": ("gradients", "say what each term of a loss does: gradients, logits, images it touches"),
     "mask-report": ("mask_report", "compare prototype masks and saliency with what SynthOcc knows to be visible"),

@@ -23,6 +23,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--stage", default="", metavar="NAME", help="default: the last")
     parser.add_argument("--batches", default=2, type=int, metavar="N", help="training batches to look at (default 2)")
     parser.add_argument("--generated", action="store_true", help="random pictures in place of the data sets")
+    text = "multiply all text features by F first: what the terms would be at another temperature of the CLIP (1)"
+    parser.add_argument("--text-scale", type=float, default=1.0, metavar="F", help=text)
     parser.add_argument("--output", metavar="JSON", type=user_path, help="also write the figures to a file")
     args, cfg = parse_config(parser, argv)
 
@@ -30,7 +32,7 @@ def main(argv: list[str]) -> None:
     from occplug.method import build_method
     from occplug.registry import model_class
     from occplug.runs.candidates import load_trained
-    from occplug.runs.gradients import gradient_report
+    from occplug.runs.gradients import gradient_report, scale_texts
     from occplug.runs.session import start_logging
 
     if model_class(cfg.model.name).is_stock:
@@ -41,12 +43,15 @@ def main(argv: list[str]) -> None:
         method = load_trained(cfg, args.weights)
     else:
         method = build_method(cfg, data.num_train_pids, data.num_train_cams, pretrained=not args.generated)
+    if args.text_scale != 1:
+        scale_texts(method, args.text_scale)
     report = gradient_report(method, data, args.batches, args.stage)
     data.close()
     print(f"{report['stage']}: {report['batches']} batches of {cfg.train.batch_size}")
     print(_table(report["terms"]))
     if args.output:
-        text = json.dumps({"config_file": args.config_file, "weights": args.weights, **report}, indent=2) + "\n"
+        about = {"config_file": args.config_file, "weights": args.weights, "text_scale": args.text_scale}
+        text = json.dumps({**about, **report}, indent=2) + "\n"
         write_atomically(args.output, lambda temporary: temporary.write_text(text))
 
 

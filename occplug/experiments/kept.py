@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,7 @@ def run_and_keep(
     Raises:
         OccplugError: as `run_rows` or `read_rows`, `KeptRuns` and `read_runs`.
     """
-    make = partial(run_rows, jobs=jobs) if trains else read_rows
+    make: Callable[..., list[Row]] = partial(run_rows, jobs=jobs) if trains else read_rows
     if place is None:
         return make(rows)
     with as_folder(place) as folder:

@@ -23,7 +23,7 @@ from occplug.engine.freezing import close_layers
 from occplug.errors import ConfigError
 from occplug.method import Method, Stage, parameter_groups
 
-__all__ = ["TermFigures", "gradient_report", "term_gradients"]
+__all__ = ["TermFigures", "gradient_report", "scale_texts", "term_gradients"]
 
 LEVELS = ("last", "feature", "projected", "tokens", "projected_tokens")  # of VisionFeatures, that terms may act on
 
@@ -84,6 +84,21 @@ def gradient_report(method: Method, data, batches: int, stage: str = "", device:
     for term in terms.values():
         term["share"] = term[scale] / whole if whole else 0.0
     return {"stage": chosen.name, "batches": len(per_batch), "terms": terms}
+
+
+@torch.no_grad()
+def scale_texts(method: Method, factor: float) -> None:
+    """Multiply all text features of `method` by `factor`, as another temperature of its CLIP would.
+
+    Raises:
+        ConfigError: a method without a text tower, or a factor that is not above 0.
+    """
+    text: Any = getattr(method, "text", None)
+    if text is None:
+        raise ConfigError("--text-scale is for methods with texts, and this one has no text tower")
+    if not 0 < factor < math.inf:
+        raise ConfigError(f"--text-scale is {factor}; it must be above 0")
+    text.text_projection *= factor
 
 
 def _stage(method: Method, name: str) -> Stage:

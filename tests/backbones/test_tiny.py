@@ -1,6 +1,8 @@
 """The shipped tiny CLIP, and the compact file format it is stored in."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from safetensors.torch import save_file
 
 from occplug.backbones import tiny
 from occplug.errors import CheckpointError
+
+ROOT = Path(__file__).parents[2]
 
 IDS = torch.tensor([320, 343, 2533, 49406, 49407])
 
@@ -140,3 +144,21 @@ def test_shipped_weights_tell_clothes_of_new_people_but_nothing_without_them(mod
     assert people.attributes["bottom_color"] > 0.3 and people.attributes["bottom_type"] > 0.45
     assert people.retrieval["image to caption R@10"] > 0.3
     assert nobody.attributes["bottom_color"] < 0.25 and nobody.retrieval["image to caption R@10"] < 0.25
+
+
+def test_the_docs_say_of_occluders_what_the_card_says():
+    card, docs = (ROOT / name for name in ("occplug/assets/clip_vit_tiny.md", "docs/backbones.md"))
+    rows = re.findall(r"^\| ([a-z ]+) \| [\d.]+ \| ([\d.]+) \|$", card.read_text(), re.M)
+    benchmark = dict(rows[next(n for n, (name, _) in enumerate(rows) if name == "car") :])
+    said = docs.read_text().partition("**The tiny CLIP.**")[2].partition("**The activation")[0]
+    assert re.findall(r"\d+\.\d", said) == [
+        "7.7",
+        *(benchmark[k] for k in ("mean of kinds", "umbrella", "sign", "nothing")),
+    ]
+    kinds = sorted((float(v), k) for k, v in benchmark.items() if k not in ("mean of kinds", "nothing"))
+    assert len(kinds) == 12
+    assert [k for _, k in kinds[:3]] == ["sign", "wall", "fence"] and [k for _, k in kinds[:-4:-1]] == [
+        "umbrella",
+        "box",
+        "plant",
+    ]

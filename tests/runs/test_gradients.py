@@ -12,7 +12,7 @@ from occplug.config import default_config
 from occplug.engine.freezing import close_layers
 from occplug.errors import ConfigError
 from occplug.method import parameter_groups
-from occplug.runs.gradients import gradient_report, term_gradients
+from occplug.runs.gradients import gradient_report, scale_texts, term_gradients
 
 OPTIONS = ["data.height", 32, "data.width", 16, "backbone.weights", "none"]
 
@@ -48,6 +48,27 @@ def test_norms_are_those_of_a_backward_pass_of_each_term_alone():
         assert figures.rest == pytest.approx(expected, rel=1e-3)
         assert figures.touched == 1
     assert found["loss_tri"].spread is None and found["loss_i2t"].rest == 0
+
+
+def test_texts_of_another_size_give_logits_of_that_size():
+    found = {}
+    for factor in (1.0, 3.0):
+        torch.manual_seed(1)
+        method = build_method(default_config("clip_reid", "clip_vit_tiny", OPTIONS), 5, 3)
+        if factor != 1:
+            scale_texts(method, factor)
+        (stage,) = [stage for stage in method.stages() if stage.name == "stage2"]
+        parameter_groups(method, stage.groups)
+        stage.prepare(None, torch.device("cpu"))
+        torch.manual_seed(2)
+        found[factor] = term_gradients(method.eval(), stage, batch())
+    assert found[3.0]["loss_i2t"].spread == pytest.approx(3 * found[1.0]["loss_i2t"].spread, rel=1e-3)
+    assert found[3.0]["loss_tri"].tower == pytest.approx(found[1.0]["loss_tri"].tower, rel=1e-3)
+    with pytest.raises(ConfigError, match="--text-scale is 0; it must be above 0"):
+        scale_texts(method, 0)
+    method.text = None
+    with pytest.raises(ConfigError, match="this one has no text tower"):
+        scale_texts(method, 2.0)
 
 
 def test_the_gradient_on_the_projected_feature_and_the_logits_by_hand():
