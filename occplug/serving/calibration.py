@@ -277,7 +277,7 @@ def _balanced(same: np.ndarray) -> np.ndarray:
 
 def _facts(pairs: Pairs, kind: str, floor: float, made: Calibration) -> dict:
     """Figures of fits on half of the identities, tested on pairs of the other half alone."""
-    facts = {
+    facts: dict[str, Any] = {
         "identities": len(np.unique(pairs.identities)),
         "same_pairs": int(pairs.same.sum()),
         "different_pairs": int((~pairs.same).sum()),
@@ -315,8 +315,8 @@ def _unseen_answers(fitted: Pairs, asked: Pairs, kind: str, floor: float) -> tup
     chosen = np.random.default_rng(0).permutation(np.unique(fitted.identities))[::2]
 
     def halves(pairs: Pairs) -> list[np.ndarray]:
-        inside = np.isin(pairs.identities, chosen)
-        return [inside.all(axis=1), (~inside).all(axis=1)]
+        inside = np.isin(pairs.identities, chosen).sum(axis=1)
+        return [inside == 2, inside == 0]
 
     at, predicted = np.zeros(len(asked), bool), np.zeros(len(asked))
     for known, other in zip(halves(fitted), halves(asked)[::-1]):

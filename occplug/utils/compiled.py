@@ -83,7 +83,7 @@ def _started() -> Any:
         import numba
     except ImportError:
         return None
-    return None if numba.config.DISABLE_JIT else numba
+    return None if getattr(numba.config, "DISABLE_JIT", False) else numba
 
 
 def _compile(loops: list[Loop]) -> None:
