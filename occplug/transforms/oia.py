@@ -12,12 +12,13 @@ from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
-from occplug.transforms.pasting import Layer, mixed, resized
+from occplug.transforms.pasting import Layer, Light, laid, resized
 
 __all__ = ["OIA"]
 
 AREAS = ("class", "uniform")
 LEAST, MOST = 0.1, 0.6
+OWN_LIGHT = Light("none", 0, 0, 1)
 
 
 @TRANSFORMS.register_module("oia")
@@ -67,7 +68,7 @@ class OIA(Occlusion):
         if self.area == "uniform":
             left = round((width - w) * across)
         layer = _hard_edged(cutout, (h, w), (top, left), (height, width))
-        return Occluded(*mixed(layer, pixels), layer.category)
+        return Occluded(*laid(layer, pixels, OWN_LIGHT), layer.category)
 
 
 def _corner(name: str, h: int, w: int, height: int, width: int) -> tuple[int, int]:
@@ -78,6 +79,4 @@ def _corner(name: str, h: int, w: int, height: int, width: int) -> tuple[int, in
 
 def _hard_edged(cutout: Cutout, size: tuple[int, int], corner: tuple[int, int], image: tuple[int, int]) -> Layer:
     rgba = resized(cutout.rgba, *size, mirrored=False)
-    layer = Layer.cut(rgba, (rgba[..., 3] > 127).astype(np.uint8) * 255, corner, image, cutout.category.index)
-    np.minimum(layer.colours, 255, out=layer.colours)  # rounding may leave a premultiplied colour above its alpha
-    return layer
+    return Layer.cut(rgba, (rgba[..., 3] > 127).astype(np.uint8) * 255, corner, image, cutout.category.index)

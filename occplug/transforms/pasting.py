@@ -12,11 +12,14 @@ from typing import Any, cast
 
 import numpy as np
 
-__all__ = ["Layer", "Light", "feathered", "mixed", "resized"]
+from occplug.transforms import laying
+
+__all__ = ["Layer", "Light", "feathered", "laid", "mixed", "resized"]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 UNCOVERED = 12  # alpha up to which a pixel belongs to the surroundings, of 255
 GROWN = 0.1  # the surroundings: the cut-out's box, larger by this share of its sides on each side
+_NONE = 1e9  # a limit of colours that none reaches
 FEWEST = 64  # pixels of surroundings; with fewer, the whole image that is not covered
 
 
@@ -25,14 +28,14 @@ class Layer:
     """The part of a pasted cut-out that lies inside the image.
 
     Args:
-        colours: float32 [3, h, w], premultiplied, in [0, 255].
-        alpha: uint8 [h, w].
+        rgba: uint8 [h, w, 4], premultiplied.
+        alpha: uint8 [h, w], which counts in place of that of `rgba`, and is not above it.
         top, left: its place in the image, in pixels.
         box: (top, left, bottom, right) of the whole cut-out, which may reach beyond the image.
         category: index in the category table.
     """
 
-    colours: np.ndarray
+    rgba: np.ndarray
     alpha: np.ndarray
     top: int
     left: int
@@ -49,18 +52,28 @@ class Layer:
     def cut(cls, rgba: np.ndarray, alpha: np.ndarray, corner: tuple[int, int], image: tuple[int, int], category: int):
         """The layer of the premultiplied `rgba`, uint8 [h, w, 4], with its (feathered) `alpha`, uint8 [h, w], that has
         its upper left pixel at `corner` (top, left) of an image of size `image` (H, W)."""
-        import cv2  # takes long to import
-
         (top, left), (h, w) = corner, alpha.shape
         rows = slice(max(0, -top), max(0, min(h, image[0] - top)))
         columns = slice(max(0, -left), max(0, min(w, image[1] - left)))
-        alpha = alpha[rows, columns]
-        planes = np.empty((4, *alpha.shape), np.uint8)
-        cv2.split(rgba[rows, columns], list(planes))
+        inside = (np.ascontiguousarray(part[rows, columns]) for part in (rgba, alpha))
+        return cls(*inside, max(top, 0), max(left, 0), (top, left, top + h, left + w), category)
+
+    @functools.cached_property
+    def planes(self) -> np.ndarray:
+        """`rgba` as uint8 [4, h, w]."""
+        import cv2  # takes long to import
+
+        planes = np.empty((4, *self.alpha.shape), np.uint8)
+        cv2.split(self.rgba, list(planes))
+        return planes
+
+    @functools.cached_property
+    def colours(self) -> np.ndarray:
+        """float32 [3, h, w], premultiplied by `alpha`, in [0, 255]; the layer's light is changed here."""
+        planes = self.planes
         share = np.maximum(planes[3], 1).astype(np.float32)
-        np.divide(alpha, share, out=share)
-        colours = planes[:3] * share  # premultiplied by the new alpha
-        return cls(colours, alpha, max(top, 0), max(left, 0), (top, left, top + h, left + w), category)
+        np.divide(self.alpha, share, out=share)
+        return planes[:3] * share
 
 
 def resized(rgba: np.ndarray, height: int, width: int, mirrored: bool) -> np.ndarray:
@@ -81,19 +94,34 @@ def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
     """
     if not feather:
         return alpha
+    radius = max(1.0, feather * min(alpha.shape))
+    reach, weights = math.ceil(radius / 2), _gaussian(radius / 2)
+    if laying.is_compiled():
+        return _feathered(alpha, reach, weights)
     import cv2
 
-    radius = max(1.0, feather * min(alpha.shape))
-    reach = math.ceil(radius / 2)
     outside: dict[str, Any] = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
     solid = cv2.compare(alpha, cast(Any, 127), cv2.CMP_GT)  # 255 where it holds
     narrow, wide = _square(reach), _square(2 * reach)
     core = cv2.erode(solid, narrow, **outside)
     thick = cv2.dilate(cv2.erode(core, narrow, **outside), wide, **outside)
     core = cv2.bitwise_or(core, cv2.bitwise_and(solid, cv2.bitwise_not(thick)))
-    weights = _gaussian(radius / 2)
     blurred = cv2.sepFilter2D(core, cv2.CV_32F, weights, weights, delta=0.5, borderType=cv2.BORDER_CONSTANT)
     return cv2.min(alpha, blurred.astype(np.uint8))
+
+
+def _feathered(alpha: np.ndarray, reach: int, weights: np.ndarray) -> np.ndarray:
+    alpha = np.ascontiguousarray(alpha)
+    edge = max(2 * reach, len(weights) // 2)
+    whole, core, thick, work = np.zeros((4, alpha.shape[0] + 2 * edge, alpha.shape[1] + 2 * edge), np.uint8)
+    laying.solid(alpha, edge, whole)
+    laying.erode(whole, edge, reach, work, core)
+    laying.erode(core, edge, reach, work, thick)
+    laying.dilate(thick, edge, 2 * reach, work, thick)
+    laying.keep_thin(core, whole, thick)
+    result = np.empty_like(alpha)
+    laying.blurred_border(alpha, core, (256 * weights).astype(np.int32), result)
+    return result
 
 
 @functools.lru_cache(maxsize=256)
@@ -148,21 +176,40 @@ class Light:
             return
         alpha = layer.alpha.astype(np.float32)
         alpha /= 255
-        total = float(alpha.sum())
+        total = float(alpha.sum(dtype=np.float64))
         around = _moments(layer, pixels, per_colour=self.mode == "adain")
         if total == 0 or around is None:
             return
         planes = layer.colours if self.mode == "adain" else _luminance(layer.colours)[None]
-        mean = planes.sum((1, 2)) / total  # of premultiplied colours: the mean weighted by alpha
-        square = (planes * planes / np.maximum(alpha, 1e-3)).sum((1, 2)) / total
-        spread = np.sqrt(np.maximum(square - mean**2, 1e-6))
-        factor = np.clip((around[1] / spread) ** self.contrast, self.min_contrast, 1)
-        shift = mean * (1 - factor) + self.brightness * (around[0] - mean)
-        layer.colours *= factor.astype(np.float32)[:, None, None]
-        layer.colours += shift.astype(np.float32)[:, None, None] * alpha
+        mean = planes.sum((1, 2), dtype=np.float64) / total  # of premultiplied colours: the mean weighted by alpha
+        square = (planes * planes / np.maximum(alpha, 1e-3)).sum((1, 2), dtype=np.float64) / total
+        moved = [self._moved(*numbers) for numbers in zip(mean.tolist(), square.tolist(), *around)]
+        factor, shift = np.array(moved, np.float32).T
+        layer.colours *= factor[:, None, None]
+        layer.colours += shift[:, None, None] * alpha
         if shift.min() < 0:  # else nothing can be below 0
             np.maximum(layer.colours, 0, out=layer.colours)
         np.minimum(layer.colours, 255 * alpha, out=layer.colours)
+
+    def _moved(self, mean: float, square: float, around: float, deviation: float) -> tuple[float, float]:
+        """Factor and shift for an occluder with that mean and mean square of light, in surroundings with that mean and
+        standard deviation."""
+        spread = math.sqrt(max(square - mean**2, 1e-6))
+        factor = min(max((deviation / spread) ** self.contrast, self.min_contrast), 1.0)
+        return factor, mean * (1 - factor) + self.brightness * (around - mean)
+
+    def measured(self, layer: Layer, pixels: np.ndarray) -> tuple[float, float] | None:
+        """As :meth:`align` with mode "luma" finds them, by compiled loops: factor and shift; None: nothing changes."""
+        sums = np.zeros((3, layer.alpha.shape[1]))
+        laying.light_of(layer.planes, layer.alpha, sums)
+        total, mean, square = sums.sum(1).tolist()
+        around = _sums_around(layer, pixels)
+        if total == 0 or around is None:
+            return None
+        count, near, near_square = around
+        near /= count
+        deviation = math.sqrt(max(near_square / count - near**2, 0.0))
+        return self._moved(mean / total, square / total, near, deviation)
 
 
 def _luminance(planes: np.ndarray) -> np.ndarray:
@@ -180,10 +227,7 @@ def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.nda
     import cv2
 
     height, width = pixels.shape[1:]
-    top, left, bottom, right = layer.box
-    down, across = GROWN * (bottom - top), GROWN * (right - left)
-    rows = slice(max(0, round(top - down)), min(height, round(bottom + down)))
-    columns = slice(max(0, round(left - across)), min(width, round(right + across)))
+    rows, columns = _near(layer, height, width)
     free = _free(layer, rows, columns)
     if cv2.countNonZero(free) < FEWEST:
         rows, columns = slice(0, height), slice(0, width)
@@ -197,6 +241,27 @@ def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.nda
     return mean, deviation
 
 
+def _near(layer: Layer, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of an image of that size that count as the surroundings of `layer`."""
+    top, left, bottom, right = layer.box
+    down, across = GROWN * (bottom - top), GROWN * (right - left)
+    rows = slice(max(0, round(top - down)), min(height, round(bottom + down)))
+    return rows, slice(max(0, round(left - across)), min(width, round(right + across)))
+
+
+def _sums_around(layer: Layer, pixels: np.ndarray) -> list[float] | None:
+    """Number of the pixels that :func:`_moments` looks at, sum and sum of squares of their luminance."""
+    height, width = pixels.shape[1:]
+    for rows, columns in (_near(layer, height, width), (slice(0, height), slice(0, width))):
+        sums = np.zeros((3, max(0, columns.stop - columns.start)))
+        limits = (layer.top, layer.left, rows.start, rows.stop, columns.start, columns.stop)
+        laying.light_around(pixels, layer.alpha, np.array(limits), UNCOVERED, sums)
+        result = sums.sum(1).tolist()
+        if result[0] >= FEWEST:
+            return result
+    return result if result[0] else None
+
+
 def _free(layer: Layer, rows: slice, columns: slice) -> np.ndarray:
     """uint8 mask of the pixels in `rows` and `columns` of the image, which `layer` lies in: 255 where it hides none."""
     import cv2
@@ -208,6 +273,20 @@ def _free(layer: Layer, rows: slice, columns: slice) -> np.ndarray:
     return free
 
 
+def laid(layer: Layer, pixels: np.ndarray, light: Light) -> tuple[np.ndarray, np.ndarray]:
+    """`layer` in the `light` of `pixels`, uint8 [3, H, W], laid over them: as :func:`mixed`."""
+    if light.mode == "adain" or not laying.is_compiled():
+        light.align(layer, pixels)
+        return mixed(layer, pixels)
+    result, alpha = pixels.copy(), np.zeros(pixels.shape[1:], np.uint8)
+    alpha[layer.area] = layer.alpha
+    moved = None if light.mode == "none" else light.measured(layer, result)
+    factor, shift = moved or (1.0, 0.0)
+    limit = _NONE if moved is None else 255.0
+    laying.mix(result, layer.planes, layer.alpha, layer.top, layer.left, factor, shift, limit)
+    return result, alpha
+
+
 def mixed(layer: Layer, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(1 - alpha) pixels + alpha occluder: uint8 [3, H, W], and alpha in the whole image, uint8 [H, W]."""
     result, alpha = pixels.copy(), np.zeros(pixels.shape[1:], np.uint8)
@@ -217,5 +296,6 @@ def mixed(layer: Layer, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     share /= 255
     under = pixels[:, rows, columns] * np.subtract(1, share, out=share)
     under += layer.colours
-    result[:, rows, columns] = np.rint(under, out=under)
+    np.rint(under, out=under)
+    result[:, rows, columns] = np.minimum(under, 255, out=under)  # rounding may leave a colour above its alpha
     return result, alpha

@@ -13,7 +13,7 @@ from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
-from occplug.transforms.pasting import Layer, Light, feathered, mixed, resized
+from occplug.transforms.pasting import Layer, Light, feathered, laid, resized
 from occplug.transforms.placing import pasted_size, position
 
 __all__ = ["RWOA"]
@@ -110,8 +110,7 @@ class RWOA(Occlusion):
             return None
         if least > 0:
             self.tally.add("misfits")
-        self.light.align(nearest, pixels)
-        return Occluded(*mixed(nearest, pixels), nearest.category)
+        return Occluded(*laid(nearest, pixels, self.light), nearest.category)
 
     def _attempt(self, image: tuple[int, int]) -> Layer | None:
         """One occluder at its place in an image of size (H, W); None if it is mostly outside."""

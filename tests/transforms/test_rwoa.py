@@ -269,7 +269,10 @@ def test_shrinking_averages_premultiplied_colours():
 
 def layer_of(rng, alpha, top=60, left=30, low=40, high=100):
     colours = rng.uniform(low, high, (3, *alpha.shape)).astype(np.float32) * (alpha / np.float32(255))
-    return Layer(colours, alpha, top, left, (top, left, top + alpha.shape[0], left + alpha.shape[1]), 0)
+    box = (top, left, top + alpha.shape[0], left + alpha.shape[1])
+    layer = Layer(np.zeros((*alpha.shape, 4), np.uint8), alpha, top, left, box, 0)
+    layer.colours = colours
+    return layer
 
 
 def moments(values, weights):
