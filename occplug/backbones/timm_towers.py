@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from timm.models import get_pretrained_cfg
 from timm.models.eva import Eva
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from occplug.backbones.features import VisionFeatures
 from occplug.backbones.licences import TIMM, check_licence
-from occplug.backbones.position import patch_grid, resize_positions
-from occplug.backbones.tower import Edits, Tower, TransformerTower
+from occplug.backbones.position import resize_positions
+from occplug.backbones.timm_transformer import PlainTransformer, TimmTransformer, is_usual
+from occplug.backbones.tower import Edits, Tower
 from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.registry import BACKBONES
 from occplug.utils.keys import check_fit
@@ -41,7 +41,6 @@ class Facts:
 
     kind: str  # vit, eva or plain
     patch: int
-    prefix: int  # tokens before the patches
     has_class: bool
     is_usual: bool  # each block is norm, attention, norm, MLP, so that attention can be read
 
@@ -61,15 +60,10 @@ def facts_of(name: str) -> Facts:
     with torch.device("meta"):
         model: Any = timm.create_model(name, pretrained=False, num_classes=0)
     if type(model) not in (VisionTransformer, Eva) or type(model.patch_embed) is not PatchEmbed:
-        return Facts("plain", 1, 0, False, False)  # also where a network of another kind makes the patches
+        return Facts("plain", 1, False, False)  # also where a network of another kind makes the patches
     patch = model.patch_embed.patch_size[0]
     kind = "vit" if type(model) is VisionTransformer else "eva"
-    return Facts(kind, patch, model.num_prefix_tokens, model.cls_token is not None, _is_usual(model.blocks))
-
-
-def _is_usual(blocks: Any) -> bool:
-    """Whether all are timm's plain `Block` with plain attention: not parallel, differential or normed afterwards."""
-    return all(type(block) is Block and type(block.attn) is Attention for block in blocks)
+    return Facts(kind, patch, model.cls_token is not None, is_usual(model.blocks))
 
 
 def fit_positions(positions: Tensor, stored: tuple[int, int], grid: tuple[int, int], prefix: int) -> Tensor:
@@ -123,10 +117,8 @@ def _published(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-class _Transformer(_Loaded, TransformerTower):
-    """What both kinds of timm's transformers do alike.
-
-    The feature is the class token after the final norm; of a model without one, the mean of the normalised patches.
+class _ByName(_Loaded, TimmTransformer):
+    """A transformer of timm's by its name.
 
     Args:
         name: of `backbone.name`, with "timm:".
@@ -141,8 +133,6 @@ class _Transformer(_Loaded, TransformerTower):
         ConfigError: an image size or stride that the model does not allow.
     """
 
-    kind = ""
-
     def __init__(
         self,
         name: str,
@@ -153,48 +143,29 @@ class _Transformer(_Loaded, TransformerTower):
         drop_path: float = 0.0,
         num_classes: int = 0,
     ):
-        super().__init__()
-        model, facts = name.removeprefix(TIMM), facts_of(name.removeprefix(TIMM))
-        self.name, self.arch = name, {"name": name}
-        self.image_size = (image_size[0], image_size[1])
-        self.patch = facts.patch
-        self.stride = self.patch if stride is None else stride
-        self.grid = patch_grid(self.image_size, self.patch, self.stride)
-        self._check_size()
-        self.num_prefix, self.has_class = facts.prefix, facts.has_class
+        model = name.removeprefix(TIMM)
+        patch = facts_of(model).patch
+        stride = patch if stride is None else stride
+        self._check_size(name, image_size, patch, stride)
         pool = {"num_classes": num_classes, "global_pool": "token"} if num_classes else {"num_classes": 0}
         # its patches come row by row, and its rotary positions are those of one grid
         fixed: dict[str, Any] = {"pretrained": False, "dynamic_img_size": False}
         visual: Any = timm.create_model(model, drop_path_rate=drop_path, **fixed, **pool)
-        self.stored_grid = tuple(visual.patch_embed.grid_size)
-        self.visual = visual
-        for spare in ("attn_pool",) if num_classes == 0 else ():
-            setattr(visual, spare, None)
-        self.final_norm = "norm" if not isinstance(visual.norm, nn.Identity) else "fc_norm"
-        width = visual.embed_dim
-        self.widths = (width, width, width)
+        stored_grid = tuple(visual.patch_embed.grid_size)
+        if num_classes == 0:
+            visual.attn_pool = None
+        super().__init__(visual, image_size, patch, stride, num_cameras, sie_coefficient)
+        self.name, self.arch, self.stored_grid = name, {"name": name}, stored_grid
         self.mean, self.std = (tuple(visual.pretrained_cfg[key]) for key in ("mean", "std"))
-        self._set_grid()
-        self.sie_coefficient, self.camera_embedding = sie_coefficient, None
-        if num_cameras:
-            self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width))
-            nn.init.trunc_normal_(self.camera_embedding, std=0.02)
 
-    def _check_size(self) -> None:
-        if self.stride == self.patch and any(side % self.patch for side in self.image_size):
-            height, width = (side // self.patch * self.patch for side in self.image_size)
+    @staticmethod
+    def _check_size(name: str, image_size: tuple[int, int], patch: int, stride: int) -> None:
+        if stride == patch and any(side % patch for side in image_size):
+            height, width = (side // patch * patch for side in image_size)
             raise ConfigError(
-                f"{self.name} has patches of {self.patch} pixels, so data.height and data.width must be multiples of "
-                f"{self.patch}, e.g. {height} and {width}, not {self.image_size[0]} and {self.image_size[1]}"
+                f"{name} has patches of {patch} pixels, so data.height and data.width must be multiples of {patch}, "
+                f"e.g. {height} and {width}, not {image_size[0]} and {image_size[1]}"
             )
-
-    def _set_grid(self) -> None:
-        raise TypeError("a kind of tower says how its grid is set")
-
-    @property
-    def position_prefix(self) -> int:
-        """Rows of the position embedding before the patches'."""
-        return 0 if self.visual.no_embed_class else self.num_prefix
 
     def _fitted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         positions = state.get("pos_embed")
@@ -207,98 +178,13 @@ class _Transformer(_Loaded, TransformerTower):
                 return {**state, "pos_embed": fit_positions(positions, stored, self.grid, prefix)}
         return state
 
-    @property
-    def layers(self) -> Sequence[Any]:
-        """The blocks, in order."""
-        return self.visual.blocks
 
-    def untrained(self, levels: Collection[int] = ()) -> list[str]:
-        """The norm that pools a head's feature, where the final norm is another."""
-        return [r"visual\.fc_norm\..*"] if self.final_norm == "norm" else []
-
-    def embed_patches(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> patches [B, N, C], row by row, without position."""
-        embedding = self.visual.patch_embed
-        return embedding.norm(embedding.proj(images).flatten(2).transpose(1, 2))
-
-    def with_camera(self, x: Tensor, camids: Tensor | None) -> Tensor:
-        """`x` [B, P + N, C] with the camera on every token."""
-        if self.camera_embedding is None or camids is None:
-            return x
-        return x + self.sie_coefficient * self.cameras(camids)[:, None]
-
-    def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:
-        """Features from the streams after the last block but one (`previous`) and after the last block (`x`)."""
-        first = self.num_prefix
-        y = getattr(self.visual, self.final_norm)(x)
-        feature = y[:, 0] if self.has_class else y[:, first:].mean(dim=1)
-        last = previous[:, 0] if self.has_class else previous[:, first:].mean(dim=1)
-        features = VisionFeatures(last=last, feature=feature, projected=feature, grid=self.grid)
-        if tokens:
-            features.tokens = features.projected_tokens = y[:, first:]
-        return features
-
-    def class_row(self, block: Any, x: Tensor) -> Tensor:
-        """The whole stream after the block, since not every model here has its feature in one row of it."""
-        return self.run_block(block, x)
+class TimmViT(_ByName, PlainTransformer):
+    """timm's `VisionTransformer` with all its switches; arguments and errors as :class:`_ByName`'s."""
 
 
-class TimmViT(_Transformer):
-    """timm's `VisionTransformer` with all its switches; arguments and errors as :class:`_Transformer`'s."""
-
-    @property
-    def gives_attention(self) -> bool:  # type: ignore[override]
-        """Whether the blocks are of the usual kind; parallel ones have no attention of their own."""
-        return _is_usual(self.layers)
-
-    def _set_grid(self) -> None:
-        visual = self.visual
-        visual.patch_embed.proj.stride = (self.stride, self.stride)
-        if visual.pos_embed is not None:
-            rows = self.position_prefix + self.grid[0] * self.grid[1]
-            visual.pos_embed = nn.Parameter(torch.empty(1, rows, self.widths[1]))
-            nn.init.trunc_normal_(visual.pos_embed, std=0.02)
-
-    def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
-        """Input of block 1, [B, P + N, C]: patches with prefix tokens and position, and the camera on every token."""
-        visual = self.visual
-        prefix = [token.expand(patches.shape[0], -1, -1) for token in (visual.cls_token, visual.reg_token)
-                  if token is not None]  # fmt: skip
-        if visual.pos_embed is not None and visual.no_embed_class:
-            patches = patches + visual.pos_embed
-        x = torch.cat([*prefix, patches.to(visual.pos_embed.dtype)], dim=1) if prefix else patches
-        if visual.pos_embed is not None and not visual.no_embed_class:
-            x = x + visual.pos_embed
-        return visual.norm_pre(visual.patch_drop(visual.pos_drop(self.with_camera(x, camids))))
-
-    def run_block(self, block: Any, x: Tensor) -> Tensor:
-        """One block: [B, P + N, C] -> the same shape."""
-        return block(x)
-
-    def block_and_attention(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's output [B, P + N, C], and its attention [B, heads, P + N, P + N]."""
-        attention, y = block.attn, block.norm1(x)
-        query, key = self._queries_and_keys(attention, y, y)
-        return block(x), (query @ key.transpose(2, 3) * attention.scale).softmax(dim=-1)
-
-    def class_queries(self, block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The class token's queries [B, heads, 1, d] and the patches' keys [B, heads, N, d]."""
-        y = block.norm1(x)
-        return self._queries_and_keys(block.attn, y[:, :1], y[:, self.num_prefix :])
-
-    @staticmethod
-    def _queries_and_keys(attention: Any, asking: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        weights = attention.qkv.weight.chunk(3)
-        biases = (None, None) if attention.qkv.bias is None else attention.qkv.bias.chunk(3)
-        query, key = (
-            F.linear(rows, weight, bias).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-            for rows, weight, bias in zip((asking, asked), weights, biases)
-        )
-        return attention.q_norm(query), attention.k_norm(key)
-
-
-class EvaTower(_Transformer):
-    """timm's `Eva`: rotary positions, perhaps SwiGLU and sub-norms. Arguments and errors as :class:`_Transformer`'s.
+class EvaTower(_ByName):
+    """timm's `Eva`: rotary positions, perhaps SwiGLU and sub-norms. Arguments and errors as :class:`_ByName`'s.
 
     It gives blocks, tokens, changes and edits; scores and attention of a class token that rotary positions do not turn
     are not to be had.
@@ -306,12 +192,16 @@ class EvaTower(_Transformer):
 
     gives_attention = False
 
-    def _set_grid(self) -> None:
-        if self.stride != self.patch:
+    @staticmethod
+    def _check_size(name: str, image_size: tuple[int, int], patch: int, stride: int) -> None:
+        if stride != patch:
             raise ConfigError(
-                f"backbone.stride is {self.stride}, but {self.name} has rotary positions of its own grid; only "
-                f"{self.patch}, its patch size, works"
+                f"backbone.stride is {stride}, but {name} has rotary positions of its own grid; only {patch}, its "
+                "patch size, works"
             )
+        _ByName._check_size(name, image_size, patch, stride)
+
+    def _set_grid(self) -> None:
         self.visual.set_input_size(self.image_size)
 
     def forward(
@@ -358,7 +248,7 @@ class PlainTower(_Loaded, Tower):
     """Any other image model: its pooled feature alone, for baselines.
 
     Args:
-        name, image_size, drop_path: as :class:`_Transformer`'s.
+        name, image_size, drop_path: as :class:`_ByName`'s.
         stride: must be 16 or None; the model has its own.
         num_cameras: must be 0.
 

@@ -6,20 +6,18 @@ Dosovitskiy et al., arXiv 2010.11929; He et al., "TransReID", arXiv 2102.04378. 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
-from occplug.backbones.features import VisionFeatures
 from occplug.backbones.official import OfficialTower, read_official
 from occplug.backbones.position import patch_grid
-from occplug.backbones.tower import TransformerTower
+from occplug.backbones.timm_transformer import PlainTransformer
 from occplug.errors import CheckpointError, ConfigError, first_line
 from occplug.registry import BACKBONES
 from occplug.utils.files import user_path
@@ -46,20 +44,17 @@ FOUND_AT = {
 }
 
 
-class ViT(TransformerTower):
+class ViT(PlainTransformer):
     """A vision transformer as ImageNet trained it; random weights until :func:`load_initial` fills them.
 
     Args:
         arch: image_size (pixels, of pre-training), patch_size, width, layers, heads.
         image_size: (height, width) of the images in pixels.
         stride: pixels from patch to patch; smaller than the patch makes patches overlap. None: the patch size.
-        num_cameras: rows of the camera embedding (SIE), which is added to *all* tokens; 0 for none.
-        sie_coefficient: factor on the camera embedding.
+        num_cameras, sie_coefficient: as :class:`TimmTransformer`'s.
         drop_path: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
 
     Attributes:
-        widths: (C, C, C); there is no projection, so the projected feature is the feature itself.
-        grid: (h, w), rows and columns of patches.
         mean, std: pixel constants it was trained with.
 
     Raises:
@@ -78,37 +73,20 @@ class ViT(TransformerTower):
         sie_coefficient: float = 3.0,
         drop_path: float = 0.0,
     ):
-        super().__init__()
-        patch, width = arch["patch_size"], arch["width"]
-        self.arch, self.name = arch, arch.get("name", "")
-        self.image_size = (image_size[0], image_size[1])
-        self.patch, self.stride = patch, patch if stride is None else stride
-        self.grid = patch_grid(self.image_size, patch, self.stride)
-        size = arch["image_size"]
-        self.stored_grid = patch_grid((size, size) if isinstance(size, int) else size, patch, patch)
-        self.widths = (width, width, width)
-        self.sie_coefficient = sie_coefficient
-        self.visual = VisionTransformer(
-            img_size=self.image_size,
+        patch, size = arch["patch_size"], arch["image_size"]
+        visual = VisionTransformer(
+            img_size=(image_size[0], image_size[1]),
             patch_size=patch,
-            embed_dim=width,
+            embed_dim=arch["width"],
             depth=arch["layers"],
             num_heads=arch["heads"],
             num_classes=0,
             drop_path_rate=drop_path,
         )
-        self.visual.patch_embed.proj.stride = (self.stride, self.stride)  # timm knows only steps of one patch
-        self.visual.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], width))
-        nn.init.trunc_normal_(self.visual.pos_embed, std=0.02)
-        self.camera_embedding = None
-        if num_cameras:
-            self.camera_embedding = nn.Parameter(torch.empty(num_cameras, width))
-            nn.init.trunc_normal_(self.camera_embedding, std=0.02)
-
-    @property
-    def layers(self) -> Sequence[Block]:
-        """The blocks, in order."""
-        return cast(Sequence[Block], self.visual.blocks)
+        stride = patch if stride is None else stride
+        super().__init__(visual, image_size, patch, stride, num_cameras, sie_coefficient)
+        self.arch, self.name = arch, arch.get("name", "")
+        self.stored_grid = patch_grid((size, size) if isinstance(size, int) else size, patch, patch)
 
     def load(self, source) -> None:
         """Fill the tower from a file or state dict of timm's, PersonViT's or TransReID-SSL's; "timm" is a name for one.
@@ -137,67 +115,16 @@ class ViT(TransformerTower):
         official.fill(self.visual, "the ImageNet ViT")
         _log.info("%s: %d tensors read", official.where, len(self.visual.state_dict()))
 
-    def embed_patches(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> patches [B, N, C], row by row, without position."""
-        return self.visual.patch_embed.proj(images).flatten(2).transpose(1, 2)  # [B, N, C]
-
-    def add_positions(self, patches: Tensor, camids: Tensor | None) -> Tensor:
-        """Input of block 1, [B, 1 + N, C]: patches with class token and position, and the camera on every token."""
-        visual = self.visual
-        # class token and positions are float32 and make the stream that, also where autocast gave half patches
-        assert visual.cls_token is not None and visual.pos_embed is not None, "the ViTs here have both"
-        first = visual.cls_token.expand(patches.shape[0], -1, -1)
-        x = torch.cat([first, patches.to(first.dtype)], dim=1) + visual.pos_embed
-        if self.camera_embedding is not None and camids is not None:
-            x = x + self.sie_coefficient * self.cameras(camids)[:, None]
-        return x
-
-    def finish(self, previous: Tensor, x: Tensor, tokens: bool = False) -> VisionFeatures:
-        """Features from the streams after the last block but one (`previous`) and after the last block (`x`).
-
-        Args:
-            previous: [B, 1 + N, C]; only its class token is read.
-            x: [B, 1 + N, C], or [B, 1, C] without `tokens`.
-        """
-        y = self.visual.norm(x if tokens else x[:, :1])
-        features = VisionFeatures(last=previous[:, 0], feature=y[:, 0], projected=y[:, 0], grid=self.grid)
-        if tokens:
-            features.tokens = features.projected_tokens = y[:, 1:]
-        return features
-
-    def run_block(self, block: Block, x: Tensor) -> Tensor:
-        """One block: [B, 1 + N, C] -> the same shape."""
-        return block(x)
-
     def class_row(self, block: Block, x: Tensor) -> Tensor:
         """The block's output for the class token alone, [B, 1, C]."""
-        y = block.norm1(x)
         attention: Any = block.attn
-        query, key, value = _heads(attention, y[:, :1], y, y)
+        y = block.norm1(x)
+        query, key = self._queries_and_keys(attention, y[:, :1], y)
+        value = F.linear(y, attention.qkv.weight.chunk(3)[2], attention.qkv.bias.chunk(3)[2])
+        value = value.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
         mixed = F.scaled_dot_product_attention(query, key, value)  # [B, heads, 1, C / heads]
         row = x[:, :1] + block.drop_path1(attention.proj(mixed.transpose(1, 2).flatten(2)))
         return row + block.drop_path2(block.mlp(block.norm2(row)))
-
-    def block_and_attention(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's output [B, 1 + N, C], and its attention [B, heads, 1 + N, 1 + N]."""
-        y = block.norm1(x)
-        attention: Any = block.attn
-        query, key, value = _heads(attention, y, y, y)
-        weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=-1)
-        x = x + block.drop_path1(attention.proj((weights @ value).transpose(1, 2).flatten(2)))
-        return x + block.drop_path2(block.mlp(block.norm2(x))), weights
-
-    def class_queries(self, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The class token's queries [B, heads, 1, d] and the patches' keys [B, heads, N, d], d = C / heads."""
-        y = block.norm1(x)
-        query, key = _heads(block.attn, y[:, :1], y[:, 1:])
-        return query, key
-
-
-def _heads(attention: Any, *rows: Tensor) -> list[Tensor]:
-    """Queries of the first, keys of the second, values of the third of `rows` [B, L, C]: [B, heads, L, C / heads]."""
-    parts = zip(rows, attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3))
-    return [F.linear(x, w, b).unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for x, w, b in parts]
 
 
 # ---------------------------------------------------------------------- initial weights
