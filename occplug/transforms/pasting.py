@@ -55,8 +55,8 @@ class Layer:
         (top, left), (h, w) = corner, alpha.shape
         rows = slice(max(0, -top), max(0, min(h, image[0] - top)))
         columns = slice(max(0, -left), max(0, min(w, image[1] - left)))
-        inside = (np.ascontiguousarray(part[rows, columns]) for part in (rgba, alpha))
-        return cls(*inside, max(top, 0), max(left, 0), (top, left, top + h, left + w), category)
+        rgba, alpha = (np.ascontiguousarray(part[rows, columns]) for part in (rgba, alpha))
+        return cls(rgba, alpha, max(top, 0), max(left, 0), (top, left, top + h, left + w), category)
 
     @functools.cached_property
     def planes(self) -> np.ndarray:
