@@ -98,7 +98,7 @@ def test_a_sweep_plans_a_row_each(tmp_path, monkeypatch):
 
     seen = {}
 
-    def planned(rows, jobs, keep):
+    def planned(rows, jobs, keep, trains):
         seen.update(rows)
         raise ConfigError("planned")
 
