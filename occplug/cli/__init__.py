@@ -37,7 +37,7 @@ COMMANDS = {
     "compare": ("compare", "train several configs over several seeds, or take finished runs, and print one table"),
     "sweep": ("sweep", "train a config with every combination of some keys' values, and print one table"),
     "ablate": ("ablate", "train the rows of one ablation table over several seeds"),
-    "tables": ("tables", "make the tables of documents again from kept runs, and say which runs are missing"),
+    "tables": ("make_tables", "make the tables of documents again from kept runs, and say which runs are missing"),
     "keep": ("keep", "collect kept runs of folders and files in one file"),
     "zoo": ("zoo", "list, fetch, verify and fill the model zoo"),
     "convert": ("convert", "read an official checkpoint and write it as ours"),

@@ -32,7 +32,7 @@ def test_figures_are_equal_every_time_and_endings_are_checked(tmp_path):
     models = [HeadFigures(title, torch.eye(4), [0.5, 0.7]) for title in ("one", "two")]
     first, again = (draw_heads(models, tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
     assert first == again and b">two<" in first and models[0].mean_correlation == 0
-    with pytest.raises(ConfigError, match=r"a.gif: a figure ends in .svg, .pdf, .png"):
+    with pytest.raises(ConfigError, match=r"a.gif: a figure ends in .pdf, .svg, .png, .jpg"):
         draw_heads(models, tmp_path / "a.gif")
     with pytest.raises(ConfigError, match="6 models are given; a figure holds 5"):
         draw_heads(models * 3, tmp_path / "a.svg")
