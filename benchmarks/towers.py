@@ -22,6 +22,8 @@ TOWERS = [
     ("solider_swin_s", (384, 128), 16),
     ("solider_swin_b", (384, 128), 16),
     ("timm:vit_base_patch14_dinov2.lvd142m", (252, 126), 14),
+    ("timm:vit_small_patch16_dinov3.lvd1689m", (256, 128), 16),
+    ("timm:vit_base_patch16_dinov3.lvd1689m", (256, 128), 16),
 ]
 QUICK = [("clip_vit_tiny", (128, 64), 8), ("vit_mini", (128, 64), 8), ("solider_swin_mini", (128, 64), 16)]
 
