@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from occplug.runs.session import (
     write_metrics,
 )
 from occplug.utils.files import check_text, user_path
+from occplug.utils.measuring import GIB, peak_memory
 from occplug.utils.processes import held, holder_of
 
 __all__ = ["dry_run", "train"]
@@ -203,8 +205,9 @@ def dry_run(cfg, config_file: str = "") -> None:
         data = GeneratedDataManager(small, num_classes=8, num_cameras=4)
         engine = build_engine(small, data, Path(folder), device, limit=2, pretrained=False)
         engine.run_stages()
-        log.info("dry run of %s: %d stages and a test went through", config_file, len(engine.records))
-        log.info("images were generated in place of the data sets, so the figures above mean nothing")
+        cost = f"{time.process_time():.0f} s of processor time, {peak_memory() / GIB:.1f} GiB of memory at the peak"
+        log.info("dry run of %s: %d stages and a test went through; %s", config_file, len(engine.records), cost)
+        log.info("images were generated in place of the data sets, so mAP and Rank-1 above mean nothing")
         start_logging()  # closes the log file before its folder goes
 
 

@@ -25,7 +25,7 @@ from occplug.utils.processes import end_with_parent
 __all__ = ["Figures", "free_memory", "machine", "measured", "peak_memory", "processor", "reset_peak"]
 
 STATUS = Path("/proc/self/status")
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 
 
 @dataclass

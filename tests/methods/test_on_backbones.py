@@ -66,7 +66,11 @@ FULL_SIZE = {
 def test_every_kind_of_backbone_goes_through_a_dry_run_at_full_size(config, capsys):
     file = str(ROOT / f"configs/{config}.yaml")
     assert main(["train", "--config-file", file, "--dry-run", *FULL_SIZE[config].split()]) == 0
-    assert "and a test went through" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    cost = re.search(
+        r"and a test went through; (\d+) s of processor time, (\d+\.\d) GiB of memory at the peak", printed
+    )
+    assert cost and int(cost[1]) > 0 and float(cost[2]) > 0.2
 
 
 def test_a_run_is_bound_by_its_backbone_and_by_a_restricted_clip_beside_it():
