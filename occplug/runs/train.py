@@ -199,13 +199,15 @@ def dry_run(cfg, config_file: str = "") -> None:
     The batch is cut to two identities, or one for each process, so that a laptop can do it; initial weights are
     random. Nothing is kept.
     """
+    before = time.process_time()
     with join_ranks(cfg.use_gpu and torch.cuda.is_available()), tempfile.TemporaryDirectory() as folder:
         small = _shortened(cfg, folder)
         _, device = prepare(small)
         data = GeneratedDataManager(small, num_classes=8, num_cameras=4)
         engine = build_engine(small, data, Path(folder), device, limit=2, pretrained=False)
         engine.run_stages()
-        cost = f"{time.process_time():.0f} s of processor time, {peak_memory() / GIB:.1f} GiB of memory at the peak"
+        spent = time.process_time() - before
+        cost = f"{spent:.0f} s of processor time, {peak_memory() / GIB:.1f} GiB of memory at the peak"
         log.info("dry run of %s: %d stages and a test went through; %s", config_file, len(engine.records), cost)
         log.info("images were generated in place of the data sets, so mAP and Rank-1 above mean nothing")
         start_logging()  # closes the log file before its folder goes
