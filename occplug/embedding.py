@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from occplug.errors import DataError
-from occplug.utils.files import user_path, write_atomically
+from occplug.utils.files import read_whole, user_path, write_atomically
 from occplug.utils.integrity import is_intact, save_checked
 from occplug.utils.texts import parse_json
 
@@ -228,9 +229,7 @@ def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
         DataError: `path` is missing, damaged or of another kind.
     """
     try:
-        with safe_open(user_path(path), framework="pt") as file:
-            texts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        texts, tensors = read_whole(user_path(path), _content)
         if not is_intact(tensors, texts):
             raise ValueError("it is damaged, its checksum does not hold")
         paths = from_bytes(tensors.pop("paths")) if "paths" in tensors else []
@@ -248,12 +247,21 @@ def load_rows(path) -> tuple[Embedding, dict[str, Tensor], dict]:
 def read_header(path) -> dict:
     """The header that `save_rows` wrote, without the tensors. Raises DataError as `load_rows`."""
     try:
-        with safe_open(user_path(path), framework="pt") as file:
-            return parse_json((file.metadata() or {}).get("header", "{}"))
+        return parse_json(read_whole(user_path(path), _texts).get("header", "{}"))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file of embeddings") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a file that Embedding.save wrote ({error})") from error
+
+
+def _content(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def _texts(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def to_bytes(value) -> Tensor:

@@ -232,9 +232,12 @@ class FolderStore(Store):
             try:
                 parts = [self._segment(entry) for entry in manifest["segments"]]
                 break
-            except FileNotFoundError:  # a writer has put segments together since the manifest was read
+            except (FileNotFoundError, DataError):
+                missing = [e["file"] for e in manifest["segments"] if not (self.path / e["file"]).is_file()]
+                if not missing:
+                    raise
+                # unless a writer has put segments together since the manifest was read
                 if attempt == 4 or self._manifest()["version"] == manifest["version"]:
-                    missing = [e["file"] for e in manifest["segments"] if not (self.path / e["file"]).is_file()]
                     raise DataError(
                         f"{self.path}: {', '.join(missing)} is missing; restore it, or build the gallery again"
                     ) from None

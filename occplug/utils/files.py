@@ -12,6 +12,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
 
@@ -22,8 +23,19 @@ try:
 except ModuleNotFoundError:  # Windows, where a folder in use cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_text", "clear_leftovers", "file_sha256", "is_text", "plain_name", "user_path", "write_atomically"]
+__all__ = [
+    "check_text",
+    "clear_leftovers",
+    "file_sha256",
+    "is_text",
+    "plain_name",
+    "read_whole",
+    "user_path",
+    "write_atomically",
+]
 
+T = TypeVar("T")
+READINGS = 100  # of a file that is replaced each time
 _BLOCK = 1 << 20
 _LEFTOVER = re.compile(r"\..+\.\d+\.part")
 
@@ -63,6 +75,33 @@ def file_sha256(path: str | os.PathLike) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_whole(path: str | os.PathLike, read: Callable[[Path], T]) -> T:
+    """`read(path)` of one version of a file that :func:`write_atomically` may replace meanwhile: again if it did.
+
+    A reader that opens a file twice, as safetensors does for the header and for the tensors, may else mix two versions.
+
+    Raises: OSError if the file is replaced during each of many readings; whatever `read` raised on a file that stayed.
+    """
+    path = Path(path)
+    for _ in range(READINGS):
+        version = _version(path)
+        try:
+            found = read(path)
+        except Exception:
+            if version == _version(path):
+                raise
+            continue
+        if version == _version(path):
+            return found
+    raise OSError("it is replaced faster than it can be read")
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """What differs between two files of one path."""
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[Path], object]) -> None:

@@ -175,7 +175,7 @@ def test_killing_a_writer_loses_nothing_it_has_acknowledged(name, tmp_path):
     Gallery.build(Embedding(vectors(10).vector)).save(tmp_path / name)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
     said = [int(writer.stdout.readline()) for _ in range(12)]
-    counts = [len(Gallery.load(tmp_path / name)) for _ in range(3)]  # readers meanwhile
+    counts = [len(Gallery.load(tmp_path / name)) for _ in range(300)]  # readers meanwhile
     time.sleep(0.05)
     os.kill(writer.pid, signal.SIGKILL)
     said += [int(line) for line in writer.stdout.read().split()]
@@ -183,6 +183,29 @@ def test_killing_a_writer_loses_nothing_it_has_acknowledged(name, tmp_path):
     left = Gallery.load(tmp_path / name)
     assert set(said) <= set(left.ids.tolist()) and len(left) >= 10 + len(said) and counts == sorted(counts)
     assert left.add(Embedding(vectors(1).vector)).tolist() == [int(left.ids.max())]  # the lock went with the process
+
+
+def test_segments_put_together_while_they_are_read_are_read_again(tmp_path, monkeypatch):
+    from occplug.serving import store
+
+    Gallery.build(vectors(5)).save(tmp_path / "g")
+    Gallery.load(tmp_path / "g").add(vectors(3, 1))
+    load, put_together = store._load, []
+
+    def late(path):
+        """The file, which another process has put into a new one since its size was looked at."""
+        if not put_together:
+            put_together.append(path)
+            folder = store.FolderStore(tmp_path / "g")
+            rows, header = folder.read()
+            folder.rewrite(rows, header)
+        return load(path)
+
+    monkeypatch.setattr(store, "_load", late)
+    assert len(Gallery.load(tmp_path / "g")) == 8 and not put_together[0].exists()
+    (tmp_path / "g" / "segment-000003.safetensors").unlink()
+    with pytest.raises(DataError, match="segment-000003.safetensors is missing; restore it"):
+        Gallery.load(tmp_path / "g")
 
 
 def test_two_writers_take_turns(tmp_path, monkeypatch):

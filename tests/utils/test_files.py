@@ -23,6 +23,7 @@ from occplug.embedding import Embedding
 from occplug.engine import save_checkpoint
 from occplug.errors import OccplugError, OutputError
 from occplug.masks import making
+from occplug.utils import files
 from occplug.utils.files import clear_leftovers, user_path, write_atomically
 from occplug.utils.processes import held, holder_of
 
@@ -369,3 +370,42 @@ def test_a_wait_says_for_whom_and_a_refusal_too(tmp_path, caplog):
     thread.join()
     assert holder_of(lock) == "a process that does not say which it is"
     assert not (tmp_path / "x" / ".lock.holder").exists()
+
+
+def replaced(path, text):
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_replaced_while_it_is_read_is_read_again(fails, tmp_path):
+    path, read = tmp_path / "a.txt", []
+    path.write_text("old head, old body")
+
+    def halves(path):
+        """Opens the file twice; before the first reading's second time it is replaced."""
+        head = path.read_text().split(", ")[0]
+        if not read:
+            replaced(path, "new head, new body")
+        read.append(f"{head}, {path.read_text().split(', ')[1]}")
+        if fails and len(read) == 1:
+            raise ValueError("the checksum does not hold")
+        return read[-1]
+
+    assert files.read_whole(path, halves) == "new head, new body"
+    assert read == ["old head, new body", "new head, new body"]
+
+
+def test_a_damaged_file_that_stays_is_read_once_and_one_that_never_stays_is_an_error(tmp_path):
+    path, read = tmp_path / "a.txt", []
+    path.write_text("0")
+
+    def damaged(path):
+        read.append(path)
+        raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        files.read_whole(path, damaged)
+    assert read == [path]
+    with pytest.raises(OSError, match="replaced faster than it can be read"):
+        files.read_whole(path, lambda path: replaced(path, path.read_text() + "0"))
+    assert len(path.read_text()) == 1 + files.READINGS
