@@ -21,6 +21,7 @@ __all__ = ["Embedding", "Origin"]
 
 FIELDS = ("vector", "parts", "visibility", "mask")  # the tensors, in the order of `pack`
 FORMAT = "occplug-embedding-1"
+CHECKED = 16_384  # rows looked at together: what a check needs beside a gallery of half precision does not grow with it
 
 
 @dataclass(frozen=True)
@@ -156,15 +157,14 @@ class Embedding:
             what: what messages call an image of which no path is known.
         """
         for value in self._set_fields().values():
-            # the length, which is not finite either where a square is beyond float32
-            bad = ~torch.linalg.vector_norm(value[:].flatten(1), dim=1, dtype=torch.float32).isfinite()
-            if bad.any():
-                row = int(bad.nonzero()[0])
-                named = self.paths[row] if self.paths else f"{what} (number {row}, counted from 0)"
-                raise DataError(
-                    f"{named}: its embedding is not finite; the weights are diverged or damaged, or too large for "
-                    "half precision (eval.amp): test them with eval.amp none, or take other ones"
-                )
+            row = _first_not_finite(value)
+            if row is None:
+                continue
+            named = self.paths[row] if self.paths else f"{what} (number {row}, counted from 0)"
+            raise DataError(
+                f"{named}: its embedding is not finite; the weights are diverged or damaged, or too large for "
+                "half precision (eval.amp): test them with eval.amp none, or take other ones"
+            )
 
     def save(self, path) -> None:
         """Write all fields that are set, paths and origin to the safetensors file `path`, whole or not at all."""
@@ -196,6 +196,17 @@ class Embedding:
             raise ValueError(f"a packed embedding of layout {layout} is [B, {sum(widths)}], got {tuple(packed.shape)}")
         pieces = packed.split(widths, dim=1)
         return Embedding(**{n: p.reshape(len(packed), *shape) for p, (n, shape) in zip(pieces, layout)})
+
+
+def _first_not_finite(value: Any) -> int | None:
+    """The first row of `value`, [B, ...] and perhaps of a file, of which a number is not finite."""
+    for start in range(0, len(value), CHECKED):
+        # the length, which is not finite either where a square is beyond float32
+        rows = value[start : start + CHECKED].flatten(1)
+        bad = ~torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).isfinite()
+        if bad.any():
+            return start + int(bad.nonzero()[0])
+    return None
 
 
 def _joined_origin(items: list[Embedding]) -> Origin | None:

@@ -16,6 +16,7 @@ from occplug import Embedding, Gallery
 from occplug.embedding import Origin, save_rows
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
+from occplug.utils.measuring import measured
 
 ENGINES = ["exact", "faiss", "milvus"]
 PACKAGES = {"faiss": "faiss", "milvus": "milvus_lite"}
@@ -351,8 +352,8 @@ def test_information_is_plain(tmp_path):
 # ---------------------------------------------------------------------- what is no number
 
 
-def spoilt(value, row=2, field="vector", make=vectors, **options):
-    made = make(6, **options)
+def spoilt(value, row=2, field="vector", make=vectors, count=6):
+    made = make(count)
     changed = getattr(made, field).clone()
     changed[row].view(-1)[0] = value
     return replace(made, **{field: changed})
@@ -370,6 +371,25 @@ def test_embeddings_that_are_not_finite_are_refused_not_ranked(make, field, valu
         with pytest.raises(DataError, match=told):
             use()
     assert len(gallery) == 9
+
+
+def test_the_image_that_is_not_finite_is_named_wherever_it_is(monkeypatch):
+    monkeypatch.setattr("occplug.embedding.CHECKED", 4)
+    for row in (0, 3, 4, 8):
+        with pytest.raises(DataError, match=rf"0/{row}.jpg: its embedding is not finite"):
+            Gallery.build(spoilt(float("nan"), row=row, count=9))
+
+
+def half_gallery():
+    embedding = Embedding(torch.full((100_000, 512), 0.5, dtype=torch.float16))
+    return lambda: len(Gallery.build(embedding))
+
+
+def test_building_does_not_copy_a_gallery_of_half_precision():
+    """In float32, as it is looked through for numbers that are not finite, it would be 195 MiB."""
+    figures = measured(half_gallery)
+    assert figures.output == 100_000
+    assert figures.memory < 100
 
 
 def test_half_precision_that_is_too_narrow_is_refused():
