@@ -144,7 +144,7 @@ def _box(path: Path, row: dict, images: dict, where: str) -> Box:
     if width <= 0 or height <= 0 or x + width <= 0 or y + height <= 0 or x >= right or y >= bottom:
         of_size = "" if FAR in (right, bottom) else f" of {right}x{bottom}"
         raise DataError(f"{where}.bbox is {bbox} and holds no pixel of the frame {image['file_name']}{of_size}")
-    frame = os.path.join(path.parent, image["file_name"])
+    frame = os.path.join(os.path.abspath(path.parent), image["file_name"])
     person = _text(row, PERSON, where)
     camera, split = (_text(row, keys, where) or _text(image, keys, where) for keys in (CAMERA, SPLIT))
     size = None if None in sides else (sides[0], sides[1])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
-import io
 import os
 import re
 import shutil
@@ -14,7 +12,7 @@ from collections.abc import Callable
 from occplug.datasets.boxes import CAMERA, PERSON, Box, read_boxes, with_frames
 from occplug.datasets.common import ReidDataset, warn_once
 from occplug.datasets.layouts import Layout, Part, inventory
-from occplug.datasets.listing import IMAGE_ENDINGS, ImageFile, list_tree
+from occplug.datasets.listing import IMAGE_ENDINGS, ImageFile, list_tree, real_paths
 from occplug.datasets.own_images import (
     GALLERY_CAMERA,
     GROUPS,
@@ -25,9 +23,10 @@ from occplug.datasets.own_images import (
     first_names,
     split_of,
 )
+from occplug.datasets.tables import Line, path_in, read_table
 from occplug.errors import ConfigError, DataError
 from occplug.registry import DATASETS, get, names
-from occplug.utils.files import is_text, user_path, write_atomically
+from occplug.utils.files import is_text, write_atomically
 
 __all__ = [
     "GALLERY_CAMERA",
@@ -184,41 +183,30 @@ class CsvImages(OwnImages):
         lines = self._lines()
         if not lines:
             raise DataError(f"{self.name}: {self.file} lists no images below its header; add lines path,pid")
-        first: dict[str, int] = {}
-        for number, line in lines:
-            other = first.setdefault(line["path"], number)
-            if other != number:
-                raise DataError(f"{self.file}: lines {other} and {number} name the same image {line['path']}")
         rows = [self._row(number, line) for number, line in lines]
-        missing = [f"{path} (line {first[path]})" for path, row in zip(first, rows) if row.file.size < 0]
+        first: dict[str, int] = {}
+        for (number, line), path in zip(lines, real_paths([row.file.path for row in rows])):
+            other = first.setdefault(path, number)
+            if other != number:
+                raise DataError(f"{self.file}: lines {other} and {number} name the same image {line['path']}; keep one")
+        names = [line["path"] for _, line in lines]
+        missing = [f"{name} (line {n})" for (n, _), name, row in zip(lines, names, rows) if row.file.size < 0]
         if missing:
             cure = "paths are relative to the folder of the CSV"
             cure += (
-                "" if all(map(is_text, first)) else "; it is no CSV in UTF-8, so save it as one if names are misread"
+                "" if all(map(is_text, names)) else "; it is no CSV in UTF-8, so save it as one if names are misread"
             )
             raise DataError(f"{self.file}: {first_names(missing)} do not exist; {cure}")
         self.dataset_dir = os.path.commonpath([os.path.dirname(row.file.path) for row in rows])
         return rows
 
-    def _lines(self) -> list[tuple[int, dict[str, str]]]:
-        try:
-            with open(self.file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-                reader = csv.DictReader(io.StringIO(stream.read(), newline=""), skipinitialspace=True, restval="")
-                given = [(name or "").strip() for name in reader.fieldnames or ()]
-                header = [name if _COLUMNS.get(name) in given else _COLUMNS.get(name, name) for name in given]
-                reader.fieldnames = header
-                self._check_header(header)
-                return [
-                    (reader.line_num, {key: (line[key] or "").strip() for key in header if key})
-                    for line in reader
-                    if any(str(value).strip() for value in line.values())
-                ]
-        except (OSError, csv.Error) as error:
-            raise DataError(f"{self.file} cannot be read as a CSV ({error})") from error
+    def _lines(self) -> list[Line]:
+        given, lines = read_table(self.file)
+        names = {name: name if _COLUMNS.get(name) in given else _COLUMNS.get(name, name) for name in given}
+        self._check_header([names[name] for name in given])
+        return [(number, {names[name]: text for name, text in line.items()}) for number, line in lines]
 
     def _check_header(self, header: list[str]) -> None:
-        if not all(map(is_text, header)):
-            raise DataError(f"{self.file} is no CSV in UTF-8: save it as one")
         lacking = [name for name in ("path", "pid") if name not in header]
         twice = sorted({name for name in header if header.count(name) > 1})
         if lacking or twice:
@@ -239,7 +227,7 @@ class CsvImages(OwnImages):
         for name in ("camid", "split"):
             if name in line and not line[name]:
                 raise DataError(f"{where}: {name} is empty; fill it in on all lines, or leave the column out")
-        path = os.path.abspath(os.path.join(os.path.dirname(self.file), str(user_path(line["path"]))))
+        path = path_in(self.file, line["path"])
         if not path.lower().endswith(IMAGE_ENDINGS):
             raise DataError(f"{where}: {line['path']} is no image; images end in {', '.join(IMAGE_ENDINGS)}")
         size = os.path.getsize(path) if os.path.isfile(path) else -1

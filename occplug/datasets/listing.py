@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from occplug.errors import DataError
 
-__all__ = ["IMAGE_ENDINGS", "ImageFile", "list_images", "list_tree", "passed_over"]
+__all__ = ["IMAGE_ENDINGS", "ImageFile", "list_images", "list_tree", "passed_over", "real_paths"]
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
 
 
 class ImageFile(NamedTuple):
@@ -59,6 +60,19 @@ def list_tree(folder: str) -> tuple[list[ImageFile], collections.Counter]:
     """
     listing = _listing(folder, True, True)
     return listing.files, listing.passed_over
+
+
+def real_paths(paths: Iterable[str]) -> list[str]:
+    """Where each of `paths` leads once `..` and links are followed; two names of one file give the same."""
+    folders: dict[str, str] = {}
+    result = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        path = os.path.join(folders[folder], name)
+        result.append(os.path.realpath(path) if os.path.islink(path) else path)
+    return result
 
 
 def _listing(folder: str, nested: bool, deep: bool = False) -> _Listing:

@@ -20,7 +20,7 @@ import numpy as np
 
 from occplug.datasets.common import MOST_PERSONS, Labelled, ReidDataset, warn_once
 from occplug.datasets.layouts import Layout
-from occplug.datasets.listing import ImageFile
+from occplug.datasets.listing import ImageFile, real_paths
 from occplug.errors import DataError
 from occplug.utils.files import user_path
 
@@ -117,6 +117,7 @@ class OwnImages(ReidDataset):
         self.left_out["junk (person -1)"] += len(every) - len(rows)
         if not rows:
             raise DataError(f"{self.name}: all {len(every)} images are junk (identity -1); name their identities")
+        self._refuse_shared_files(rows)
         self.pid_of = _numbers([row.person for row in rows])
         self.has_cameras, cameras = self._numbered_cameras(rows)
         sides = self._sides(rows, cameras)
@@ -130,6 +131,17 @@ class OwnImages(ReidDataset):
             camid = camera if self.has_cameras else unknown[side]
             splits[side].append(Labelled(row.file, self.pid_of[row.person], camid))
         return splits
+
+    def _refuse_shared_files(self, rows: list[Row]) -> None:
+        """Raise DataError for a file that two persons have: one of them is wrong, and training would learn both."""
+        first: dict[str, Row] = {}
+        for row, path in zip(rows, real_paths([row.file.path for row in rows])):
+            other = first.setdefault(path, row)
+            if other.person != row.person:
+                raise DataError(
+                    f"{self.name}: {other.file.path} and {row.file.path} are the same image, under the identities "
+                    f"{other.person} and {row.person}; remove the wrong one"
+                )
 
     def _numbered_cameras(self, rows: list[Row]) -> tuple[bool, list[int]]:
         """Whether cameras are known, and each image's, from 0 in the order of their numbers or names."""

@@ -2,10 +2,13 @@
 
 import collections
 import csv
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from occplug.datasets import by_path
 from occplug.datasets.by_path import GALLERY_CAMERA, KINDS, QUERY_CAMERA, dataset_class, is_ours
 from occplug.errors import ConfigError, DataError
 from tests.datasets.trees import market_tree, put, told
@@ -224,7 +227,8 @@ def test_mistakes_in_folders_are_named_with_their_cure(tmp_path):
     ("text", "message"),
     [
         ("file,person\na.jpg,1\n", "the header is 'file,person' and lacks path and pid.*columns path, pid"),
-        ("path;pid\na.jpg;1\n", "the header is 'path;pid' and lacks path and pid.*commas between them"),
+        ("path;pid\na.jpg;1\n", "the header is 'path;pid' with semicolons; put commas between the columns"),
+        ("path\tpid\na.jpg\t1\n", "with tabs; put commas between the columns"),
         ("path,pid,pid\na.jpg,1,1\n", "names pid twice"),
         ("path,pid\n", "lists no images below its header"),
         ("", "the header is ''"),
@@ -232,6 +236,7 @@ def test_mistakes_in_folders_are_named_with_their_cure(tmp_path):
         ("path,pid,camid\na.jpg,1,\n", "line 2: camid is empty; fill it in on all lines, or leave the column out"),
         ("path,pid\na.jpg,1\nz.jpg,2\n", r"z\.jpg \(line 3\) do not exist; paths are relative to the folder"),
         ("path,pid\na.jpg,1\na.jpg,2\n", "lines 2 and 3 name the same image a.jpg"),
+        ("path,pid\na.jpg,1\n./d/../a.jpg,2\n", "lines 2 and 3 name the same image ./d/../a.jpg; keep one"),
         ("path,pid,split\na.jpg,1,val\n", "line 2 has the split 'val'; there are: train, query, gallery, test"),
         ("path,pid,split\na.jpg,1,train\nb.jpg,1,query\nc.jpg,1,gallery\n", "1 person in both.*the same side"),
         ("path,pid\na.txt,1\n", "line 2: a.txt is no image"),
@@ -250,3 +255,19 @@ def test_mistakes_in_a_csv_are_named_with_their_cure(tmp_path, text, message):
 def test_names_are_ours_or_torchreids():
     assert is_ours("folder:x") and is_ours("csv:x.csv") and is_ours("occluded_duke")
     assert not is_ours("viper") and not is_ours("foldr:x")
+
+
+def test_a_file_under_two_persons_is_refused_however_it_is_named(tmp_path):
+    put(tmp_path, "crops/ann/0.jpg", "crops/ann/1.jpg", "crops/zoe/2.jpg")
+    (tmp_path / "crops/zoe/0.jpg").symlink_to(tmp_path / "crops/ann/0.jpg")
+    with pytest.raises(DataError, match="ann/0.jpg and .*zoe/0.jpg are the same image, under the identities ann and"):
+        by_path.FolderImages(str(tmp_path / "crops"))
+    (tmp_path / "p.csv").write_text("path,pid\ncrops/ann/0.jpg,1\ncrops/zoe/2.jpg,2\ncrops/zoe/0.jpg,3\n")
+    with pytest.raises(DataError, match="lines 2 and 4 name the same image crops/zoe/0.jpg"):
+        by_path.CsvImages(str(tmp_path / "p.csv"))
+    Image.new("RGB", (20, 40)).save(tmp_path / "frame.png")
+    box = {"image_id": 1, "bbox": [0, 0, 10, 20]}
+    rows = [{**box, "person_id": "ann"}, {**box, "person_id": "zoe"}]
+    (tmp_path / "b.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "frame.png"}], "annotations": rows}))
+    with pytest.raises(DataError, match="are the same image, under the identities ann and zoe"):
+        by_path.BoxImages(str(tmp_path / "b.json"))
