@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import operator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from occplug.utils.texts import parse_json
 
 __all__ = ["Embedding", "Origin"]
 
+_log = logging.getLogger(__name__)
 FIELDS = ("vector", "parts", "visibility", "mask")  # the tensors, in the order of `pack`
 FORMAT = "occplug-embedding-1"
 CHECKED = 16_384  # rows looked at together: what a check needs beside a gallery of half precision does not grow with it
@@ -36,6 +40,7 @@ class Origin:
         metric: `occplug.evaluation.Metric.as_dict` of the method's distance, or empty.
         weights: where those weights were read from, as `occplug.load` takes it.
         skipped: image -> why it could not be read, with `on_error="skip"`.
+        settings: keys of the config that change what that model computes in tests -> value; empty: not known.
     """
 
     paths: tuple[str, ...] = ()
@@ -45,6 +50,7 @@ class Origin:
     metric: dict = field(default_factory=dict)
     weights: str = ""
     skipped: dict[str, str] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
 
     def _rows(self, index, count: int) -> Origin:
         """The same origin of some of `count` images, chosen by whatever indexes an array."""
@@ -56,7 +62,7 @@ class Origin:
 
     def header(self) -> dict:
         """All but the paths, as plain values."""
-        names = ("model", "config", "preprocessing", "metric", "weights", "skipped")
+        names = ("model", "config", "preprocessing", "metric", "weights", "skipped", "settings")
         return {name: getattr(self, name) for name in names}
 
 
@@ -136,19 +142,35 @@ class Embedding:
         joined = {name: torch.cat([getattr(item, name)[:] for item in items]) for name in names}
         return Embedding(**joined, origin=origin)
 
-    def check_same_model(self, other: Embedding, what: str = "these embeddings", others: str = "the others") -> None:
-        """Raise DataError if it is known that `other` is of another model, or of images prepared otherwise."""
+    def check_same_model(
+        self, other: Embedding, what: str = "these embeddings", others: str = "the others", flip: bool = False
+    ) -> None:
+        """Raise DataError if it is known that `other` is of another model or settings, or of images prepared otherwise.
+
+        Args:
+            flip: whether averaging with mirror images has to be alike, too, as in one gallery; otherwise a warning says
+                that it is not.
+        """
+        check_embedding(other, others)
         one, two = self.origin or Origin(), other.origin or Origin()
-        if one.model and two.model and one.model != two.model:
+        settings = _differing(one.settings, two.settings) or _differing(one.metric, two.metric)
+        same_file = one.weights and one.weights == two.weights  # of which settings may leave out tensors
+        if one.model and two.model and one.model != two.model and not (same_file and settings):
             raise DataError(
                 f"{what} are of the model {one.model} and {others} of {two.model}; embeddings of different weights "
                 "mean nothing to each other: embed both with the same weights"
             )
-        prepared = [{key: value for key, value in o.preprocessing.items() if key != "flip"} for o in (one, two)]
-        if all(prepared) and prepared[0] != prepared[1]:
-            keys = [key for key in prepared[0] | prepared[1] if prepared[0].get(key) != prepared[1].get(key)]
-            settings = ", ".join(f"{key} {prepared[0].get(key)} and {prepared[1].get(key)}" for key in keys)
-            raise DataError(f"{what} and {others} are of images prepared otherwise ({settings}); embed both alike")
+        prepared = _differing(_without_flip(one), _without_flip(two))
+        for differing, how in ((prepared, "of images prepared otherwise"), (settings, "made otherwise")):
+            if differing:
+                raise DataError(f"{what} and {others} are {how} ({differing}); embed both alike")
+        flips = [each.preprocessing.get("flip") for each in (one, two)]
+        if None not in flips and flips[0] != flips[1]:
+            first, second = (_FLIPPED[bool(each)] for each in flips)
+            said = f"{what} are {first}, {others} {second}"
+            if flip:
+                raise DataError(f"{said}; embed both alike (--flip or --no-flip, flip= in Python)")
+            _warn_once(f"{said}: distances are larger than of embeddings that are alike")
 
     def check_finite(self, what: str = "an image") -> None:
         """Raise DataError for the first image whose embedding is not finite: what compares it would be meaningless.
@@ -198,6 +220,30 @@ class Embedding:
         return Embedding(**{n: p.reshape(len(packed), *shape) for p, (n, shape) in zip(pieces, layout)})
 
 
+_FLIPPED = {True: "averaged with their mirror images", False: "of images as they are (no flip)"}
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
+
+
+def _without_flip(origin: Origin) -> dict:
+    return {key: value for key, value in origin.preprocessing.items() if key != "flip"}
+
+
+def _differing(one: dict, two: dict) -> str:
+    """The keys of which `one` and `two` have different values, with these; empty if one of them is not known."""
+    keys = [key for key in one | two if one.get(key) != two.get(key)] if one and two else []
+    return ", ".join(f"{key} {one.get(key)} and {two.get(key)}" for key in keys)
+
+
+def check_embedding(given, what: str = "these embeddings") -> None:
+    """Raise DataError if `given` is no embedding, but e.g. an array or a path."""
+    if not isinstance(given, Embedding):
+        raise DataError(f"{what} are a {type(given).__name__}; give an Embedding, which model.embed(images) makes")
+
+
 def _first_not_finite(value: Any) -> int | None:
     """The first row of `value`, [B, ...] and perhaps of a file, of which a number is not finite."""
     for start in range(0, len(value), CHECKED):
@@ -214,7 +260,7 @@ def _joined_origin(items: list[Embedding]) -> Origin | None:
     if len(known) < len(items):
         return None
     for item in items[1:]:
-        items[0].check_same_model(item)
+        items[0].check_same_model(item, flip=True)
     paths = tuple(path for origin in known for path in origin.paths)
     skipped = {path: reason for origin in known for path, reason in origin.skipped.items()}
     return replace(known[0], paths=paths if len(paths) == sum(map(len, items)) else (), skipped=skipped)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse, print_skipped
+from occplug.cli.own_images import (
+    INPUTS,
+    add_embedding,
+    add_model,
+    embed_with,
+    kept_rows,
+    model_behind,
+    parse,
+    print_skipped,
+    read_columns,
+)
 from occplug.errors import ConfigError
 
 __all__ = ["main"]
@@ -63,12 +73,15 @@ def _info_parser(actions) -> None:
 
 
 def _pairs(words: list[str]) -> dict:
-    from occplug.serving.metadata import number_or_text
+    from occplug.serving.metadata import check_name, typed
 
     wrong = [word for word in words if "=" not in word]
     if wrong:
         raise ConfigError(f"--set takes KEY=VALUE, got {wrong[0]!r}")
-    return {key: number_or_text(value) for key, value in (word.split("=", 1) for word in words)}
+    pairs = dict(word.split("=", 1) for word in words)
+    for key in pairs:
+        check_name(key, "--set: ")
+    return {key: typed(key, [value])[0] for key, value in pairs.items()}
 
 
 def _rows(files: list[str], table: str | None):
@@ -101,16 +114,18 @@ def _build(args) -> None:
 
 def _add(args) -> None:
     from occplug.serving.gallery import Gallery
-    from occplug.serving.metadata import read_metadata
+    from occplug.serving.pictures import listed
 
     gallery = Gallery.load(args.gallery)
-    embedding = embed_with(model_behind(args, gallery), args.inputs, args)
-    metadata = {name: [value] * len(embedding) for name, value in _pairs(args.set).items()}
-    if args.metadata:
-        metadata |= read_metadata(args.metadata, embedding.paths)
+    pairs, images = _pairs(args.set), listed(args.inputs)
+    names, columns = read_columns(images, args.metadata)
+    columns = {name: [value] * len(names) for name, value in pairs.items()} | columns
+    embedding = embed_with(model_behind(args, gallery, adds=True), images, args, columns)
+    metadata = kept_rows(columns, names, embedding)
     gallery.add(embedding, metadata)
     print_skipped(embedding)
-    print(f"{args.gallery}: {len(embedding)} images added, {len(gallery)} in all")
+    flip = ", averaged with their mirror images" if embedding.origin.preprocessing["flip"] else ""
+    print(f"{args.gallery}: {len(embedding)} images added{flip}, {len(gallery)} in all")
 
 
 def _remove(args) -> None:

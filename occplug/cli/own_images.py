@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 
 from occplug.cli.arguments import WEIGHTS
-from occplug.errors import CheckpointError, DataError
+from occplug.errors import CheckpointError, DataError, OutputError
+from occplug.utils.files import user_path
 
-__all__ = ["INPUTS", "add_embedding", "add_model", "embed_with", "model_behind", "parse", "print_skipped"]
+__all__ = [
+    "INPUTS",
+    "add_embedding",
+    "add_model",
+    "check_outputs",
+    "embed_with",
+    "kept_rows",
+    "model_behind",
+    "parse",
+    "print_skipped",
+    "read_columns",
+]
 
+_log = logging.getLogger(__name__)
 
 INPUTS = "images, folders (all their images), and coco:FILE, boxes of people in frames"
 
@@ -37,14 +52,74 @@ def add_embedding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", action=flip, default=None, help=text)
     text = "stop at an image that cannot be read, or skip it and list it (raise)"
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help=text)
-    text = "camera of all images, from 0, for models with a camera embedding"
+    text = "camera of all images, from 0, for models with a camera embedding; by default the mean of its rows"
     parser.add_argument("--camid", type=int, metavar="N", help=text)
 
 
-def embed_with(model, inputs: list[str], args: argparse.Namespace):
-    """Embeddings of all images that `inputs` (files and folders) name."""
+def check_outputs(*files) -> None:
+    """Raise OutputError for a file that could not be written after hours of embedding; those that are None are not."""
+    for file in (user_path(file).absolute() for file in files if file is not None):
+        folder = next(parent for parent in file.parents if parent.exists())
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; name a file to write")
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise OutputError(f"{file} cannot be written: {folder} is no folder that may be written to")
+
+
+def read_columns(images: list[str], table: str | None) -> tuple[list[str], dict[str, list]]:
+    """Names of the `images` that `listed` gave, and their metadata from boxes and from the CSV `table`.
+
+    Nothing of the pictures is read, so that mistakes in a table are found before hours of embedding.
+    """
+    from occplug.serving.metadata import metadata_of_boxes, read_metadata
+    from occplug.serving.pictures import names_of
+
+    names = names_of(images)
+    return names, metadata_of_boxes(images, names) | (read_metadata(table, names) if table else {})
+
+
+def kept_rows(columns: dict[str, list], names: list[str], embedding) -> dict[str, list]:
+    """`columns` of the images `names` without those that were skipped."""
+    kept = [place for place, name in enumerate(names) if name not in embedding.skipped]
+    return {column: [values[place] for place in kept] for column, values in columns.items()}
+
+
+def embed_with(model, images: list[str], args: argparse.Namespace, columns: dict | None = None):
+    """Embeddings of all `images` (files, folders, boxes).
+
+    Args:
+        columns: metadata of the images; cameras among them are given to a model that was trained with such.
+    """
     options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip", "on_error")}
-    return model.embed(inputs, camids=args.camid, **options)
+    camids = args.camid if args.camid is not None else _cameras(model, columns or {})
+    return model.embed(images, camids=camids, **options)
+
+
+def _flip(model, given: bool | None, gallery) -> bool | None:
+    """`given`, or as the embeddings of `gallery` were made."""
+    origin = gallery.embedding.origin
+    known = None if origin is None else origin.preprocessing.get("flip")
+    if given is not None or known is None:
+        return given
+    if known != model.preprocessing()["flip"]:
+        how = "averaged with mirror images" if known else "not averaged with mirror images"
+        _log.warning("as in the gallery, embeddings are %s (eval.flip of the model is %s)", how, not known)
+    return known
+
+
+def _cameras(model, columns: dict[str, list]) -> list[int] | None:
+    """Cameras from metadata if they are numbers that the camera embedding of `model` knows; None where not."""
+    from occplug.datasets.boxes import CAMERA
+
+    name = next((name for name in CAMERA if name in columns), None)
+    if not model.num_cameras or name is None:
+        return None
+    last = model.num_cameras - 1
+    if all(type(value) is int and 0 <= value <= last for value in columns[name]):
+        _log.warning("the column %s is taken as the cameras of training, counted from 0 (0 to %d)", name, last)
+        return columns[name]
+    _log.warning("the column %s does not hold the cameras of training, 0 to %d, on all lines", name, last)
+    return None
 
 
 def print_skipped(embedding) -> None:
@@ -53,11 +128,16 @@ def print_skipped(embedding) -> None:
         print(f"skipped {reason if reason.startswith(path) else f'{path}: {reason}'}")
 
 
-def model_behind(args: argparse.Namespace, gallery):
-    """The model of `--weights`, or the one that `gallery` was embedded with.
+def model_behind(args: argparse.Namespace, gallery, adds: bool = False):
+    """The model of `--weights`, or the one that `gallery` was embedded with; `args.flip` becomes the gallery's unless
+    it was given.
+
+    Args:
+        adds: whether its embeddings are added to the gallery, or searched in it.
 
     Raises:
-        DataError: the gallery does not say, or its weights are not there any more.
+        DataError: the gallery does not say, its weights are not there any more, or are others, or embeddings made with
+            `args` would not fit.
     """
     import occplug
 
@@ -66,8 +146,15 @@ def model_behind(args: argparse.Namespace, gallery):
     if not address:
         raise DataError("the gallery does not say which weights it was embedded with; name them with --weights")
     try:
-        return occplug.load(address, args.config_file, device=args.device)
+        model = occplug.load(address, args.config_file, device=args.device)
     except CheckpointError as error:
         if args.weights:
             raise
         raise DataError(f"the gallery was embedded with {address}: {error}; name the weights with --weights") from error
+    args.flip = _flip(model, args.flip, gallery)
+    trial = embed_with(model, [], args)  # of no image: what would not fit is found before any is embedded
+    if adds:
+        gallery.embedding.check_same_model(trial, "the gallery's embeddings", "those to be added", flip=True)
+    else:
+        trial.check_same_model(gallery.embedding, "the queries", "the gallery")
+    return model

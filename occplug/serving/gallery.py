@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from occplug.embedding import Embedding, Origin
+from occplug.embedding import Embedding, Origin, check_embedding
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
 from occplug.serving.engines import Engine, build_engine
+from occplug.serving.metadata import check_name
 from occplug.serving.quality import measure, tune
 from occplug.serving.store import FileStore, FolderStore, Rows, Store, checksum, open_store
 from occplug.serving.where import matching
@@ -99,6 +101,7 @@ class Gallery:
             DataError: other numbers of ids or metadata than images, ids that are there twice, or an embedding that is
                 not finite.
         """
+        check_embedding(embedding, "the gallery's embeddings")
         metric, rows = _metric_of(embedding) if distance is None else None, _rows(embedding, ids, metadata, 0)
         if half:
             rows.embedding = rows.embedding.to(torch.float16)
@@ -177,7 +180,7 @@ class Gallery:
         Raises:
             DataError: embeddings of another model, ids that are there already, or wrong numbers of metadata.
         """
-        self.embedding.check_same_model(embedding, "the gallery's embeddings", "those to be added")
+        self.embedding.check_same_model(embedding, "the gallery's embeddings", "those to be added", flip=True)
         if self.embedding.layout() != embedding.layout():
             fields = f"{_told(embedding)}, and the gallery {_told(self.embedding)}"
             raise DataError(f"the embeddings to be added hold {fields}; embed them with the gallery's model")
@@ -261,14 +264,13 @@ class Gallery:
             DataError: embeddings of another model than the gallery's, or a distance that is no number.
             ConfigError: a condition that is wrong, or `top` below 1.
         """
-        if top < 1:
-            raise ConfigError(f"top is {top}; it must be at least 1")
+        allowed = self._allowed(top, where)
+        check_embedding(embedding, "the queries")
         embedding.check_same_model(self.embedding, "the queries", "the gallery")
         embedding.check_finite("a query")
         if embedding.vector.shape[1] != self.embedding.vector.shape[1]:
             widths = embedding.vector.shape[1], self.embedding.vector.shape[1]
             raise DataError("the queries are {} wide, the gallery {}; embed both with the same model".format(*widths))
-        allowed = None if where is None else np.flatnonzero(matching(where, self.columns, len(self)))
         count = len(self) if allowed is None else len(allowed)
         wanted = min(1000, max(100, 10 * top)) if candidates is None else candidates
         wanted = max(wanted, top)
@@ -277,6 +279,16 @@ class Gallery:
         ids = None if allowed is None else self.ids[allowed]
         candidates_of = self._engine.candidates(embedding.vector, wanted, ids)
         return self._ranked(embedding, candidates_of, min(top, count))
+
+    def check_search(self, top: int = 10, where: str | None = None) -> None:
+        """Raise ConfigError for a `top` or a condition that `search` would refuse, before queries are embedded."""
+        self._allowed(top, where)
+
+    def _allowed(self, top: int, where: str | None) -> np.ndarray | None:
+        """Places of the images that `where` holds for; None without a condition."""
+        if not isinstance(top, Integral) or top < 1:
+            raise ConfigError(f"top is {top!r}; it must be at least 1, a whole number")
+        return None if where is None else np.flatnonzero(matching(where, self.columns, len(self)))
 
     @torch.no_grad()
     def search_exactly(self, embedding: Embedding, top: int = 10) -> Hits:
@@ -434,8 +446,7 @@ def _rows(embedding: Embedding, ids, metadata: Mapping[str, Sequence] | None, fi
         raise DataError("ids must be 0 or more, each of them once")
     columns = {name: [_plain(value) for value in values] for name, values in (metadata or {}).items()}
     for name, values in columns.items():
-        if not name.isidentifier():
-            raise DataError(f"metadata {name!r}: names are letters, digits and _, so that conditions can use them")
+        check_name(name)
         if len(values) != count:
             raise DataError(f"metadata {name!r} has {len(values)} values for {count} images")
     if "path" not in columns and embedding.paths:

@@ -63,12 +63,13 @@ def _queries(gallery, queries: Rows | None) -> tuple[Rows, np.ndarray | None]:
 
 def rank1(gallery, queries: Rows, ids: np.ndarray, rows: np.ndarray | None) -> float:
     """Share of `queries` whose first hit that counts, among `ids` [Q, K], is of their identity."""
-    pid = dict(zip(gallery.ids.tolist(), gallery.columns["pid"]))
+    names = (None if pid is None else str(pid) for pid in gallery.columns["pid"])  # perhaps numbers on one side
+    pid = dict(zip(gallery.ids.tolist(), names))
     cameras, asked = _cameras(gallery.columns), _cameras(queries.columns)
     camera = dict(zip(gallery.ids.tolist(), cameras)) if cameras and asked else {}
     right = 0
     for place, row in enumerate(ids.tolist()):
-        person = queries.columns["pid"][place]
+        person = str(queries.columns["pid"][place])
         place_of = asked[place] if camera else None
         for hit in row:
             itself = rows is not None and hit == rows[place]

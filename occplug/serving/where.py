@@ -64,10 +64,13 @@ def _compared(left, how, right, columns: Mapping, count: int, condition: str) ->
     if isinstance(how, ast.In | ast.NotIn):
         if not isinstance(other, (list, tuple)):
             raise ConfigError(f"where is {condition!r}: after 'in' comes a list such as [1, 2]")
+        for each in other:
+            _check_kinds(one, each, condition)
         chosen = np.array([value in other for value in _spread(one, count)], bool)
         return chosen if isinstance(how, ast.In) else ~chosen
     function = ast.Eq if isinstance(how, ast.Is) else ast.NotEq if isinstance(how, ast.IsNot) else type(how)
     compare = _COMPARE[function]
+    _check_kinds(one, other, condition)
     if isinstance(one, np.ndarray) and one.dtype != object and isinstance(other, int | float):
         return compare(one, other)
     missing = {ast.Eq: lambda a, b: a is b, ast.NotEq: lambda a, b: a is not b}.get(function, lambda a, b: False)
@@ -76,6 +79,20 @@ def _compared(left, how, right, columns: Mapping, count: int, condition: str) ->
         return np.array([(missing if a is None or b is None else compare)(a, b) for a, b in pairs], bool)
     except TypeError as error:
         raise ConfigError(f"where is {condition!r}: {error}; text stands in quotes, numbers do not") from error
+
+
+def _check_kinds(one, other, condition: str) -> None:
+    """Raise ConfigError for a column of texts beside a number, or of numbers beside a text: it would never be equal."""
+    column, value = (one, other) if isinstance(one, np.ndarray) else (other, one)
+    if not isinstance(column, np.ndarray) or not isinstance(value, (int, float, str)):
+        return
+    values = column.tolist() if column.dtype == object else column[:1].tolist()
+    is_text = {isinstance(each, str) for each in values if each is not None}
+    if is_text == {not isinstance(value, str)}:
+        kind = "numbers" if isinstance(value, str) else "texts"
+        raise ConfigError(
+            f"where is {condition!r}: the metadata beside {value!r} are {kind}; text stands in quotes, numbers do not"
+        )
 
 
 def _spread(values, count: int):

@@ -11,11 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from occplug import Embedding, Gallery
+from occplug.datasets.by_path import CsvImages
 from occplug.embedding import Origin, save_rows
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation import Metric
+from occplug.serving.metadata import number_or_text, read_metadata, typed
+from occplug.serving.where import matching
 from occplug.utils.measuring import measured
 
 ENGINES = ["exact", "faiss", "milvus"]
@@ -480,3 +484,69 @@ def test_a_changed_header_of_a_file_is_refused(header, tmp_path):
     save_rows(tmp_path / "g.safetensors", vectors(8), header=header)
     with pytest.raises(DataError, match="g.safetensors: damaged or changed: .* must be"):
         Gallery.load(tmp_path / "g.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("-3", -3), ("0", 0), ("0.5", 0.5), ("1e-05", 1e-5), (" 7 ", 7), ("", None), ("  ", None),
+        ("0012", "0012"), ("12_3", "12_3"), ("nan", "nan"), ("Nan", "Nan"), ("inf", "inf"), ("1e400", "1e400"),
+        ("12e3", "12e3"), ("+3", "+3"), ("00.5", "00.5"), ("٣", "٣"), ("1" * 30, "1" * 30), ("hall", "hall"),
+    ],
+)  # fmt: skip
+def test_a_cell_is_a_number_only_if_nothing_is_lost(text, value):
+    found = number_or_text(text)
+    assert found == value and type(found) is type(value)
+
+
+def test_columns_are_of_one_kind_and_identities_are_texts():
+    assert typed("plate", ["12", "0012", ""]) == ["12", "0012", None]
+    assert typed("time", ["12", "0.5", None]) == [12, 0.5, None]
+    assert typed("pid", ["12", "3"]) == ["12", "3"] and typed("person_id", ["7"]) == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "columns"),
+    [
+        ("camera == '1'", {"camera": [1, 2, 3]}),
+        ("'1' != camera", {"camera": [1, None, 3]}),
+        ("pid == 3", {"pid": ["3", "4", None]}),
+        ("pid in ['3', 4]", {"pid": ["3", "4", "5"]}),
+        ("camera not in ['1']", {"camera": [1, 2, 3]}),
+    ],
+)
+def test_a_condition_that_could_never_hold_is_refused(condition, columns):
+    with pytest.raises(ConfigError, match="text stands in quotes, numbers do not"):
+        matching(condition, columns, 3)
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_table_of_a_data_set_is_read_as_metadata(start, tmp_path, monkeypatch):
+    for name in ("ann/0.png", "bob/1.png"):
+        (tmp_path / "crops" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 40)).save(tmp_path / "crops" / name)
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables/people.csv"
+    text = "path, pid, camid \n ../crops/ann/0.png , 0012 , 2\n\n../crops/./ann/../bob/1.png, 12, 3\n"
+    table.write_text(start + text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert [row[1] for row in CsvImages(str(table), mode="train").rows] == ["0012", "12"]
+    found = read_metadata("tables/people.csv", ["crops/bob/1.png", str(tmp_path / "crops/ann/0.png")])
+    assert found == {"pid": ["12", "0012"], "camid": [3, 2]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path;pid\na.png;1\n", "t.csv: the header is 'path;pid' with semicolons; put commas"),
+        ("file,pid\na.png,1\n", "t.csv: there is no column 'path'; its header is: file, pid"),
+        ("path,pid,pid\na.png,1,1\n", "t.csv: two columns are called pid"),
+        ("path,the place\na.png,1\n", "t.csv: metadata 'the place': names are letters, digits and _"),
+        ("path,pid\na.png,1\n./a.png,2\n", "t.csv, line 3: ./a.png is listed twice"),
+        ("path,pid\nb.png,1\n", "t.csv: no line is about .*a.png .1 of 1 images have none.; paths are relative"),
+    ],
+)
+def test_mistakes_in_a_table_of_metadata_are_named(text, message, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_metadata(tmp_path / "t.csv", [str(tmp_path / "a.png")])
