@@ -6,7 +6,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse, print_skipped
+from occplug.cli.own_images import INPUTS, add_embedding, add_model, check_outputs, embed_with, parse, print_skipped
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -27,14 +27,19 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--threshold", type=float, metavar="D", help=text)
     add_embedding(parser)
     args = parse(parser, argv)
+    check_outputs(args.output, args.sheet)
 
     import occplug
-    from occplug.serving.cluster import cluster
+    from occplug.serving.cluster import check_number, choose_way, cluster
+    from occplug.serving.pictures import listed, names_of
     from occplug.serving.sheet import draw_ranked
     from occplug.utils.files import write_atomically
 
     model = occplug.load(args.weights, args.config_file, device=args.device)
-    embedding = embed_with(model, args.inputs, args)
+    choose_way(model, args.way, args.threshold)  # what it refuses is not embedded
+    images = listed(args.inputs)
+    check_number(len(names_of(images)))
+    embedding = embed_with(model, images, args)
     groups = cluster(model, embedding, args.way, args.threshold).tolist()
     rows = sorted(zip(groups, embedding.paths), key=lambda row: (row[0] < 0, row))
     write_atomically(args.output, lambda temporary: _write(temporary, rows))

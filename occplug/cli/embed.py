@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, parse, print_skipped
+from occplug.cli.own_images import (
+    INPUTS,
+    add_embedding,
+    add_model,
+    check_outputs,
+    embed_with,
+    kept_rows,
+    parse,
+    print_skipped,
+    read_columns,
+)
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
@@ -24,18 +34,20 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--metadata", metavar="CSV", help=text)
     args = parse(parser, argv)
     if args.output.suffix != ".safetensors":
-        raise ConfigError(f"-o is {args.output}; files of embeddings end in .safetensors")
+        raise ConfigError(
+            f"-o is {args.output}; files of embeddings end in .safetensors, so write -o {args.output.stem}.safetensors"
+        )
+    check_outputs(args.output)
 
     import occplug
-    from occplug.serving.metadata import metadata_of_boxes, read_metadata
+    from occplug.serving.pictures import listed
 
+    images = listed(args.inputs)
+    names, columns = read_columns(images, args.metadata)
     model = occplug.load(args.weights, args.config_file, device=args.device)
-    embedding = embed_with(model, args.inputs, args)
-    metadata = metadata_of_boxes(args.inputs, embedding.paths)
-    if args.metadata:
-        metadata |= read_metadata(args.metadata, embedding.paths)
-    if metadata:
-        occplug.Gallery.build(embedding, metadata=metadata).save(args.output)
+    embedding = embed_with(model, images, args, columns=columns)
+    if columns:
+        occplug.Gallery.build(embedding, metadata=kept_rows(columns, names, embedding)).save(args.output)
     else:
         embedding.save(args.output)
     print_skipped(embedding)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 
-from occplug.cli.own_images import INPUTS, add_embedding, add_model, embed_with, model_behind, parse, print_skipped
+from occplug.cli.own_images import (
+    INPUTS,
+    add_embedding,
+    add_model,
+    check_outputs,
+    embed_with,
+    model_behind,
+    parse,
+    print_skipped,
+)
 
 __all__ = ["main"]
 
@@ -13,11 +22,13 @@ __all__ = ["main"]
 def main(argv: list[str]) -> None:
     """Parse `argv`, search, print."""
     args = parse(_parser(), argv)
+    check_outputs(args.sheet)
 
     from occplug.serving.gallery import Gallery
     from occplug.serving.sheet import draw_ranked
 
     gallery = Gallery.load(args.gallery)
+    gallery.check_search(args.top, args.where)
     model = model_behind(args, gallery)
     queries = embed_with(model, args.inputs, args)
     hits = gallery.search(queries, args.top, args.where)

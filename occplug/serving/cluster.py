@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import numpy as np
 import torch
 
+from occplug.embedding import check_embedding
 from occplug.errors import ConfigError, DataError
 from occplug.serving.extractor import Extractor
 
-__all__ = ["WAYS", "cluster", "distance_matrix"]
+__all__ = ["WAYS", "check_number", "choose_way", "cluster", "distance_matrix"]
 
 WAYS = ("agglomerative", "hdbscan")
 MOST = 20_000  # pictures: the matrix of their distances takes 1.6 GB
@@ -17,8 +21,7 @@ MOST = 20_000  # pictures: the matrix of their distances takes 1.6 GB
 @torch.no_grad()
 def distance_matrix(model: Extractor, embedding) -> np.ndarray:
     """[N, N] float32 distances of all pictures to each other; of a distance that has a direction, the mean of both."""
-    if len(embedding) > MOST:
-        raise DataError(f"{len(embedding):,} pictures are too many to compare all with all; {MOST:,} at most")
+    check_number(len(embedding))
     matrix = np.concatenate(
         [model.distances(embedding[i : i + 256], embedding).numpy() for i in range(0, len(embedding), 256)]
     )
@@ -40,12 +43,10 @@ def cluster(
         least: pictures of a group of hdbscan.
 
     Raises:
-        ConfigError: another way, or no threshold and no calibration for the first.
+        ConfigError: as :func:`choose_way`.   DataError: more pictures than can be compared, or no embedding.
     """
-    if way is not None and way not in WAYS:
-        raise ConfigError(f"way is {way!r}; there are: {', '.join(WAYS)}")
-    calibrated = bool(model.weights is not None and model.weights.calibration)
-    way = way or ("agglomerative" if threshold is not None or calibrated else "hdbscan")
+    way = choose_way(model, way, threshold)
+    check_embedding(embedding)
     if len(embedding) < 2:
         return np.zeros(len(embedding), int)
     distances = distance_matrix(model, embedding)
@@ -59,6 +60,32 @@ def cluster(
         threshold = _undecided(model, distances)
     options = {"n_clusters": None, "metric": "precomputed", "linkage": "average", "distance_threshold": threshold}
     return AgglomerativeClustering(**options).fit_predict(distances)
+
+
+def choose_way(model: Extractor, way: str | None = None, threshold: float | None = None) -> str:
+    """The way that `cluster` takes for these arguments, before anything is embedded for it.
+
+    Raises:
+        ConfigError: another way, a threshold that is no distance, one for hdbscan, which takes none, or neither a
+            threshold nor a calibration for agglomerative.
+    """
+    if way is not None and way not in WAYS:
+        raise ConfigError(f"way is {way!r}; there are: {', '.join(WAYS)}")
+    if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold) and threshold >= 0):
+        raise ConfigError(f"threshold is {threshold!r}; it is a distance, a finite number of at least 0")
+    if way == "hdbscan" and threshold is not None:
+        raise ConfigError(f"threshold is {threshold}, and hdbscan takes none; leave it out, or take way agglomerative")
+    calibrated = bool(model.weights is not None and model.weights.calibration)
+    way = way or ("agglomerative" if threshold is not None or calibrated else "hdbscan")
+    if way == "agglomerative" and threshold is None:
+        _ = model.calibration  # says what to run where there is none
+    return way
+
+
+def check_number(count: int) -> None:
+    """Raise DataError for more pictures than can be compared all with all."""
+    if count > MOST:
+        raise DataError(f"{count:,} pictures are too many to compare all with all; {MOST:,} at most")
 
 
 def _undecided(model: Extractor, distances: np.ndarray) -> float:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from occplug.backbones.tower import MEAN_CAMERA
 from occplug.config import resolved_yaml
 from occplug.data.cameras import sees_cameras
-from occplug.embedding import Embedding, Origin
+from occplug.embedding import Embedding, Origin, check_embedding
 from occplug.errors import ConfigError, DataError
 from occplug.evaluation.extract import HALF, extract
 from occplug.method import Method
@@ -58,7 +60,7 @@ class Extractor:
 
     def __init__(self, method: Method, cfg, device: torch.device, weights=None, address: str = ""):
         self.method, self.cfg, self.device, self.weights = method.to(device).eval(), cfg, device, weights
-        self.address = address
+        self.address, self._said_mean = address, False
         data = cfg.data
         norm = (data.norm_mean, data.norm_std)
         how = (cfg.input.test_interpolation, data.resize)
@@ -125,7 +127,8 @@ class Extractor:
                 sorted), a PIL image, a uint8 array [H, W, 3] or tensor [3, H, W], a batch of those, or a list or
                 generator of them. An empty list gives an embedding of no rows.
             camids: 0-based cameras of training, one a picture or one for all, for models with a camera embedding;
-                others do not look at them.
+                others do not look at them. None: not known, so the mean of that embedding's rows stands for them, and
+                the log says so.
             batch_size: pictures per pass of the model.
             boxes: [N, 4] corners x1, y1, x2, y2 in pixels: `pictures` is one frame, of which these parts are embedded.
             color: order of the channels of arrays and tensors, "rgb", or "bgr" as OpenCV reads them.
@@ -140,13 +143,14 @@ class Extractor:
         Raises:
             DataError: a picture that is missing, damaged or of a kind that is not known, or whose embedding is not
                 finite; names it.
-            ConfigError: a wrong option, no cameras for a model that sees them, or other numbers of cameras than
+            ConfigError: a wrong option, a camera that training did not have, or other numbers of cameras than
                 pictures.
         """
         if on_error not in ON_ERROR:
             raise ConfigError(f"on_error is {on_error!r}; there are: {', '.join(ON_ERROR)}")
-        if batch_size < 1 or workers < 0:
-            raise ConfigError(f"batch_size is {batch_size} and workers {workers}; at least 1 and 0")
+        for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+            if not isinstance(value, Integral) or value < least:
+                raise ConfigError(f"{name} is {value!r}; it must be at least {least}, a whole number")
         half = self._half(amp)
         sources, count = open_source(pictures, color) if boxes is None else crops_of(pictures, boxes, color)
         cameras = self._cameras(camids, count)
@@ -160,16 +164,8 @@ class Extractor:
             _log.warning(
                 "%d of %d pictures could not be read and are left out", len(skipped), len(skipped) + len(paths)
             )
-        metric = self.method.named_distance()
-        embedding.origin = Origin(
-            tuple(paths),
-            self.fingerprint,
-            self.config_hash,
-            preprocessing,
-            {} if metric is None else metric.as_dict(),
-            self.address,
-            skipped,
-        )
+        known = (self.fingerprint, self.config_hash, preprocessing, self._metric(), self.address)
+        embedding.origin = Origin(tuple(paths), *known, skipped, self.test_settings)
         return embedding
 
     def _half(self, amp: bool | str | None) -> str:
@@ -181,17 +177,43 @@ class Extractor:
             raise ConfigError(f"amp is {chosen!r}; there are: none, {', '.join(HALF)}")
         return chosen
 
+    @functools.cached_property
+    def num_cameras(self) -> int:
+        """Rows of the camera embedding; 0 without one."""
+        rows = (getattr(module, "camera_embedding", None) for module in self.method.modules())
+        return max((len(each) for each in rows if each is not None), default=0) if sees_cameras(self.cfg) else 0
+
     def _cameras(self, camids, count: int | None) -> Iterator[int] | int:
-        if camids is None and sees_cameras(self.cfg) and count != 0:
-            raise ConfigError("this model has a camera embedding (backbone.sie_camera); give camids, from 0")
-        if camids is None or isinstance(camids, int):
-            return camids or 0
-        if count is not None and len(camids) != count:
-            raise ConfigError(f"{len(camids)} camids for {count} pictures; give one each")
-        numbers = np.asarray(camids)
+        """What the model is given for the cameras `camids` of `embed`. Raises ConfigError for what are none."""
+        if camids is None:
+            if self.num_cameras and count != 0:
+                self._say_mean()
+            return MEAN_CAMERA if self.num_cameras else 0
+        try:
+            numbers = np.asarray(camids.cpu() if isinstance(camids, Tensor) else camids)
+        except ValueError as error:
+            raise ConfigError(f"camids are whole numbers from 0, one a picture; {error}") from error
         if numbers.size and numbers.dtype.kind not in "iu":
             raise ConfigError(f"camids are whole numbers from 0, one a picture; these are of type {numbers.dtype}")
-        return iter(numbers.tolist())
+        if numbers.ndim and count is not None and len(numbers) != count:
+            raise ConfigError(f"{len(numbers)} camids for {count} pictures; give one each")
+        if numbers.ndim > 1:
+            raise ConfigError(f"camids are one number a picture; these are of shape {list(numbers.shape)}")
+        wrong = numbers[(numbers < 0) | (numbers >= self.num_cameras)] if self.num_cameras else numbers[:0]
+        if wrong.size:
+            raise ConfigError(
+                f"camera {wrong.flat[0]} is none of training's, 0 to {self.num_cameras - 1}; leave cameras out where "
+                "they are others"
+            )
+        return iter(numbers.tolist()) if numbers.ndim else numbers.item()
+
+    def _say_mean(self) -> None:
+        """Say once a model that images of unknown cameras are embedded."""
+        if not self._said_mean:
+            _log.warning(
+                "cameras are not given, so the mean of the camera embedding's %d rows stands for them", self.num_cameras
+            )
+        self._said_mean = True
 
     def _batches(
         self,
@@ -267,8 +289,9 @@ class Extractor:
         """[Q, G] by the method's own distance; smaller is closer.
 
         Raises:
-            DataError: they are known to be of different models, or one is not finite.
+            DataError: they are known to be of different models or settings, one is not finite or no embedding.
         """
+        check_embedding(query, "the queries")
         query.check_same_model(gallery, "the queries", "the gallery")
         for side, name, one in ((query, "the queries", "a query"), (gallery, "the gallery", "a gallery image")):
             self.check(side, name)
@@ -309,14 +332,14 @@ class Extractor:
 
         Raises:
             ConfigError: the weights are not calibrated (the message says what to run), or `prior` is not within (0, 1).
-            DataError: unequal numbers of images.
+            DataError: unequal numbers of images, or none on one side.
         """
         if not 0 < prior < 1:
             raise ConfigError(f"prior is {prior}; it lies between 0 and 1")
         known = self.calibration
         one, other = (each if isinstance(each, Embedding) else self.embed(each, **options) for each in (a, b))
-        count = max(len(one), len(other))
-        if len({len(one), len(other), count} - {1}) > 1:
+        numbers, count = {len(one), len(other)}, max(len(one), len(other))
+        if len(numbers) > 1 and (1 not in numbers or 0 in numbers):
             raise DataError(f"there are {len(one)} and {len(other)} images; give equally many, or one on one side")
         rows = [(min(n, len(one) - 1), min(n, len(other) - 1)) for n in range(count)]
         pairs = [(one[i], other[j]) for i, j in rows]
@@ -339,10 +362,17 @@ class Extractor:
         return push(self, repository, **options)
 
     def check(self, embedding: Embedding, name: str = "these embeddings") -> None:
-        """Raise DataError if `embedding` is known to be of another model than this one."""
+        """Raise DataError if `embedding` is known to be of another model or settings than this one, or is none."""
+        check_embedding(embedding, name)
         if embedding.origin is not None and embedding.origin.model:
-            empty = Embedding(embedding.vector[:0], origin=Origin(model=self.fingerprint))
-            embedding.check_same_model(empty, name, "this model")
+            origin = Origin(
+                model=self.fingerprint, metric=self._metric(), weights=self.address, settings=self.test_settings
+            )
+            embedding.check_same_model(Embedding(embedding.vector[:0], origin=origin), name, "this model")
+
+    def _metric(self) -> dict:
+        metric = self.method.named_distance()
+        return {} if metric is None else metric.as_dict()
 
 
 def _common(one: Embedding, other: Embedding, floor: float) -> float:

@@ -14,24 +14,25 @@ from PIL import Image
 from torch import Tensor
 
 from occplug.datasets.boxes import Box, Frame, cut, read_boxes, with_frames
+from occplug.datasets.listing import IMAGE_ENDINGS, list_tree
 from occplug.errors import ConfigError, DataError
 from occplug.utils.files import user_path
 from occplug.utils.imagefile import open_picture
 
 __all__ = [
     "BOXES",
-    "ENDINGS",
     "Source",
     "crops_of",
     "is_boxes",
     "is_single",
     "list_images",
+    "listed",
+    "names_of",
     "open_source",
     "prefetched",
     "read_named",
 ]
 
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 COLORS = ("rgb", "bgr")
 BOXES = "coco:"  # before the name of a JSON file with boxes in frames
 
@@ -49,34 +50,51 @@ class Source(NamedTuple):
 
 
 def list_images(folder: str | os.PathLike) -> list[str]:
-    """Paths of all images below `folder`, sorted; hidden files and folders are passed over.
+    """Whole paths of all images below `folder`, sorted, those that `folder:DIR` finds; hidden ones are passed over.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or one is a link to nothing.
     """
-    images = []
-    for place, folders, files in os.walk(user_path(folder)):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images += [os.path.join(place, n) for n in files if not n.startswith(".") and n.lower().endswith(ENDINGS)]
+    images = [file.path for file in list_tree(os.path.abspath(user_path(folder)))[0]]
     if not images:
-        raise DataError(f"{folder}: there is no image in this folder or below it (looked for {', '.join(ENDINGS)})")
-    return sorted(images)
+        raise DataError(
+            f"{folder}: there is no image in this folder or below it (looked for {', '.join(IMAGE_ENDINGS)})"
+        )
+    return images
+
+
+def listed(inputs: Iterable[str]) -> list[str]:
+    """`inputs` with the images of folders in their place, so that what is embedded is known before it is read."""
+    folders = (each if is_boxes(each) or not _is_collection(each) else list_images(each) for each in inputs)
+    return [path for each in folders for path in ([each] if isinstance(each, str) else each)]
+
+
+def names_of(inputs: Iterable[str]) -> list[str]:
+    """What embeddings call the images of `inputs`, which :func:`listed` gave, in their order; no picture is read."""
+    return [source.name for source in open_source(list(inputs))[0]]
 
 
 def is_single(given) -> bool:
     """Whether `given` is one image, and not a collection of them."""
     if isinstance(given, (str, os.PathLike)):
         return not _is_collection(given)
+    if _is_array_of_items(given):
+        return False
     if isinstance(given, (np.ndarray, Tensor)):
         return given.ndim < 4
     return isinstance(given, Image.Image)
+
+
+def _is_array_of_items(given) -> bool:
+    """Whether `given` is an array of texts or objects, which holds no pixels but e.g. paths."""
+    return isinstance(given, np.ndarray) and given.dtype.kind in "USO" and given.ndim > 0
 
 
 def _is_collection(given) -> bool:
     """Whether `given` names a folder, or boxes in frames."""
     if not isinstance(given, (str, os.PathLike)):
         return False
-    return is_boxes(given) or (not os.fsdecode(given).lower().endswith(ENDINGS) and user_path(given).is_dir())
+    return is_boxes(given) or (not os.fsdecode(given).lower().endswith(IMAGE_ENDINGS) and user_path(given).is_dir())
 
 
 def is_boxes(given) -> bool:
@@ -122,6 +140,10 @@ def open_source(given, color: str = "rgb") -> tuple[Iterator[Source], int | None
         return iter(sources), len(sources)
     if is_single(given):
         return iter([_source(given, 0, color)]), 1
+    if _is_array_of_items(given):
+        given = given.ravel().tolist()
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        raise DataError(f"a {type(given).__name__} is no image; open it with PIL.Image.open(io.BytesIO(...))")
     if not isinstance(given, Iterable):
         raise DataError(f"a {type(given).__name__} is no image; give {_EXPECTED}")
     count = len(given) if isinstance(given, Sized) else None
@@ -143,11 +165,14 @@ _EXPECTED = "a path, a folder, a PIL image, a uint8 array [H, W, 3], a uint8 ten
 
 def _source(item, place: int, color: str) -> Source:
     if isinstance(item, (str, os.PathLike)):
-        return Source(os.fspath(item), lambda: _of_file(item))
+        return Source(os.path.abspath(user_path(item)), lambda: _of_file(item))
     name = f"image[{place}]"
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        raise DataError(f"{name} is a {type(item).__name__}; open it with PIL.Image.open(io.BytesIO(...))")
     if isinstance(item, Image.Image):
-        name = getattr(item, "filename", "") or name
-        return Source(os.fsdecode(name), lambda: open_picture(item, name=name))
+        given = getattr(item, "filename", "")
+        name = os.path.abspath(os.fsdecode(given)) if given else name
+        return Source(name, lambda: open_picture(item, name=name))
     if isinstance(item, (np.ndarray, Tensor)):
         return Source(name, lambda: _of_pixels(item, name, color))
     raise DataError(f"{name} is a {type(item).__name__}; give {_EXPECTED}")
@@ -192,7 +217,7 @@ def crops_of(frame, boxes, color: str = "rgb") -> tuple[Iterator[Source], int]:
         raise DataError("boxes belong to one frame; call embed once a frame")
     sources, _ = open_source(frame, color)
     name, read = next(sources)
-    corners = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes, dtype=np.float64)
+    corners = _corners(boxes)
     if corners.size == 0:
         return iter(()), 0
     if corners.ndim != 2 or corners.shape[1] != 4:
@@ -201,6 +226,14 @@ def crops_of(frame, boxes, color: str = "rgb") -> tuple[Iterator[Source], int]:
         raise DataError("boxes hold numbers that are not finite")
     picture, frame_name = read(), name if name != "image[0]" else "frame"
     return (_crop(picture, frame_name, place, box) for place, box in enumerate(corners)), len(corners)
+
+
+def _corners(boxes) -> np.ndarray:
+    """`boxes` as numbers. Raises DataError for what is none."""
+    try:
+        return np.asarray(boxes.detach().cpu() if isinstance(boxes, Tensor) else boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"boxes are [N, 4] numbers x1, y1, x2, y2, one row a box; {error}") from error
 
 
 def _crop(frame: Image.Image, name: str, place: int, box: np.ndarray) -> Source:

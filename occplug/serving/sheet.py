@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,26 +14,37 @@ from occplug.utils.files import write_atomically
 
 __all__ = ["Cell", "draw_ranked"]
 
+_log = logging.getLogger(__name__)
 WIDTH, HEIGHT, LINE, GAP = 96, 192, 14, 6
 Cell = tuple[str, str]  # path, text below
 
 
 def draw_ranked(rows: Sequence[Sequence[Cell]], file) -> None:
-    """Write `rows` of images with a line of text below each to the PNG `file`; what cannot be read is a grey field."""
+    """Write `rows` of images with a line of text below each to the PNG `file`.
+
+    What cannot be read is a grey field, and the log says how many are.
+    """
     columns = max((len(row) for row in rows), default=0)
     size = (GAP + columns * (WIDTH + GAP), GAP + len(rows) * (HEIGHT + LINE + GAP))
     sheet = Image.new("RGB", (max(size[0], 1), max(size[1], 1)), "white")
     pen = ImageDraw.Draw(sheet)
+    missing = []
     for line, row in enumerate(rows):
         for column, (path, text) in enumerate(row):
             left, top = GAP + column * (WIDTH + GAP), GAP + line * (HEIGHT + LINE + GAP)
-            sheet.paste(_thumbnail(path), (left, top))
+            thumbnail = _thumbnail(path)
+            if thumbnail is None:
+                missing.append(path)
+            sheet.paste(thumbnail or "lightgrey", (left, top, left + WIDTH, top + HEIGHT))
             pen.text((left, top + HEIGHT), text[:16], fill="black")
     write_atomically(Path(file), lambda temporary: sheet.save(temporary, format="PNG"))
+    if missing:
+        shown = (file, len(missing), sum(map(len, rows)), missing[0])
+        _log.warning("%s: %d of %d images cannot be read and are grey, e.g. %s; were they moved?", *shown)
 
 
-def _thumbnail(path: str) -> Image.Image:
+def _thumbnail(path: str) -> Image.Image | None:
     try:
         return read_named(path).resize((WIDTH, HEIGHT))
     except DataError:
-        return Image.new("RGB", (WIDTH, HEIGHT), "lightgrey")
+        return None

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import occplug
 from occplug import Embedding, Gallery
 from occplug.cli import main
+from tests.serving.test_extractor import with_cameras
 
 MODEL = "zoo://clip_reid/vit_tiny/synthocc"
 
@@ -59,7 +63,7 @@ def test_galleries_grow_and_shrink(crops, embedded, tmp_path, capsys):
     folder = tmp_path / "g"
     assert main(["gallery", "build", str(embedded), "-o", str(folder), "--metadata", str(table)]) == 0
     gallery = Gallery.load(folder)
-    assert gallery.columns["pid"] == [0] * 3 + [1] * 3 + [2] * 3 and gallery.columns["place"] == ["hall"] * 9
+    assert gallery.columns["pid"] == ["0"] * 3 + ["1"] * 3 + ["2"] * 3 and gallery.columns["place"] == ["hall"] * 9
     assert "rank1_exact" in gallery.quality
     new = str(crops / "p0" / "0.png")
     assert main(["gallery", "add", str(folder), new, "--set", "camera=7", "place=yard"]) == 0
@@ -85,7 +89,7 @@ def test_metadata_go_from_the_file_of_embeddings_into_what_is_built_of_it(crops,
     assert main(["gallery", "build", file, "-o", folder, "--queries", file]) == 0
     built = Gallery.load(folder)
     assert built.ids.tolist() == [1, 2, 3, 5, 6, 7, 8] and built.quality["kind"] == "given"
-    assert built.columns["camid"] == [1, 2, 0, 2, 0, 1, 2] and built.columns["pid"] == [0, 0, 1, 1, 2, 2, 2]
+    assert built.columns["camid"] == [1, 2, 0, 2, 0, 1, 2] and built.columns["pid"] == list("0011222")
     assert built.columns["path"] == Gallery.load(file).columns["path"]
     assert main(["gallery", "build", file, folder, "-o", f"{folder}2"]) == 0
     assert (
@@ -164,3 +168,71 @@ def test_images_are_grouped_by_person(way, crops, tmp_path, capsys):
     for person in range(3):
         assert len({groups[str(crops / f"p{person}" / f"{n}.png")] for n in range(3)}) == 1
     assert sheet.stat().st_size > 1000
+
+
+def test_a_gallery_says_whether_mirror_images_count(crops, tmp_path, capsys, caplog):
+    file, image = str(tmp_path / "g.safetensors"), str(crops / "p1" / "0.png")
+    assert main(["embed", str(crops / "p0"), str(crops / "p1"), "--weights", MODEL, "-o", file, "--no-flip"]) == 0
+    capsys.readouterr()
+    assert main(["search", image, "--gallery", file, "--top", "1", "--json"]) == 0
+    ((hit,),) = json.loads(capsys.readouterr().out)
+    assert hit["path"] == image and hit["distance"] == pytest.approx(0, abs=1e-5)
+    assert "as in the gallery, embeddings are not averaged with mirror images" in caplog.text
+    assert main(["gallery", "add", file, str(crops / "p2")]) == 0
+    assert not Gallery.load(file).embedding.origin.preprocessing["flip"]
+    assert main(["search", image, "--gallery", file, "--flip"]) == 0
+    assert "the queries are averaged with their mirror images, the gallery of images as they are" in caplog.text
+    other = str(tmp_path / "other.safetensors")
+    assert main(["embed", str(crops / "p2"), "--weights", MODEL, "-o", other, "--flip"]) == 0
+    assert main(["gallery", "build", file, other, "-o", str(tmp_path / "both")]) == 2
+    assert "embed both alike (--flip or --no-flip, flip= in Python)" in capsys.readouterr().err
+
+
+def test_a_gallery_is_found_from_every_folder_and_sheets_say_what_is_missing(crops, tmp_path, monkeypatch, caplog):
+    shutil.copytree(crops, tmp_path / "crops")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["embed", "crops", "--weights", MODEL, "-o", "g.safetensors", "--no-flip"]) == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    words = ["search", "../crops/p1/0.png", "--gallery", "../g.safetensors", "--top", "3", "--sheet", "s.png"]
+    assert main(words) == 0 and "cannot be read" not in caplog.text
+    drawn = np.array(Image.open("s.png"))
+    assert all(len(np.unique(drawn[6:198, 6 + 102 * n : 102 + 102 * n])) > 50 for n in range(4))
+    (tmp_path / "crops/p1/1.png").unlink()
+    assert main(words) == 0
+    assert f"s.png: 1 of 4 images cannot be read and are grey, e.g. {tmp_path}/crops/p1/1.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("cameras", "said"),
+    [
+        (["0", "2", "1"], "the column camera is taken as the cameras of training, counted from 0 (0 to 2)"),
+        (["1", "2", "3"], "the column camera does not hold the cameras of training, 0 to 2"),
+        (["hall", "yard", "hall"], "the column camera does not hold the cameras of training, 0 to 2"),
+        (["0", "", "1"], "the column camera does not hold the cameras of training, 0 to 2"),
+        (None, "cameras are not given, so the mean of the camera embedding's 3 rows"),
+    ],
+)
+def test_cameras_come_from_metadata_where_they_fit(cameras, said, crops, tmp_path, caplog):
+    with_cameras(tmp_path)
+    images = sorted((crops / "p0").iterdir())
+    table, file = tmp_path / "t.csv", tmp_path / "e.safetensors"
+    cells = cameras or ["0", "0", "0"]
+    head = "path,camera\n" if cameras else "path,place\n"
+    table.write_text(head + "".join(f"{image},{cell}\n" for image, cell in zip(images, cells)))
+    words = ["embed", str(crops / "p0"), "--weights", str(tmp_path / "a.pth"), "-o", str(file), "--no-flip"]
+    assert main([*words, "--metadata", str(table)]) == 0
+    assert said in caplog.text
+    model = occplug.load(tmp_path / "a.pth")
+    expected = model.embed(images, [0, 2, 1] if "is taken" in said else None, flip=False)
+    torch.testing.assert_close(Embedding.load(file).vector, expected.vector)
+
+
+def test_metadata_of_skipped_images_are_left_out(crops, tmp_path):
+    shutil.copytree(crops / "p0", tmp_path / "p0")
+    (tmp_path / "p0/1.png").write_bytes(b"no image")
+    (tmp_path / "t.csv").write_text("path,place\np0/0.png,a\np0/1.png,b\np0/2.png,c\n")
+    file = str(tmp_path / "e.safetensors")
+    words = ["embed", str(tmp_path / "p0"), "--weights", MODEL, "-o", file, "--no-flip", "--on-error", "skip"]
+    assert main([*words, "--metadata", str(tmp_path / "t.csv")]) == 0
+    assert Gallery.load(file).columns["place"] == ["a", "c"]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from occplug.cli import main
+from occplug.serving.extractor import Extractor
 
 MODEL = "zoo://clip_reid/vit_tiny/synthocc"
 TRAIN = "train --config-file clip_reid_synthocc data.workers 0 use_gpu False data.height 64 data.width 32 -s {0} -t {0}"
@@ -51,8 +52,15 @@ MISTAKES = [
     ("a folder without images", EMBED + "empty", r"empty: there is no image in this folder or below it \(looked for"),
     ("a model that is not known", "embed crops --weights zoo://clip_reid/vit -o e.safetensors", "no entry"),
     ("a folder without weights", "embed crops --weights empty -o e.safetensors", "this folder holds no w"),
-    ("another kind of output", f"embed crops --weights {MODEL} -o g.npy", "files of embeddings end in"),
-    ("metadata of other images", EMBED + "crops --metadata lost.csv", "no row is about crops/.*images have none"),
+    (
+        "another kind of output",
+        f"embed crops --weights {MODEL} -o g.pt",
+        "g.pt; files of embeddings end in .safetensors, so write -o g.safetensors",
+    ),
+    ("an output that is a folder", f"cluster crops --weights {MODEL} -o crops", "crops is a folder; name a file"),
+    ("an output below a file", EMBED.replace("-o ", "-o people.csv/") + "crops", "people.csv is no folder that"),
+    ("a sheet that is a folder", SEARCH + "g.safetensors --sheet crops", "crops is a folder; name a file to write"),
+    ("metadata of other images", EMBED + "crops --metadata lost.csv", "no line is about .*crops/.*images have none"),
     ("a gallery that is not there", SEARCH + "h.safetensors", "h.safetensors: there is no such gallery"),
     ("a gallery that is cut off", SEARCH + "cut.safetensors", "cut.safetensors: (not a file that|.*damaged)"),
     (
@@ -133,6 +141,43 @@ def test_a_mistake_is_named_with_its_cure(happened, command, message, place, mon
     assert re.search(message, said.replace("\n", " ")), said
     assert {path.name for path in place.iterdir()} - before <= {"g.safetensors.lock", "nobody.json.crops"}
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+ADD = "gallery add g.safetensors crops "
+EARLY = [  # command, what it says
+    (EMBED + "crops --metadata lost.csv", "lost.csv: no line is about .*11 of 12 images have none"),
+    (EMBED + "crops --metadata nothing.csv", "nothing.csv cannot be read as a CSV"),
+    (f"embed crops --weights {MODEL} -o g.pt", "files of embeddings end in .safetensors, so write -o g.safetensors"),
+    (SEARCH + "g.safetensors --where 'cam != 3'", "no metadata 'cam'; this gallery"),
+    (SEARCH + "g.safetensors --where 'path > 3'", "text stands in quotes, numbers do not"),
+    (SEARCH + "g.safetensors --top 0", "top is 0; it must be at least 1"),
+    (SEARCH + "g.safetensors --weights zoo://dpl_reid/vit_tiny/synthocc", "embeddings of different weights mean"),
+    (SEARCH + "g.safetensors --sheet crops", "crops is a folder; name a file to write"),
+    (ADD + "--metadata lost.csv", "lost.csv: no line is about"),
+    (ADD + "--set 'a b=1'", "--set: metadata 'a b': names are letters, digits and _"),
+    (ADD + "--weights zoo://dpl_reid/vit_tiny/synthocc", "embeddings of different weights mean"),
+    (ADD + "--flip", r"of images as they are .no flip., those to be added averaged with .*; embed both alike"),
+    (f"cluster crops --weights {MODEL} -o c.csv --threshold -1", "threshold is -1.0; it is a distance"),
+    (f"cluster crops --weights {MODEL} -o c.csv --threshold nan", "threshold is nan; it is a distance"),
+    (f"cluster crops --weights {MODEL} -o c.csv --way hdbscan --threshold 1", "hdbscan takes none; leave it out"),
+    (f"cluster crops --weights {MODEL} -o c.csv --way agglomerative", "these weights are not calibrated"),
+    (f"cluster crops --weights {MODEL} -o people.csv/c.csv", "people.csv is no folder that may be written to"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), EARLY, ids=[row[0] for row in EARLY])
+def test_what_can_be_checked_is_checked_before_images_are_embedded(command, message, place, monkeypatch, capsys):
+    embed = Extractor.embed
+
+    def embed_none(self, pictures, *args, **options):
+        assert not pictures, "images were embedded"
+        return embed(self, pictures, *args, **options)
+
+    monkeypatch.setattr(Extractor, "embed", embed_none)
+    monkeypatch.chdir(place)
+    assert main(shlex.split(command)) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert re.search(message, said), said
 
 
 def test_there_are_more_than_twenty():
