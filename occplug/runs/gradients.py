@@ -22,6 +22,7 @@ from occplug.backbones import VisionFeatures
 from occplug.engine.freezing import close_layers
 from occplug.errors import ConfigError
 from occplug.method import Method, Stage, parameter_groups
+from occplug.utils.devices import device_named
 
 __all__ = ["TermFigures", "gradient_report", "scale_texts", "term_gradients"]
 
@@ -67,15 +68,16 @@ def gradient_report(method: Method, data, batches: int, stage: str = "", device:
         gradient on the tower relative to the sum of all terms' norms (on the other parameters where the tower rests).
 
     Raises:
-        ConfigError: no such stage, or fewer than one batch.
+        ConfigError: no such stage, fewer than one batch, or a device that is not there.
     """
     chosen = _stage(method, stage)
     if batches < 1:
         raise ConfigError(f"--batches is {batches}; it must be at least 1")
-    _open(method, chosen, data, torch.device(device))
+    put_on = device_named(device)
+    _open(method, chosen, data, put_on)
     loader = chosen.loader(data) if chosen.loader else data.train_loader
     per_batch = [
-        term_gradients(method, chosen, {**_on(batch, device), "epoch": 1})
+        term_gradients(method, chosen, {**_on(batch, put_on), "epoch": 1})
         for batch in itertools.islice(loader, batches)
     ]
     terms = {name: _mean([figures[name] for figures in per_batch]) for name in per_batch[0]}
@@ -118,7 +120,7 @@ def _open(method: Method, stage: Stage, data, device: torch.device) -> None:
     close_layers(method)
 
 
-def _on(batch: dict, device: str) -> dict:
+def _on(batch: dict, device: torch.device) -> dict:
     return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 

@@ -28,6 +28,7 @@ from occplug.serving.calibration import Calibration, common_visibility
 from occplug.serving.pictures import Source, crops_of, open_source, prefetched
 from occplug.serving.same import Same
 from occplug.transforms import build_pipeline
+from occplug.utils.devices import device_named
 from occplug.utils.files import user_path
 from occplug.zoo.weights import needed_tensors
 
@@ -404,13 +405,14 @@ def load(
             a folder of `save_pretrained`, `zoo://NAME`, or `hf://user/repo`.
         config_file: its config; needed only for files that do not hold their own (converted ones).
         options: config keys over it, as for `load_config`.
-        device: a torch device.
+        device: a torch device, e.g. "cpu", "cuda:1" or "mps".
 
     Raises:
-        ConfigError: no such entry, or no config.
+        ConfigError: a device that is not there, no such entry, or no config.
         CheckpointError: weights that cannot be fetched or read, or do not fit the config.
     """
+    put_on = device_named(device)  # before weights are fetched
     address = os.fspath(weights)
     candidate = candidates([] if config_file is None else [config_file], [address], list(options or []))[0]
     place = address if "://" in address else os.path.abspath(user_path(address))
-    return Extractor(model_of(candidate), candidate.cfg, torch.device(device), candidate.weights, place)
+    return Extractor(model_of(candidate), candidate.cfg, put_on, candidate.weights, place)

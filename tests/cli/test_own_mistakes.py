@@ -79,6 +79,20 @@ MISTAKES = [
         "these weights are not calibrated, .*; run: occplug calibrate --weights",
     ),
     ("a calibration without a place", f"calibrate --weights {MODEL} --root .", "is not a file of yours; name one"),
+    ("a device that torch does not know", EMBED + "crops --device foo", r"device is 'foo', a name .*; here there are: cpu"),
+    ("a GPU that is not there", EMBED + "crops --device cuda:99", r"device is 'cuda:99', and torch cannot use it \("),
+    ("a backend that is not there", SEARCH + "g.safetensors --device mps:99", "device is 'mps:99'.*here there are: cpu"),
+    ("a device number that is none", "gallery add g.safetensors crops --device cuda:x", "device is 'cuda:x', a name that"),
+    (
+        "a device of another make",
+        f"cluster crops --weights {MODEL} -o c.csv --device hpu",
+        "device is 'hpu', and torch cannot use it",
+    ),
+    (
+        "a device to calibrate on that is not there",
+        f"calibrate --weights {MODEL} --root . -o c.safetensors --device cuda:99",
+        "device is 'cuda:99', and torch cannot use it",
+    ),
     ("an export of another kind", f"export --weights {MODEL} -o m.pb", "files are onnx"),
     ("an exported file that is cut off", "test --weights cut.onnx", "cut.onnx: not a readable ONNX file"),
 ]  # fmt: skip
