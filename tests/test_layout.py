@@ -144,6 +144,27 @@ def test_printing_is_left_to_commands():
     assert hits == []
 
 
+# Strings that name a file of the checkout on purpose: what is written into its own documents, and what makes an asset.
+OF_THE_CHECKOUT = {
+    "backbones/tiny.py", "zoo/index.py", "zoo/table.py", "runs/publishing.py", "cli/compare.py", "cli/ablate.py",
+    "experiments/documents.py",
+}  # fmt: skip
+
+
+def test_messages_name_commands_that_an_installed_package_has():
+    """`occplug zoo list`, not tools/zoo.py, which is in a checkout alone."""
+    found: dict[str, list[str]] = {}
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        documented = [n for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+        docstrings = {id(n.body[0].value) for n in documented if n.body and isinstance(n.body[0], ast.Expr)}
+        strings = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in docstrings]
+        named = [n.value for n in strings if isinstance(n.value, str) and re.search(r"\btools/.+\.py", n.value)]
+        if named:
+            found[str(path.relative_to(ROOT / "occplug"))] = named
+    assert found.keys() == OF_THE_CHECKOUT, found
+
+
 def test_files_and_functions_stay_readable():
     long = [f"{p.name}: {n} lines" for p in FILES if (n := p.read_text().count("\n")) > 500]
     for path in FILES:

@@ -94,7 +94,8 @@ def save(path, state_dict: dict[str, Tensor], token_ids: Tensor, metadata: dict[
 
 def _open(path):
     if not Path(path).is_file():
-        raise CheckpointError(f"{path}: there is no such file; tools/pretrain_clip.py makes it")
+        cure = "install occplug again, which brings its own (in a checkout tools/pretrain_clip.py makes one)"
+        raise CheckpointError(f"{path}: there is no such file; {cure}")
     try:
         file = safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:

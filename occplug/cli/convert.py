@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from occplug import _moved
-from occplug.cli.arguments import parse_options
+from occplug.cli.arguments import at_least, parse_options
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
 
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     """Parse `argv`, convert, print the report."""
     parser = argparse.ArgumentParser(
         "occplug convert",
-        description="Read an official checkpoint and write it under our names, for tools/test.py --weights OUT; a "
+        description="Read an official checkpoint and write it under our names, for occplug test --weights OUT; a "
         "mask model of SPT is a stage of DPM, for method.earlier OUT, and an LSNet is for backbone.wgff.weights OUT.",
         allow_abbrev=False,
     )
@@ -26,8 +26,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--source", required=True, metavar="NAME", help=text)
     parser.add_argument("input", metavar="IN", type=user_path, help="the official file")
     parser.add_argument("output", metavar="OUT", type=user_path, help="ours, .pth")
-    parser.add_argument("--height", type=int, default=256, metavar="PIXELS", help="of the images (256)")
-    parser.add_argument("--width", type=int, default=128, metavar="PIXELS", help="of the images (128)")
+    parser.add_argument("--height", type=at_least(1), default=256, metavar="PIXELS", help="of the images (256)")
+    parser.add_argument("--width", type=at_least(1), default=128, metavar="PIXELS", help="of the images (128)")
     args, options = parse_options(parser, argv)
     if options:
         raise ConfigError(f"occplug convert takes no config keys, but got: {' '.join(options)}")

@@ -40,7 +40,7 @@ UNUSED_BY_ALL = {
     "sampler.train_sampler_t": "target training sets are not supported",
     "video.*": "video data sets are not supported",
     "model.resume": "--resume goes on from data.save_dir",
-    "test.evaluate": "tools/test.py --weights evaluates a checkpoint",
+    "test.evaluate": "occplug test --weights evaluates a checkpoint",
     "data.type": "video data sets are not supported",
     "data.load_train_targets": "target training sets are not supported",
     "data.k_tfm": "an image is augmented once each time it is drawn",
@@ -53,7 +53,7 @@ UNUSED_BY_METHODS = UNUSED_BY_ALL | {
     "train.staged_lr": NO_COUNTERPART,
     "train.new_layers": NO_COUNTERPART,
     "train.base_lr_mult": NO_COUNTERPART,
-    "model.load_weights": "set backbone.weights for initial weights; tools/test.py --weights evaluates a checkpoint",
+    "model.load_weights": "set backbone.weights for initial weights; occplug test --weights evaluates a checkpoint",
     "test.dist_metric": "the distance is the method's",
     "test.normalize_feature": "the distance is the method's",
 }

@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from occplug.data.cache import MEMORY, PictureCache, cached_pictures, start_worker
 from occplug.data.extras import Extras, wanted_extras
 from occplug.data.loaders import DealtBatches, Images, Loader, SplitLoader
-from occplug.datasets.by_path import dataset_class, is_ours, is_path
+from occplug.datasets.by_path import dataset_class, is_ours, is_path, path_hint
 from occplug.distributed import check_deal, current_ranks
 from occplug.errors import ConfigError, DataError
 from occplug.masks import MaskSource, PartMasks, Stripes, build_source
@@ -68,7 +68,7 @@ def _stock(name: str, options: dict):
     try:
         return stock_dataset(name)(**options)
     except ConfigError as error:
-        raise ConfigError(f"{error}; occplug has: {', '.join(names(DATASETS))}") from error
+        raise ConfigError(f"{error}; occplug has: {', '.join(names(DATASETS))}{path_hint(name)}") from error
     except (RuntimeError, OSError) as error:
         raise DataError(f"{name}: {error}; put the data set below data.root ({options['root']!r})") from error
 

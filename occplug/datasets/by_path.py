@@ -26,7 +26,7 @@ from occplug.datasets.own_images import (
 from occplug.datasets.tables import Line, path_in, read_table
 from occplug.errors import ConfigError, DataError
 from occplug.registry import DATASETS, get, names
-from occplug.utils.files import is_text, write_atomically
+from occplug.utils.files import is_text, user_path, write_atomically
 
 __all__ = [
     "GALLERY_CAMERA",
@@ -38,6 +38,7 @@ __all__ = [
     "dataset_class",
     "is_ours",
     "is_path",
+    "path_hint",
 ]
 
 # Names without folders, tried in this order; one must fit all images.
@@ -69,13 +70,23 @@ def dataset_class(name: str) -> Callable[..., ReidDataset]:
     """
     kind, colon, place = name.partition(":")
     if not colon:
-        return get(DATASETS, name)
+        try:
+            return get(DATASETS, name)
+        except ConfigError as error:
+            raise ConfigError(f"{error}{path_hint(name)}") from error
     if kind not in KINDS:
         known = ", ".join(f"{known}:PATH" for known in KINDS)
         raise ConfigError(f"{name}: data sets are not named by {kind!r}; there are: {known}")
     if not place:
         raise ConfigError(f"{name} has no path; write {name}PATH")
     return functools.partial(KINDS[kind], place)
+
+
+def path_hint(name: str) -> str:
+    """What a message about the unknown name `name` ends with: how to name the folder or file of that name, if any."""
+    path = str(user_path(name))
+    kind = "folder" if os.path.isdir(path) else _KIND_OF_FILE.get(os.path.splitext(path)[1].lower())
+    return f"; to take your own images at {name}, write {kind}:{name}" if kind and os.path.exists(path) else ""
 
 
 class FolderImages(OwnImages):
@@ -300,4 +311,5 @@ def _crop_name(box: Box) -> str:
     return f"{os.path.basename(box.frame).rpartition('.')[0][:60]}-{digest.hexdigest()[:12]}.png"
 
 
+_KIND_OF_FILE = {".csv": "csv", ".json": "coco"}
 KINDS: dict[str, type[OwnImages]] = {"folder": FolderImages, "csv": CsvImages, "coco": BoxImages}

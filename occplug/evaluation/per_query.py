@@ -56,7 +56,7 @@ def per_query_file(run: Path, target: str) -> Path:
 
 def read_per_query(file: Path) -> PerQuery:
     """Read what :meth:`PerQuery.write` wrote. Raises DataError if the file is missing, damaged or of another kind."""
-    cure = "evaluate the run again with tools/test.py, or delete the run and train it again"
+    cure = "evaluate the run again with occplug test, or delete the run and train it again"
     try:
         found = read_arrays(Path(file), [field.name for field in fields(PerQuery)])
         check_lengths(found, list(found), "query")

@@ -27,7 +27,7 @@ _BAD_HEADER: tuple[type[Exception], ...] = (
 )
 SUFFIXES = (".npy", "{ending}.npy", "{ending}.confidence_fields.npy")
 LOWEST, HIGHEST = -10, 10  # of confidences, with room for filters that overshoot
-_CURE = "copy it again, or delete it and make it with tools/make_masks.py"
+_CURE = "copy it again, or delete it and make it with occplug make-masks"
 
 
 class MaskFile(NamedTuple):

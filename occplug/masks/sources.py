@@ -195,7 +195,7 @@ def _report_missing(options, folder: str, data, missing: list[str], total: int) 
     if options.missing == "background":
         log.warning("%s; they train as background alone (masks.missing: background)", what)
         return
-    words = ["python", "tools/make_masks.py", "--set", _name(data), "--root", data.root]
+    words = ["occplug", "make-masks", "--set", _name(data), "--root", data.root]
     words += ["--out", folder] if options.root else ["--directory", options.directory]
     words += ["--all"] if getattr(data, "combineall", False) else []
     command = shlex.join(words)

@@ -57,7 +57,7 @@ def export_runs(
     index.write()
     if older is not None and older != index.path_of(entry):
         older.unlink(missing_ok=True)
-    return [*lines, f"{entry.name}: {len(runs)} seeds; now run: python tools/zoo.py table"]
+    return [*lines, f"{entry.name}: {len(runs)} seeds; now run: occplug zoo table"]
 
 
 def _run_of_seed(entry: Entry, runs: list[FinishedRun], seed: int | None) -> FinishedRun:

@@ -50,7 +50,7 @@ def verify_entries(index: Index, names: Sequence[str], replay: Replay, show: Cal
     entries = [index.find(name) for name in names]
     entries = entries or [entry for entry in index.entries.values() if entry.ours and index.path_of(entry)]
     if not entries:
-        raise ConfigError("no entry has weights in the package; name entries, or fill some with tools/zoo.py export")
+        raise ConfigError("no entry has weights in the package; name entries, or fill some with occplug zoo export")
     outcomes = [(entry.name, _outcome(index, entry, replay, show)) for entry in entries]
     failed = [f"{name} ({outcome})" for name, outcome in outcomes if outcome]
     if failed:
@@ -98,7 +98,7 @@ def _replay(index: Index, entry: Entry, replay: Replay) -> Finding:
 def _recorded(entry: Entry) -> Run:
     """The run whose figures a replay of `entry` must give: the one its checkpoint is from, else the first."""
     if entry.ours is None:
-        raise ConfigError(f"{entry.name} has no figures of ours to compare with; python tools/zoo.py export fills them")
+        raise ConfigError(f"{entry.name} has no figures of ours to compare with; occplug zoo export fills them")
     runs = {run.seed: run for run in entry.ours.runs}
     seed = entry.checkpoint.seed if entry.checkpoint is not None else None
     if seed is not None and seed not in runs:

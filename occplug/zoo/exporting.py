@@ -53,7 +53,7 @@ def read_runs(folders: Sequence[Path], entry: Entry) -> list[FinishedRun]:
     runs = []
     for folder in folders:
         if not (folder / "metrics.json").is_file() or not (folder / "config.yaml").is_file():
-            raise DataError(f"{folder} holds no finished run: it needs metrics.json and config.yaml of tools/train.py")
+            raise DataError(f"{folder} holds no finished run: it needs metrics.json and config.yaml of occplug train")
         runs.append(FinishedRun(folder, read_metrics(folder), load_config(folder / "config.yaml")))
     runs.sort(key=lambda run: run.cfg.train.seed)
     for run in runs:

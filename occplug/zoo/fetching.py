@@ -51,7 +51,7 @@ def fetch(index: Index, entry: Entry, **options) -> Path:
     point = entry.checkpoint
     if point is None:
         raise ConfigError(
-            f"the zoo's {entry.name} has no weights: train it with tools/train.py --config-file {entry.config}, or "
+            f"the zoo's {entry.name} has no weights: train it with occplug train --config-file {entry.config}, or "
             "give --weights a file"
         )
     path = cached_file(entry)

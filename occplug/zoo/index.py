@@ -185,7 +185,7 @@ class Index:
         if name not in self.entries:
             near = difflib.get_close_matches(name, self.entries, n=3, cutoff=0.4)
             hint = f"; the nearest: {', '.join(near)}" if near else ""
-            raise ConfigError(f"the model zoo has no entry {name!r}{hint}; tools/zoo.py list prints all")
+            raise ConfigError(f"the model zoo has no entry {name!r}{hint}; occplug zoo list prints all")
         return self.entries[name]
 
     def put(self, entry: Entry) -> None:

@@ -157,7 +157,7 @@ def test_a_first_download_without_known_checksum_is_remembered(zoo, tmp_path):
     torch.save({"x": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match="its sha256 is .*, expected .*; delete it, and it is downloaded again"):
         fetch(zoo, entry)
-    with pytest.raises(ConfigError, match="dpl_reid/vit_b16/occduke has no weights: train it with tools/train.py"):
+    with pytest.raises(ConfigError, match="dpl_reid/vit_b16/occduke has no weights: train it with occplug train"):
         fetch(zoo, zoo.find("dpl_reid/vit_b16/occduke"))
 
 

@@ -112,7 +112,7 @@ def test_test_loaders_are_without(tmp_path, wanting):
 
 def test_missing_masks_stop_the_data_manager(tmp_path, wanting):
     wanting("masks")
-    with pytest.raises(DataError, match="occluded_duke: 15 of 15 training images have no part masks .*make_masks.py"):
+    with pytest.raises(DataError, match="occluded_duke: 15 of 15 training images have no part masks .*g make-masks"):
         manager(market(tmp_path))
     manager(tmp_path, "masks.missing", "background")
 

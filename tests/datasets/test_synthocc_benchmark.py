@@ -226,7 +226,7 @@ def test_a_missing_file_is_named(tiny, kind):
         with pytest.raises(DataError) as caught:
             build(tiny.parents[1], "tiny")
         assert f"{kind}/{victim.name} is missing" in str(caught.value)
-        assert f"python tools/synthocc.py --root {tiny.parents[1]} --size tiny" in str(caught.value)
+        assert f"occplug synthocc --root {tiny.parents[1]} --size tiny" in str(caught.value)
     finally:
         victim.write_bytes(content)
 
@@ -238,7 +238,7 @@ def test_a_missing_manifest_or_folder(tmp_path):
         check(folder)
     assert str(caught.value) == (
         f"{folder} is not a complete SynthOcc: manifest.json is missing; delete the folder and run "
-        f"`python tools/synthocc.py --root {tmp_path} --size small`"
+        f"`occplug synthocc --root {tmp_path} --size small`"
     )
     (folder / "manifest.json").write_text("{")
     with pytest.raises(DataError, match="manifest.json cannot be read"):

@@ -110,7 +110,7 @@ def test_damaged_annotations_are_named_before_a_training_not_at_the_end_of_its_t
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     file = tmp_path / "synthocc" / "tiny" / "annotations" / "images.jsonl"
     file.write_bytes(b"\n".join(change(file.read_bytes().splitlines())))
-    with pytest.raises(DataError, match=rf"{told}.*delete the folder and run `python tools/synthocc.py --root"):
+    with pytest.raises(DataError, match=rf"{told}.*delete the folder and run `occplug synthocc --root"):
         SynthOcc(str(tmp_path), size="tiny", verbose=False)
 
 

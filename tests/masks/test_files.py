@@ -101,8 +101,8 @@ def test_missing_masks_are_counted_and_named(tmp_path):
         FileMasks(options(), data, images)
     assert str(caught.value) == (
         f"market1501: 4 of 5 training images have no part masks in {tmp_path}/Market-1501/masks/"
-        f"pifpaf_maskrcnn_filtering: {NAMES[1]}, {NAMES[2]}, {NAMES[3]}, ...; make them with `python "
-        f"tools/make_masks.py --set market1501 --root {tmp_path} --directory pifpaf_maskrcnn_filtering`, or set "
+        f"pifpaf_maskrcnn_filtering: {NAMES[1]}, {NAMES[2]}, {NAMES[3]}, ...; make them with `"
+        f"occplug make-masks --set market1501 --root {tmp_path} --directory pifpaf_maskrcnn_filtering`, or set "
         "masks.missing to background"
     )
 
@@ -129,7 +129,7 @@ def test_masks_of_other_images_are_told_apart_from_missing_ones(tmp_path):
     assert str(caught.value) == (
         f"market1501: {folder} holds masks such as bounding_box_train/0001_c9_f0001.npy, and none belongs to one of "
         f"the 5 training images, such as {NAMES[0]}: these are masks of other images; set masks.root and "
-        f"masks.directory, or make them with `python tools/make_masks.py --set market1501 --root {tmp_path} "
+        f"masks.directory, or make them with `occplug make-masks --set market1501 --root {tmp_path} "
         "--directory pifpaf_maskrcnn_filtering`"
     )
 
@@ -148,7 +148,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-CURE = "copy it again, or delete it and make it with tools/make_masks.py"
+CURE = "copy it again, or delete it and make it with occplug make-masks"
 KIND = (
     "expected [36, h, w]: PifPaf's confidences of 17 keypoints and 19 limbs; masks of another kind cannot be grouped "
     "into parts"

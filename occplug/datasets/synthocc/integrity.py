@@ -17,7 +17,7 @@ _ENDINGS = (".jpg", ".png", ".json", ".jsonl")
 
 def rebuild_command(directory: Path, seed: int = DEFAULTS["seed"]) -> str:
     """The command line that renders `directory` (<root>/synthocc/<size>)."""
-    command = f"python tools/synthocc.py --root {directory.parent.parent} --size {directory.name}"
+    command = f"occplug synthocc --root {directory.parent.parent} --size {directory.name}"
     return command if seed == DEFAULTS["seed"] else f"{command} --seed {seed}"
 
 
