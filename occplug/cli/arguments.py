@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
@@ -11,6 +12,7 @@ __all__ = [
     "NO_TRAINING",
     "WEIGHTS",
     "add_table_options",
+    "at_least",
     "check_titles",
     "config_parser",
     "parse_config",
@@ -22,6 +24,21 @@ __all__ = [
 WEIGHTS = "a run's folder, a checkpoint, an exported file, zoo://NAME or hf://USER/REPO"
 NO_TRAINING = "--no-training"
 HELD = "; by default that of --weights, needed only where they do not hold theirs (converted files)"
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The `type` of a flag that takes a whole number of at least `least`: any other ends the parser with status 2."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is too small, it must be at least {least}")
+        return value
+
+    return parse
 
 
 def config_parser(
@@ -151,4 +168,5 @@ def _separated(argv: list[str]) -> list[str]:
 
 def _is_key(word: str) -> bool:
     """Whether `word` can be a config key, not a name or a path such as folder:crops.v2."""
-    return word == "use_gpu" or "." in word.partition(":")[0]
+    is_file = word.endswith((".csv", ".json"))  # no key does; a message says how files are named
+    return word == "use_gpu" or ("." in word.partition(":")[0] and not is_file)

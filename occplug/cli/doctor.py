@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from occplug.cli.arguments import at_least
 from occplug.errors import DataError
 
 __all__ = ["main"]
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--root", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--pattern", default="", metavar="REGEX", help="as data.pattern, for folder:DIR")
     parser.add_argument("--no-images", dest="images", action="store_false", help="leave the images unread: seconds")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read images (2)")
+    parser.add_argument("--workers", type=at_least(0), default=2, metavar="N", help="threads that read images (2)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     text = "make Occluded-Duke in OUT from DukeMTMC-reID in DUKE, with the authors' train.list, query.list and "
     text += "gallery.list in LISTS"

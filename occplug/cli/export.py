@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from occplug.cli.arguments import at_least
 from occplug.cli.own_images import add_model, parse
 from occplug.errors import ConfigError
 from occplug.utils.files import user_path
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("-o", "--output", required=True, type=user_path, metavar="FILE", help=".onnx or .torchscript")
     parser.add_argument("--half", action="store_true", help="float16 inside, for GPUs; input and outputs stay float32")
     text = "camera, from 0, that a model with a camera embedding sees; by default the mean of the embedding"
-    parser.add_argument("--camera", type=int, metavar="N", help=text)
+    parser.add_argument("--camera", type=at_least(0), metavar="N", help=text)
     text = "what the file expects: normalised as the model's images (model), by ImageNet's constants, or in [0, 1]"
     parser.add_argument("--input", choices=("model", "imagenet", "unit"), default="model", help=text)
     parser.add_argument("--vector-only", action="store_true", help="one output, as trackers want it")

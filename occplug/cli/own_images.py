@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 
-from occplug.cli.arguments import WEIGHTS
+from occplug.cli.arguments import WEIGHTS, at_least
 from occplug.errors import CheckpointError, DataError, OutputError
 from occplug.utils.files import user_path
 
@@ -43,8 +43,8 @@ def add_model(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def add_embedding(parser: argparse.ArgumentParser) -> None:
     """How images are embedded."""
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images per pass of the model (64)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read images (2)")
+    parser.add_argument("--batch-size", type=at_least(1), default=64, metavar="N", help="images per pass (64)")
+    parser.add_argument("--workers", type=at_least(0), default=2, metavar="N", help="threads that read images (2)")
     text = "half precision: faster on some machines, other numbers; default: as eval.amp of the config"
     parser.add_argument("--amp", action="store_true", default=None, help=text)
     flip = argparse.BooleanOptionalAction
@@ -53,7 +53,7 @@ def add_embedding(parser: argparse.ArgumentParser) -> None:
     text = "stop at an image that cannot be read, or skip it and list it (raise)"
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help=text)
     text = "camera of all images, from 0, for models with a camera embedding; by default the mean of its rows"
-    parser.add_argument("--camid", type=int, metavar="N", help=text)
+    parser.add_argument("--camid", type=at_least(0), metavar="N", help=text)
 
 
 def check_outputs(*files) -> None:

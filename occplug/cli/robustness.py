@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from occplug.cli.arguments import check_titles, parse_options
+from occplug.cli.arguments import at_least, check_titles, parse_options
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kinds", nargs="+", default=[], metavar="K", help="categories of the library (all)")
     parser.add_argument("--sides", nargs="+", default=list(SIDES), metavar="S", help=f"{', '.join(SIDES)} (all)")
     text = "of what covers which picture (1); with several every query is covered once for each"
-    parser.add_argument("--seed", nargs="+", type=int, default=[1], metavar="N", help=text)
-    parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries (0: all)")
+    parser.add_argument("--seed", nargs="+", type=at_least(0), default=[1], metavar="N", help=text)
+    parser.add_argument("--queries", type=at_least(0), default=0, metavar="N", help="evenly spaced queries (0: all)")
     parser.add_argument(
         "--output", type=user_path, default=Path("log/robustness"), metavar="DIR", help="log/robustness"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from occplug.cli.arguments import at_least
 from occplug.utils.files import user_path
 
 __all__ = ["main"]
@@ -23,8 +24,8 @@ def main(argv: list[str]) -> None:
         choices=SIZES,
         help="tiny (CI), small (default), tune (to choose recipes), medium (GPU)",
     )
-    parser.add_argument("--seed", default=1, type=int, help="world seed; 1 is the benchmark")
-    parser.add_argument("--workers", default=None, type=int, help="processes; default: one per core")
+    parser.add_argument("--seed", default=1, type=at_least(0), help="world seed; 1 is the benchmark")
+    parser.add_argument("--workers", default=None, type=at_least(1), help="processes; default: one per core")
     args = parser.parse_args(argv)
 
     from occplug.datasets.synthocc import build

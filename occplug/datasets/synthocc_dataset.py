@@ -11,16 +11,22 @@ from pathlib import Path
 
 from occplug.datasets.common import MARKET_LAYOUT, Labelled, ReidDataset
 from occplug.datasets.layouts import Layout, Part
-from occplug.datasets.synthocc import Knobs, build
+from occplug.datasets.synthocc import SIZES, Knobs, build, check
 from occplug.datasets.synthocc.integrity import read_annotations, read_identities, rebuild_command
 from occplug.datasets.synthocc.knobs import DEFAULTS
 from occplug.errors import DataError
 from occplug.registry import DATASETS
+from occplug.utils.files import user_path
 from occplug.utils.texts import read_json
 
-__all__ = ["SynthOcc"]
+__all__ = ["SynthOcc", "rendered_sizes"]
 
 _KNOBS = {field.name for field in dataclasses.fields(Knobs)} - {"seed", "size", "num_cameras"}
+
+
+def rendered_sizes(root: str) -> list[str]:
+    """The sizes of SynthOcc that lie below the folder `root`; nothing is rendered."""
+    return [size for size in SIZES if (user_path(root) / "synthocc" / size).is_dir()]
 
 
 @DATASETS.register_module("synthocc")
@@ -49,6 +55,13 @@ class SynthOcc(ReidDataset):
         self.query_holistic = [(image.file.path, image.pid, image.camid, 0) for image in twins]
         for path, *_ in self.query:  # what a test reads of them at its end
             self.annotation(path)
+
+    @classmethod
+    def as_rendered(cls, root: str, size: str) -> SynthOcc:
+        """`<root>/synthocc/<size>`, read by the settings it was made with. Raises DataError if it is damaged."""
+        made_with = check(user_path(root) / "synthocc" / size)["settings"]
+        options = {key: made_with[key] for key in sorted({"seed", *_KNOBS} & made_with.keys())}
+        return cls(root, size, mode="query", verbose=False, **options)
 
     def _locate(self) -> tuple[str, Layout]:
         return str(build(self.root, self.size, self.seed, **self.knobs)), MARKET_LAYOUT

@@ -12,7 +12,7 @@ import numpy as np
 
 from occplug.datasets.common import ReidDataset
 from occplug.doctor.duplicates import hash_of, near_pairs
-from occplug.errors import DataError
+from occplug.errors import ConfigError, DataError
 from occplug.utils.imagefile import original_message, read_image
 
 __all__ = ["SHOWN", "Item", "examine", "items_of", "suspicious_labels"]
@@ -60,14 +60,16 @@ def examine(data: ReidDataset, workers: int = 2) -> dict:
     """Findings on the images of `data`, all of which are read: counts, each with at most 10 examples.
 
     Args:
-        workers: threads that read.
+        workers: threads that read; 0: this one does.
+
+    Raises:
+        ConfigError: `workers` is below 0.
 
     Returns: `images`; `damaged`, `blank` and `small` with paths; `near_duplicates` of other identities and of training
         and test, with pairs of paths; `labels` as `suspicious_labels`.
     """
     items = items_of(data)
-    with ThreadPoolExecutor(workers) as pool:
-        pictures = list(pool.map(_read, [item.path for item in items]))
+    pictures = _pictures([item.path for item in items], workers)
     hashes = {n: p.hash for n, p in enumerate(pictures) if p.hash is not None and p.spread >= BLANK}
     return {
         "images": len(items),
@@ -77,6 +79,15 @@ def examine(data: ReidDataset, workers: int = 2) -> dict:
         "near_duplicates": _near([items[n] for n in hashes], list(hashes.values()), data._junk_pids),
         "labels": suspicious_labels(items, getattr(data, "has_cameras", True), data._junk_pids),
     }
+
+
+def _pictures(paths: list[str], workers: int) -> list[_Picture]:
+    if workers < 0:
+        raise ConfigError(f"workers is {workers}; it must be at least 0")
+    if workers == 0:
+        return [_read(path) for path in paths]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(_read, paths))
 
 
 def _read(path: str) -> _Picture:

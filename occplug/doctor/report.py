@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from packaging.version import Version
@@ -14,6 +15,7 @@ import occplug
 from occplug.datasets.by_path import OwnImages, dataset_class, is_path
 from occplug.datasets.common import ReidDataset
 from occplug.datasets.layouts import holds
+from occplug.datasets.synthocc_dataset import SynthOcc, rendered_sizes
 from occplug.doctor.images import examine
 from occplug.errors import DataError
 from occplug.registry import DATASETS, get, names
@@ -41,7 +43,6 @@ BROKEN = (
     ("torchreid", "1.0", "1.3.99", "only 0.2.5 and 1.4.0 are laid out as occplug knows"),
     ("torchreid", "1.4.1", "999", "only 0.2.5 and 1.4.0 are laid out as occplug knows"),
 )
-RENDERED = ("synthocc",)  # made where it is not there, so it is looked at when it is named
 PARTS = ("train", "query", "gallery")
 
 
@@ -51,7 +52,8 @@ def report(
     """What is installed, and what is known of the data sets below `root` and of `sets`.
 
     Args:
-        root: folder of data sets; those that are not there are named as missing.
+        root: folder of data sets; those that are not there are named as missing. SynthOcc is looked at in every size
+            that is rendered there, as `synthocc/SIZE`, and never rendered.
         sets: data sets by path (folder:DIR, csv:FILE) or name; below `root` if they are names.
         images: read all images.
         workers: threads that read them.
@@ -62,28 +64,41 @@ def report(
     """
     content: dict = {"installed": installed(), "sets": {}, "missing": [], "unreadable": {}}
     for name in sets:
-        content["sets"][name] = _described(_asked_for(name, root or "", pattern), images, workers)
+        for title, read in _asked_for(name, root or "", pattern).items():
+            content["sets"][title] = _described(read(), images, workers)
     if root is not None:
         folder = str(user_path(root))
         if not os.path.isdir(folder):
             raise DataError(f"--root {root} is not a folder; name the folder that holds the data sets")
-        for name in (name for name in names(DATASETS) if not sets and name not in RENDERED):
-            if not holds(folder, get(DATASETS, name).folders):
-                content["missing"].append(name)
-                continue
-            try:
-                data = get(DATASETS, name)(root=folder, mode="query", verbose=False)
-            except DataError as error:
-                content["unreadable"][name] = str(error)
-                continue
-            content["sets"][name] = _described(data, images, workers)
+        for name in names(DATASETS) if not sets else ():
+            found = _below(name, folder)
+            content["missing"] += [] if found else [name]
+            for title, read in found.items():
+                try:
+                    content["sets"][title] = _described(read(), images, workers)
+                except DataError as error:
+                    content["unreadable"][title] = str(error)
     return content
 
 
-def _asked_for(name: str, root: str, pattern: str) -> ReidDataset:
-    """The data set `name`, whether or not it can be tested on."""
+def _below(name: str, root: str) -> dict[str, Callable[[], ReidDataset]]:
+    """What the folder `root` holds of the data set `name`: title -> what reads it. Nothing is made."""
+    if name == SynthOcc.name:
+        return {f"{name}/{size}": partial(SynthOcc.as_rendered, root, size) for size in rendered_sizes(root)}
+    made = get(DATASETS, name)
+    return {name: partial(made, root=root, mode="query", verbose=False)} if holds(root, made.folders) else {}
+
+
+def _asked_for(name: str, root: str, pattern: str) -> dict[str, Callable[[], ReidDataset]]:
+    """As `_below`, of the data set `name`, whether or not it can be tested on; what is not there says so when read."""
+    if name == SynthOcc.name:
+        found = _below(name, root)
+        if not found:
+            place = root or "."
+            raise DataError(f"{name} is not below {place}; render it: occplug synthocc --root {place} --size small")
+        return found
     options = {"mode": "train", "pattern": pattern} if is_path(name) else {"mode": "query"}
-    return dataset_class(name)(root=root, verbose=False, **options)
+    return {name: partial(dataset_class(name), root=root, verbose=False, **options)}
 
 
 def _described(data: ReidDataset, images: bool, workers: int) -> dict:

@@ -37,6 +37,12 @@ MISTAKES = [
         r"data.pattern is .*; it must have the group \(\?P<pid>",
     ),
     ("a header without pid", TRAIN.format("csv:headless.csv"), "the header is 'path,person' and lacks pid"),
+    ("semicolons between columns", TRAIN.format("csv:semicolons.csv"), "lacks path and pid; .*there are semicolons: s"),
+    ("tabs between columns", TRAIN.format("csv:tabs.csv"), "lacks path and pid; .*there are tabs: save the file"),
+    ("metadata with semicolons", EMBED + "crops --metadata semicolons.csv", "column 'path'; .*there are semicolons"),
+    ("a folder without its kind", TRAIN.format("crops"), "your own images at crops, write folder:crops"),
+    ("a table without its kind", TRAIN.format("people.csv"), "your own images at people.csv, write csv:people.csv"),
+    ("boxes without their kind", "doctor nobody.json", "your own images at nobody.json, write coco:nobody.json"),
     ("a path that leads nowhere", TRAIN.format("csv:lost.csv"), r"lost.csv: crops/nobody.png \(line 3\) do not exist"),
     ("a split that is none", TRAIN.format("csv:split.csv"), "line 2 has the split 'dev'; there are: train"),
     ("a person on both sides", TRAIN.format("csv:both.csv"), "1 person in both the train and the query"),
@@ -79,10 +85,10 @@ MISTAKES = [
         "these weights are not calibrated, .*; run: occplug calibrate --weights",
     ),
     ("a calibration without a place", f"calibrate --weights {MODEL} --root .", "is not a file of yours; name one"),
-    ("a device that torch does not know", EMBED + "crops --device foo", r"device is 'foo', a name .*; here there are: cpu"),
+    ("a device that torch does not know", EMBED + "crops --device foo", r"'foo', a name that .*; here there are: cpu"),
     ("a GPU that is not there", EMBED + "crops --device cuda:99", r"device is 'cuda:99', and torch cannot use it \("),
-    ("a backend that is not there", SEARCH + "g.safetensors --device mps:99", "device is 'mps:99'.*here there are: cpu"),
-    ("a device number that is none", "gallery add g.safetensors crops --device cuda:x", "device is 'cuda:x', a name that"),
+    ("a backend that is not there", SEARCH + "g.safetensors --device mps:99", "'mps:99', .*here there are: cpu"),
+    ("a device number that is none", "gallery add g.safetensors crops --device cuda:x", "'cuda:x', a name that torch"),
     (
         "a device of another make",
         f"cluster crops --weights {MODEL} -o c.csv --device hpu",
@@ -135,6 +141,8 @@ def _write_tables(folder, paths):
         "both": [["path", "pid", "split"], [paths[0], 1, "train"], [paths[1], 1, "query"], [paths[2], 2, "gallery"]],
         "onecam": [["path", "pid", "camid", "split"]],
     }
+    for name, sign in (("semicolons", ";"), ("tabs", "\t")):
+        (folder / f"{name}.csv").write_text("\n".join(sign.join(map(str, row)) for row in tables["people"]))
     for place, path in enumerate(paths):
         tables["onecam"].append([path, place // 3, 4, "train" if place < 6 else ("gallery", "query")[place % 3 == 0]])
     for name, rows in tables.items():
@@ -196,3 +204,28 @@ def test_what_can_be_checked_is_checked_before_images_are_embedded(command, mess
 
 def test_there_are_more_than_twenty():
     assert len(MISTAKES) > 20 and len({row[0] for row in MISTAKES}) == len(MISTAKES)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "embed crops --weights w -o e.safetensors --batch-size 0",
+            "argument --batch-size: 0 is too small",
+        ),
+        ("search a.png --gallery g --workers -1", "argument --workers: -1 is too small, it must be at least 0"),
+        ("cluster crops --weights w -o c.csv --batch-size -3", "--batch-size: -3 is too small"),
+        ("gallery add g crops --camid -1", "--camid: -1 is too small, it must be at least 0"),
+        ("calibrate --weights w --root d --workers two", "--workers: 'two' is no whole number"),
+        ("doctor --workers -1", "--workers: -1 is too small, it must be at least 0"),
+        ("export --weights w -o m.onnx --camera -1", "--camera: -1 is too small"),
+        ("synthocc --root d --workers 0", "--workers: 0 is too small, it must be at least 1"),
+        ("synthocc --root d --seed 1.5", "--seed: '1.5' is no whole number"),
+        ("robustness --weights w --root d --queries -1", "--queries: -1 is too small"),
+        ("convert --source clip_reid a b --height 0", "--height: 0 is too small"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_flags(command, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(command))
+    assert ended.value.code == 2 and message in capsys.readouterr().err

@@ -13,7 +13,7 @@ from occplug.cli import main
 from occplug.datasets.by_path import dataset_class
 from occplug.doctor import examine, near_pairs
 from occplug.doctor.report import BROKEN, MINIMUM, _problems
-from occplug.errors import DataError
+from occplug.errors import ConfigError, DataError
 from tests.datasets.trees import market_tree, put
 
 ROOT = Path(__file__).parents[2]
@@ -156,3 +156,37 @@ def test_occluded_duke_is_built_from_the_lists(tmp_path, capsys):
     (tmp_path / "lists/query.list").unlink()
     assert main(words) == 2
     assert "query.list is missing; the authors" in capsys.readouterr().err
+
+
+def test_synthocc_is_listed_as_it_was_rendered_and_never_rendered(tmp_path, capsys, monkeypatch):
+    from occplug.datasets import synthocc_dataset
+    from occplug.datasets.synthocc import build
+
+    build(tmp_path, "tiny", seed=7, workers=1, progress=False)
+    (tmp_path / "synthocc/small").mkdir()  # of an interrupted copy
+
+    def renders(root, size, seed, **knobs):
+        assert (Path(root) / "synthocc" / size).is_dir()
+        return build(root, size, seed, **knobs)
+
+    monkeypatch.setattr(synthocc_dataset, "build", renders)
+    assert main(["doctor", "--root", str(tmp_path), "--no-images", "--json"]) == 2
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["sets"]["synthocc/tiny"]["query"]["images"] == 24 and "synthocc" not in told["missing"]
+    assert "manifest.json is missing" in told["unreadable"]["synthocc/small"] and "synthocc/small cannot be" in said.err
+    (tmp_path / "synthocc/small").rmdir()
+    assert main(["doctor", "synthocc", "--root", str(tmp_path), "--no-images"]) == 0
+    assert re.search(r"synthocc/tiny\n  folder +.*tiny", capsys.readouterr().out)
+    shutil.rmtree(tmp_path / "synthocc")
+    assert main(["doctor", "synthocc", "--root", str(tmp_path), "--no-images"]) == 2
+    assert f"render it: occplug synthocc --root {tmp_path} --size small" in capsys.readouterr().err
+    assert main(["doctor", "--root", str(tmp_path)]) == 0
+    assert re.search("not there: .*synthocc", capsys.readouterr().out) and not list(tmp_path.iterdir())
+
+
+def test_no_thread_is_needed_to_read(crops, capsys):
+    one, none = (examine(dataset_class(f"folder:{crops}")(mode="train", verbose=False), workers) for workers in (1, 0))
+    assert one == none
+    with pytest.raises(ConfigError, match="workers is -1; it must be at least 0"):
+        examine(dataset_class(f"folder:{crops}")(mode="train", verbose=False), -1)
