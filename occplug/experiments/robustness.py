@@ -249,6 +249,6 @@ def _of_model(candidate: Candidate, title: str, series: list[list[Cover]], targe
 
         whole, pids, paths = values_under(series[0][0])  # nothing is covered, so it is the same in all series
         values = [[whole, *(values_under(cover)[0] for cover in covers[1:])] for covers in series]  # [K, S, 2, Q]
-        protocol = describe_protocol(cfg, camera_rows=engine.camera_rows, data=data)
+        protocol = describe_protocol(cfg, camera_rows=engine.camera_rows, data=data, metric=candidate.weights.metric)
     data.close()
     return paths, pids, np.concatenate(np.array(values), axis=2).swapaxes(0, 1), protocol

@@ -76,6 +76,11 @@ class ExportedModel(Method):
         """The distance that the file names."""
         return self.named
 
+    @property
+    def squared_distance(self) -> bool:  # type: ignore[override]  # the file decides it
+        """As `Method.squared_distance`: of vectors there are squared distances and the cosine distance alone."""
+        return self.named.is_inner_product
+
     def distance(self, query: Embedding, gallery: Embedding) -> Tensor:
         """[Q, G] by it."""
         return self.named(query, gallery)

@@ -63,7 +63,9 @@ def evaluate_ensemble(models: list[Candidate]) -> dict:
         "ensemble": {**vars(ensemble), "persons": len(set(pids.tolist())), "seen_in_training": trained_on},
     }
     protocol = f"{_describe(ensemble, models)} of: " + " | ".join(
-        describe_protocol(c.cfg, camera_rows=engine.camera_rows, combined=combined(c), data=managers[0])
+        describe_protocol(
+            c.cfg, camera_rows=engine.camera_rows, combined=combined(c), data=managers[0], metric=c.weights.metric
+        )
         for c, engine in zip(models, engines)
     )
     files = ", ".join(c.config_file for c in models)

@@ -69,7 +69,8 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     if ranks.is_main:
         save_config(cfg, file.with_name("config.yaml"))  # the folder may be that of the run that made the weights
     weights = candidate.weights
-    line = describe_protocol(cfg, rerank, engine.camera_rows, combined(candidate), data, engine.squared_distance)
+    given = (rerank, engine.camera_rows, combined(candidate), data, engine.squared_distance, weights.metric)
+    line = describe_protocol(cfg, *given)
     protocol = "; ".join(filter(None, [line, weights.note]))
     more: dict[str, Any] = {"tested": file_sha256(Path(weights.where))}
     changed = differences(candidate)

@@ -122,6 +122,7 @@ def describe_protocol(
     combined: bool = False,
     data: DataManager | None = None,
     squared: bool = False,
+    metric: str | None = None,
 ) -> str:
     """One line that says how features were made and compared.
 
@@ -130,10 +131,12 @@ def describe_protocol(
         combined: the weights were trained on query and gallery images, too (`data.combineall`).
         data: tells of which targets cameras are unknown.
         squared: `Method.squared_distance`, for the words on re-ranking.
+        metric: name of the distance where it is not the method's (`TestWeights.metric`).
     """
     unfiltered = [] if data is None else [n for n in data.targets if not getattr(data.sets[n], "has_cameras", True)]
     if data is not None and len(unfiltered) == len(data.targets):
         unfiltered = [""]
+    of_method = model_class(cfg.model.name).protocol(cfg)
     return protocol_line(
         method=cfg.model.name,
         flip=cfg.eval.flip,
@@ -144,7 +147,7 @@ def describe_protocol(
         unfiltered=unfiltered,
         resize=cfg.data.resize,
         amp=cfg.eval.amp,
-        **model_class(cfg.model.name).protocol(cfg),
+        **(of_method if metric is None else {**of_method, "metric": metric}),
     )
 
 

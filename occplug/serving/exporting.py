@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import logging
 import time
@@ -83,7 +84,9 @@ def export(
         camera: of a model with a camera embedding, the camera (from 0) it sees; None: the mean of the embedding.
         input: what the file expects: pixels normalised by the "model"'s constants, by "imagenet"'s, as trackers do, or
             in [0, 1] ("unit").
-        vector_only: one output, as trackers want it; what the method says of parts or masks is left out.
+        vector_only: one output, as trackers want it; what the method says of parts or masks is left out. Where its
+            distance reads them, the file is a model of its own: with another distance and fingerprint, and without the
+            calibration.
 
     Raises:
         ConfigError: a wrong option, a camera that the model does not know, or packages that are not installed.
@@ -94,7 +97,8 @@ def export(
     kind = kind or exported_format(file)
     if kind not in FORMATS or exported_format(file) != kind:
         known = " or ".join(f"{name} ({ending})" for ending, name in ENDINGS.items())
-        raise ConfigError(f"the file is {file} and the format {kind}; files are {known}")
+        given = f" and the format {kind}" if kind else ""
+        raise ConfigError(f"the file is {file}{given}; by their ending, files are {known}")
     if input not in INPUTS:
         raise ConfigError(f"input is {input!r}; there are: {', '.join(INPUTS)}")
     if isinstance(model.method, ExportedModel):
@@ -202,25 +206,31 @@ def _about(model: Extractor, names: list[str], half: bool, camera: int | None, i
     if metric is None:
         raise ConfigError(f"{cfg.model.name} does not name its distance (Method.named_distance), so no file can say it")
     prepared = model.preprocessing(flip=bool(cfg.eval.flip))
+    known = model.weights.calibration if model.weights is not None else None
+    reduced = names == ["vector"] and not metric.is_inner_product
     return {
         "format": FORMAT,
         "outputs": names,
-        "distance": metric.as_dict() if set(names) != {"vector"} or metric.is_inner_product else _of_vectors(),
+        "distance": _OF_VECTORS if reduced else metric.as_dict(),
+        "reduced": reduced,  # to another distance than the method's
         "input": input,
         "half": half,
         "camera": None if not folded else "mean" if camera is None else camera,
-        "fingerprint": model.fingerprint,
+        "fingerprint": _of_reduced(model.fingerprint) if reduced else model.fingerprint,
         "config": resolved_yaml(cfg),
         "num_classes": model.weights.num_classes if model.weights is not None else 1,
         "num_cameras": 1,
-        "calibration": model.weights.calibration if model.weights is not None else None,
+        "calibration": None if reduced else known,
         **prepared,
     }
 
 
-def _of_vectors() -> dict:
-    """The distance of a file whose parts or masks were left out."""
-    return {"name": "normalised_euclidean"}
+_OF_VECTORS = {"name": "normalised_euclidean"}  # the distance of a file whose parts or masks were left out
+
+
+def _of_reduced(fingerprint: str) -> str:
+    """The fingerprint of such a file: its distances are none of the model's, so neither are its galleries."""
+    return hashlib.sha256(f"{fingerprint} vector".encode()).hexdigest()[:16]
 
 
 def _write_onnx(module: nn.Module, example: Tensor, names: list[str], about: dict, path: Path) -> None:

@@ -72,6 +72,13 @@ class TestWeights:
     calibration: dict | None = None
 
     @property
+    def metric(self) -> str | None:
+        """Name of the distance they are tested with, where it is not that of the method in their config."""
+        if self.module is None or not self.module.about.get("reduced"):
+            return None
+        return self.module.named.name
+
+    @property
     def note(self) -> str:
         """What a protocol line has to say about them; empty if nothing."""
         if self.module is None:
@@ -186,7 +193,7 @@ def _small(path: Path) -> TestWeights:
             f"{path}: not a readable checkpoint: damaged, cut off, or of another kind ({error})"
         ) from error
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a small checkpoint of occplug (tools/zoo.py export or tools/convert.py)")
+        raise CheckpointError(f"{path}: not a small checkpoint of occplug (occplug zoo export or occplug convert)")
     if not is_intact(state, header):
         raise CheckpointError(f"{path}: it is damaged, its checksum does not hold; fetch or export it again")
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ import torch
 from PIL import Image
 
 import occplug
+from occplug import Gallery
 from occplug.cli import main
 from occplug.config import default_config
-from occplug.errors import CheckpointError, ConfigError
+from occplug.errors import CheckpointError, ConfigError, DataError
 from occplug.importers.exported import ENDINGS, read_exported
 from occplug.method import build_method
 from occplug.registry import METHODS, names
+from occplug.runs.candidates import candidates
+from occplug.runs.session import describe_protocol
 from occplug.serving.exporting import compare, export
 from occplug.serving.extractor import Extractor
 from occplug.zoo import read_index
@@ -50,6 +54,7 @@ def test_every_method_agrees_through_onnx_at_any_batch_size(name, tmp_path):
     about = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
     assert about["mean"] == list(model.cfg.data.norm_mean) and about["height"] == model.cfg.data.height
     assert about["distance"] == model.method.named_distance().as_dict()
+    assert made.squared_distance == model.method.squared_distance  # what re-ranking makes of it
 
 
 @pytest.mark.parametrize("name", ["clip_reid/vit_tiny/synthocc", "profd/vit_tiny/synthocc", "dpm/vit_tiny/synthocc"])
@@ -70,7 +75,7 @@ def test_other_backbones(backbone, tmp_path):
     model = Extractor(method, cfg, torch.device("cpu"))
     made = export(model, tmp_path / "m.onnx")
     one, other = method.embed(images(model, 3)), made.embed(images(model, 3))
-    torch.testing.assert_close(other.pack(), one.pack(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other.pack(), one.pack(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +92,7 @@ def test_a_camera_is_folded_in(sie, tmp_path):
     made = export(sie, tmp_path / "two.onnx", camera=2)
     batch = images(sie, 3)
     torch.testing.assert_close(
-        made.embed(batch).vector, sie.method.embed(batch, torch.full((3,), 2)).vector, atol=1e-4, rtol=1e-4
+        made.embed(batch).vector, sie.method.embed(batch, torch.full((3,), 2)).vector, atol=1e-5, rtol=1e-5
     )
     mean = export(sie, tmp_path / "mean.onnx").embed(batch).vector
     with torch.no_grad():
@@ -95,7 +100,7 @@ def test_a_camera_is_folded_in(sie, tmp_path):
         sie.method.backbone.camera_embedding.copy_(kept.mean(0).expand_as(kept))
         expected = sie.method.embed(batch, torch.zeros(3, dtype=torch.long)).vector
         sie.method.backbone.camera_embedding.copy_(kept)
-    torch.testing.assert_close(mean, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mean, expected, atol=1e-5, rtol=1e-5)
     assert occplug.load(tmp_path / "mean.onnx").embed([Image.new("RGB", (9, 9))]).vector.shape == mean[:1].shape
     with pytest.raises(ConfigError, match="camera is 3; the model knows cameras 0 to 2"):
         export(sie, tmp_path / "a.onnx", camera=3)
@@ -124,6 +129,30 @@ def test_other_inputs_are_converted_inside(model, input, tmp_path):
         ]
     (found,) = session.run(None, {"images": unit.numpy()})
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["profd/vit_tiny/synthocc", "dpm/vit_tiny/synthocc"])
+def test_a_file_without_what_the_distance_reads_is_a_model_of_its_own(name, tmp_path):
+    whole = occplug.load(f"zoo://{name}")
+    whole.weights = replace(whole.weights, calibration={"kind": "logistic"})
+    assert export(whole, tmp_path / "w.onnx").about["calibration"] == {"kind": "logistic"}
+    assert export(whole, tmp_path / "v.onnx", vector_only=True).about["calibration"] is None
+    reduced, again = occplug.load(tmp_path / "v.onnx"), occplug.load(tmp_path / "v.onnx")
+    assert reduced.fingerprint == again.fingerprint != whole.fingerprint
+    pictures = [Image.new("RGB", (40, 90), (number, 0, 0)) for number in (0, 99)]
+    one, other = whole.embed(pictures, flip=False), reduced.embed(pictures, flip=False)
+    for model, queries, gallery in ((reduced, one, other), (whole, other, one)):
+        with pytest.raises(DataError, match="embeddings of different weights mean nothing to each other"):
+            model.distances(queries, gallery)
+        with pytest.raises(DataError, match="embeddings of different weights mean nothing to each other"):
+            Gallery.build(gallery).search(queries, 1)
+    assert reduced.distances(other, other).shape == (2, 2)
+
+
+def test_one_output_of_a_method_that_has_one_is_the_whole_model(tmp_path):
+    model = occplug.load("zoo://clip_reid/vit_tiny/synthocc")
+    export(model, tmp_path / "v.onnx", vector_only=True)
+    assert occplug.load(tmp_path / "v.onnx").fingerprint == model.fingerprint
 
 
 def test_half_precision_is_near(tmp_path):
@@ -189,11 +218,26 @@ def test_test_goes_through_the_file(data_root, tmp_path, capsys):
     assert json.loads(report.read_text())["max_difference"] < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("name", "vector_only", "distance"),
+    [
+        ("dpm/vit_tiny/synthocc", True, "normalised_euclidean distance"),
+        ("dpm/vit_tiny/synthocc", False, "distance of the method"),
+        ("clip_reid/vit_tiny/synthocc", True, "distance of the method"),
+    ],
+)
+def test_the_protocol_line_names_the_distance_of_the_file(name, vector_only, distance, tmp_path):
+    export(occplug.load(f"zoo://{name}"), tmp_path / "m.torchscript", vector_only=vector_only)
+    (candidate,) = candidates([], [str(tmp_path / "m.torchscript")], [])
+    line = describe_protocol(candidate.cfg, metric=candidate.weights.metric)
+    assert f"; {distance}; re-ranking no" in line
+
+
 def test_mistakes_are_named(model, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"abc")
     (tmp_path / "bad.torchscript").write_bytes(b"abc")
     cases = [
-        (ConfigError, "files are onnx", lambda: export(model, tmp_path / "m.pb")),
+        (ConfigError, "the file is .*m.pb; by their ending, files are onnx", lambda: export(model, tmp_path / "m.pb")),
         (ConfigError, "files are onnx", lambda: export(model, tmp_path / "m.onnx", "torchscript")),
         (ConfigError, "input is 'bgr'", lambda: export(model, tmp_path / "m.onnx", input="bgr")),
         (ConfigError, "no camera embedding", lambda: export(model, tmp_path / "m.onnx", camera=1)),
