@@ -165,6 +165,30 @@ def test_named_files_exist(document):
     assert missing == []
 
 
+def linked_from(start):
+    """Pages that links lead to from `start`, over any number of them."""
+    reached, waiting = set(), [ROOT / start]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page not in reached and page.is_file():
+            reached.add(page)
+            waiting += [page.parent / link for link in re.findall(r"\]\(([\w./]+\.md)", page.read_text())]
+    return reached
+
+
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
+def test_links_lead_to_every_page(start):
+    """Pages of the API are in the site's menu alone."""
+    pages = set((ROOT / "docs").glob("*.md"))
+    assert sorted(path.name for path in pages - linked_from(start)) == []
+
+
+def test_the_menu_of_the_site_has_every_page():
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    named = re.findall(r"([\w./]+\.md)$", menu, re.M)
+    assert sorted(named) == sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+
+
 def test_makefile_targets_the_interfaces_name():
     makefile = (ROOT / "Makefile").read_text()
     for target in ("install", "demo", "test", "lint", "bench"):
