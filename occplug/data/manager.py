@@ -68,7 +68,9 @@ def _stock(name: str, options: dict):
     try:
         return stock_dataset(name)(**options)
     except ConfigError as error:
-        raise ConfigError(f"{error}; occplug has: {', '.join(names(DATASETS))}{path_hint(name)}") from error
+        raise ConfigError(
+            f"{error}; occplug has: {', '.join(names(DATASETS))}{path_hint(name, options['root'])}"
+        ) from error
     except (RuntimeError, OSError) as error:
         raise DataError(f"{name}: {error}; put the data set below data.root ({options['root']!r})") from error
 

@@ -82,11 +82,15 @@ def dataset_class(name: str) -> Callable[..., ReidDataset]:
     return functools.partial(KINDS[kind], place)
 
 
-def path_hint(name: str) -> str:
-    """What a message about the unknown name `name` ends with: how to name the folder or file of that name, if any."""
+def path_hint(name: str, root: str = "") -> str:
+    """What a message about the unknown data set `name` ends with where a folder or file has that name, here or below
+    `root`: how to name it."""
     path = str(user_path(name))
-    kind = "folder" if os.path.isdir(path) else _KIND_OF_FILE.get(os.path.splitext(path)[1].lower())
-    return f"; to take your own images at {name}, write {kind}:{name}" if kind and os.path.exists(path) else ""
+    for place in (path, os.path.join(root, path)):
+        kind = "folder" if os.path.isdir(place) else _KIND_OF_FILE.get(os.path.splitext(place)[1].lower())
+        if kind and os.path.exists(place):
+            return f"; to take your own images at {name}, write {kind}:{name}"
+    return ""
 
 
 class FolderImages(OwnImages):

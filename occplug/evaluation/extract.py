@@ -16,6 +16,7 @@ from tqdm import tqdm
 from occplug.distributed import current_ranks, each_batch
 from occplug.embedding import Embedding, Origin
 from occplug.errors import DataError
+from occplug.utils.devices import device_named
 
 __all__ = ["HALF", "extract"]
 
@@ -48,10 +49,11 @@ def extract(
         progress: show the bar; None means only on a terminal.
         amp: "bf16" or "fp16": matrix products in half precision, which gives other numbers; "none".
     Returns: the embeddings on the CPU, pids [N] and camids [N] int64, N image paths.
-    Raises: DataError if the loader gives nothing, or an embedding is not finite; names its image.
+    Raises: DataError if the loader gives nothing, or an embedding is not finite; names its image. ConfigError for the
+        name of a device that is not there.
     """
     shown = (sys.stderr.isatty() if progress is None else progress) and current_ranks().is_main
-    device = torch.device(device)
+    device = device_named(device) if isinstance(device, str) else device
     parts = _InParts(embed, 0 if device.type != "cpu" else CPU_PART * torch.get_num_threads())
 
     def embedded(batch: dict) -> tuple:

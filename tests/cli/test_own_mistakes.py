@@ -41,6 +41,7 @@ MISTAKES = [
     ("tabs between columns", TRAIN.format("csv:tabs.csv"), "lacks path and pid; .*there are tabs: save the file"),
     ("metadata with semicolons", EMBED + "crops --metadata semicolons.csv", "column 'path'; .*there are semicolons"),
     ("a folder without its kind", TRAIN.format("crops"), "your own images at crops, write folder:crops"),
+    ("a folder below --root", TRAIN.format("ann") + " --root crops", "your own images at ann, write folder:ann"),
     ("a table without its kind", TRAIN.format("people.csv"), "your own images at people.csv, write csv:people.csv"),
     ("boxes without their kind", "doctor nobody.json", "your own images at nobody.json, write coco:nobody.json"),
     ("a path that leads nowhere", TRAIN.format("csv:lost.csv"), r"lost.csv: crops/nobody.png \(line 3\) do not exist"),

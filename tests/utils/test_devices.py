@@ -5,6 +5,7 @@ import torch
 
 import occplug
 from occplug.errors import ConfigError
+from occplug.evaluation import extract
 from occplug.utils.devices import device_named, devices_here
 
 
@@ -34,3 +35,8 @@ def test_devices_that_are_there_are_listed_by_number(monkeypatch):
 def test_a_wrong_device_is_said_before_weights_are_looked_for():
     with pytest.raises(ConfigError, match="device is 'foo'"):
         occplug.load("zoo://there is/no/such", device="foo")
+
+
+def test_what_embeds_batches_says_so_too():
+    with pytest.raises(ConfigError, match="device is 'cuda:99', and torch cannot use it"):
+        extract(lambda images, cameras: images, [], "cuda:99")
