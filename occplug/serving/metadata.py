@@ -39,10 +39,10 @@ def read_metadata(file: str | os.PathLike, paths: Sequence[str]) -> dict[str, li
             raise DataError(f"{file}: two columns are called {name}; rename one of them")
     by_path: dict[str, dict] = {}
     for number, line in lines:
-        for place in {os.path.abspath(user_path(line["path"])), path_in(file, line["path"])}:
-            if by_path.get(place, line) is not line:
-                raise DataError(f"{file}, line {number}: {line['path']} is listed twice")
-            by_path[place] = line
+        if by_path.setdefault(path_in(file, line["path"]), line) is not line:
+            raise DataError(f"{file}, line {number}: {line['path']} is listed twice")
+    for _, line in lines:
+        by_path.setdefault(os.path.abspath(user_path(line["path"])), line)
     wanted = [os.path.abspath(user_path(path)) for path in paths]
     missing = [path for path, place in zip(paths, wanted) if place not in by_path]
     if missing:

@@ -115,6 +115,20 @@ def test_what_is_asked_for_and_cannot_be_read_is_status_2(tmp_path, capsys, crop
     assert "read              12 images" in capsys.readouterr().out
 
 
+def test_one_image_under_two_persons_is_named(tmp_path, capsys, monkeypatch):
+    put(tmp_path, *(f"crops/{person}/{n}.jpg" for person in ("ann", "bob") for n in range(2)))
+    (tmp_path / "tables").mkdir()
+    lines = [f"../crops/{person}/{n}.jpg,{person}" for person in ("ann", "bob") for n in range(2)]
+    (tmp_path / "tables/p.csv").write_text("\n".join(["path,pid", *lines, "../crops/./ann/../ann/0.jpg,zoe"]))
+    assert main(["doctor", f"csv:{tmp_path}/tables/p.csv"]) == 2
+    said = "".join(capsys.readouterr())
+    assert "lines 2 and 6 name the same image ../crops/./ann/../ann/0.jpg" in said
+    (tmp_path / "crops/bob/2.jpg").symlink_to(tmp_path / "crops/ann/0.jpg")
+    assert main(["doctor", f"folder:{tmp_path}/crops"]) == 2
+    said = "".join(capsys.readouterr())
+    assert "are the same image, under the identities ann and bob; remove the wrong one" in said
+
+
 def test_minimum_versions_are_those_of_setup():
     asked = dict(re.findall(r'^\s+"([\w-]+)>=([\d.]+)"', (ROOT / "setup.py").read_text(), re.M))
     assert {name: asked[name] for name in MINIMUM} == MINIMUM

@@ -533,6 +533,10 @@ def test_a_table_of_a_data_set_is_read_as_metadata(start, tmp_path, monkeypatch)
     assert [row[1] for row in CsvImages(str(table), mode="train").rows] == ["0012", "12"]
     found = read_metadata("tables/people.csv", ["crops/bob/1.png", str(tmp_path / "crops/ann/0.png")])
     assert found == {"pid": ["12", "0012"], "camid": [3, 2]}
+    text = "path,place\ncrops/ann/0.png,current\ncrops/bob/1.png,current\n../crops/ann/0.png,own\n"
+    table.write_text(start + text, encoding="utf-8")  # the file's own folder comes first
+    found = read_metadata(table, ["crops/ann/0.png", "crops/bob/1.png"])
+    assert found == {"place": ["own", "current"]}
 
 
 @pytest.mark.parametrize(
