@@ -153,7 +153,8 @@ class Embedding:
         """
         check_embedding(other, others)
         one, two = self.origin or Origin(), other.origin or Origin()
-        settings = _differing(one.settings, two.settings) or _differing(one.metric, two.metric)
+        distances = [{f"distance {key}": value for key, value in each.metric.items()} for each in (one, two)]
+        settings = _differing(one.settings, two.settings) or _differing(*distances)
         same_file = one.weights and one.weights == two.weights  # of which settings may leave out tensors
         if one.model and two.model and one.model != two.model and not (same_file and settings):
             raise DataError(

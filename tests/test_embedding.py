@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from occplug import Embedding
+from occplug.embedding import Origin
+from occplug.errors import DataError
 
 
 def full(n=5):
@@ -60,3 +62,13 @@ def test_mistakes_are_named():
         Embedding.cat([full(), Embedding(torch.zeros(2, 4))])
     with pytest.raises(ValueError, match=r"is \[B, 17\], got \(5, 16\)"):
         Embedding.unpack(torch.zeros(5, 16), full().layout())
+
+
+def test_embeddings_for_another_distance_are_not_mixed():
+    one, other = (
+        Embedding(torch.zeros(1, 2), origin=Origin(model="m", metric={"name": "parts", "vis_floor": floor}))
+        for floor in (0.1, 0.2)
+    )
+    with pytest.raises(DataError, match=r"the others are made otherwise .distance vis_floor 0.1 and 0.2.; embed both"):
+        one.check_same_model(other)
+    one.check_same_model(Embedding(torch.zeros(1, 2), origin=Origin(model="m")))  # of a file that does not say
