@@ -107,6 +107,7 @@ class RunMixin:
         self.records: list[StageRecord] = []
         self.changes: list[dict] = []  # of the config, at each resume: stage, epoch and the keys with both values
         self.embedded: dict[str, str] | None = None  # the package's files it started from; None: not known
+        self.images: dict[str, str] | None = None  # marks of its images (`occplug.data.recognition`); None: not known
         licences = [] if method.is_stock or not method.backbones else licences_of_run(cfg)
         self.licence = ", ".join(licence.name for licence in licences)  # of the initial weights
         self.results: dict = {}  # target -> RankResult
@@ -280,6 +281,7 @@ class RunMixin:
             "data": self.datamanager.summary(),
             "licence": self.licence,
             **({} if self.embedded is None else {"embedded": self.embedded}),
+            **({} if self.images is None else {"images": self.images}),
         }
 
     def save_state(self, epoch: int, rank1: float = float("nan"), waits: bool = True) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from occplug.data.recognition import are_marks
 from occplug.errors import CheckpointError
 
 __all__ = ["LARGEST", "OF_A_RUN", "TO_RESUME", "check_kinds", "check_parts"]
@@ -110,6 +111,7 @@ KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "changes": ("a list", _of(list)),
     "licence": ("text", _of(str)),
     "embedded": ("texts by file", _are_texts),
+    "images": ("marks of training and test images", are_marks),
     "num_classes": (f"a whole number from 0 to {LARGEST:,}", _is_size),
     "num_cameras": (f"a whole number from 0 to {LARGEST:,}", _is_size),
 }

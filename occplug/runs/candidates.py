@@ -260,4 +260,5 @@ def save_small_file(path: Path, cfg, weights: TestWeights, name: str) -> None:
     kept = {key: state[key] for key in wanted}
     header: dict[str, Any] = {"config": resolved_yaml(cfg), "pids": list(weights.pids or []), "entry": name}
     header |= {"bound_to": weights.bound_to, "camera_rows": weights.camera_rows}
+    header |= {} if weights.images is None else {"images": weights.images}
     save_small(path, kept, weights.num_classes, weights.num_cameras, **header)

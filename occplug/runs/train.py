@@ -15,6 +15,7 @@ from occplug.config import save_config
 from occplug.config.changes import changed_keys, check_changes
 from occplug.data.cameras import check_cameras
 from occplug.data.manager import DataManager, GeneratedDataManager
+from occplug.data.recognition import ImageMarks
 from occplug.data.versions import other_versions
 from occplug.distributed import current_ranks, join_ranks
 from occplug.engine import check_run, check_same_run, load_checkpoint
@@ -100,10 +101,12 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     check_cameras(cfg, data)
     check_matches(data)
     check_images(data)
+    images = ImageMarks.of(data).as_dict() if ranks.is_main else None  # who saves
     with ranks.local_main_first():  # who finds no initial weights fetches them
         engine = build_engine(cfg, data, folder, device, pretrained=state is None)
     # a state has the weights that came of the files of its time; states of early versions do not say which
     engine.embedded = embedded(cfg) if state is None else state.get("embedded")
+    engine.images = images
     if state is not None:
         check_same_run(state, engine.method.bound_to(), list(data.pids), source)
         _check_same_data(state, data, source)

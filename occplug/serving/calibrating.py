@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from occplug.occluders import read_library
 from occplug.occluders.covering import Cover
 from occplug.serving.calibration import Calibration, answers_to, calibrate, pairs_of
 from occplug.serving.extractor import Extractor
+from occplug.serving.known import WORLD, Known, known_of
 
 __all__ = ["IDENTITIES", "as_markdown", "calibrate_model", "draw_reliability", "unseen_images"]
 
@@ -26,12 +28,15 @@ MOST = 6000  # images
 
 
 def unseen_images(model: Extractor, root: str, sources: list[str], identities: str = "unseen") -> tuple[list, str]:
-    """Rows (path, pid, camid) of training images of `sources` whose identities the model was not trained on, and a text
-    that says whose they are. Test images are never among them.
+    """Rows (path, identity, camera) of images of identities that the model was neither trained nor tested on, as far as
+    its weights tell, and a text that says whose they are and how many identities were left out.
+
+    Of a set that says which side each image is on, they are its training images; of one that does not, all images.
 
     Args:
         sources: names of data sets; the model's own sources if empty.
-        identities: "unseen", or "trained" to take what the model was trained on, which makes it look better than it is.
+        identities: "unseen", or "trained" to take what the model was trained on, too, which makes it look better than
+            it is.
 
     Raises:
         ConfigError: there are none, or the weights do not say whom they were trained on.
@@ -42,30 +47,89 @@ def unseen_images(model: Extractor, root: str, sources: list[str], identities: s
     cfg.data.root, cfg.data.sources = root, sources or sources_of_run
     cfg.data.targets, cfg.data.combineall = [], False  # the test side is not read, and need not be there
     cfg.ensemble.held_out = 0.0  # those left out of training are wanted here
+    known, takes_trained = known_of(model.weights, root), identities == "trained"
+    if not takes_trained:
+        _check_told(model, known, cfg, sources_of_run)
     data = DataManager(cfg, trains=False, sources=True)
-    trained = None if model.weights is None or model.weights.pids is None else set(model.weights.pids)
-    rows, offset = [], 0
+    rows: list[tuple[str, int, int]] = []
+    counts: Counter = Counter()
     for name in cfg.data.sources:
-        held = data.sets[name]
-        known = trained if name in sources_of_run else set()
-        if known is None and identities == "unseen":
-            raise ConfigError(
-                f"the weights do not say which identities of {name} they were trained on; give another data set with -s"
-            )
-        for path, label, camid, *_ in held.train:
-            if identities == "trained" or held.pids[label] not in (known or set()):
-                rows.append((path, offset + label, camid))
-        offset += len(held.pids)
+        kept, met = _strangers(_people(data.sets[name]), known, takes_trained)
+        first = 1 + max((pid for _, pid, _ in rows), default=-1)
+        rows += [(path, first + pid, camid) for path, pid, camid in kept]
+        counts.update(met)
     if not rows:
-        raise ConfigError(
-            f"all identities of {', '.join(cfg.data.sources)} were trained on, and distances between them look better "
-            "than between strangers; train with ensemble.held_out 0.1, give another data set with -s, or accept the "
-            "optimism with --identities trained"
-        )
+        raise ConfigError(_nobody(cfg.data.sources, counts))
+    whose = _whose(known, [row[0] for row in rows], takes_trained)
     step = max(1, -(-len(rows) // MOST))
-    kept = {pid for number, pid in enumerate(sorted({pid for _, pid, _ in rows})) if number % step == 0}
-    whose = "identities it was trained on: optimistic" if identities == "trained" else "identities held out of training"
-    return [row for row in rows if row[1] in kept], f"{whose}, {', '.join(cfg.data.sources)}"
+    some = {pid for number, pid in enumerate(sorted({pid for _, pid, _ in rows})) if number % step == 0}
+    told = {"trained": "it was trained on", "tested": "of its test"}
+    left_out = " and ".join(f"{counts[key]} {what}" for key, what in told.items() if counts[key])
+    names = ", ".join(cfg.data.sources) + (f"; left out: {left_out}" if left_out else "")
+    return [row for row in rows if row[1] in some], f"{whose}, {names}"
+
+
+def _check_told(model: Extractor, known: Known, cfg, sources_of_run: list[str]) -> None:
+    """Raise ConfigError where it is clear without the images that none can be used; nothing is rendered for that."""
+    names, world = list(cfg.data.sources), cfg.synthocc
+    untold = [name for name in names if name in sources_of_run]
+    if untold and (model.weights is None or model.weights.pids is None):
+        raise ConfigError(
+            f"the weights do not say which identities of {', '.join(untold)} they were trained on; give another data "
+            "set with -s"
+        )
+    if set(names) == {WORLD} and known.has_all_of(world.size, world.seed):
+        raise ConfigError(_nobody(names, Counter(trained=1)))
+
+
+def _people(held) -> list[list[tuple[str, int]]]:
+    """(path, camera) of the images of each identity of the data set `held`, by its number."""
+    people: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for path, label, camid, *_ in held.train:
+        people[held.pids[label]].append((path, camid))
+    if getattr(held, "is_drawn", False):  # only the draw made the others a test
+        for path, pid, camid, *_ in [*held.query, *held.gallery]:
+            people[pid].append((path, max(camid, 0)))  # unknown cameras are negative there
+    return [people[pid] for pid in sorted(people)]
+
+
+def _strangers(
+    people: list[list[tuple[str, int]]], known: Known, takes_trained: bool
+) -> tuple[list[tuple[str, int, int]], dict[str, int]]:
+    """Rows of those of `people` who are not the model's, numbered by their places, and how many were left out."""
+    rows, left_out = [], {"trained": 0, "tested": 0}
+    for number, images in enumerate(people):
+        sides = {known.side_of(path) for path, _ in images}
+        if "train" in sides and not takes_trained:
+            left_out["trained"] += 1
+        elif "test" in sides:
+            left_out["tested"] += 1
+        else:
+            rows += [(path, number, camid) for path, camid in images]
+    return rows, left_out
+
+
+def _whose(known: Known, paths: list[str], takes_trained: bool) -> str:
+    if takes_trained:
+        return "identities it was trained on: optimistic"
+    if known.tells_of(paths):
+        return "identities held out of training"
+    _log.warning(
+        "the weights do not say which images they were trained on, and the data sets of their config are not below "
+        "--root, so it is not known whether these identities are among them"
+    )
+    return "identities, not known whether it was trained on them"
+
+
+def _nobody(names: list[str], left_out: Counter) -> str:
+    """Why no identity of the sets `names` can be used, and the cure."""
+    train, test = left_out["trained"], left_out["tested"]
+    what = "were trained on" if not test else "are of the test" if not train else "were trained on, or are of the test"
+    more = ", or accept the optimism with --identities trained" if train else ""
+    return (
+        f"all identities of {', '.join(names)} {what}, and distances between those look better than between strangers; "
+        f"train with ensemble.held_out 0.1, or give another data set with -s{more}"
+    )
 
 
 def calibrate_model(
@@ -89,6 +153,7 @@ def calibrate_model(
     Raises:
         ConfigError: nobody was held out, or a share that is none.   DataError: too few images.
     """
+    model.embed([], **options)  # a wrong option is refused before images are read, or rendered
     covers = [Cover(read_library(), share, max(covered)) for share in sorted(covered)]
     rows, whose = unseen_images(model, root, list(sources or []), identities)
     pids, camids = (np.array([row[column] for row in rows]) for column in (1, 2))

@@ -221,6 +221,7 @@ def _about(model: Extractor, names: list[str], half: bool, camera: int | None, i
         "num_classes": model.weights.num_classes if model.weights is not None else 1,
         "num_cameras": 1,
         "calibration": None if reduced else known,
+        "images": model.weights.images if model.weights is not None else None,
         **prepared,
     }
 

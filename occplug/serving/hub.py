@@ -46,6 +46,7 @@ def save_pretrained(model: Extractor, folder, licence: str = "other", figures: d
         "bound_to": given.bound_to,
         "camera_rows": given.camera_rows,
         "calibration": given.calibration,
+        "images": given.images,
         "fingerprint": model.fingerprint,
     }
     save_small(folder / MODEL_FILE, kept, given.num_classes, given.num_cameras, half=False, **header)

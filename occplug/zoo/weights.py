@@ -53,6 +53,7 @@ class TestWeights:
         module: an exported model, which is the file itself; `state` is empty then.
         fingerprint: of the weights, where the file knows better than its tensors tell.
         calibration: what `occplug calibrate` has kept with the weights, or None.
+        images: marks of the images they were trained and tested on, where the file has them.
     """
 
     __test__ = False  # no class of tests
@@ -70,6 +71,7 @@ class TestWeights:
     module: ExportedModel | None = None
     fingerprint: str = ""
     calibration: dict | None = None
+    images: dict[str, str] | None = None
 
     @property
     def metric(self) -> str | None:
@@ -126,7 +128,7 @@ def read_test_weights(path, form: str = "occplug", cfg=None) -> TestWeights:
     weights = TestWeights(
         state, len(pids), len(cameras), str(path), True, content.get("config"), pids, bound_to, cameras, rows
     )
-    return replace(weights, calibration=content.get("calibration"))
+    return replace(weights, calibration=content.get("calibration"), images=content.get("images"))
 
 
 def _torchreids(path: Path) -> TestWeights | None:
@@ -161,6 +163,7 @@ def _is_safetensors(path) -> bool:
 def _exported(path: Path) -> TestWeights:
     module = read_exported(path)
     about = module.about
+    check_kinds({"images": about["images"]} if about.get("images") else {}, path)
     return TestWeights(
         {},
         about["num_classes"],
@@ -171,6 +174,7 @@ def _exported(path: Path) -> TestWeights:
         module=module,
         fingerprint=about["fingerprint"],
         calibration=about.get("calibration"),
+        images=about.get("images"),
     )
 
 
@@ -200,15 +204,15 @@ def _small(path: Path) -> TestWeights:
     try:
         pids = parse_json(header["pids"])
         bound_to, rows = (parse_json(header.get(key, "{}")) for key in ("bound_to", "camera_rows"))
-        calibration = parse_json(header.get("calibration", "null"))
+        calibration, images = (parse_json(header.get(key, "null")) for key in ("calibration", "images"))
         sizes = int(header["num_classes"]), int(header["num_cameras"])
         config = header["config"] or None
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: its header is damaged ({error}); fetch or export it again") from error
-    parts = {"pids": pids, "bound_to": bound_to, "camera_rows": rows}
+    parts = {"pids": pids, "bound_to": bound_to, "camera_rows": rows, **({} if images is None else {"images": images})}
     check_kinds({**parts, "num_classes": sizes[0], "num_cameras": sizes[1]}, path)
     weights = TestWeights(state, *sizes, str(path), False, config, tuple(pids) if pids else None, bound_to, (), rows)
-    return replace(weights, calibration=calibration, fingerprint=header.get("fingerprint", ""))
+    return replace(weights, calibration=calibration, images=images, fingerprint=header.get("fingerprint", ""))
 
 
 def fill(model: nn.Module, weights: TestWeights, training_only: Sequence[str]) -> None:

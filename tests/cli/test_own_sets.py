@@ -13,6 +13,8 @@ from PIL import Image
 from occplug.cli import main
 from occplug.config import load_config
 from occplug.data.manager import DataManager
+from occplug.data.recognition import ImageMarks, mark_of
+from occplug.engine import load_checkpoint
 from occplug.runs import preflight
 from occplug.torchreid_host import ImageDataManager
 
@@ -69,6 +71,10 @@ def test_a_folder_is_trained_on_and_its_written_split_gives_the_same_figures(peo
     tested = json.loads((tmp_path / "t/test/metrics.json").read_text())
     assert tested["targets"][target] == metrics["targets"][name]
     assert tested["protocol"] == metrics["protocol"]
+    marks = ImageMarks.of_dict(load_checkpoint(tmp_path / "run/checkpoints/last.pth")["images"])
+    kinds = {row["path"]: row["split"] for row in rows}
+    assert {mark_of(path) for path, kind in kinds.items() if kind == "train"} == marks.train
+    assert {mark_of(path) for path, kind in kinds.items() if kind != "train"} == marks.test
 
 
 def test_images_by_path_mix_with_named_sets_in_a_config(people, data, tmp_path):

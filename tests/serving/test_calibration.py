@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,17 @@ import occplug
 from occplug import Embedding
 from occplug.cli import main
 from occplug.config import resolved_yaml
-from occplug.engine import save_checkpoint
+from occplug.data import recognition
+from occplug.data.manager import DataManager
+from occplug.data.recognition import ImageMarks
+from occplug.engine import load_checkpoint, save_checkpoint
 from occplug.errors import CheckpointError, ConfigError, DataError
 from occplug.evaluation import Metric
-from occplug.serving.calibrating import as_markdown
+from occplug.runs.candidates import save_small_file
+from occplug.serving.calibrating import as_markdown, unseen_images
 from occplug.serving.calibration import Calibration, Pairs, answers_to, calibrate, common_visibility, pairs_of
+from occplug.serving.exporting import export
+from occplug.zoo.annotating import keep_calibration
 
 
 def drawn(count=20_000, seed=0, slope=-6.0, shift=3.0):
@@ -137,8 +144,6 @@ def weights(data_root, tmp_path_factory):
 
 def _half_of(model, root):
     """As many person numbers as the model has classes; of the data set's own only every second."""
-    from occplug.data.manager import DataManager
-
     cfg = model.cfg.clone()
     cfg.defrost()
     cfg.data.root = str(root)
@@ -220,9 +225,6 @@ def test_images_of_ones_own_calibrate_the_zoos_weights(data_root, tmp_path, caps
 def test_trained_identities_are_refused(weights, data_root, tmp_path, capsys):
     words = ["calibrate", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "--root", str(data_root)]
     assert main(words) == 2 and "name one to write with -o FILE" in capsys.readouterr().err
-    from occplug.engine import load_checkpoint
-    from occplug.serving.calibrating import unseen_images
-
     content = load_checkpoint(weights["clip_reid"])
     model = occplug.load(weights["clip_reid"])
     everybody = {pid for _, pid, _ in unseen_images(model, str(data_root), [], "trained")[0]}
@@ -236,6 +238,139 @@ def test_trained_identities_are_refused(weights, data_root, tmp_path, capsys):
     assert main([*words, "--identities", "trained", "--kind", "isotonic"]) == 0
     assert "optimistic" in capsys.readouterr().out
     assert occplug.load(tmp_path / "all.pth").calibration.kind == "isotonic"
+
+
+@pytest.fixture(scope="module")
+def crops(data_root, tmp_path_factory):
+    """Eight people of a folder each, with unknown cameras, and the weights of a run of earlier versions on them, and of
+    this one."""
+    folder = tmp_path_factory.mktemp("crops")
+    images = sorted((data_root / "synthocc" / "tiny" / "bounding_box_train").glob("*.jpg"))
+    for person in sorted({image.name[:4] for image in images})[:8]:
+        (folder / "people" / person).mkdir(parents=True)
+        for number, image in enumerate(image for image in images if image.name.startswith(person)):
+            shutil.copy(image, folder / "people" / person / f"{number}.jpg")
+    name = f"folder:{folder / 'people'}"
+    options = ["data.sources", f"['{name}']", "data.targets", f"['{name}']"]
+    model = occplug.load("zoo://clip_reid/vit_tiny/synthocc", options=options)
+    data = DataManager(model.cfg, trains=False, sources=True)
+    pids = data.pids + [100_000 + n for n in range(model.method.num_classes - len(data.pids))]
+    content = {"state_dict": dict(model.method.state_dict()), "pids": pids, "cameras": [1]}
+    content |= {"config": resolved_yaml(model.cfg), "bound_to": model.method.bound_to()}
+    save_checkpoint(content, folder / "earlier.pth")
+    save_checkpoint({**content, "images": ImageMarks.of(data).as_dict()}, folder / "w.pth")
+    listed = [f"{each['path']},{each['pid']},{each['split']}\n" for each in data.sets[name].listed()]
+    (folder / "split.csv").write_text("path,pid,split\n" + "".join(listed))
+    shutil.copytree(folder / "people", folder / "copied")
+    for person in (folder / "copied").iterdir():
+        person.rename(person.with_name(f"other-{person.name}"))
+    (folder / "linked").symlink_to(folder / "people")
+    return folder
+
+
+SPELLINGS = ["folder:people", "folder:people/", "folder:./copied/../people", "folder:{}/people", "csv:split.csv",
+             "folder:linked", "folder:copied"]  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", ["w.pth", "earlier.pth"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_people_of_the_training_and_the_test_are_refused_however_they_are_named(spelling, weights, crops, monkeypatch):
+    monkeypatch.chdir(crops)
+    model = occplug.load(weights)
+    for taken, told in (("unseen", "were trained on"), ("trained", "are of the test")):
+        if taken == "trained" and spelling == "csv:split.csv":
+            continue  # of a set that tells its sides, the test side is not read
+        name = spelling.format(crops)
+        if taken == "trained":
+            rows, whose = unseen_images(model, "none", [name], taken)
+            assert len({pid for _, pid, _ in rows}) == 4 and "optimistic" in whose and "4 of its test" in whose
+        else:
+            with pytest.raises(ConfigError, match=f"all identities of {re.escape(name)} {told}"):
+                unseen_images(model, "none", [name])
+
+
+def test_a_test_side_by_its_folder_is_refused(crops, tmp_path):
+    data = DataManager(occplug.load(crops / "w.pth").cfg, trains=False)
+    for path, pid, *_ in [row for sides in data.test_dataset.values() for side in sides.values() for row in side]:
+        (tmp_path / str(pid)).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / str(pid))
+    for weights in ("w.pth", "earlier.pth"):
+        with pytest.raises(ConfigError, match="are of the test, .* give another data set with -s$"):
+            unseen_images(occplug.load(crops / weights), "none", [f"folder:{tmp_path}"])
+
+
+def test_strangers_beside_trained_people_are_taken_and_the_others_counted(crops, data_root, tmp_path):
+    shutil.copytree(crops / "people", tmp_path / "all")
+    for image in (data_root / "synthocc" / "tiny" / "bounding_box_test").glob("*.jpg"):
+        (tmp_path / "all" / image.name[:4]).mkdir(exist_ok=True)
+        shutil.copy(image, tmp_path / "all" / image.name[:4])
+    strangers = {path.name for path in (tmp_path / "all").iterdir()} - {p.name for p in (crops / "people").iterdir()}
+    rows, whose = unseen_images(occplug.load(crops / "w.pth"), "none", [f"folder:{tmp_path / 'all'}"])
+    assert {path.split("/")[-2] for path, *_ in rows} == strangers  # all of them: which side they were drawn to is moot
+    assert "held out of training" in whose and whose.endswith("left out: 4 it was trained on and 4 of its test")
+
+
+def test_marks_travel_with_weights_in_every_form(crops, tmp_path):
+    model = occplug.load(crops / "w.pth")
+    save_small_file(tmp_path / "small.safetensors", model.cfg, model.weights, "x")
+    model.save_pretrained(tmp_path / "hub")
+    export(model, tmp_path / "m.torchscript")
+    keep_calibration(crops / "w.pth", {}, tmp_path / "kept.pth")
+    keep_calibration(tmp_path / "small.safetensors", {}, tmp_path / "kept.safetensors")
+    for name in ("small.safetensors", "hub", "m.torchscript", "kept.pth", "kept.safetensors"):
+        assert occplug.load(tmp_path / name).weights.images == model.weights.images, name
+    marks = ImageMarks.of_dict(model.weights.images)
+    assert sum(map(len, model.weights.images.values())) == 8 * (len(marks.train) + len(marks.test))
+    content = load_checkpoint(crops / "w.pth")
+    for damaged in ("x", {"train": "AAAA", "test": ""}, {"train": ""}, {"train": "!", "test": ""}):
+        save_checkpoint({**_without(content, "format"), "images": damaged}, tmp_path / "damaged.pth")
+        with pytest.raises(CheckpointError, match="its part 'images' is not marks"):
+            load_checkpoint(tmp_path / "damaged.pth")
+
+
+def test_marks_are_bounded(tmp_path, monkeypatch):
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes(bytes([number]))
+    items = [(str(tmp_path / f"{n}.jpg"), n % 3, 0) for n in range(12)] + [(str(tmp_path / "none.jpg"), 0, 0)]
+    data = SimpleNamespace(train_items=items, test_dataset={})
+    monkeypatch.setattr(recognition, "MOST", 7)
+    marks = ImageMarks.of(data).train
+    assert len(marks) == 6 and marks < {recognition.mark_of(path) for path, *_ in items}
+    assert marks == ImageMarks.of(SimpleNamespace(train_items=items[::-1], test_dataset={})).train
+
+
+def test_the_world_of_the_training_is_known_by_its_seed_and_nothing_is_rendered(data_root, tmp_path, capsys):
+    """SynthOcc's bytes are other ones elsewhere; its people are not."""
+    zoo = occplug.load("zoo://clip_reid/vit_tiny/synthocc")
+    tiny = data_root / "synthocc" / "tiny"
+    for folder in (tiny, tiny / "query", tiny / "bounding_box_train"):
+        with pytest.raises(ConfigError, match="were trained on"):
+            unseen_images(zoo, str(tmp_path / "none"), [f"folder:{folder}"])
+    words = ["calibrate", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "--root", str(tmp_path / "none"), "-o", "c"]
+    for more in (
+        (),
+        ("-s", "synthocc"),
+        ("--set", "synthocc.size=tiny"),
+        ("--batch-size", "0", "--set", "synthocc.seed=7"),
+    ):
+        assert main([*words, *more]) == 2, more
+        assert not (tmp_path / "none").exists(), more
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["settings"]["seed"] += 6
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert "identities held out of training" in unseen_images(zoo, str(tmp_path), [f"folder:{other}"])[1]
+
+
+def test_what_weights_do_not_tell_is_said_to_be_unknown(crops, tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(crops / "people", "own")
+    words = ["calibrate", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "--root", "none", "-s", "folder:own"]
+    assert main([*words, "-o", "c.safetensors", "--no-flip"]) == 0
+    said = capsys.readouterr().out
+    assert "not known whether it was trained on them" in said and "held out" not in said
+    assert "the weights do not say which images they were trained on" in caplog.text
 
 
 def _without(content, *names):
