@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _lines(facts: dict, kind: str) -> list[str]:
+    from occplug.serving.calibrating import rates_of
+
     pairs = f"{facts['same_pairs']} pairs of the same person and {facts['different_pairs']} of different ones"
     lines = [f"{kind}; {facts['identities']} {facts['whose']}; {pairs}"]
     if "ece" in facts:
@@ -89,7 +91,6 @@ def _lines(facts: dict, kind: str) -> list[str]:
         for each in facts["covered"]
     ]
     lines.append("false accept rate   distance up to   true accept rate")
-    lines += [
-        f"{rate:17g}   {distance:14.4f}   {100 * accepted:14.1f} %" for rate, distance, accepted in facts["rates"]
+    return lines + [
+        f"{rate:>17}   {distance:14.4f}   {100 * accepted:14.1f} %" for rate, distance, accepted in rates_of(facts)
     ]
-    return lines

@@ -20,11 +20,12 @@ from occplug.serving.calibration import Calibration, answers_to, calibrate, pair
 from occplug.serving.extractor import Extractor
 from occplug.serving.known import WORLD, Known, known_of
 
-__all__ = ["IDENTITIES", "as_markdown", "calibrate_model", "draw_reliability", "unseen_images"]
+__all__ = ["IDENTITIES", "as_markdown", "calibrate_model", "draw_reliability", "rates_of", "unseen_images"]
 
 _log = logging.getLogger(__name__)
 IDENTITIES = ("unseen", "trained")
 MOST = 6000  # images
+FEW = 50  # identities: with fewer, other ones would give other figures
 
 
 def unseen_images(model: Extractor, root: str, sources: list[str], identities: str = "unseen") -> tuple[list, str]:
@@ -165,6 +166,11 @@ def calibrate_model(
     people = (pids, camids if len(set(camids.tolist())) > 1 else None, model.distances, floor)
     pairs = pairs_of(embedding, *people)
     made = calibrate(pairs, kind, floor)
+    if made.facts["identities"] < FEW:
+        _log.warning(
+            "calibrated on %d identities; with fewer than %d, others would give other figures: give more with -s",
+            made.facts["identities"], FEW,
+        )  # fmt: skip
     made.facts["covered"] = []
     for cover in covers:
         asked = pairs_of(model.embed(map(cover.read, paths), **options), *people, others=embedding)
@@ -186,7 +192,7 @@ def as_markdown(facts: dict, command: str) -> str:
         ["wrong answers, had it not abstained", _percent(facts["wrong_if_it_did_not"])],
     ]
     table = tabulate(rows, ["", "on identities it was not fitted on"], tablefmt="github", disable_numparse=True)
-    rates = [[f"{rate:g}", f"{distance:.4f}", _percent(accepted)] for rate, distance, accepted in facts["rates"]]
+    rates = [[rate, f"{distance:.4f}", _percent(accepted)] for rate, distance, accepted in rates_of(facts)]
     heads = ["false accept rate", "distance up to", "true accept rate"]
     right = tabulate(rates, heads, tablefmt="github", disable_numparse=True, colalign=("right",) * 3)
     bins = [[f"{p:.3f}", f"{share:.3f}", _percent(weight)] for p, share, weight in facts.get("reliability", [])]
@@ -195,6 +201,14 @@ def as_markdown(facts: dict, command: str) -> str:
     made = f"occplug {occplug.__version__}, {time.strftime('%Y-%m-%d')}"
     parts = [f"`{command}` ({made})", table, right, shown, _levels_table(facts), _covered_table(facts)]
     return "\n\n".join(filter(None, parts))
+
+
+def rates_of(facts: dict) -> list[tuple[str, float, float]]:
+    """False accept rate as text, the distance up to which it is so, true accept rate; the last may be `< 1/n`."""
+    rows = [(f"{rate:g}", distance, accepted) for rate, distance, accepted in facts["rates"]]
+    beyond = facts.get("beyond")  # files of earlier versions do not say
+    more = [(f"< 1/{beyond['strangers']}", beyond["distance"], beyond["accepted"])] if beyond else []
+    return rows + more
 
 
 def _percent(share: float | None) -> str:

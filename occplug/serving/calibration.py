@@ -38,12 +38,13 @@ def _are_numbers(value) -> bool:
 
 
 def _is_curve(value) -> bool:
+    """Whether it is a curve that falls with the distance."""
     if not isinstance(value, dict):
         return False
     if value.keys() == {"slope", "shift"}:
-        return all(map(_is_number, value.values()))
+        return all(map(_is_number, value.values())) and value["slope"] < 0
     points = value.keys() == {"x", "y"} and all(map(_are_numbers, value.values()))
-    return points and 0 < len(value["x"]) == len(value["y"])
+    return points and 0 < len(value["x"]) == len(value["y"]) and value["y"][0] > value["y"][-1]
 
 
 # part of a calibration in a file -> whether a value can be it
@@ -171,8 +172,9 @@ class Calibration:
         return result if common is None else np.where(np.asarray(common) <= 0, np.nan, result)
 
     def false_accept_rate(self, distance) -> np.ndarray:
-        """Share of pairs of different identities that are as near as `distance` [N]."""
-        return np.interp(np.asarray(distance, np.float64), self.strangers, self.shares, left=0.0, right=1.0)
+        """Share of pairs of different identities that are as near as `distance` [N]: of n pairs at least 1/n, which
+        stands for less where none is as near."""
+        return np.interp(np.asarray(distance, np.float64), self.strangers, self.shares, right=1.0)
 
     def threshold(self, rate: float) -> float:
         """The distance up to which `rate` of the pairs of different identities lie."""
@@ -215,11 +217,21 @@ def _log_odds(curve: dict, distance: np.ndarray) -> np.ndarray:
 
 
 def calibrate(pairs: Pairs, kind: str = "logistic", floor: float = 0.1) -> Calibration:
-    """Fit `kind` on `pairs`; `facts` say how fits on half of the identities do on the other half."""
+    """Fit `kind` on `pairs`; `facts` say how fits on half of the identities do on the other half.
+
+    Raises:
+        DataError: no pair has anything in common, or pairs of the same person are not nearer than others.
+    """
     visible = pairs[~pairs.blind]
     if len(visible) == 0 or not visible.same.any() or visible.same.all():
         raise DataError("no pair of the same person has a part in common that both images show")
     made = _fit(visible, kind, floor)
+    if not all(map(_is_curve, made.curves)):
+        raise DataError(
+            "these distances tell nobody apart: pairs of the same person are not nearer than strangers (where equally "
+            "much is visible); give more identities with -s, or check that the weights are trained and the images' "
+            "identities right"
+        )
     return Calibration(**{**made.as_dict(), "facts": _facts(pairs, kind, floor, made)})
 
 
@@ -283,13 +295,27 @@ def _facts(pairs: Pairs, kind: str, floor: float, made: Calibration) -> dict:
         "different_pairs": int((~pairs.same).sum()),
         "abstains": float(_balanced(pairs.same)[pairs.blind].sum() / _balanced(pairs.same).sum()),
         "wrong_if_it_did_not": None,
-        "rates": [[rate, made.threshold(rate), _accepted(pairs, made.threshold(rate))] for rate in FARS],
+        **_rates(pairs, made),
     }
     tested, predicted = _unseen_answers(pairs, pairs, kind, floor)
     if len(tested):
         facts |= _answers(tested, predicted) | _reliability(predicted[~tested.blind], tested.same[~tested.blind])
         facts |= {"abstains": facts["abstains"], "levels": _levels(tested, predicted, made.edges)}
     return facts
+
+
+def _rates(pairs: Pairs, made: Calibration) -> dict[str, Any]:
+    """`rates`: false accept rate, distance, share of the same pairs that are as near, as far as the strangers go; and
+    what is `beyond`: nearer than all of them; None where every rate of the table is told."""
+    told = [rate for rate in FARS if rate >= made.shares[0]]
+    nearest, beyond = made.strangers[0], None
+    if len(told) < len(FARS):
+        accepted = _accepted(pairs, float(np.nextafter(nearest, -np.inf)))
+        beyond = {"strangers": round(1 / made.shares[0]), "distance": nearest, "accepted": accepted}
+    return {
+        "rates": [[rate, made.threshold(rate), _accepted(pairs, made.threshold(rate))] for rate in told],
+        "beyond": beyond,
+    }
 
 
 def answers_to(asked: Pairs, fitted: Pairs, kind: str = "logistic", floor: float = 0.1) -> dict[str, float | None]:

@@ -16,7 +16,8 @@ class Same:
     Args:
         probability: that both show the same person; nan where it abstains.
         distance: the method's own.
-        false_accept_rate: share of pairs of different identities that are as near.
+        false_accept_rate: share of pairs of different identities that are as near; of the n pairs of the calibration
+            at least 1/n, which stands for less.
         common_visibility: how much of the body both images show, in [0, 1]; nan where the method does not say.
         abstains: nothing of the body is visible in both images, so the distance says nothing.
     """

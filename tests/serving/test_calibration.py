@@ -12,6 +12,7 @@ import torch
 import occplug
 from occplug import Embedding
 from occplug.cli import main
+from occplug.cli.calibrate import _lines
 from occplug.config import resolved_yaml
 from occplug.data import recognition
 from occplug.data.manager import DataManager
@@ -54,6 +55,33 @@ def test_false_accepts_are_shares_of_strangers():
     for rate, distance, accepted in made.facts["rates"][:3]:
         assert (strangers <= distance).mean() == pytest.approx(rate, rel=0.1)
         assert accepted == pytest.approx((pairs.distance[pairs.same] <= distance).mean())
+
+
+@pytest.mark.parametrize("kind", ["logistic", "isotonic"])
+def test_rates_are_told_as_far_as_there_are_pairs_of_strangers(kind):
+    pairs = drawn(300)
+    made, count = calibrate(pairs, kind), int((~pairs.same).sum())
+    assert [rate for rate, *_ in made.facts["rates"]] == [0.1, 0.01] and 100 < count < 1000
+    nearest = pairs.distance[~pairs.same].min()
+    accepted = (pairs.distance[pairs.same] < nearest).mean()
+    assert made.facts["beyond"] == {"strangers": count, "distance": nearest, "accepted": accepted}
+    far = made.false_accept_rate([nearest / 2, nearest, 2.0])
+    np.testing.assert_allclose(far, [1 / count, 1 / count, 1])
+    facts = {**made.facts, "whose": "", "images": 1, "covered": []}
+    assert f"| < 1/{count} | {nearest:.4f} | {100 * accepted:.1f} % |" in " ".join(as_markdown(facts, "made").split())
+    assert any(f"< 1/{count} " in line for line in _lines(facts, kind))
+    assert "<" not in as_markdown({**facts, "rates": [], "beyond": None}, "made")
+    assert calibrate(drawn(), kind).facts["beyond"] is None  # all rates of the table are told
+
+
+@pytest.mark.parametrize("kind", ["logistic", "isotonic"])
+def test_distances_that_rise_with_likeness_are_refused(kind):
+    with pytest.raises(DataError, match="are not nearer than strangers.*; give more identities with -s, or check"):
+        calibrate(drawn(2000, slope=6, shift=-3), kind)
+    known = calibrate(drawn(2000), kind).as_dict()
+    turned = {"slope": 44.0, "shift": 0.0} if kind == "logistic" else {"x": [0.0, 1.0], "y": [0.5, 0.5]}
+    with pytest.raises(CheckpointError, match=r"damaged or of another version \(curves\)"):
+        Calibration.of_dict({**known, "curves": [turned]})
 
 
 def test_levels_of_common_visibility_have_their_own_curves():
@@ -371,6 +399,7 @@ def test_what_weights_do_not_tell_is_said_to_be_unknown(crops, tmp_path, capsys,
     said = capsys.readouterr().out
     assert "not known whether it was trained on them" in said and "held out" not in said
     assert "the weights do not say which images they were trained on" in caplog.text
+    assert "calibrated on 8 identities; with fewer than 50" in caplog.text
 
 
 def _without(content, *names):
