@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         check_marks(args.page, mark)
 
     model = occplug.load(args.weights, args.config_file, args.set, args.device)
-    options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip")}
+    options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip", "on_error")}
     if args.camid is not None:
         options["camids"] = args.camid
     covered = [share / 100 for share in args.covered]

@@ -154,13 +154,15 @@ def calibrate_model(
     Raises:
         ConfigError: nobody was held out, or a share that is none.   DataError: too few images.
     """
-    model.embed([], **options)  # a wrong option is refused before images are read, or rendered
+    model.embed([], **{**options, "camids": None})  # a wrong option is refused before anything is read, or rendered
     covers = [Cover(read_library(), share, max(covered)) for share in sorted(covered)]
     rows, whose = unseen_images(model, root, list(sources or []), identities)
+    embedding = model.embed([row[0] for row in rows], **_with_cameras(options, rows, not sources))
+    for reason in embedding.skipped.values():
+        _log.warning("skipped: %s", reason)
+    rows = [row for row in rows if row[0] not in embedding.skipped]
     pids, camids = (np.array([row[column] for row in rows]) for column in (1, 2))
-    given = None if "camids" in options else camids.tolist() if not sources else None
-    paths, options = [row[0] for row in rows], {"camids": given, **options}
-    embedding = model.embed(paths, **options)
+    paths, options = [row[0] for row in rows], _with_cameras(options, rows, not sources)
     metric = model.method.named_distance()
     floor = metric.options.get("vis_floor", 0.1) if metric else 0.1
     people = (pids, camids if len(set(camids.tolist())) > 1 else None, model.distances, floor)
@@ -179,6 +181,11 @@ def calibrate_model(
     made.facts.update(whose=whose, images=len(rows), flip=embedding.origin.preprocessing["flip"])
     made.facts["settings"] = model.test_settings
     return made
+
+
+def _with_cameras(options: dict, rows: list, are_learnt: bool) -> dict:
+    """`options` of `embed`, with the cameras of `rows` where those are cameras of the training and none are given."""
+    return {"camids": [camid for *_, camid in rows] if are_learnt else None, **options}
 
 
 def as_markdown(facts: dict, command: str) -> str:

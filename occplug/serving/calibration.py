@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from occplug.embedding import Embedding
-from occplug.errors import CheckpointError, DataError
+from occplug.errors import CheckpointError, ConfigError, DataError
 
 __all__ = ["KINDS", "Calibration", "Pairs", "answers_to", "calibrate", "common_visibility", "pairs_of"]
 
@@ -179,6 +179,26 @@ class Calibration:
     def threshold(self, rate: float) -> float:
         """The distance up to which `rate` of the pairs of different identities lie."""
         return float(np.interp(rate, self.shares, self.strangers))
+
+    @property
+    def flip(self) -> bool | None:
+        """Whether its images were averaged with mirrored ones; None: it does not say."""
+        flip = self.facts.get("flip")
+        return flip if isinstance(flip, bool) else None
+
+    @property
+    def of_images(self) -> str:
+        """What `flip` is, in words."""
+        how = "averaged with mirrored ones" if self.flip else "as they are, not mirrored"
+        return f"these weights were calibrated on images {how}"
+
+    def check_flip(self, flip: bool | None) -> None:
+        """Raise ConfigError if images were embedded with `flip`, and those of the calibration otherwise."""
+        if None not in (flip, self.flip) and flip != self.flip:
+            raise ConfigError(
+                f"{self.of_images}, and these are not, so distances mean something else; give flip={self.flip}, or "
+                "calibrate again"
+            )
 
     def as_dict(self) -> dict:
         """Plain values, for files."""

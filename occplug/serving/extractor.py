@@ -316,6 +316,8 @@ class Extractor:
                     f"these weights were calibrated with {key} {value!r}, and it is {self.test_settings[key]!r} here, "
                     f"so distances mean something else; set {key} to {value!r}, or calibrate again"
                 )
+        if calibration.flip not in (None, self.cfg.eval.flip):
+            _log.warning("%s, so same() embeds them so", calibration.of_images)
         return calibration
 
     @property
@@ -329,16 +331,21 @@ class Extractor:
         Args:
             a, b: N images each in any form that `embed` takes, or embeddings of this model; one may be a single image.
             prior: share of pairs of the same person among those that are asked about.
-            options: of `embed`, e.g. `camids` and `color`.
+            options: of `embed`, e.g. `camids` and `color`; `flip` is as it was in the calibration.
 
         Raises:
-            ConfigError: the weights are not calibrated (the message says what to run), or `prior` is not within (0, 1).
+            ConfigError: the weights are not calibrated (the message says what to run), on images that were mirrored
+                otherwise, or `prior` is not within (0, 1).
             DataError: unequal numbers of images, or none on one side.
         """
         if not 0 < prior < 1:
             raise ConfigError(f"prior is {prior}; it lies between 0 and 1")
         known = self.calibration
+        options["flip"] = known.flip if options.get("flip") is None else options["flip"]
+        known.check_flip(options["flip"])
         one, other = (each if isinstance(each, Embedding) else self.embed(each, **options) for each in (a, b))
+        for each in (one, other):
+            known.check_flip(each.origin.preprocessing.get("flip") if each.origin is not None else None)
         numbers, count = {len(one), len(other)}, max(len(one), len(other))
         if len(numbers) > 1 and (1 not in numbers or 0 in numbers):
             raise DataError(f"there are {len(one)} and {len(other)} images; give equally many, or one on one side")

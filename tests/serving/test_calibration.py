@@ -230,6 +230,40 @@ def test_a_calibration_is_of_the_settings_it_was_made_with(weights, data_root, t
     assert occplug.load(file, options=["method.test_visibility", "sigmoid"]).calibration.kind == "logistic"
 
 
+def test_images_that_cannot_be_read_end_a_calibration_or_are_left_out(crops, tmp_path, capsys, caplog):
+    shutil.copytree(crops / "people", tmp_path / "own")
+    damaged = sorted((tmp_path / "own").rglob("*.jpg"))[2]
+    damaged.write_bytes(b"no image")
+    own = f"folder:{tmp_path / 'own'}"
+    words = ["calibrate", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "--root", "none", "-s", own, "--no-flip"]
+    words += ["-o", str(tmp_path / "c.safetensors"), "--covered", "50"]
+    assert main(words) == 2 and str(damaged) in capsys.readouterr().err
+    assert main([*words, "--on-error", "skip"]) == 0
+    facts = occplug.load(tmp_path / "c.safetensors").calibration.facts
+    assert facts["images"] == sum(1 for _ in (tmp_path / "own").rglob("*.jpg")) - 1 == 63
+    assert f"skipped: {damaged}" in caplog.text and str(tmp_path) not in str(facts["covered"])
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_same_embeds_as_the_calibration_did(flip, weights, crops, data_root, tmp_path, caplog):
+    file, word = str(tmp_path / "c.pth"), "--flip" if flip else "--no-flip"
+    words = ["calibrate", "--weights", str(weights["clip_reid"]), "--root", str(data_root), "-o", file, word]
+    assert main(words) == 0
+    model = occplug.load(file, options=["eval.flip", str(not flip)])
+    images = sorted((crops / "people").rglob("*.jpg"))[:2]
+    one, other = (model.embed(image, flip=flip) for image in images)
+    answer = model.same(*images)
+    assert answer.distance == pytest.approx(model.distances(one, other).item(), abs=1e-5)
+    known = "averaged with mirrored ones" if flip else "as they are, not mirrored"
+    assert f"these weights were calibrated on images {known}, so same() embeds them so" in caplog.text
+    assert model.same(one, images[1]).distance == pytest.approx(answer.distance, abs=1e-5)
+    strange = model.embed(images[1], flip=not flip)
+    for call in (lambda: model.same(one, strange), lambda: model.same(*images, flip=not flip)):
+        with pytest.raises(ConfigError, match=f"calibrated on images {known}.*give flip={flip}, or calibrate again"):
+            call()
+    assert model.same(*images, flip=flip).distance == answer.distance
+
+
 def test_images_of_ones_own_calibrate_the_zoos_weights(data_root, tmp_path, capsys, monkeypatch):
     """Neither the data sets of the training nor those of the test have to be there."""
     monkeypatch.chdir(tmp_path)
