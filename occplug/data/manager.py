@@ -23,7 +23,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from occplug.data.cache import MEMORY, PictureCache, cached_pictures, start_worker
 from occplug.data.extras import Extras, wanted_extras
 from occplug.data.loaders import DealtBatches, Images, Loader, SplitLoader
-from occplug.datasets.by_path import dataset_class, is_ours, is_path, path_hint
+from occplug.data.recognition import mark_of
+from occplug.datasets.by_path import dataset_class, is_ours, is_path, is_same_place, path_hint
 from occplug.distributed import check_deal, current_ranks
 from occplug.errors import ConfigError, DataError
 from occplug.masks import MaskSource, PartMasks, Stripes, build_source
@@ -87,6 +88,8 @@ class DataManager(ImageDataManager):
         trains: False where training batches are not wanted: they come without the method's `extras`, such as part
             masks, which then need not exist.
         sources: False where the sources are not wanted either; they then need not exist. `trains` if not given.
+        trained: marks of the images that the weights to be tested were trained on (`occplug.data.recognition`); where
+            sources are read, those of their training images are added.
 
     Raises:
         ConfigError: unknown data set, transform or sampler, a batch the sampler cannot make, or a batch entry of the
@@ -97,7 +100,7 @@ class DataManager(ImageDataManager):
     data_type = "image"
 
     # torchreid's __init__ would build everything itself
-    def __init__(self, cfg, trains: bool = True, sources: bool | None = None):
+    def __init__(self, cfg, trains: bool = True, sources: bool | None = None, trained: Collection[bytes] = ()):
         _one_thread()
         self.cfg = cfg
         read = trains if sources is None else sources
@@ -108,6 +111,7 @@ class DataManager(ImageDataManager):
         self.transform_te = self._pipeline([], cfg.input.test_interpolation)
         self._caches: dict[tuple[str, str], PictureCache] = {}
         self._load_sets()
+        self._part_trained_targets(trained)
         self.extras = self._extras() if trains else None
         self.sampler: Any = None
         self.train_loader: Any = None
@@ -171,6 +175,23 @@ class DataManager(ImageDataManager):
         self._check_identities()
         self._num_train_pids, self._num_train_cams = len(self.pids), len(self.cameras)
 
+    def _is_tested_alone(self, name: str) -> bool:
+        """Whether no source of the config is the target `name`, so that all of its identities can be the test."""
+        sources = self.cfg.data.sources
+        return name not in sources and not any(is_same_place(name, other, self.cfg.data.root) for other in sources)
+
+    def _part_trained_targets(self, trained: Collection[bytes]) -> None:
+        """Leave half of the identities out of targets that were to be tested whole, and whose images are `trained`."""
+        alone = [name for name in self.targets if is_path(name) and self._is_tested_alone(name)]
+        alone = [name for name in alone if not getattr(self.sets[name], "tells_sides", True)]
+        if not alone:
+            return
+        known = {mark_of(str(path)) for path, *_ in self.train_items} | set(trained)
+        for name in alone:
+            if any(mark_of(path) in known for path, *_ in self.sets[name].rows):
+                log.warning("%s has images that were trained on, so half of its identities are left out", name)
+                self.sets[name] = self._dataset(name, whole=False)
+
     def _check_identities(self) -> None:
         if len(self.pids) == 1:
             raise DataError(
@@ -182,8 +203,12 @@ class DataManager(ImageDataManager):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(data.left_out.items()) if count)
                 log.info("%s: files of its folders that are left out: %s", name, reasons or "none")
 
-    def _dataset(self, name: str):
-        """The data set `name`, ours or torchreid's, with the options of its own section and torchreid's."""
+    def _dataset(self, name: str, whole: bool = True):
+        """The data set `name`, ours or torchreid's, with the options of its own section and torchreid's.
+
+        Args:
+            whole: all its identities may be for the test, if the config does not train on it.
+        """
         cfg = self.cfg
         ours = is_ours(name)
         options = dict(cfg[name]) if ours and name in cfg and name not in STOCK_SECTIONS else {}
@@ -198,7 +223,7 @@ class DataManager(ImageDataManager):
             verbose=False,
         )
         if is_path(name):
-            options["pattern"] = cfg.data.pattern
+            options |= {"pattern": cfg.data.pattern, "whole": whole and self._is_tested_alone(name)}
         data = dataset_class(name)(**options) if ours or ":" in name else _stock(name, options)
         if not ours:  # torchreid's own classes keep neither the numbers behind their labels nor a fingerprint
             data.pids, data.cameras = list(range(data.num_train_pids)), list(range(data.num_train_cams))
@@ -391,7 +416,7 @@ class GeneratedDataManager(DataManager):
         self.shape = (num_classes, num_cameras, max(2, cfg.sampler.num_instances))  # so that every query has a match
         super().__init__(cfg, trains)
 
-    def _dataset(self, name: str) -> _GeneratedSet:
+    def _dataset(self, name: str, whole: bool = True) -> _GeneratedSet:
         if not is_ours(name):
             stock_dataset(name)  # an unknown name is refused here rather than after the dry run
         return _GeneratedSet(*self.shape)

@@ -38,6 +38,7 @@ __all__ = [
     "dataset_class",
     "is_ours",
     "is_path",
+    "is_same_place",
     "path_hint",
 ]
 
@@ -91,6 +92,20 @@ def path_hint(name: str, root: str = "") -> str:
         if kind and os.path.exists(place):
             return f"; to take your own images at {name}, write {kind}:{name}"
     return ""
+
+
+def is_same_place(name: str, other: str, root: str) -> bool:
+    """Whether two data sets, named by path, are one folder or file, however their paths are spelled.
+
+    Args:
+        root: folder of data sets, below which paths are looked for that are not in the current one.
+    """
+    return is_path(name) and is_path(other) and _place(name, root) == _place(other, root)
+
+
+def _place(name: str, root: str) -> str:
+    path = str(user_path(name.partition(":")[2]))
+    return os.path.realpath(path if os.path.exists(path) else os.path.join(user_path(root), path))
 
 
 class FolderImages(OwnImages):

@@ -3,7 +3,8 @@
 * **Cameras** that nothing tells are unknown: training images get one camera, query images the number -1 and gallery
   images -2, so that no rule leaves a gallery image out, and the protocol line says `camera filter no`.
 * **Splits** that nothing tells are drawn by `data.split_id`: half of the identities train, the other half are the test;
-  of those, each has one query per camera with a match in another one, or one query where cameras are unknown.
+  of a set that is tested on alone, all are the test. Each of the test has one query per camera with a match in another
+  one, or one query where cameras are unknown.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class OwnImages(ReidDataset):
 
     Attributes:
         has_cameras: whether cameras are known.
-        is_drawn: whether the split was drawn.
+        is_drawn: whether the split was drawn, or the queries of a given test side.
+        tells_sides: whether training and test side are given.
         rows: (path, person, camera or "", split) of all images, as a CSV of this class would list them.
     Args:
         place: the path, relative to the current folder, or below `root`.
@@ -76,6 +78,7 @@ class OwnImages(ReidDataset):
         pattern: regular expression that finds the groups pid and, if it has them, camid and split in an image's path
             below the folder (data.pattern).
         split_id: number that chooses the split where none is given (data.split_id).
+        whole: all identities are for the test where no split is given.
         options: as of `ReidDataset`.
     Raises:
         DataError: missing, no images, unreadable names or lines, or identities in both training and test.
@@ -91,8 +94,10 @@ class OwnImages(ReidDataset):
     shared_cure = "give all images of a person the same side: train, or query and gallery"
     _junk_pids: list[int] = []
 
-    def __init__(self, place: str, root: str = "", pattern: str = "", split_id: int = 0, **options):
-        self.place, self.pattern, self.split_id = place, pattern, split_id
+    def __init__(
+        self, place: str, root: str = "", pattern: str = "", split_id: int = 0, whole: bool = False, **options
+    ):
+        self.place, self.pattern, self.split_id, self.whole = place, pattern, split_id, whole
         self.name = f"{self.kind}:{place}"
         super().__init__(root, **options)
 
@@ -164,10 +169,13 @@ class OwnImages(ReidDataset):
         if given and len(given) < len(rows):
             lacking = [row.file.path for row in rows if row.split is None]
             raise DataError(f"{self.name}: {first_names(lacking)} have no split; give it for all images, or for none")
-        self.is_drawn = not given or "test" in given
+        self.is_drawn, self.tells_sides = not given or "test" in given, bool(given)
         pids = [self.pid_of[row.person] for row in rows]
         rng = np.random.default_rng(self.split_id)
-        given = given or self._halves(pids, cameras, rng)
+        if not given:
+            given = self._halves(pids, cameras, rng)
+        if self.whole and not self.tells_sides:
+            given = ["test"] * len(rows)
         sides = self._queries(pids, cameras, given, rng)
         if self.is_drawn:
             log.info(
@@ -232,7 +240,8 @@ class OwnImages(ReidDataset):
         """Why this set without queries, or without gallery images, cannot be a target, and the cure."""
         lacking = "gallery" if has_queries else "query"
         pair = "two images of different cameras" if self.has_cameras else "two images"
-        reason = f"no person of its test half has {pair}" if self.is_drawn else f"no image has the split {lacking}"
+        half = "" if self.whole else " of its test half"
+        reason = f"no person{half} has {pair}" if self.is_drawn else f"no image has the split {lacking}"
         return (
             f"{self.name} has no {lacking} images, so it cannot be tested on: {reason}; add such images, or keep it in "
             "data.sources alone"

@@ -56,7 +56,7 @@ def _evaluate(cfg, candidate: Candidate, rerank: bool, visrank: bool, file: Path
     folder, device = prepare(cfg, saves=False)
     ranks = current_ranks()
     with ranks.local_main_first():
-        data = DataManager(cfg, trains=False)
+        data = DataManager(cfg, trains=False, trained=candidate.weights.trained)
     check_same_start(cfg, data)
     check_matches(data)
     ranks.from_main(lambda: write_splits(data, folder))

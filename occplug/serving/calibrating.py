@@ -88,7 +88,7 @@ def _people(held) -> list[list[tuple[str, int]]]:
     people: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for path, label, camid, *_ in held.train:
         people[held.pids[label]].append((path, camid))
-    if getattr(held, "is_drawn", False):  # only the draw made the others a test
+    if not getattr(held, "tells_sides", True):  # only a draw made the others a test
         for path, pid, camid, *_ in [*held.query, *held.gallery]:
             people[pid].append((path, max(camid, 0)))  # unknown cameras are negative there
     return [people[pid] for pid in sorted(people)]

@@ -144,8 +144,9 @@ def _is_there(cfg, root: str, name: str) -> bool:
 def _marks_of_set(cfg, root: str, name: str, side: str, pids: frozenset) -> ImageMarks | None:
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.data.root, cfg.data.sources, cfg.data.targets, cfg.data.cache = root, [], [], "none"
-    cfg.data[side] = [name]
+    cfg.data.root, cfg.data.cache = root, "none"
+    cfg.data.targets = [name] if side == "targets" else []
+    cfg.data.sources = cfg.data.sources if side == "targets" else [name]  # which of them a target is, parts it
     try:
         if not _is_there(cfg, root, name):
             return None

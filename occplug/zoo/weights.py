@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from occplug.data.recognition import ImageMarks
 from occplug.engine.checkpoint import check_run, load_checkpoint, load_weights
 from occplug.engine.contents import OF_A_RUN, check_kinds, check_parts
 from occplug.errors import CheckpointError
@@ -79,6 +80,11 @@ class TestWeights:
         if self.module is None or not self.module.about.get("reduced"):
             return None
         return self.module.named.name
+
+    @property
+    def trained(self) -> frozenset[bytes]:
+        """Marks of the images they were trained on; empty where the file has none."""
+        return frozenset() if self.images is None else ImageMarks.of_dict(self.images).train
 
     @property
     def note(self) -> str:

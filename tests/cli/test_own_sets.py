@@ -77,6 +77,46 @@ def test_a_folder_is_trained_on_and_its_written_split_gives_the_same_figures(peo
     assert {mark_of(path) for path, kind in kinds.items() if kind != "train"} == marks.test
 
 
+def sides_of(cfg, name: str, **options) -> dict[str, set[str]]:
+    """The people on each side of the target `name`."""
+    data = DataManager(cfg, trains=False, **options)
+    rows = data.sets[name].listed()
+    return {side: {row["pid"] for row in rows if row["split"] == side} for side in ("train", "query", "gallery")}
+
+
+def test_a_set_that_is_tested_on_alone_is_tested_whole(people, tmp_path, monkeypatch):
+    monkeypatch.chdir(people.parent)
+    everybody = {folder.name for folder in people.iterdir()}
+    name, other = f"folder:{people.name}", tmp_path / "other"
+    shutil.copytree(people, other)
+    (other.parent / "link").symlink_to(people)
+
+    def config(source):
+        return load_config("clip_reid_synthocc", ["data.sources", f"['{source}']", "data.targets", f"['{name}']"])
+
+    whole = sides_of(config("market1501"), name)
+    assert whole == {"train": set(), "query": everybody, "gallery": everybody}
+    halves = [
+        sides_of(config(source), name)
+        for source in (name, f"{name}/", f"folder:{people}", f"folder:./{people.name}/", f"folder:{tmp_path / 'link'}")
+    ]
+    halves.append(sides_of(config(f"folder:{other}"), name, sources=True))  # a copy, which is known by its content
+    marks = {mark_of(path) for path in map(str, next(iter(sorted(people.iterdir()))).iterdir())}
+    halves.append(sides_of(config("market1501"), name, trained=marks))  # as weights have them
+    assert all(half == halves[0] for half in halves)
+    assert len(halves[0]["train"]) == 5 and halves[0]["query"] == everybody - halves[0]["train"]
+    given = listed(people, tmp_path / "p.csv")
+    alone = load_config("clip_reid_synthocc", ["data.sources", "['market1501']", "data.targets", f"['csv:{given}']"])
+    assert len(sides_of(alone, f"csv:{given}")["train"]) == 5  # sides that are told stay
+
+
+def test_weights_are_tested_on_all_of_a_set_they_were_not_trained_on(people, tmp_path):
+    words = ["test", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "-t", f"folder:{people}", "data.workers", "0"]
+    assert main([*words, "data.save_dir", str(tmp_path)]) == 0
+    (figures,) = json.loads((tmp_path / "test/metrics.json").read_text())["targets"].values()
+    assert (figures["num_query"], figures["num_gallery"]) == (10, 50)
+
+
 def test_images_by_path_mix_with_named_sets_in_a_config(people, data, tmp_path):
     file = listed(people, tmp_path / "p.csv")
     config = tmp_path / "c.yaml"

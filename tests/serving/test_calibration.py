@@ -370,6 +370,12 @@ def test_strangers_beside_trained_people_are_taken_and_the_others_counted(crops,
     rows, whose = unseen_images(occplug.load(crops / "w.pth"), "none", [f"folder:{tmp_path / 'all'}"])
     assert {path.split("/")[-2] for path, *_ in rows} == strangers  # all of them: which side they were drawn to is moot
     assert "held out of training" in whose and whose.endswith("left out: 4 it was trained on and 4 of its test")
+    first, others = sorted(strangers)[:2], sorted(strangers)[2:]
+    images = {person: sorted((tmp_path / "all" / person).iterdir()) for person in strangers}
+    lines = [f"{path},{pid},{'train' if pid in first else 'test'}" for pid in strangers for path in images[pid]]
+    (tmp_path / "told.csv").write_text("\n".join(["path,pid,split", *lines]))
+    rows, _ = unseen_images(occplug.load(crops / "w.pth"), "none", [f"csv:{tmp_path / 'told.csv'}"])
+    assert others and {path.split("/")[-2] for path, *_ in rows} == set(first)  # the others are told to be a test
 
 
 def test_marks_travel_with_weights_in_every_form(crops, tmp_path):
