@@ -22,13 +22,14 @@ def main(argv: list[str]) -> None:
     from occplug.experiments.markdown import check_marks, replace_marked
     from occplug.serving.calibrating import as_markdown, calibrate_model, draw_reliability
     from occplug.utils.files import write_atomically
-    from occplug.zoo.annotating import keep_calibration
+    from occplug.zoo.annotating import check_keeps, keep_calibration
 
     mark = " ".join(["calibrate", args.weights, *args.sources])
     if args.page:
         check_marks(args.page, mark)
 
     model = occplug.load(args.weights, args.config_file, args.set, args.device)
+    check_keeps(model.weights.where)
     options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip", "on_error")}
     if args.camid is not None:
         options["camids"] = args.camid
@@ -55,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_model(parser, required=True)
     parser.add_argument("--root", required=True, metavar="DIR", help="folder that holds the data sets")
-    text = "data sets whose training images are taken; by default those the model was trained on"
+    text = (
+        "data sets whose training images are taken, or all images where nothing tells the sides; by default those the "
+    )
+    text += "model was trained on"
     parser.add_argument("-s", "--sources", nargs="+", default=[], metavar="SRC", help=text)
     parser.add_argument("--kind", choices=("logistic", "isotonic"), default="logistic", help="of the curve (logistic)")
     text = "whose images: unseen, or trained, which makes the model look better than it is (unseen)"

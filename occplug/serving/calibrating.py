@@ -126,11 +126,11 @@ def _nobody(names: list[str], left_out: Counter) -> str:
     """Why no identity of the sets `names` can be used, and the cure."""
     train, test = left_out["trained"], left_out["tested"]
     what = "were trained on" if not test else "are of the test" if not train else "were trained on, or are of the test"
-    more = ", or accept the optimism with --identities trained" if train else ""
-    return (
-        f"all identities of {', '.join(names)} {what}, and distances between those look better than between strangers; "
-        f"train with ensemble.held_out 0.1, or give another data set with -s{more}"
-    )
+    cure = "give another data set with -s"
+    if train:
+        cure = f"train with ensemble.held_out 0.1, {cure}, or accept the optimism with --identities trained"
+    problem = f"all identities of {', '.join(names)} {what}"
+    return f"{problem}, and distances between those look better than between strangers; {cure}"
 
 
 def calibrate_model(

@@ -10,10 +10,17 @@ from safetensors import safe_open
 
 from occplug.engine.checkpoint import load_checkpoint, save_checkpoint
 from occplug.errors import CheckpointError
+from occplug.importers.exported import exported_format
 from occplug.utils.files import write_atomically
 from occplug.utils.integrity import CHECKSUM, save_checked
 
-__all__ = ["keep_calibration"]
+__all__ = ["check_keeps", "keep_calibration"]
+
+
+def check_keeps(source: str | os.PathLike) -> None:
+    """Raise CheckpointError if `source` is an exported file, which nothing can be added to."""
+    if exported_format(source):
+        raise CheckpointError(f"{source}: calibrate the weights it was exported from, and export them again")
 
 
 def keep_calibration(source: str | os.PathLike, calibration: dict, target: str | os.PathLike | None = None) -> Path:
@@ -24,8 +31,7 @@ def keep_calibration(source: str | os.PathLike, calibration: dict, target: str |
     """
     source = Path(source)
     target = source if target is None else Path(target)
-    if source.suffix in (".onnx", ".torchscript"):
-        raise CheckpointError(f"{source}: calibrate the weights it was exported from, and export them again")
+    check_keeps(source)
     if source.suffix == ".safetensors" or _starts_like_safetensors(source):
         with safe_open(str(source), framework="pt") as file:
             header = dict(file.metadata() or {})

@@ -423,6 +423,10 @@ def test_the_world_of_the_training_is_known_by_its_seed_and_nothing_is_rendered(
     ):
         assert main([*words, *more]) == 2, more
         assert not (tmp_path / "none").exists(), more
+    export(zoo, tmp_path / "m.torchscript")
+    words = ["calibrate", "--weights", str(tmp_path / "m.torchscript"), "--root", str(tmp_path / "none")]
+    assert main([*words, "--set", "synthocc.seed=7"]) == 2 and "it was exported from" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
     other = tmp_path / "other"
     shutil.copytree(tiny, other)
     manifest = json.loads((other / "manifest.json").read_text())
