@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from occplug.embedding import Embedding, Origin, check_embedding
-from occplug.errors import ConfigError, DataError
+from occplug.errors import ConfigError, DataError, OutputError
 from occplug.evaluation import Metric
 from occplug.serving.engines import Engine, build_engine
 from occplug.serving.metadata import check_name
@@ -161,14 +161,20 @@ class Gallery:
     def _places(self, ids) -> np.ndarray:
         """Where the images `ids` stand. Raises DataError for an id that is not there."""
         ids = np.asarray(ids, np.int64)
+        places, known = self._looked_up(ids)
+        if not known.all():
+            missing = np.unique(ids[~known])
+            raise DataError(f"the gallery has no image with id {', '.join(map(str, missing[:5].tolist()))}")
+        return places
+
+    def _looked_up(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the images `ids` stand, and which of them are there, both of the shape of `ids`."""
+        if not len(self):
+            return np.zeros(ids.shape, np.int64), np.zeros(ids.shape, bool)
         if self._order is None:
             self._order = np.argsort(self.ids, kind="stable")
-        at = np.searchsorted(self.ids, ids, sorter=self._order).clip(max=max(len(self) - 1, 0))
-        places = self._order[at] if len(self) else np.zeros(0, np.int64)
-        if len(places) < len(ids) or (self.ids[places] != ids).any():
-            missing = sorted(set(ids.tolist()) - set(self.ids.tolist()))
-            raise DataError(f"the gallery has no image with id {', '.join(map(str, missing[:5]))}")
-        return places
+        places = self._order[np.searchsorted(self.ids, ids, sorter=self._order).clip(max=len(self) - 1)]
+        return places, self.ids[places] == ids
 
     # ------------------------------------------------------------------ changing
 
@@ -190,14 +196,27 @@ class Gallery:
             twice = np.intersect1d(rows.ids.numpy(), self.ids)
             if len(twice):
                 raise DataError(f"the gallery already has an image with id {twice[0]}; leave ids out to have new ones")
-            if self._store is not None:
-                self._next = max(self._next, int(rows.ids.max()) + 1 if len(rows) else 0)
-                self._version = self._store.append(rows, self._header())
+            with self._indexed(rows):
+                if self._store is not None:
+                    self._next = max(self._next, int(rows.ids.max()) + 1 if len(rows) else 0)
+                    self._version = self._store.append(rows, self._header())
             self._take(Rows.cat([self._rows, rows]))
-            if not self._engine.is_exact and len(rows):
-                self._engine.add(rows.embedding.vector, rows.ids.numpy())
-                self._renew_index()
+            self._renew_index()
         return rows.ids.numpy()
+
+    @contextlib.contextmanager
+    def _indexed(self, rows: Rows) -> Iterator[None]:
+        """Put `rows` into the index, and out of it again if that or what follows fails: a new try adds them once."""
+        if self._engine.is_exact or not len(rows):
+            yield
+            return
+        try:
+            self._engine.add(rows.embedding.vector, rows.ids.numpy())
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to be told
+                self._engine.remove(rows.ids.numpy())
+            raise
 
     def remove(self, ids: Sequence[int] | None = None, where: str | None = None) -> int:
         """Remove images by id or by a condition on their metadata; returns how many went. On the disk as for `add`.
@@ -220,7 +239,7 @@ class Gallery:
             self._take(self._rows.without(torch.from_numpy(gone)))
             if not self._engine.is_exact and len(chosen):
                 self._engine.remove(chosen)
-                self._renew_index()
+            self._renew_index()
         return len(chosen)
 
     def _take(self, rows: Rows) -> None:
@@ -228,14 +247,24 @@ class Gallery:
         self._next = max(self._next, int(rows.ids.max()) + 1 if len(rows) else 0)
 
     def _renew_index(self) -> None:
-        """Build the index again if it has changed so much that its codes no longer fit."""
-        if self._engine.wants_rebuild:
+        """Build the index again if it has changed so much that its codes no longer fit.
+
+        The change is made and kept by then, so what fails here is no reason to make it again.
+        """
+        if self._engine.is_exact or not self._engine.wants_rebuild:
+            return
+        try:
             self._rebuild()
             if self._store is not None:
                 self._write_index()
+        except (ConfigError, OutputError, OSError, RuntimeError) as error:
+            _log.warning("the images are kept, but their index could not be built again: %s", error)
 
     def refresh(self) -> bool:
-        """Read what other processes have changed since; whether there was anything."""
+        """Read what other processes have changed since; whether there was anything.
+
+        An index that all processes share holds it already: who changes the gallery changes the index.
+        """
         if self._store is None or self._store.version() == self._version:
             return False
         before = self.ids
@@ -243,7 +272,7 @@ class Gallery:
         self._take(rows)
         self._version, self.quality = header["version"], header.get("quality", {})
         self._next = max(self._next, header.get("next", 0))
-        if not self._engine.is_exact:
+        if not self._engine.is_exact and not self._engine.shared:
             self._catch_up(before)
         return True
 
@@ -277,8 +306,7 @@ class Gallery:
         if self._engine.is_exact or count <= max(wanted, FEW if allowed is not None else 0):
             return self._compare_all(embedding, min(top, count), allowed)
         ids = None if allowed is None else self.ids[allowed]
-        candidates_of = self._engine.candidates(embedding.vector, wanted, ids)
-        return self._ranked(embedding, candidates_of, min(top, count))
+        return self._ranked(embedding, self._candidates(embedding.vector, wanted, ids), min(top, count))
 
     def check_search(self, top: int = 10, where: str | None = None) -> None:
         """Raise ConfigError for a `top` or a condition that `search` would refuse, before queries are embedded."""
@@ -289,6 +317,18 @@ class Gallery:
         if not isinstance(top, Integral) or top < 1:
             raise ConfigError(f"top is {top!r}; it must be at least 1, a whole number")
         return None if where is None else np.flatnonzero(matching(where, self.columns, len(self)))
+
+    def _candidates(self, queries: Tensor, wanted: int, allowed: np.ndarray | None) -> np.ndarray:
+        """Ids [Q, at most `wanted`] near each of `queries`; -1 where there are no more.
+
+        An index that processes share proposes images that another has added since this gallery was read; they are read
+        then. What is in the index alone, e.g. of a writer that was killed, is passed over.
+        """
+        found = self._engine.candidates(queries, wanted, allowed)
+        known = self._looked_up(found)[1] | (found < 0)
+        if not known.all() and self.refresh():
+            found = self._engine.candidates(queries, wanted, allowed)
+        return np.where(self._looked_up(found)[1], found, -1)
 
     @torch.no_grad()
     def search_exactly(self, embedding: Embedding, top: int = 10) -> Hits:
@@ -340,14 +380,12 @@ class Gallery:
         store = open_store(path)
         with store.writing():
             self._index = None
+            moved = self._engine.attach(_folder(store))  # before the header, which says where the index is
             self._version = store.rewrite(self._rows, self._header())
-            moved = self._store is None or self._store.path != store.path
             self._store = store
-            if not self._engine.is_exact:
-                self._engine.attach(_folder(store))
-                if moved and not self._engine.ending:
-                    self._rebuild()
-                self._write_index()
+            if moved:
+                self._rebuild()
+            self._write_index()
 
     def _write_index(self) -> None:
         """Write the engine's file and note it in the header; an older one goes."""
@@ -397,20 +435,37 @@ class Gallery:
         engine = self._engine
         if engine.is_exact:
             return
-        assert self._store is not None  # as `Gallery.open` set it
+        assert self._store is not None  # as `load` set it
         engine.attach(_folder(self._store))
-        path = self._store.path.parent
+        if not engine.shared:
+            self._catch_up(self._held())
+        elif not self._is_whole():
+            with self._store.writing():  # a writer that is at work makes the same difference, which ends with it
+                self.refresh()
+                self._catch_up(self._held())
+
+    def _is_whole(self) -> bool:
         try:
-            if engine.ending:
-                path = self._store.index_path(0, engine.ending).with_name(
-                    self._index["file"] if self._index else "none"
-                )
-                if checksum(path) != (self._index or {}).get("checksum"):
+            held = self._engine.read(_folder(cast("Store", self._store)), self.embedding.vector, self.ids)
+        except (OSError, RuntimeError, ValueError):
+            return False
+        return np.array_equal(np.sort(held), np.sort(self.ids))
+
+    def _held(self) -> np.ndarray:
+        """The ids that the engine's index holds, after it was read, or built again if missing or damaged."""
+        assert self._store is not None  # as `load` set it
+        path = _folder(self._store)
+        try:
+            if self._engine.ending:
+                index = self._index or {"file": "none", "checksum": -1}
+                path = self._store.index_path(0, self._engine.ending).with_name(index["file"])
+                if checksum(path) != index["checksum"]:
                     raise ValueError("its checksum is wrong")
-            self._catch_up(engine.read(path, self.ids))
+            return self._engine.read(path, self.embedding.vector, self.ids)
         except (OSError, RuntimeError, ValueError) as error:
             _log.warning("%s: the index is damaged or missing (%s); it is built again from the embeddings", path, error)
             self._rebuild()
+            return self.ids
 
     def _catch_up(self, held: np.ndarray) -> None:
         """Bring an index that holds the ids `held` to those of the gallery."""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +142,76 @@ def test_what_is_added_is_on_the_disk(engine, name, tmp_path):
     np.testing.assert_allclose(found, Gallery.build(parted()).search(query, 5).distances, atol=0.01)
 
 
+# ---------------------------------------------------------------------- an index that galleries and processes share
+
+
+def near(gallery, embedding):
+    return gallery.search(embedding, 1, candidates=5).ids[:, 0].tolist()
+
+
+def test_galleries_on_one_address_do_not_meet(tmp_path):
+    needs("milvus")
+    address = str(tmp_path / "m.db")
+    a = Gallery.build(vectors(), engine="milvus", uri=address)
+    a.save(tmp_path / "a")
+    b = Gallery.build(vectors(200, seed=1), engine="milvus", uri=address)
+    b.save(tmp_path / "b")
+    for gallery in (a, Gallery.load(tmp_path / "a")):
+        assert near(gallery, vectors()) == list(range(300))
+    assert near(Gallery.load(tmp_path / "b"), vectors(200, seed=1)) == list(range(200))
+    a.save(tmp_path / "c")  # a copy, which has a collection of its own
+    a.add(vectors(2, seed=3))
+    left = Gallery.load(tmp_path / "a")
+    assert len(left) == 300 and left._engine.candidates(vectors(2, seed=3).vector, 300).max() == 299
+    assert near(Gallery.load(tmp_path / "c"), vectors(2, seed=3)) == [300, 301]
+
+
+def test_a_collection_of_another_gallery_is_noticed(tmp_path):
+    """Ids count from 0 in every gallery, so vectors are compared, too; nothing of the other is dropped."""
+    needs("milvus")
+    address = str(tmp_path / "m.db")
+    for name, seed in (("a", 0), ("b", 1)):
+        Gallery.build(vectors(seed=seed), engine="milvus", uri=address, collection=name).save(tmp_path / name)
+    with pytest.raises(ConfigError, match="m.db: there is a collection 'a' already, which is not this gallery's"):
+        Gallery.build(vectors(seed=2), engine="milvus", uri=address, collection="a")
+    manifest = tmp_path / "b/gallery.json"
+    manifest.write_text(manifest.read_text().replace('"collection": "b"', '"collection": "a"'))
+    with pytest.raises(DataError, match="m.db: the collection 'a' holds other vectors than this gallery"):
+        Gallery.load(tmp_path / "b")
+    assert near(Gallery.load(tmp_path / "a"), vectors()) == list(range(300))
+
+
+@pytest.mark.parametrize("uri", [False, True])
+def test_a_collection_that_was_changed_is_put_right(uri, tmp_path, caplog):
+    """Two images gone and two others in, so that the number is as before."""
+    needs("milvus")
+    options = {"uri": str(tmp_path / "m.db")} if uri else {}
+    built = Gallery.build(vectors(), engine="milvus", **options)
+    built.save(tmp_path / "g")
+    built._engine.remove(np.array([3, 4]))
+    built._engine.add(vectors(2, seed=1).vector, np.array([900, 901]))
+    read = Gallery.load(tmp_path / "g")
+    assert near(read, vectors()) == list(range(300)) and "built again" not in caplog.text
+    assert set(read._engine._ids().tolist()) == set(range(300))
+    read._engine.client.drop_collection(read._engine.collection)
+    assert near(Gallery.load(tmp_path / "g"), vectors()) == list(range(300)) and "built again" in caplog.text
+
+
+def test_a_reader_beside_a_writer(tmp_path):
+    needs("milvus")
+    Gallery.build(vectors(), engine="milvus").save(tmp_path / "g")
+    reader, writer = Gallery.load(tmp_path / "g"), Gallery.load(tmp_path / "g")
+    writer.add(vectors(150, seed=1))  # more than are candidates
+    assert near(reader, vectors(150, seed=1)) == list(range(300, 450)) and len(reader) == 450
+    writer.remove([300])
+    assert (
+        near(reader, vectors(1)) == [0] and not reader._engine.candidates(vectors(1, seed=1).vector, 400).max() == 300
+    )
+    writer._engine.add(vectors(1, seed=7).vector, np.array([900]))  # of a writer that was killed before it was kept
+    assert 900 not in reader.search(vectors(1, seed=7), 10, candidates=100).ids
+    assert len(writer._engine._ids()) == 450 and len(Gallery.load(tmp_path / "g")._engine._ids()) == 449
+
+
 def test_many_small_additions_are_put_together(tmp_path, monkeypatch):
     from occplug.serving import store
 
@@ -239,6 +311,68 @@ def test_a_damaged_index_is_named_and_built_again(damage, tmp_path, caplog):
         read = Gallery.load(tmp_path / "g")
     assert file.name in caplog.text and "built again from the embeddings" in caplog.text
     np.testing.assert_array_equal(read.search(vectors(), 1).ids[:, 0], np.arange(300))
+
+
+@pytest.mark.parametrize("file", ["schema.json", "*.parquet", "manifest.json", "milvus.db"])
+def test_a_damaged_milvus_index_is_named_and_built_again(file, tmp_path, caplog):
+    needs("milvus")
+    built = Gallery.build(vectors(), engine="milvus")
+    built.save(tmp_path / "g")
+    built._engine.client.flush(built._engine.collection)
+    copy = shutil.copytree(tmp_path / "g", tmp_path / "h")  # milvus-lite holds in memory what it has read
+    place = next(copy.rglob(file))
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.write_bytes(b"garbage")
+    assert near(Gallery.load(copy), vectors()) == list(range(300))
+    assert file == "manifest.json" or re.search("milvus.db.*built again from the embeddings", caplog.text)
+
+
+@pytest.mark.parametrize("begun", ["emptied", "empty"])
+@pytest.mark.parametrize("index", ["auto", "ivf", "rabitq"])
+def test_an_emptied_gallery_takes_images_again(begun, index, tmp_path):
+    needs("faiss")
+    count = 300 if begun == "emptied" else 0
+    built = Gallery.build(vectors(count), engine="faiss", index=index, effort=64)
+    built.save(tmp_path / "g")
+    assert built.remove(range(count)) == count and len(built) == 0
+    new = built.add(vectors(200, seed=1))
+    for gallery in (built, Gallery.load(tmp_path / "g")):
+        assert len(gallery) == 200 and near(gallery, vectors(200, seed=1)) == new.tolist()
+
+
+@pytest.mark.parametrize("engine", ["faiss", "milvus"])
+@pytest.mark.parametrize("fails", ["the engine", "the disk", "the index file"])
+def test_what_could_not_be_added_is_added_once_by_the_next_try(engine, fails, tmp_path, monkeypatch, caplog):
+    needs(engine)
+    built = Gallery.build(vectors(), engine=engine)
+    built.save(tmp_path / "g")
+    place = {
+        "the engine": (built._engine, "add"),
+        "the disk": (built._store, "append"),
+        "the index file": (built, "_write_index"),
+    }[fails]
+
+    def broken(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, broken)
+        if fails == "the index file":  # which can be made again, so the images are kept
+            monkeypatch.setattr(type(built._engine), "wants_rebuild", property(lambda _: True))
+            built.add(vectors(5, seed=1))
+            assert "the images are kept, but their index could not be built again: no space" in caplog.text
+        else:
+            with pytest.raises(OSError, match="no space left"):
+                built.add(vectors(5, seed=1))
+            assert len(built) == len(Gallery.load(tmp_path / "g")) == 300
+    if fails != "the index file":
+        built.add(vectors(5, seed=1))
+    for gallery in (built, Gallery.load(tmp_path / "g")):
+        assert len(gallery) == 305 and near(gallery, vectors(5, seed=1)) == gallery.ids[-5:].tolist()
+        hits = gallery.search(vectors(1, seed=1), 305, candidates=305).ids[0]
+        assert len(set(hits.tolist())) == 305
 
 
 def test_damaged_embeddings_are_named(tmp_path):

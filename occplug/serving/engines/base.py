@@ -23,12 +23,14 @@ class Engine:
         OPTIONS: keyword arguments with their defaults; `tuned` names the one that trades speed for recall.
         is_exact: every image is compared, so there is nothing to ask for candidates.
         ending: of the file it is kept in; empty if it keeps itself elsewhere, or not at all.
+        shared: all processes search one index, so what one has added is found by the others before they know of it.
     """
 
     OPTIONS: ClassVar[dict] = {}
     tuned: ClassVar[str] = ""
     is_exact: ClassVar[bool] = False
     ending: ClassVar[str] = ""
+    shared: ClassVar[bool] = False
 
     def __init__(self, inner_product: bool):
         self.inner_product = inner_product
@@ -37,7 +39,7 @@ class Engine:
         """Start again with `vectors` [N, D] under `ids` [N] int64. They may be float16 and lie in a mapped file."""
 
     def add(self, vectors: Tensor, ids: np.ndarray) -> None:
-        """Add some."""
+        """Add some; those of them that are there already are replaced."""
 
     def remove(self, ids: np.ndarray) -> None:
         """Forget some."""
@@ -50,17 +52,19 @@ class Engine:
         """
         raise TypeError(f"{type(self).__name__} gives no candidates")
 
-    def attach(self, folder: Path | None) -> None:
-        """Where the gallery lies on disk, for engines that keep their own files."""
+    def attach(self, folder: Path) -> bool:
+        """Where the gallery lies on disk; whether an engine that keeps itself has to be built again there."""
+        return False
 
     def write(self, path: Path) -> None:
         """Keep the index in the file `path`."""
 
-    def read(self, path: Path, ids: np.ndarray) -> np.ndarray:
-        """Read it again; returns the ids it holds, of which most should be among `ids`.
+    def read(self, path: Path, vectors: Tensor, ids: np.ndarray) -> np.ndarray:
+        """Read it again; returns the ids it holds, of which most should be among `ids` [N], of `vectors` [N, D].
 
         Raises:
-            OSError, RuntimeError, ValueError: it is missing or damaged.
+            OSError, RuntimeError, ValueError: it is missing or damaged, so it has to be built again.
+            DataError: it is another gallery's, or there is no answer.
         """
         return ids
 

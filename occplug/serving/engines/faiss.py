@@ -20,6 +20,11 @@ SAMPLE = 400_000  # vectors that an index is trained on
 AT_ONCE = 65536  # vectors of an insertion
 
 
+def last_line(error: Exception) -> str:
+    """Where faiss' own messages say what is wrong."""
+    return (str(error).splitlines() or [""])[-1]
+
+
 class Faiss(Engine):
     """An index of faiss with our ids.
 
@@ -61,17 +66,30 @@ class Faiss(Engine):
         try:
             inner = faiss.index_factory(vectors.shape[1], text, metric)
         except RuntimeError as error:
-            reason = str(error).splitlines()[-1]
-            raise ConfigError(f"faiss has no index {self.index!r} ({reason}); use auto, hnsw, ivf or rabitq") from error
-        self._made = faiss.IndexIDMap(inner)
+            raise ConfigError(
+                f"faiss has no index {self.index!r} ({last_line(error)}); use auto, hnsw, ivf or rabitq"
+            ) from error
         if len(vectors):
-            step = max(1, len(vectors) // SAMPLE)
-            inner.train(prepared(vectors[::step], self.inner_product))
+            self._train(inner, vectors)
+        self._made = faiss.IndexIDMap(inner)
         self._built, self._gone, self._stale = len(vectors), set(), False
-        self.add(vectors, ids)
+        if len(vectors):
+            self.add(vectors, ids)
+
+    def _train(self, inner, vectors: Tensor) -> None:
+        try:
+            inner.train(prepared(vectors[:: max(1, len(vectors) // SAMPLE)], self.inner_product))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"faiss cannot train the index {self.index!r} on {len(vectors)} vectors ({last_line(error)}); "
+                "use auto or hnsw, or more vectors"
+            ) from error
 
     def add(self, vectors: Tensor, ids: np.ndarray) -> None:
-        """Add to the index as it was trained."""
+        """Add to the index as it was trained; one that was empty is trained now."""
+        if not self._made.is_trained:
+            self.build(vectors, ids)
+            return
         self._stale |= not self._gone.isdisjoint(ids.tolist())  # an id that comes back has another vector
         for block, numbers in blocks(vectors, ids, AT_ONCE, self.inner_product):
             self._made.add_with_ids(block, numbers)
@@ -111,7 +129,7 @@ class Faiss(Engine):
         """Keep the index in the file `path`."""
         self._faiss.write_index(self._made, str(path))
 
-    def read(self, path: Path, ids: np.ndarray) -> np.ndarray:
+    def read(self, path: Path, vectors: Tensor, ids: np.ndarray) -> np.ndarray:
         """Read it again; returns the ids it holds."""
         made = self._faiss.read_index(str(path))
         self._made, self._built, self._gone, self._stale = made, made.ntotal, set(), False
