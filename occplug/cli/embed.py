@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     check_outputs(args.output)
 
     import occplug
+    from occplug.serving.gallery import tell_copies
     from occplug.serving.pictures import listed
 
     images = listed(args.inputs)
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> None:
     if columns:
         occplug.Gallery.build(embedding, metadata=kept_rows(columns, names, embedding)).save(args.output)
     else:
+        tell_copies(embedding.paths)
         embedding.save(args.output)
     print_skipped(embedding)
     left_out = f", {len(embedding.skipped)} skipped" if embedding.skipped else ""

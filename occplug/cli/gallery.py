@@ -44,6 +44,7 @@ def _build_parser(actions) -> None:
         "--queries", metavar="FILE", help="a file of occplug embed: queries to measure with, occluded ones"
     )
     parser.add_argument("--query-metadata", metavar="CSV", help="their pid and camera")
+    parser.add_argument("--force", action="store_true", help="replace a gallery that is there")
     parser.add_argument("--half", action="store_true", help="keep embeddings in half precision: half the size")
 
 
@@ -99,7 +100,10 @@ def _rows(files: list[str], table: str | None):
 
 def _build(args) -> None:
     from occplug.serving.gallery import Gallery
+    from occplug.serving.store import open_store
 
+    if open_store(args.output).is_taken() and not args.force:
+        raise ConfigError(f"-o is {args.output}, where a gallery is already; name another, or replace it with --force")
     rows, metadata = _rows(args.inputs, args.metadata)
     options = {"metadata": metadata, "half": args.half, **_pairs(args.set)}
     if len(args.inputs) == 1:  # several may have the same ids
@@ -147,7 +151,12 @@ def _info(args) -> None:
 
 
 def _print_info(gallery) -> None:
+    from occplug.serving.quality import CHANGES
+
     for key, value in gallery.info().items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         shown = ", ".join(shown) if isinstance(shown, list) else shown
         print(f"{key:14s} {shown if shown not in ('', None) else '-'}")
+    changed = gallery.quality.get(CHANGES)
+    if changed:
+        print(f"quality was measured before {changed} images were added or removed; build it again to renew it")

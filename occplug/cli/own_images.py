@@ -89,10 +89,17 @@ def embed_with(model, images: list[str], args: argparse.Namespace, columns: dict
 
     Args:
         columns: metadata of the images; cameras among them are given to a model that was trained with such.
+
+    Raises:
+        DataError: none of the images could be read.
     """
     options = {name: getattr(args, name) for name in ("batch_size", "workers", "amp", "flip", "on_error")}
     camids = args.camid if args.camid is not None else _cameras(model, columns or {})
-    return model.embed(images, camids=camids, **options)
+    embedding = model.embed(images, camids=camids, **options)
+    if embedding.skipped and not len(embedding):
+        reason = next(iter(embedding.skipped.values()))
+        raise DataError(f"none of the {len(embedding.skipped)} images could be read; the first: {reason}")
+    return embedding
 
 
 def _flip(model, given: bool | None, gallery) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from occplug.cli.own_images import (
     INPUTS,
@@ -45,6 +46,8 @@ def main(argv: list[str]) -> None:
             for path, answer in zip(queries.paths, answers)
         ]
         draw_ranked(rows, args.sheet)
+    if not any(answers):
+        print(_nothing_found(gallery, args), file=sys.stderr)
     if args.json:
         print(json.dumps(answers, indent=2))
         return
@@ -56,6 +59,17 @@ def main(argv: list[str]) -> None:
     print_skipped(queries)
     if args.sheet:
         print(f"{args.sheet}: queries and their hits")
+
+
+def _nothing_found(gallery, args: argparse.Namespace) -> str:
+    from occplug.serving.where import values_asked
+
+    if not len(gallery):
+        return f"nothing found: {args.gallery} is empty"
+    if args.where is None:
+        return "nothing found"
+    held = values_asked(args.where, gallery.columns)
+    return f"nothing found: no image fulfils the condition {args.where}; in {args.gallery}, {held}"
 
 
 def _parser() -> argparse.ArgumentParser:

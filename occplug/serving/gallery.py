@@ -19,12 +19,12 @@ from occplug.errors import ConfigError, DataError, OutputError
 from occplug.evaluation import Metric
 from occplug.serving.engines import Engine, build_engine
 from occplug.serving.metadata import check_name
-from occplug.serving.quality import measure, tune
+from occplug.serving.quality import CHANGES, measure, tune
 from occplug.serving.store import FileStore, FolderStore, Rows, Store, checksum, open_store
 from occplug.serving.where import matching
 from occplug.utils.files import write_atomically
 
-__all__ = ["Gallery", "Hits"]
+__all__ = ["Gallery", "Hits", "tell_copies"]
 
 _log = logging.getLogger(__name__)
 Distance = Callable[[Embedding, Embedding], Tensor]
@@ -51,7 +51,8 @@ class Gallery:
 
     Attributes:
         ids: [N] int64.   columns: metadata, name -> N values.   embedding: of the N images.
-        quality: what the engine costs in identity Rank-1, where labels were known (:mod:`occplug.serving.quality`).
+        quality: what the engine costs in identity Rank-1, where labels were known (:mod:`occplug.serving.quality`);
+            with how many images were added or removed since it was measured.
     """
 
     def __init__(self, rows: Rows, engine: Engine, name: str, distance: Distance | None, metric: Metric | None):
@@ -98,18 +99,19 @@ class Gallery:
 
         Raises:
             ConfigError: no such engine or option, or its package is not installed.
-            DataError: other numbers of ids or metadata than images, ids that are there twice, or an embedding that is
-                not finite.
+            DataError: other numbers of ids or metadata than images, ids that are there twice, an embedding that is
+                not finite, or `queries` to measure with where `pid` is not known.
         """
         check_embedding(embedding, "the gallery's embeddings")
         metric, rows = _metric_of(embedding) if distance is None else None, _rows(embedding, ids, metadata, 0)
+        tell_copies(rows.columns.get("path", []))
         if half:
             rows.embedding = rows.embedding.to(torch.float16)
             rows.embedding.check_finite("an image for the gallery")
+        labelled = None if queries is None else _labelled(rows, _rows(queries, None, query_metadata, 0))
         made = cls(rows, build_engine(engine, _by_angle(metric), options), engine, distance, metric)
         made._rebuild()
         if "pid" in made.columns:
-            labelled = _rows(queries, None, query_metadata, 0) if queries is not None else None
             chosen_by_hand = options.get(made._engine.tuned) is not None
             made.quality = measure(made, labelled) if chosen_by_hand else tune(made, labelled)
         return made
@@ -196,7 +198,8 @@ class Gallery:
             twice = np.intersect1d(rows.ids.numpy(), self.ids)
             if len(twice):
                 raise DataError(f"the gallery already has an image with id {twice[0]}; leave ids out to have new ones")
-            with self._indexed(rows):
+            tell_copies(rows.columns.get("path", []), self.columns.get("path", []))
+            with self._indexed(rows), self._changed(len(rows)):
                 if self._store is not None:
                     self._next = max(self._next, int(rows.ids.max()) + 1 if len(rows) else 0)
                     self._version = self._store.append(rows, self._header())
@@ -234,13 +237,26 @@ class Gallery:
             else:
                 gone[self._places(ids)] = True
             chosen = self.ids[gone]
-            if self._store is not None and len(chosen):
-                self._version = self._store.remove(chosen.tolist(), self._header())
+            with self._changed(len(chosen)):
+                if self._store is not None and len(chosen):
+                    self._version = self._store.remove(chosen.tolist(), self._header())
             self._take(self._rows.without(torch.from_numpy(gone)))
             if not self._engine.is_exact and len(chosen):
                 self._engine.remove(chosen)
             self._renew_index()
         return len(chosen)
+
+    @contextlib.contextmanager
+    def _changed(self, count: int) -> Iterator[None]:
+        """Note with the measured quality that `count` images come or go, unless that fails."""
+        before = self.quality
+        if before and count:
+            self.quality = {**before, CHANGES: before.get(CHANGES, 0) + count}
+        try:
+            yield
+        except BaseException:
+            self.quality = before
+            raise
 
     def _take(self, rows: Rows) -> None:
         self._rows, self._order = rows, None
@@ -509,6 +525,33 @@ def _rows(embedding: Embedding, ids, metadata: Mapping[str, Sequence] | None, fi
     if embedding.origin is not None:
         embedding = replace(embedding, origin=replace(embedding.origin, paths=(), skipped={}))
     return Rows(embedding.to("cpu"), torch.from_numpy(numbers.astype(np.int64)), columns)
+
+
+def tell_copies(paths: Sequence, before: Sequence = ()) -> None:
+    """Say in the log which of the images `paths` are there `before` or twice: hits hold each of them."""
+    known, copies = {path for path in before if path is not None}, []
+    for path in paths:
+        if path in known:
+            copies.append(path)
+        elif path is not None:
+            known.add(path)
+    if copies:
+        _log.warning(
+            "%d of the images are there already, e.g. %s; each is found as often as it is there, until it is removed",
+            len(copies),
+            copies[0],
+        )
+
+
+def _labelled(rows: Rows, queries: Rows) -> Rows:
+    """`queries`. Raises DataError if no identity of them, or of the gallery's `rows`, is known."""
+    for who, held in (("the gallery", rows), ("the queries", queries)):
+        if all(pid is None for pid in held.columns.get("pid", [])):
+            raise DataError(
+                f"queries are given to measure with, and {who} has no pid; give it as metadata (--metadata of the "
+                "gallery, --query-metadata of the queries), or leave the queries out"
+            )
+    return queries
 
 
 def _plain(value):

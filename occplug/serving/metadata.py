@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import os
 import re
@@ -15,6 +16,7 @@ from occplug.utils.files import user_path
 
 __all__ = ["check_name", "metadata_of_boxes", "number_or_text", "read_metadata", "typed"]
 
+RESERVED = ("id", "distance")  # of a hit, beside its metadata
 MOST_DIGITS = 19  # of a whole number: more are a text such as a serial number, which 64 bits may not hold
 
 
@@ -54,9 +56,14 @@ def read_metadata(file: str | os.PathLike, paths: Sequence[str]) -> dict[str, li
 
 
 def check_name(name: str, where: str = "") -> None:
-    """Raise DataError for a column of metadata whose name conditions could not use; `where` it stands begins it."""
-    if not name.isidentifier():
-        raise DataError(f"{where}metadata {name!r}: names are letters, digits and _, so that conditions can use them")
+    """Raise DataError for a name of metadata that conditions or hits cannot have; `where` it stands begins it."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise DataError(
+            f"{where}metadata {name!r}: names are letters, digits and _, and no words of Python's grammar, so that "
+            "conditions can use them; give it another name"
+        )
+    if name in RESERVED:
+        raise DataError(f"{where}metadata {name!r}: hits have a value of that name already; give it another name")
 
 
 def metadata_of_boxes(inputs: Sequence[str], paths: Sequence[str]) -> dict[str, list]:

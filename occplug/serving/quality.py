@@ -17,12 +17,13 @@ from occplug.serving.store import Rows
 if TYPE_CHECKING:
     from occplug.serving.gallery import Hits
 
-__all__ = ["measure", "rank1", "tune"]
+__all__ = ["CHANGES", "measure", "rank1", "tune"]
 
 _log = logging.getLogger(__name__)
 QUERIES, TOP = 500, 50  # queries measured with, and how many hits are looked through for one that counts
 SLACK = 0.002  # Rank-1 that an engine may lose before more effort is tried
 MOST = 4096  # effort
+CHANGES = "images_changed_since"  # how many images were added or removed after quality was measured
 
 
 def measure(gallery, queries: Rows | None = None, exact: Hits | None = None) -> dict:

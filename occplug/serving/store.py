@@ -32,6 +32,7 @@ __all__ = ["FileStore", "FolderStore", "Rows", "Store", "open_store"]
 
 FORMAT = "occplug-gallery-1"
 MANIFEST = "gallery.json"
+OWN_FILES = r"segment-|index-|milvus\.db"  # that a writer may have left which was killed before the manifest
 SEGMENTS = 64  # small ones are put together when there are more
 WAIT = 30.0  # seconds that a writer waits for another
 
@@ -207,6 +208,18 @@ class Store:
 class FolderStore(Store):
     """A gallery in a folder; adding writes the new rows alone."""
 
+    def is_taken(self) -> bool:
+        """Whether a gallery is there. Raises DataError for a folder of other files."""
+        if (self.path / MANIFEST).exists():
+            return True
+        others = [file.name for file in self.path.glob("*") if re.match(OWN_FILES, file.name) is None]
+        if others:
+            raise DataError(
+                f"{self.path}: this folder holds other files ({min(others)}) and no gallery; name a folder that is not "
+                "there yet"
+            )
+        return False
+
     def version(self) -> int:
         """Number of the last change."""
         return self._manifest()["version"]
@@ -293,7 +306,8 @@ class FolderStore(Store):
         return self._commit(manifest)
 
     def rewrite(self, rows: Rows, header: dict) -> int:
-        """Make `rows` all there is, in one segment; returns the new version."""
+        """Make `rows` all there is, in one segment; returns the new version. Raises DataError as `is_taken`."""
+        self.is_taken()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             before = self._manifest()
@@ -327,6 +341,14 @@ def _write_synced(path: Path, text: str) -> None:
 class FileStore(Store):
     """A gallery in one file, which every change writes again."""
 
+    def is_taken(self) -> bool:
+        """Whether a gallery is there. Raises DataError for a folder, and for a file of another kind."""
+        if self.path.is_dir():
+            raise DataError(f"{self.path}: this is a folder; name a file, or a folder without .safetensors")
+        if self.path.exists() and self.path.suffix != ".safetensors":
+            self.version()
+        return self.path.exists()
+
     def version(self) -> int:
         """Number of the last change."""
         return self._checked(read_header(self.path)).get("version", 0)
@@ -351,7 +373,8 @@ class FileStore(Store):
         return self.rewrite(rows.without(torch.isin(rows.ids, torch.tensor(ids))), header)
 
     def rewrite(self, rows: Rows, header: dict) -> int:
-        """Make `rows` all there is; returns the new version."""
+        """Make `rows` all there is; returns the new version. Raises DataError as `is_taken`."""
+        self.is_taken()
         try:
             before = self.version() if self.path.exists() else 0
         except DataError:  # whatever was there is replaced

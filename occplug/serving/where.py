@@ -13,7 +13,7 @@ import numpy as np
 
 from occplug.errors import ConfigError
 
-__all__ = ["matching"]
+__all__ = ["matching", "values_asked"]
 
 _COMPARE = {
     ast.Eq: operator.eq,
@@ -110,6 +110,16 @@ def _values(node: ast.expr, columns: Mapping, condition: str):
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError):
         raise ConfigError(f"where is {condition!r}: {ast.unparse(node)!r} is not understood; {_CURE}") from None
+
+
+def values_asked(condition: str, columns: Mapping[str, Sequence]) -> str:
+    """What the columns that `condition` names hold, some values of each as they stand in a condition."""
+    names = [node.id for node in ast.walk(ast.parse(condition.strip(), mode="eval")) if isinstance(node, ast.Name)]
+    told = []
+    for name in dict.fromkeys(name for name in names if name in columns):
+        values = list(dict.fromkeys(columns[name]))
+        told.append(f"{name} is {', '.join(map(repr, values[:5]))}{', ...' if len(values) > 5 else ''}")
+    return "; ".join(told)
 
 
 def column_array(values: Sequence) -> np.ndarray:

@@ -76,6 +76,59 @@ def test_galleries_grow_and_shrink(crops, embedded, tmp_path, capsys):
     assert main(["gallery", "info", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 9
     assert main(["gallery", "info", str(folder)]) == 0
+    assert "quality was measured before 2 images were added or removed" in capsys.readouterr().out
+
+
+def test_nothing_found_is_said_beside_the_answer(crops, embedded, tmp_path, capsys):
+    folder, query = str(tmp_path / "g"), str(crops / "p0" / "0.png")
+    table = tmp_path / "who.csv"
+    table.write_text("path,camera\n" + "".join(f"{path},{path.stem}\n" for path in sorted(crops.rglob("*.png"))))
+    assert main(["gallery", "build", str(embedded), "-o", folder, "--metadata", str(table)]) == 0
+    search = ["search", query, "--gallery", folder, "--json"]
+    for condition in ("camera == 77", "2 < camera < 9"):
+        capsys.readouterr()
+        assert main([*search, "--where", condition]) == 0
+        said = capsys.readouterr()
+        assert json.loads(said.out) == [[]]
+        assert f"no image fulfils the condition {condition}; in {folder}, camera is 0, 1, 2\n" in said.err
+    assert main([*search, "--where", "camera == 1"]) == 0 and "nothing" not in capsys.readouterr().err
+    assert main(["gallery", "remove", folder, "--where", "camera >= 0"]) == 0
+    assert main(search) == 0 and f"nothing found: {folder} is empty" in capsys.readouterr().err
+
+
+def test_an_image_that_is_there_already_is_said(crops, tmp_path, caplog):
+    file, twice = str(tmp_path / "g.safetensors"), str(crops / "p0" / "0.png")
+    with caplog.at_level("WARNING", "occplug"):
+        assert main(["embed", str(crops / "p0"), twice, "--weights", MODEL, "-o", file]) == 0
+        assert f"1 of the images are there already, e.g. {twice}; each is found as often" in caplog.text
+        caplog.clear()
+        assert main(["gallery", "add", file, str(crops / "p1")]) == 0 and not caplog.text
+        assert main(["gallery", "add", file, str(crops / "p1"), twice]) == 0
+    assert f"4 of the images are there already, e.g. {crops / 'p1' / '0.png'}" in caplog.text
+
+
+def test_a_gallery_is_replaced_by_force_alone(embedded, tmp_path, capsys):
+    folder = str(tmp_path / "g")
+    assert main(["gallery", "build", str(embedded), "-o", folder]) == 0
+    assert main(["gallery", "remove", folder, "--ids", "0"]) == 0
+    assert main(["gallery", "build", str(embedded), "-o", folder]) == 2 and len(Gallery.load(folder)) == 8
+    assert "name another, or replace it with --force" in capsys.readouterr().err
+    assert main(["gallery", "build", str(embedded), "-o", folder, "--force"]) == 0 and len(Gallery.load(folder)) == 9
+
+
+def test_sheets_of_many_images_are_limited_and_say_so(crops, tmp_path, caplog, monkeypatch):
+    from occplug.serving import sheet
+
+    for name, most in (("ROWS", 3), ("COLUMNS", 4)):
+        monkeypatch.setattr(sheet, name, most)
+    cell = (str(crops / "p0" / "0.png"), "a")
+    images = [[cell] * 9, *[[cell]] * 5]
+    sheet.draw_ranked(images, tmp_path / "s.png")
+    assert Image.open(tmp_path / "s.png").size == (6 + 4 * 102, 6 + 3 * 212)
+    assert "s.png: a sheet has at most 3 rows of 4 images; 8 images are left out, with 3 rows" in caplog.text
+    caplog.clear()
+    sheet.draw_ranked([row[:4] for row in images[:3]], tmp_path / "s.png")
+    assert not caplog.text
 
 
 def test_metadata_go_from_the_file_of_embeddings_into_what_is_built_of_it(crops, tmp_path):

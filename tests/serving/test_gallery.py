@@ -247,12 +247,16 @@ for number in range(10_000):
 """
 
 
-@pytest.mark.parametrize("name", ["folder", "one.safetensors"])
-def test_killing_a_writer_loses_nothing_it_has_acknowledged(name, tmp_path):
-    Gallery.build(Embedding(vectors(10).vector)).save(tmp_path / name)
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [(engine, name) for engine in ("exact", "faiss") for name in ("folder", "one.safetensors")],
+)
+def test_killing_a_writer_loses_nothing_it_has_acknowledged(engine, name, tmp_path):
+    needs(engine)
+    Gallery.build(Embedding(vectors(10).vector), engine=engine).save(tmp_path / name)
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
     said = [int(writer.stdout.readline()) for _ in range(12)]
-    counts = [len(Gallery.load(tmp_path / name)) for _ in range(300)]  # readers meanwhile
+    counts = [len(Gallery.load(tmp_path / name)) for _ in range(300 if engine == "exact" else 60)]  # readers meanwhile
     time.sleep(0.05)
     os.kill(writer.pid, signal.SIGKILL)
     said += [int(line) for line in writer.stdout.read().split()]
@@ -260,6 +264,8 @@ def test_killing_a_writer_loses_nothing_it_has_acknowledged(name, tmp_path):
     left = Gallery.load(tmp_path / name)
     assert set(said) <= set(left.ids.tolist()) and len(left) >= 10 + len(said) and counts == sorted(counts)
     assert left.add(Embedding(vectors(1).vector)).tolist() == [int(left.ids.max())]  # the lock went with the process
+    found = Gallery.load(tmp_path / name).search(left.embedding, len(left), candidates=len(left)).ids  # by the engine
+    assert set(found[0].tolist()) == set(left.ids.tolist())
 
 
 def test_segments_put_together_while_they_are_read_are_read_again(tmp_path, monkeypatch):
@@ -416,6 +422,32 @@ def test_what_an_engine_costs_is_measured_with_queries_and_kept(tmp_path):
     assert "not occluded" in alone.quality["kind"] and alone.quality["rank1_exact"] > by_hand
 
 
+@pytest.mark.parametrize("name", ["g", "g.safetensors"])
+def test_quality_says_what_has_changed_since_it_was_measured(name, tmp_path):
+    gallery, pids = identities()
+    built = Gallery.build(gallery, metadata={"pid": pids})
+    measured_then = dict(built.quality)
+    built.save(tmp_path / name)
+    built.add(gallery[:3], {"pid": [1, 2, 3]})
+    built.remove([0, 1])
+    with pytest.raises(DataError):
+        built.add(gallery[:1], ids=[5])
+    for one in (built, Gallery.load(tmp_path / name)):
+        assert one.info()["quality"] == {**measured_then, "images_changed_since": 5}
+    without = Gallery.build(gallery)
+    without.remove([0])
+    assert without.quality == {}
+
+
+def test_queries_are_measured_or_refused():
+    gallery, pids = identities()
+    with pytest.raises(DataError, match="the gallery has no pid; give it as metadata"):
+        Gallery.build(gallery, queries=gallery, query_metadata={"pid": pids})
+    for metadata in (None, {"camera": pids}, {"pid": [None] * len(pids)}):
+        with pytest.raises(DataError, match="the queries has no pid; give it as metadata"):
+            Gallery.build(gallery, metadata={"pid": pids}, queries=gallery, query_metadata=metadata)
+
+
 @pytest.mark.parametrize("name", ["camera", "camera_id", "camid"])
 def test_images_of_the_querys_camera_do_not_count(name):
     gallery = Embedding(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]]))
@@ -429,6 +461,7 @@ def test_images_of_the_querys_camera_do_not_count(name):
 
 def test_mistakes_are_named(tmp_path):
     gallery = vectors(5)
+    (tmp_path / "0.jpg").write_bytes(b"")
     built = Gallery.build(gallery, metadata={"camera": [1, 2, 3, 4, 5], "who": list("abcde")})
     cases = [
         (DataError, "ids are 5 whole numbers", lambda: Gallery.build(gallery, ids=[1])),
@@ -442,6 +475,15 @@ def test_mistakes_are_named(tmp_path):
             "no metadata 'cam'; this gallery has: camera, who, path",
             lambda: built.search(gallery, where="cam == 1"),
         ),
+        *[
+            (
+                DataError,
+                f"metadata '{name}': .*give it another name",
+                lambda name=name: built.add(gallery, {name: [1] * 5}),
+            )
+            for name in ("id", "distance", "class", "None", "in")
+        ],
+        (DataError, "holds other files .* and no gallery", lambda: built.save(tmp_path)),
         (ConfigError, "is no condition", lambda: built.search(gallery, where="camera ==")),
         (ConfigError, "neither true nor false", lambda: built.search(gallery, where="camera")),
         (ConfigError, "is not understood", lambda: built.search(gallery, where="who == open('x')")),
@@ -459,6 +501,56 @@ def test_mistakes_are_named(tmp_path):
     for kind, message, act in cases:
         with pytest.raises(kind, match=message):
             act()
+    assert sorted(file.name for file in tmp_path.iterdir() if not file.name.endswith(".lock")) == ["0.jpg"]
+
+
+@pytest.mark.parametrize("engine", ["faiss", "milvus"])
+@pytest.mark.parametrize("options", [{"effort": "abc"}, {"effort": 0}, {"effort": 1.5}, {"index": 5}, {"index": None}])
+def test_options_of_another_kind_are_named(engine, options):
+    needs(engine)
+    ((key, value),) = options.items()
+    with pytest.raises(ConfigError, match=f"{key} of the engine '{engine}' is {value!r}; it must be"):
+        Gallery.build(vectors(5), engine=engine, **options)
+
+
+@pytest.mark.parametrize("index", ["PQ4", "IVF100,SQ8", "PQ4x8"])
+def test_an_index_that_wants_more_vectors_is_named(index):
+    needs("faiss")
+    with pytest.raises(ConfigError, match=f"faiss cannot train the index '{index}' on 5 vectors .*use auto or hnsw"):
+        Gallery.build(vectors(5), engine="faiss", index=index)
+
+
+def test_what_milvus_refuses_is_told_with_the_cure():
+    needs("milvus")
+    built = Gallery.build(vectors(), engine="milvus")
+    built._engine.client.drop_collection(built._engine.collection)
+    for use in (lambda: near(built, vectors(1)), lambda: built.add(vectors(1)), lambda: built.remove([3])):
+        with pytest.raises(
+            DataError, match="collection occplug_.*: .*the embeddings are whole, so the gallery can be b"
+        ):
+            use()
+
+
+def test_the_token_of_a_cluster_comes_from_the_call_or_the_environment(monkeypatch):
+    needs("milvus")
+    import pymilvus
+
+    from occplug.serving.engines import build_engine
+
+    given = []
+
+    def refuse(address, token):
+        given.append(token)
+        raise pymilvus.MilvusException(message="auth check failure")
+
+    monkeypatch.setattr(pymilvus, "MilvusClient", refuse)
+    for token in ("", "a:b"):
+        with pytest.raises(DataError, match=r"auth check failure.*OCCPLUG_MILVUS_TOKEN=user:password"):
+            _ = build_engine("milvus", True, {"uri": "http://x:1", "token": token}).client
+        monkeypatch.setenv("OCCPLUG_MILVUS_TOKEN", "c:d")
+    _ = pytest.raises(DataError, lambda: build_engine("milvus", True, {"uri": "http://x:1"}).client)
+    assert given == ["", "a:b", "c:d"]
+    assert "token" not in build_engine("milvus", True, {"uri": "http://x:1", "token": "a:b"}).options()
 
 
 def test_conditions():

@@ -28,7 +28,7 @@ def build_engine(name: str, inner_product: bool, options: dict) -> Engine:
         options: the engine's own keyword arguments.
 
     Raises:
-        ConfigError: no such engine, an option it does not have, or a package that is not installed.
+        ConfigError: no such engine, an option it does not have or of another kind, or a package that is not installed.
     """
     if name not in ENGINES:
         raise ConfigError(f"engine is {name!r}; there are: {', '.join(ENGINES)}")
@@ -38,9 +38,19 @@ def build_engine(name: str, inner_product: bool, options: dict) -> Engine:
     if unknown:
         known = ", ".join(engine.OPTIONS) or "none"
         raise ConfigError(f"the engine {name!r} has no option {unknown[0]!r}; it has: {known}")
+    for key, value in options.items():
+        _check_option(name, key, value, engine.OPTIONS[key])
     try:
         return engine(inner_product, **options)
     except ImportError as error:
         raise ConfigError(
             f"the engine {name!r} needs a package that is not installed: pip install '{extra}'"
         ) from error
+
+
+def _check_option(engine: str, key: str, value, default) -> None:
+    """Raise ConfigError for a value of another kind: texts have a text by default, amounts have None."""
+    is_amount = type(value) is int and value >= 1
+    if not (isinstance(value, str) if isinstance(default, str) else value is None or is_amount):
+        kind = "a text" if isinstance(default, str) else "a whole number of at least 1"
+        raise ConfigError(f"{key} of the engine {engine!r} is {value!r}; it must be {kind}")

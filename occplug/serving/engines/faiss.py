@@ -45,7 +45,7 @@ class Faiss(Engine):
         import faiss
 
         self._faiss: Any = faiss  # its types know a part of what SWIG made
-        self.index, self.effort = index, 256 if effort is None else int(effort)
+        self.index, self.effort = index, 256 if effort is None else effort
         self._made: Any = None
         self._built, self._stale = 0, False
         self._gone: set[int] = set()

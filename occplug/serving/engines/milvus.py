@@ -62,7 +62,7 @@ class Milvus(Engine):
         self._milvus, self.uri, self.token = pymilvus, uri, token or os.environ.get(TOKEN, "")
         self.collection, self.index = collection or _free_name(), index
         self._is_ours = False  # whether the collection was made or checked by this object
-        self.effort = 256 if effort is None else int(effort)
+        self.effort = 256 if effort is None else effort
         self._client: Any = None
         self._folder: Path | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
