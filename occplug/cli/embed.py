@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     check_outputs(args.output)
 
     import occplug
-    from occplug.serving.gallery import tell_copies
+    from occplug.serving.newrows import tell_copies
     from occplug.serving.pictures import listed
 
     images = listed(args.inputs)

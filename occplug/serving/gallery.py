@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from numbers import Integral
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,30 +16,19 @@ from occplug.embedding import Embedding, Origin, check_embedding
 from occplug.errors import ConfigError, DataError, OutputError
 from occplug.evaluation import Metric
 from occplug.serving.engines import Engine, build_engine
-from occplug.serving.metadata import check_name
-from occplug.serving.quality import CHANGES, measure, tune
+from occplug.serving.hits import Hits, full, in_order, numbers
+from occplug.serving.newrows import check_layout, new_rows, tell_copies
+from occplug.serving.quality import CHANGES, labelled_rows, measure, tune
 from occplug.serving.store import FileStore, FolderStore, Rows, Store, checksum, open_store
 from occplug.serving.where import matching
 from occplug.utils.files import write_atomically
 
-__all__ = ["Gallery", "Hits", "tell_copies"]
+__all__ = ["Gallery", "Hits"]
 
 _log = logging.getLogger(__name__)
 Distance = Callable[[Embedding, Embedding], Tensor]
 BLOCK = 16384  # gallery rows of a block of distances
 FEW = 4096  # so few rows are compared one by one rather than searched with an engine
-
-
-class Hits(NamedTuple):
-    """The images a search returns, nearest first.
-
-    Args:
-        ids: [Q, K] int64.
-        distances: [Q, K] float32, the method's own.
-    """
-
-    ids: np.ndarray
-    distances: np.ndarray
 
 
 class Gallery:
@@ -103,12 +90,12 @@ class Gallery:
                 not finite, or `queries` to measure with where `pid` is not known.
         """
         check_embedding(embedding, "the gallery's embeddings")
-        metric, rows = _metric_of(embedding) if distance is None else None, _rows(embedding, ids, metadata, 0)
+        metric, rows = _metric_of(embedding) if distance is None else None, new_rows(embedding, ids, metadata, 0)
         tell_copies(rows.columns.get("path", []))
         if half:
             rows.embedding = rows.embedding.to(torch.float16)
             rows.embedding.check_finite("an image for the gallery")
-        labelled = None if queries is None else _labelled(rows, _rows(queries, None, query_metadata, 0))
+        labelled = None if queries is None else labelled_rows(rows, new_rows(queries, None, query_metadata, 0))
         made = cls(rows, build_engine(engine, _by_angle(metric), options), engine, distance, metric)
         made._rebuild()
         if "pid" in made.columns:
@@ -189,12 +176,10 @@ class Gallery:
             DataError: embeddings of another model, ids that are there already, or wrong numbers of metadata.
         """
         self.embedding.check_same_model(embedding, "the gallery's embeddings", "those to be added", flip=True)
-        if self.embedding.layout() != embedding.layout():
-            fields = f"{_told(embedding)}, and the gallery {_told(self.embedding)}"
-            raise DataError(f"the embeddings to be added hold {fields}; embed them with the gallery's model")
+        check_layout(self.embedding, embedding)
         with _writing(self._store):
             self.refresh()
-            rows = _rows(embedding.to(self.embedding.vector.dtype), ids, metadata, self._next)
+            rows = new_rows(embedding.to(self.embedding.vector.dtype), ids, metadata, self._next)
             twice = np.intersect1d(rows.ids.numpy(), self.ids)
             if len(twice):
                 raise DataError(f"the gallery already has an image with id {twice[0]}; leave ids out to have new ones")
@@ -359,20 +344,20 @@ class Gallery:
         for start in range(0, count if top and len(queries) else 0, BLOCK):
             block = np.arange(start, min(start + BLOCK, count)) if allowed is None else allowed[start : start + BLOCK]
             piece = rows[start : start + BLOCK] if allowed is None else rows[torch.from_numpy(block)]
-            distances = _numbers(self._distance(queries, _full(piece)))
+            distances = numbers(self._distance(queries, full(piece)))
             near, at = distances.topk(min(top, len(block)), dim=1, largest=False)
             both = torch.cat([best, near], dim=1), torch.cat([places, torch.from_numpy(block)[at]], dim=1)
             best, order = both[0].topk(min(top, both[0].shape[1]), dim=1, largest=False)
             places = both[1].gather(1, order)
-        return _in_order(best.numpy(), self.ids[places.numpy()] if count else np.zeros(best.shape, np.int64))
+        return in_order(best.numpy(), self.ids[places.numpy()] if count else np.zeros(best.shape, np.int64))
 
     def _ranked(self, queries: Embedding, candidates: np.ndarray, top: int) -> Hits:
         """The method's own distance over each query's `candidates` [Q, C]."""
         ids, distances = np.full((len(queries), top), -1, np.int64), np.full((len(queries), top), np.inf, np.float32)
         for place, row in enumerate(candidates):
             chosen = row[row >= 0]
-            near = _full(self._rows.embedding[torch.from_numpy(self._places(chosen))])
-            row_distances = _numbers(self._distance(queries[place : place + 1], near))[0].numpy()
+            near = full(self._rows.embedding[torch.from_numpy(self._places(chosen))])
+            row_distances = numbers(self._distance(queries[place : place + 1], near))[0].numpy()
             order = np.lexsort((chosen, row_distances))[:top]
             ids[place, : len(order)], distances[place, : len(order)] = chosen[order], row_distances[order]
         return Hits(ids, distances)
@@ -396,7 +381,7 @@ class Gallery:
         store = open_store(path)
         with store.writing():
             self._index = None
-            moved = self._engine.attach(_folder(store))  # before the header, which says where the index is
+            moved = self._engine.attach(store.engine_folder)  # before the header, which says where the index is
             self._version = store.rewrite(self._rows, self._header())
             self._store = store
             if moved:
@@ -452,7 +437,7 @@ class Gallery:
         if engine.is_exact:
             return
         assert self._store is not None  # as `load` set it
-        engine.attach(_folder(self._store))
+        engine.attach(self._store.engine_folder)
         if not engine.shared:
             self._catch_up(self._held())
         elif not self._is_whole():
@@ -462,7 +447,7 @@ class Gallery:
 
     def _is_whole(self) -> bool:
         try:
-            held = self._engine.read(_folder(cast("Store", self._store)), self.embedding.vector, self.ids)
+            held = self._engine.read(cast("Store", self._store).engine_folder, self.embedding.vector, self.ids)
         except (OSError, RuntimeError, ValueError):
             return False
         return np.array_equal(np.sort(held), np.sort(self.ids))
@@ -470,7 +455,7 @@ class Gallery:
     def _held(self) -> np.ndarray:
         """The ids that the engine's index holds, after it was read, or built again if missing or damaged."""
         assert self._store is not None  # as `load` set it
-        path = _folder(self._store)
+        path = self._store.engine_folder
         try:
             if self._engine.ending:
                 index = self._index or {"file": "none", "checksum": -1}
@@ -502,92 +487,6 @@ def _metric_of(embedding: Embedding) -> Metric:
 def _by_angle(metric: Metric | None) -> bool:
     """Whether engines compare unit vectors; a distance without a name is most likely of that kind."""
     return metric is None or metric.name != "squared_euclidean"
-
-
-def _rows(embedding: Embedding, ids, metadata: Mapping[str, Sequence] | None, first: int) -> Rows:
-    """`embedding` with ids (from `first` on, if not given) and metadata, checked."""
-    count = len(embedding)
-    embedding.check_finite("an image for the gallery")
-    numbers = np.arange(first, first + count) if ids is None else np.asarray(ids)
-    if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
-        raise DataError(
-            f"ids are {count} whole numbers, one an image; got {numbers.dtype} of shape {list(numbers.shape)}"
-        )
-    if len(np.unique(numbers)) < count or (count and numbers.min() < 0):
-        raise DataError("ids must be 0 or more, each of them once")
-    columns = {name: [_plain(value) for value in values] for name, values in (metadata or {}).items()}
-    for name, values in columns.items():
-        check_name(name)
-        if len(values) != count:
-            raise DataError(f"metadata {name!r} has {len(values)} values for {count} images")
-    if "path" not in columns and embedding.paths:
-        columns["path"] = list(embedding.paths)
-    if embedding.origin is not None:
-        embedding = replace(embedding, origin=replace(embedding.origin, paths=(), skipped={}))
-    return Rows(embedding.to("cpu"), torch.from_numpy(numbers.astype(np.int64)), columns)
-
-
-def tell_copies(paths: Sequence, before: Sequence = ()) -> None:
-    """Say in the log which of the images `paths` are there `before` or twice: hits hold each of them."""
-    known, copies = {path for path in before if path is not None}, []
-    for path in paths:
-        if path in known:
-            copies.append(path)
-        elif path is not None:
-            known.add(path)
-    if copies:
-        _log.warning(
-            "%d of the images are there already, e.g. %s; each is found as often as it is there, until it is removed",
-            len(copies),
-            copies[0],
-        )
-
-
-def _labelled(rows: Rows, queries: Rows) -> Rows:
-    """`queries`. Raises DataError if no identity of them, or of the gallery's `rows`, is known."""
-    for who, held in (("the gallery", rows), ("the queries", queries)):
-        if all(pid is None for pid in held.columns.get("pid", [])):
-            raise DataError(
-                f"queries are given to measure with, and {who} has no pid; give it as metadata (--metadata of the "
-                "gallery, --query-metadata of the queries), or leave the queries out"
-            )
-    return queries
-
-
-def _plain(value):
-    """A number or text without numpy or torch around it. Raises DataError for anything else."""
-    value = value.item() if hasattr(value, "item") else value
-    value = str(value) if isinstance(value, Path) else value
-    if value is not None and not isinstance(value, (int, float, str, bool)):
-        raise DataError(f"metadata are numbers, texts or None, not {type(value).__name__}")
-    return value
-
-
-def _numbers(distances: Tensor) -> Tensor:
-    """`distances` as float32 on the CPU. Raises DataError if one is not a number: nothing could be ranked by it."""
-    found = distances.float().cpu()
-    if found.isnan().any():
-        raise DataError("a distance is not a number, so nothing can be ranked by it; check the function that gives it")
-    return found
-
-
-def _told(embedding: Embedding) -> str:
-    return ", ".join(f"{name} {list(shape)}" for name, shape in embedding.layout())
-
-
-def _full(embedding: Embedding) -> Embedding:
-    """float32, also of rows that are kept in half precision."""
-    return embedding if embedding.vector.dtype == torch.float32 else embedding.to(torch.float32)
-
-
-def _in_order(distances: np.ndarray, ids: np.ndarray) -> Hits:
-    """Nearest first; of equals the lower id."""
-    order = np.lexsort((ids, distances), axis=1) if distances.size else np.zeros(distances.shape, np.int64)
-    return Hits(np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1).astype(np.float32))
-
-
-def _folder(store: Store) -> Path:
-    return store.path if not isinstance(store, FileStore) else store.path.with_name(f"{store.path.name}.index")
 
 
 def _writing(store: Store | None):

@@ -12,18 +12,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from occplug.datasets.boxes import CAMERA
+from occplug.errors import DataError
 from occplug.serving.store import Rows
 
 if TYPE_CHECKING:
     from occplug.serving.gallery import Hits
 
-__all__ = ["CHANGES", "measure", "rank1", "tune"]
+__all__ = ["CHANGES", "labelled_rows", "measure", "rank1", "tune"]
 
 _log = logging.getLogger(__name__)
 QUERIES, TOP = 500, 50  # queries measured with, and how many hits are looked through for one that counts
 SLACK = 0.002  # Rank-1 that an engine may lose before more effort is tried
 MOST = 4096  # effort
 CHANGES = "images_changed_since"  # how many images were added or removed after quality was measured
+
+
+def labelled_rows(rows: Rows, queries: Rows) -> Rows:
+    """`queries`. Raises DataError if no identity of them, or of the gallery's `rows`, is known."""
+    for who, held in (("the gallery", rows), ("the queries", queries)):
+        if all(pid is None for pid in held.columns.get("pid", [])):
+            raise DataError(
+                f"queries are given to measure with, and {who} has no pid; give it as metadata (--metadata of the "
+                "gallery, --query-metadata of the queries), or leave the queries out"
+            )
+    return queries
 
 
 def measure(gallery, queries: Rows | None = None, exact: Hits | None = None) -> dict:

@@ -204,6 +204,11 @@ class Store:
         """Where an engine's file goes."""
         raise TypeError(f"{type(self).__name__} does not say where an index lies")
 
+    @property
+    def engine_folder(self) -> Path:
+        """Where an engine keeps itself that writes no file of one name."""
+        return self.path
+
 
 class FolderStore(Store):
     """A gallery in a folder; adding writes the new rows alone."""
@@ -385,6 +390,11 @@ class FileStore(Store):
     def set_header(self, header: dict) -> int:
         """Change the header alone."""
         return self.rewrite(self.read()[0], header)
+
+    @property
+    def engine_folder(self) -> Path:
+        """A folder beside the file."""
+        return self.path.with_name(f"{self.path.name}.index")
 
     def index_path(self, number: int, ending: str) -> Path:
         """Where an engine's file goes."""
