@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -202,11 +204,34 @@ def _start(use_gpu: bool):
             )
         torch.cuda.set_device(local)
     store, rank, world = next(dist.rendezvous("env://"))
+    store = own_part(store, rank, world)
     backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
-    dist.init_process_group(
-        backend, store=dist.PrefixStore("occplug", store), rank=rank, world_size=world, timeout=PATIENCE
-    )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     return store
+
+
+def own_part(store, rank: int, world: int):
+    """A part of `store` that the processes of this start share, and no earlier ones have written to.
+
+    torchrun keeps its store when it starts processes again, and its count of restarts need not be the same on all
+    machines. So rank 0 invents a name and gives it to each process that asks; questions left by processes that are gone
+    get an answer that nobody takes.
+    """
+    store.set_timeout(PATIENCE)
+    shared = dist.PrefixStore("occplug", store)
+    own = uuid.uuid4().hex
+    if rank:
+        shared.set(f"question {rank}", own)
+        name = shared.get(f"answer to {own}").decode()
+        shared.set(f"{name} is known to {rank}", own)
+    else:
+        name, waiting = own, set(range(1, world))
+        while waiting:
+            for other in sorted(waiting):
+                shared.set(f"answer to {shared.get(f'question {other}').decode()}", name)  # waits for a question
+            waiting = {other for other in waiting if not shared.check([f"{name} is known to {other}"])}
+            time.sleep(0.05)
+    return dist.PrefixStore(name, shared)
 
 
 @contextlib.contextmanager
@@ -234,7 +259,7 @@ def _is_first(store) -> bool:
     if store is None:
         return True
     try:
-        return store.add("occplug/failed", 1) == 1
+        return store.add("failed", 1) == 1
     except (RuntimeError, dist.DistError):  # it was kept by a rank that is gone
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -49,7 +50,8 @@ def train(cfg, resume: bool = False, after: str | None = None, config_file: str 
     Under torchrun all its processes train one run together (:mod:`occplug.distributed`), and rank 0 writes its files.
 
     Args:
-        resume: go on with the interrupted run in `data.save_dir`; `after` is not read again then.
+        resume: go on with the interrupted run in `data.save_dir`; `after` is not read again then. With torchrun's
+            `--max-restarts` a run that has no state yet starts anew.
         after: checkpoint another run wrote at the end of a stage; training starts with the stage after it.
         config_file: where `cfg` was read, noted in `metrics.json`.
 
@@ -62,10 +64,21 @@ def train(cfg, resume: bool = False, after: str | None = None, config_file: str 
     """
     with join_ranks(cfg.use_gpu and torch.cuda.is_available()) as ranks:
         newest = Path(cfg.data.save_dir) / "checkpoints" / "last.pth"
+        resume = resume and ranks.from_main(lambda: _has_begun(newest))
         path = None if resume or after is None else user_path(after)
         state = ranks.from_main(lambda: _start(cfg, newest, path, resume))
         with ranks.entered_by_main(_locked(cfg, newest.parents[1] / ".lock")), failures_named(cfg.data.save_dir):
             return _train(cfg, config_file, state, path or newest, bool(path))
+
+
+def _has_begun(newest: Path) -> bool:
+    """Whether a run that resumes has a state. Without one it starts anew where torchrun may start it again, as its
+    processes may have ended before the first state. Elsewhere that is a mistake, which is left to `_state_to_resume`.
+    """
+    if newest.exists() or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) < 1:
+        return True
+    log.warning("%s is not there yet, so the run starts from the beginning", newest)
+    return False
 
 
 def _start(cfg, newest: Path, path: Path | None, resume: bool) -> dict | None:
@@ -122,12 +135,19 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     try:
         engine.run_stages(state, source) if is_after else engine.run_stages(state)
     except KeyboardInterrupt:
-        log.info("interrupted; go on with: occplug train --config-file %s --resume", folder / "config.yaml")
+        log.info("interrupted; go on with: %s", _to_go_on(folder, ranks.world))
         raise
     finally:
         data.close()
     protocol = describe_protocol(cfg, cfg.test.rerank, engine.camera_rows, data=data, squared=engine.squared_distance)
     return write_metrics(cfg, engine, config_file, protocol, folder / "metrics.json")
+
+
+def _to_go_on(folder: Path, world: int) -> str:
+    """The command that resumes the run in `folder` of `world` processes, in words."""
+    if world > 1:
+        return "the same torchrun command with --resume, on as many processes as you like"
+    return f"occplug train --config-file {folder / 'config.yaml'} --resume"
 
 
 def _state_to_resume(path: Path, cfg) -> dict:
