@@ -65,15 +65,30 @@ def _rows_of_whole(draw: Callable[[Tensor], Tensor], part: Part, x: Tensor, shap
 # ---------------------------------------------------------------------- batch norm
 
 
-def _batch_norm(module: _BatchNorm, name: str, x: Tensor) -> Tensor:
+def _incomplete(module: nn.Module, name: str) -> Part | None:
+    """The rows at hand, where `module` takes statistics of a batch that has more; else None.
+
+    Raises:
+        ConfigError: the others are not computed at the same time.
+    """
     part = current_part()
     if part is None or not module.training:
-        return type(module).forward(module, x)
-    if part.is_micro:
+        return None
+    if part.plan.is_micro:
         raise ConfigError(
             f"train.micro_batch is {part.plan.micro_batch}, but the batch norm {name} takes its statistics over the "
             "whole batch, which micro-batches cannot; set it to 0, or take a backbone without batch norm (a ViT)"
         )
+    return part if part.plan.ranks.world > 1 else None
+
+
+def _batch_norm(module: _BatchNorm, name: str, x: Tensor) -> Tensor:
+    part = _incomplete(module, name)
+    return type(module).forward(module, x) if part is None else _normalised(module, x, part)
+
+
+def _normalised(module: _BatchNorm, x: Tensor, part: Part) -> Tensor:
+    """`x` by the statistics of all ranks' rows, which the running ones follow."""
     module._check_input_dim(x)
     factor = 0.0
     if module.track_running_stats and module.num_batches_tracked is not None:
@@ -85,10 +100,10 @@ def _batch_norm(module: _BatchNorm, name: str, x: Tensor) -> Tensor:
 
 def _batch_norm_act(module: Any, name: str, x: Tensor) -> Tensor:
     """timm's batch norm with dropout and activation behind it."""
-    part = current_part()
-    if part is None or not module.training:
+    part = _incomplete(module, name)
+    if part is None:
         return type(module).forward(module, x)
-    return module.act(module.drop(_batch_norm(module, name, x)))
+    return module.act(module.drop(_normalised(module, x, part)))
 
 
 def _on_cuda(module: _BatchNorm, x: Tensor, factor: float, part: Part) -> Tensor:

@@ -73,6 +73,12 @@ class Plan:
         """This rank's rows."""
         return slice(self.bounds[self.ranks.rank], self.bounds[self.ranks.rank + 1])
 
+    @property
+    def is_micro(self) -> bool:
+        """Whether some rank computes its rows in several steps."""
+        most = max(stop - start for start, stop in zip(self.bounds, self.bounds[1:]))
+        return 0 < self.micro_batch < most
+
     def deal(self, value: Any) -> Any:
         """Own rows of a tensor [B, ...] that every rank has; other values as they are."""
         if isinstance(value, Tensor) and value.ndim and len(value) == self.size:
@@ -152,12 +158,6 @@ class Part:
 
     plan: Plan
     rows: slice
-
-    @property
-    def is_micro(self) -> bool:
-        """Whether this rank computes its rows in several steps."""
-        return len(self.plan.chunks()) > 1
-
 
 _part: ContextVar[Part | None] = ContextVar("part", default=None)
 
