@@ -8,7 +8,7 @@ gathered with gradient; what follows, necks, heads and losses, sees the whole ba
 from occplug.distributed.parts import Pairs, check_deal, deal_rows, each_batch
 from occplug.distributed.ranks import ONE, Ranks, current_ranks, join_ranks
 from occplug.distributed.split import SplitImages, per_image
-from occplug.distributed.splitter import Splitter, check_agreement
+from occplug.distributed.splitter import Splitter, check_agreement, tensor_digests
 
 __all__ = [
     "ONE",
@@ -23,4 +23,5 @@ __all__ = [
     "each_batch",
     "join_ranks",
     "per_image",
+    "tensor_digests",
 ]

@@ -59,7 +59,8 @@ def _drop_path(module: nn.Module, x: Tensor) -> Tensor:
 
 def _rows_of_whole(draw: Callable[[Tensor], Tensor], part: Part, x: Tensor, shape) -> Tensor:
     """Factors for the rows `x`, drawn as for the whole batch, so that every rank and micro-batch draws alike."""
-    return draw(x.new_ones(part.plan.size, *shape))[part.rows]
+    with part.draws.for_all():
+        return draw(x.new_ones(part.plan.size, *shape))[part.rows]
 
 
 # ---------------------------------------------------------------------- batch norm

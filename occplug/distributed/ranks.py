@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import logging
 import os
 import signal
@@ -133,6 +134,9 @@ class Ranks:
 
     def check_same(self, values: dict[str, Any], cure: str) -> None:
         """Raise DataError on every rank if `values` are not those of rank 0 on each of them; names ranks and keys."""
+        digest = hashlib.sha256(repr(sorted(values.items())).encode(errors="surrogateescape")).digest()
+        if len(set(self.objects(digest))) == 1:  # there may be very many values
+            return
         everywhere = self.objects(values)
         first = everywhere[0]
         lines = [

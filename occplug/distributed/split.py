@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from occplug.distributed.ranks import Ranks
 from occplug.errors import TrainingError
 
-__all__ = ["Part", "Plan", "SplitImages", "current_part", "per_image"]
+__all__ = ["Draws", "Part", "Plan", "SplitImages", "current_part", "per_image"]
 
 
 class _NotWhole(TrainingError, AttributeError):
@@ -78,6 +78,11 @@ class Plan:
         """Whether some rank computes its rows in several steps."""
         most = max(stop - start for start, stop in zip(self.bounds, self.bounds[1:]))
         return 0 < self.micro_batch < most
+
+    @property
+    def is_split(self) -> bool:
+        """Whether not all rows are computed at once."""
+        return self.ranks.world > 1 or self.is_micro
 
     def deal(self, value: Any) -> Any:
         """Own rows of a tensor [B, ...] that every rank has; other values as they are."""
@@ -147,6 +152,38 @@ class SplitImages:
 # ---------------------------------------------------------------------- the part that is being computed
 
 
+class Draws:
+    """Notices random numbers of torch that are drawn for some rows of a batch alone.
+
+    Ranks and micro-batches would use the same ones for different rows, where one process uses different ones.
+
+    Args:
+        device: of the rows.
+        owner: what computes them, for the message.
+    """
+
+    def __init__(self, device: torch.device, owner: str):
+        self.device, self.owner = device, owner
+        self.states = _random_states(device)
+
+    def check(self) -> None:
+        """Raise TrainingError if numbers were drawn since the last :meth:`for_all`."""
+        for before, now in zip(self.states, _random_states(self.device)):
+            if before is not None and not torch.equal(before, now):
+                raise TrainingError(
+                    f"{self.owner} draws random numbers for the images of one process or one micro-batch alone, so it "
+                    "would not train as one process does on a whole batch; draw by torch.nn.Dropout or timm's DropPath "
+                    "in place of functions, set the rate to 0, or train on one process with train.micro_batch 0"
+                )
+
+    @contextlib.contextmanager
+    def for_all(self) -> Iterator[None]:
+        """Around draws for the whole batch, the same on every rank and for every micro-batch."""
+        self.check()
+        yield
+        self.states = _random_states(self.device)
+
+
 @dataclass(frozen=True)
 class Part:
     """What the code that runs on some rows of a batch cannot tell from its arguments.
@@ -154,10 +191,13 @@ class Part:
     Args:
         plan: of the batch.
         rows: of the batch, those being computed.
+        draws: watches random numbers meanwhile.
     """
 
     plan: Plan
     rows: slice
+    draws: Draws
+
 
 _part: ContextVar[Part | None] = ContextVar("part", default=None)
 
@@ -213,8 +253,12 @@ def run_split(call: Callable, plan: Plan, first: Tensor | SplitImages, args: tup
             return value.take(rows) if hasattr(value, "shard") else value
 
         start = plan.own.start
-        with _computing(Part(plan, slice(start + rows.start, start + rows.stop))):
-            return call(images[rows], *map(taken, args), **{name: taken(value) for name, value in kwargs.items()})
+        part = Part(plan, slice(start + rows.start, start + rows.stop), Draws(images.device, type(owner).__name__))
+        with _computing(part):
+            output = call(images[rows], *map(taken, args), **{name: taken(value) for name, value in kwargs.items()})
+        if plan.is_split:
+            part.draws.check()
+        return output
 
     if len(chunks) == 1:
         return plan.gather(compute(chunks[0]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import partial
 
@@ -17,7 +18,7 @@ from occplug.distributed.ranks import Ranks
 from occplug.distributed.split import Plan, SplitImages, current_part, run_split
 from occplug.errors import TrainingError
 
-__all__ = ["Splitter", "check_agreement"]
+__all__ = ["Splitter", "check_agreement", "tensor_digests"]
 
 BUCKET = 1 << 24  # numbers summed over the ranks at once
 _in_step: ContextVar[bool] = ContextVar("in_step", default=False)
@@ -151,14 +152,23 @@ def _numbers(parameters: list[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-@torch.no_grad()
+def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Name -> a checksum over all bits of the tensor."""
+    values = {name: tensor.detach().cpu().contiguous().reshape(-1) for name, tensor in tensors.items()}
+    return {name: zlib.crc32(value.view(torch.uint8).numpy().data) for name, value in values.items()}
+
+
 def check_agreement(ranks: Ranks, model: nn.Module) -> None:
-    """Raise TrainingError if weights, or torch's random numbers to come, are not the same on all ranks."""
-    weights = torch.stack([p.double().sum() for p in model.parameters()]).tolist()
-    everywhere = ranks.objects((weights, torch.get_rng_state().tolist()))
-    for what, values in zip(("weights", "random numbers"), zip(*everywhere)):
-        if any(value != values[0] for value in values):
-            raise TrainingError(
-                f"the {what} of the processes differ; a part of the model probably draws random numbers, or updates "
-                "itself, from the images of one process alone. Such a model trains on one process"
-            )
+    """Raise TrainingError if a bit of the weights, or of torch's random numbers to come, differs between the ranks."""
+    states = {"random numbers": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random numbers on the GPU"] = torch.cuda.get_rng_state()
+    weights = {f"weights {name}": parameter for name, parameter in model.named_parameters()}
+    everywhere = ranks.objects(tensor_digests({**weights, **states}))
+    differing = [name for name, value in everywhere[0].items() if any(other[name] != value for other in everywhere)]
+    if differing:
+        raise TrainingError(
+            f"the {', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''} of the processes differ; a part of "
+            "the model probably draws random numbers, or updates itself, from the images of one process alone. Such a "
+            "model trains on one process"
+        )

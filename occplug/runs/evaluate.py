@@ -14,7 +14,8 @@ from occplug.distributed import current_ranks, join_ranks
 from occplug.runs.candidates import Candidate, candidate_of, combined, differences, engine_of
 from occplug.runs.failures import failures_named
 from occplug.runs.preflight import check_matches, write_splits
-from occplug.runs.session import check_same_start, describe_protocol, prepare, write_metrics
+from occplug.runs.same_start import check_same_start
+from occplug.runs.session import describe_protocol, prepare, write_metrics
 from occplug.utils.files import file_sha256
 
 __all__ = ["evaluate", "evaluate_candidate"]

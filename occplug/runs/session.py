@@ -12,7 +12,6 @@ import torch
 import occplug
 from occplug import _moved
 from occplug.config import save_config
-from occplug.config.files import flatten
 from occplug.data.cameras import CameraRows, describe_cameras, sees_cameras
 from occplug.data.manager import DataManager
 from occplug.distributed import current_ranks
@@ -25,7 +24,8 @@ from occplug.evaluation import PerQuery, per_query_file, protocol_line, ranked_f
 from occplug.method import build_method
 from occplug.registry import model_class
 from occplug.runs.failures import LogFile
-from occplug.runs.record import run_record, sources, start_record
+from occplug.runs.record import run_record, start_record
+from occplug.runs.same_start import check_same_start
 from occplug.utils.files import write_atomically
 
 __all__ = [
@@ -85,16 +85,6 @@ def prepare(cfg, saves: bool = True) -> tuple[Path, torch.device]:
         log.info("%d processes train together", ranks.world)
     log.info("occplug %s, torch %s, on %s; files in %s", occplug.__version__, torch.__version__, device, folder)
     return folder, device
-
-
-def check_same_start(cfg, data: DataManager) -> None:
-    """Raise DataError if the processes of a run have other images, keys, code or versions; folders may differ."""
-    local = ("data.root", "data.save_dir", "data.workers", "data.cache", "masks.root", "masks.cache", "run.threads")
-    values = {key: value for key, value in flatten(cfg) if key not in local}
-    values |= {f"the fingerprint of {name}": summary["fingerprint"] for name, summary in data.summary().items()}
-    values |= {"occplug's code": sources(), "torch": torch.__version__}
-    cure = "copy data set, config and code to every machine as they are on the first"
-    current_ranks().check_same(values, cure)
 
 
 def build_engine(

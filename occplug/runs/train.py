@@ -27,14 +27,8 @@ from occplug.registry import model_class
 from occplug.runs.failures import failures_named
 from occplug.runs.preflight import check_disk, check_images, check_matches, check_memory, write_splits
 from occplug.runs.record import embedded
-from occplug.runs.session import (
-    build_engine,
-    check_same_start,
-    describe_protocol,
-    prepare,
-    start_logging,
-    write_metrics,
-)
+from occplug.runs.same_start import check_same_start, check_same_weights
+from occplug.runs.session import build_engine, describe_protocol, prepare, start_logging, write_metrics
 from occplug.utils.files import check_text, user_path
 from occplug.utils.measuring import GIB, peak_memory
 from occplug.utils.processes import held, holder_of
@@ -117,6 +111,8 @@ def _train(cfg, config_file: str, state: dict | None, source: Path, is_after: bo
     images = ImageMarks.of(data).as_dict() if ranks.is_main else None  # who saves
     with ranks.local_main_first():  # who finds no initial weights fetches them
         engine = build_engine(cfg, data, folder, device, pretrained=state is None)
+    if state is None:
+        check_same_weights(engine.model)
     # a state has the weights that came of the files of its time; states of early versions do not say which
     engine.embedded = embedded(cfg) if state is None else state.get("embedded")
     engine.images = images

@@ -100,7 +100,9 @@ def test_an_interrupted_run_says_how_to_go_on():
 def test_a_killed_run_goes_on_by_itself_from_nothing_and_from_its_state(data, tmp_path):
     assert run(command(data, tmp_path / "one", ranks=1)).returncode == 0
     words = command(data, tmp_path / "two", "--resume", restarts=2)
-    group = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    group = subprocess.Popen(
+        words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     kill_one(group, tmp_path / "two" / "train.log")  # before there is a state
     kill_one(group, tmp_path / "two" / "checkpoints" / "stage1.pth")
     shown, told = group.communicate(timeout=900)

@@ -7,6 +7,7 @@ import functools
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -118,12 +119,56 @@ def test_each_process_decodes_its_share_of_the_same_batches(groups, name, option
         ("differing", "DataError: the processes of this run differ; the cure\n  seed is 0 on rank 0 and 1 on rank 1"),
         ("main", "ConfigError: refused by rank 0"),
         ("not finite", "TrainingError: stage2, epoch 1, batch 1: .*nan"),
-        ("apart", "TrainingError: the weights of the processes differ"),
+        ("apart", "TrainingError: the weights weight of the processes differ"),
+        ("random", "TrainingError: the random numbers of the processes differ"),
     ],
 )
 def test_a_fault_of_one_process_ends_all(groups, kind, message):
     for answer in groups(2).failures("failing", kind):
         assert re.match(message, answer, re.DOTALL), answer
+
+
+@pytest.fixture
+def roots(tmp_path):
+    """Two folders with the same small data set and its masks."""
+    for place in ("one", "two"):
+        for side in ("bounding_box_train", "query", "bounding_box_test"):
+            folder = tmp_path / place / "market1501" / side
+            folder.mkdir(parents=True)
+            for pid in range(1, 7):
+                for camera in (1, 2):
+                    name = f"{pid + 10 * (side != 'bounding_box_train'):04}_c{camera}s1_000001_00.jpg"
+                    Image.new("RGB", (8, 16), (20 * pid, 0, 0)).save(folder / name)
+                    masks = tmp_path / place / "market1501" / "masks" / "parts" / side
+                    masks.mkdir(parents=True, exist_ok=True)
+                    np.save(masks / f"{name}.npy", np.zeros((36, 4, 2), np.float32))
+    return tmp_path / "one", tmp_path / "two"
+
+
+TRAINING_IMAGE = "market1501/bounding_box_train/0003_c2s1_000001_00.jpg"
+GALLERY_IMAGE = "market1501/bounding_box_test/0013_c1s1_000001_00.jpg"
+MASK = "market1501/masks/parts/bounding_box_train/0003_c2s1_000001_00.jpg.npy"
+
+
+@pytest.mark.parametrize(
+    "file, named",
+    [(TRAINING_IMAGE, TRAINING_IMAGE), (GALLERY_IMAGE, GALLERY_IMAGE), (MASK, f"the mask of {TRAINING_IMAGE}")],
+)
+def test_other_files_on_another_machine_end_all_at_the_start(groups, roots, file, named):
+    words = [str(root) for root in roots]
+    assert groups(2)("same_start", words) == [None, None]
+    replaced = roots[1] / file
+    replaced.unlink()
+    np.save(replaced, np.zeros((36, 5, 2), np.float32)) if file is MASK else Image.new("RGB", (80, 160)).save(replaced)
+    for answer in groups(2).failures("same_start", words):
+        assert re.search(
+            f"DataError: the processes of this run differ.*the size of {named} is \\d+ on rank 0", answer, re.S
+        )
+
+
+def test_other_initial_weights_on_another_machine_end_all_at_the_start(groups):
+    for answer in groups(2).failures("same_start", [], True):
+        assert re.search("DataError: .*the digest of the initial weight is", answer, re.DOTALL), answer
 
 
 def test_batch_norm_does_not_take_micro_batches(groups):

@@ -9,12 +9,13 @@ import torch
 
 from occplug.config import default_config
 from occplug.data.cache import cached_pictures
-from occplug.data.manager import GeneratedDataManager
+from occplug.data.manager import DataManager, GeneratedDataManager
 from occplug.distributed import SplitImages, check_agreement, current_ranks
 from occplug.engine import load_checkpoint, seed_everything
 from occplug.errors import ConfigError
 from occplug.evaluation import extract
 from occplug.method import parameter_groups
+from occplug.runs.same_start import check_same_start, check_same_weights
 from occplug.runs.session import build_engine
 from occplug.transforms import Resize
 from occplug.utils.imagefile import read_image
@@ -157,10 +158,25 @@ def failing(kind):
 
             engine.stages[0].loader = lambda data: list(poisoned())
             engine.run_stages()
+    if kind == "random":
+        torch.manual_seed(ranks.rank)
+        check_agreement(ranks, torch.nn.Identity())
     if kind == "apart":
         model = torch.nn.Linear(2, 2)
-        torch.nn.init.constant_(model.weight, ranks.rank)
+        torch.nn.init.zeros_(model.bias)
+        model.weight.data[:] = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).roll(ranks.rank, 0)  # of the same sum
         check_agreement(ranks, model)
+
+
+def same_start(roots, weights=False):
+    """What `train` compares at its start; each rank has a root folder of its own."""
+    rank = current_ranks().rank
+    if weights:
+        torch.manual_seed(rank)
+        return check_same_weights(torch.nn.Linear(2, 2))
+    options = ["data.root", roots[rank], "data.sources", ["market1501"], "data.targets", ["market1501"]]
+    cfg = config("profd", *options, "masks.source", "files", "masks.directory", "parts")
+    return check_same_start(cfg, DataManager(cfg))
 
 
 @contextlib.contextmanager
@@ -211,4 +227,4 @@ def cached(where, paths):
     return cache.file, bool(made), float(np.mean(rows))
 
 
-TRIALS = {trial.__name__: trial for trial in (run, gradients, tested, batches, failing, cached)}
+TRIALS = {trial.__name__: trial for trial in (run, gradients, tested, batches, failing, cached, same_start)}
