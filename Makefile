@@ -11,7 +11,7 @@ JOBS ?= 2
 # what has to run on the oldest Python of setup.py
 CODE := occplug benchmarks pretraining tools tests setup.py .ci/wheel.py docs/site_hooks.py
 
-.PHONY: install demo test lint types unit wheel snapshots tables docs notebooks bench clean
+.PHONY: install demo test slow lint types unit wheel snapshots tables docs notebooks bench clean
 
 install: $(STAMP)
 
@@ -31,6 +31,10 @@ test: lint types unit wheel
 
 unit: install
 	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# what `unit` leaves out: whole trainings under torchrun, every method on 4 processes; an hour of two cores
+slow: install
+	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 types: install
 	$(BIN)/mypy

@@ -57,7 +57,8 @@ STEPS = [
     *[(2, name, UNEQUAL) for name in METHODS],
     *[(1, name, MICRO) for name in METHODS if name not in NORMED],
     *[(4, name, []) for name in METHODS if name not in NORMED],  # six identities: two, two, one and one
-    (2, "dpmpp", MICRO), pytest.param(4, "dpl_reid_wgff", [], marks=SLOW),
+    (2, "dpmpp", MICRO), (2, "clip_rn50", UNEQUAL), (2, "swin", []), (1, "swin", MICRO), (2, "joint", UNEQUAL),
+    pytest.param(4, "dpl_reid_wgff", [], marks=SLOW),
     *[pytest.param(2, name, [], marks=SLOW) for name in METHODS],
     *[pytest.param(2, name, MICRO, marks=SLOW) for name in METHODS if name not in NORMED],
 ]  # fmt: skip
@@ -73,24 +74,32 @@ def test_losses_and_gradients_of_a_step_are_those_of_one_process(groups, world, 
 
 
 RUNS = [
+    (2, "dpl_reid", UNEQUAL), (1, "ag_reid", MICRO),
     *[pytest.param(2, name, [], marks=SLOW if name == "dpl_reid_wgff" else ()) for name in MODELS],
     *[pytest.param(4, name, [], marks=SLOW) for name in MODELS],
-    *[pytest.param(1, name, MICRO, marks=SLOW) for name in MODELS if name not in NORMED],
+    *[pytest.param(1, name, MICRO, marks=SLOW) for name in MODELS if name not in (*NORMED, "ag_reid")],
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("world, name, options", RUNS)
 def test_two_epochs_leave_the_weights_of_one_process(groups, world, name, options):
-    expected = alone("run", name)
+    expected = alone("run", name, *(UNEQUAL if options is UNEQUAL else []))
     everywhere = groups(world)("run", name, *options) if world > 1 else [alone("run", name, *options)]
     for found in everywhere:
         check_equal(found, expected)
 
 
-def test_a_run_of_two_processes_goes_on_on_one(groups, tmp_path):
-    whole = alone("run", "profd")
-    groups(2)("run", "profd", folder=str(tmp_path), stop_after=("train", 1))
-    check_equal(TRIALS["run"]("profd", folder=str(tmp_path), resume=True), whole)
+@pytest.mark.parametrize(
+    "name, before, after, stop", [("profd", 2, 1, ("train", 1)), ("clip_reid", 1, 2, ("stage1", 1))]
+)
+def test_a_run_goes_on_on_another_number_of_processes(groups, tmp_path, name, before, after, stop):
+    def run(world, **options):
+        options = {"folder": str(tmp_path), **options}
+        return groups(world)("run", name, **options) if world > 1 else [TRIALS["run"](name, **options)]
+
+    run(before, stop_after=stop)
+    for found in run(after, resume=True):
+        check_equal(found, alone("run", name))
 
 
 def test_embeddings_features_and_results_are_shared_out_and_gathered(groups):

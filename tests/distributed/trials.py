@@ -3,10 +3,12 @@
 import contextlib
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
+from occplug.backbones.architectures import ARCHITECTURES
 from occplug.config import default_config
 from occplug.data.cache import cached_pictures
 from occplug.data.manager import DataManager, GeneratedDataManager
@@ -19,6 +21,7 @@ from occplug.runs.same_start import check_same_start, check_same_weights
 from occplug.runs.session import build_engine
 from occplug.transforms import Resize
 from occplug.utils.imagefile import read_image
+from tests.backbones.small import RESNET
 
 CLASSES, CAMERAS = 12, 4
 COMMON = [
@@ -42,10 +45,16 @@ MODELS = {
     "dpmpp": ("dpmpp", "clip_vit_tiny", [*MASKS, *MIXING, "method.train.alternating", True]),
     "osnet_x0_25": ("osnet_x0_25", None, ["model.pretrained", False, "loss.name", "triplet", "train.max_epoch", 2]),
 }
+# further towers: batch norm in a CLIP, windows with stochastic depth, texts that learn beside a tower without any
+TOWERS = {
+    "clip_rn50": ("clip_reid", "clip_rn50", []),
+    "swin": ("clip_reid", "solider_swin_mini", ["method.prompts", False, "backbone.drop_path", 0.3]),
+    "joint": ("dpl_reid", "vit_mini", ["prompts.source", "joint"]),
+}
 
 
 def config(name, *options):
-    model, backbone, own = MODELS[name]
+    model, backbone, own = (MODELS | TOWERS)[name]
     weights = NO_WEIGHTS if backbone else []
     cfg = default_config(model, backbone, [*COMMON, *weights, *own, *options])
     cfg.defrost()
@@ -62,7 +71,8 @@ def started(name, folder, *options):
     cfg = config(name, *options)
     seed_everything(1)
     data = GeneratedDataManager(cfg, CLASSES, CAMERAS)
-    engine = build_engine(cfg, data, Path(folder), torch.device("cpu"), pretrained=False)
+    with mock.patch.dict(ARCHITECTURES, clip_rn50=RESNET):  # a small one
+        engine = build_engine(cfg, data, Path(folder), torch.device("cpu"), pretrained=False)
     for parameter in engine.model.parameters():
         if not parameter.any():  # what starts at zero hides the gradient of what comes before it
             torch.nn.init.normal_(parameter, std=0.02)
