@@ -33,7 +33,7 @@ __all__ = ["SIDES", "Bench", "main", "plainly_trained", "tiny_bench", "trained"]
 
 FORMAT = "occplug-gpu-1"
 IDENTITIES, CAMERAS, INSTANCES = 64, 4, 4
-SIDES = ("plain loop", "occplug", "occplug, compiled")
+SIDES = ("plain loop", "occplug", "occplug, compiled", "occplug, fused")
 HEADS = ("part", "precision", "side", "images/s", "of the plain loop", "memory MiB")
 
 
@@ -176,10 +176,10 @@ def _engine(bench: Bench, dtype: str, folder: str, steps: int, *options) -> _Mea
     return engine
 
 
-def trained(bench: Bench, dtype: str, is_compiled: bool) -> dict[str, tuple[float, float]]:
-    """Stage -> images a second and MiB, through the engine."""
+def trained(bench: Bench, dtype: str, is_compiled: bool, *options) -> dict[str, tuple[float, float]]:
+    """Stage -> images a second and MiB, through the engine; `options` are keys and values of the config."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = _engine(bench, dtype, folder, bench.warm + bench.steps)
+        engine = _engine(bench, dtype, folder, bench.warm + bench.steps, *options)
         with compiled(engine.model, is_compiled, bench.backend):
             engine.run_stages()
         return engine.speeds
@@ -261,7 +261,7 @@ def _checked(bench: Bench) -> list[dict]:
     for check in CHECKS:
         try:
             found.append(check(bench.device, bench.backend))
-        except RuntimeError as error:
+        except Exception as error:  # whatever a GPU's libraries raise
             found.append({"name": check.__name__, "result": _first_line(error), "passed": False})
         print(f"{found[-1]['name']}: {found[-1]['result']}{'' if found[-1]['passed'] else ' (NOT passed)'}", flush=True)
     return found
@@ -272,7 +272,8 @@ def _speeds(bench: Bench, dtype: str, side: str) -> list[dict]:
     torch.compiler.reset()  # or graphs of the sides before count towards its limit, after which it compiles nothing
     about = {"precision": dtype, "side": side}
     try:
-        found = plainly_trained(bench, dtype) if side == SIDES[0] else trained(bench, dtype, side == SIDES[2])
+        options = ("run.fused", side == SIDES[3])
+        found = plainly_trained(bench, dtype) if side == SIDES[0] else trained(bench, dtype, side == SIDES[2], *options)
         found["test"] = _tested(bench, dtype, side)
     except RuntimeError as error:  # too little memory, or a compiler that is not there
         print(f"{dtype}, {side}: {_first_line(error)}", flush=True)
@@ -284,7 +285,7 @@ def _speeds(bench: Bench, dtype: str, side: str) -> list[dict]:
     return rows
 
 
-def _first_line(error: RuntimeError) -> str:
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 

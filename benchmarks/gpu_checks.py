@@ -5,8 +5,9 @@ A check is a function from the device and a backend of `torch.compile` to {"name
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from torch import nn
 
 from occplug.config import default_config
 from occplug.distributed import Splitter, current_ranks
-from occplug.distributed.split import Plan, SplitImages
+from occplug.distributed.layers import normalised
+from occplug.distributed.split import Draws, Part, Plan, SplitImages
 from occplug.engine.speeding import compiled, fused
 from occplug.method import build_method
 from occplug.stages import optimiser
@@ -93,21 +95,50 @@ def micro_batches(device: torch.device, backend: str) -> dict:
     return _said("micro-batches", _difference(whole[1:], whole[:1]), NEAR)
 
 
-def exchange(device: torch.device, backend: str) -> dict:
-    """Sums, gathers and broadcasts of a group of one process, by nccl on a GPU."""
+@contextlib.contextmanager
+def _group_of_one(device: torch.device) -> Iterator[str]:
+    """A process group of this process; gives what it exchanges by: nccl on a GPU."""
     how = "nccl" if device.type == "cuda" else "gloo"
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group(how, init_method=f"file://{Path(folder, 'store')}", rank=0, world_size=1)
         try:
-            values = torch.randn(4, 3, device=device)
-            found = [values.clone(), values.clone(), torch.empty_like(values)]
-            dist.all_reduce(found[0])
-            dist.broadcast(found[1], src=0)
-            dist.all_gather([found[2]], values)
-            same = all(torch.equal(each, values) for each in found)
+            yield how
         finally:
             dist.destroy_process_group()
+
+
+def exchange(device: torch.device, backend: str) -> dict:
+    """Sums, gathers and broadcasts of a group of one process, by nccl on a GPU."""
+    with _group_of_one(device) as how:
+        values = torch.randn(4, 3, device=device)
+        found = [values.clone(), values.clone(), torch.empty_like(values)]
+        dist.all_reduce(found[0])
+        dist.broadcast(found[1], src=0)
+        dist.all_gather([found[2]], values)
+        same = all(torch.equal(each, values) for each in found)
     return {"name": f"exchange by {how}, one process", "result": "equal" if same else "other values", "passed": same}
 
 
-CHECKS: list[Callable[[torch.device, str], dict]] = [batches, fused_optimizer, compiled_tower, micro_batches, exchange]
+def batch_norm(device: torch.device, backend: str) -> dict:
+    """Outputs, gradients and running statistics of batch norm over all ranks, of which there is one, against torch's."""
+    sides = []
+    with _group_of_one(device):
+        for over_ranks in (False, True):
+            torch.manual_seed(0)
+            images = torch.randn(6, 8, 5, 3).to(device).requires_grad_()
+            module = nn.BatchNorm2d(8).to(device)
+            part = Part(Plan(current_ranks(), [0, 6]), slice(0, 6), Draws(device, ""))
+            outputs = normalised(module, images, part) if over_ranks else module(images)
+            outputs.pow(3).sum().backward()
+            sides.append([outputs.detach(), images.grad, module.weight.grad, module.bias.grad, module.running_var])
+    return _said("batch norm over all ranks", _difference(sides[1], sides[0]), NEAR)
+
+
+CHECKS: list[Callable[[torch.device, str], dict]] = [
+    batches,
+    fused_optimizer,
+    compiled_tower,
+    micro_batches,
+    exchange,
+    batch_norm,
+]

@@ -16,7 +16,7 @@ from occplug.distributed.ranks import Ranks
 from occplug.distributed.split import Part, current_part
 from occplug.errors import ConfigError
 
-__all__ = ["replacement"]
+__all__ = ["normalised", "replacement"]
 
 
 def replacement(module: nn.Module, name: str) -> Callable[[Tensor], Tensor] | None:
@@ -85,10 +85,10 @@ def _incomplete(module: nn.Module, name: str) -> Part | None:
 
 def _batch_norm(module: _BatchNorm, name: str, x: Tensor) -> Tensor:
     part = _incomplete(module, name)
-    return type(module).forward(module, x) if part is None else _normalised(module, x, part)
+    return type(module).forward(module, x) if part is None else normalised(module, x, part)
 
 
-def _normalised(module: _BatchNorm, x: Tensor, part: Part) -> Tensor:
+def normalised(module: _BatchNorm, x: Tensor, part: Part) -> Tensor:
     """`x` by the statistics of all ranks' rows, which the running ones follow."""
     module._check_input_dim(x)
     factor = 0.0
@@ -104,7 +104,7 @@ def _batch_norm_act(module: Any, name: str, x: Tensor) -> Tensor:
     part = _incomplete(module, name)
     if part is None:
         return type(module).forward(module, x)
-    return module.act(module.drop(_normalised(module, x, part)))
+    return module.act(module.drop(normalised(module, x, part)))
 
 
 def _on_cuda(module: _BatchNorm, x: Tensor, factor: float, part: Part) -> Tensor:

@@ -71,13 +71,14 @@ def test_what_cannot_be_measured_is_a_row_and_the_rest_goes_on(monkeypatch, caps
     assert f"| all | bf16 | occplug | {message} | | |" in gpu._markdown(result)
 
 
-def test_a_check_that_cannot_be_done_has_failed(monkeypatch, capsys):
+@pytest.mark.parametrize("kind", [RuntimeError, ImportError, AttributeError])
+def test_a_check_that_cannot_be_done_has_failed(monkeypatch, capsys, kind):
     def check(device, backend):
-        raise RuntimeError("no compiler")
+        raise kind("no compiler")
 
     monkeypatch.setattr(gpu, "CHECKS", [check])
     assert gpu._checked(gpu.tiny_bench("eager")) == [
-        {"name": "check", "result": "RuntimeError: no compiler", "passed": False}
+        {"name": "check", "result": f"{kind.__name__}: no compiler", "passed": False}
     ]
 
 
@@ -93,6 +94,7 @@ def shrinking(model, backend):
     [
         ("fused", lambda optimizer: torch.optim.SGD(optimizer.param_groups, lr=1e-2), gpu_checks.fused_optimizer),
         ("compiled", shrinking, gpu_checks.compiled_tower),
+        ("normalised", lambda module, images, part: 0.9 * module(images), gpu_checks.batch_norm),
         ("SplitImages", lambda images, plan: 0.9 * images, gpu_checks.micro_batches),
     ],
 )

@@ -50,7 +50,7 @@ def test_numbers_that_modules_draw_for_the_whole_batch_are_accepted():
 @pytest.mark.parametrize("kind", [torch.nn.BatchNorm2d, BatchNormAct2d])
 def test_batch_norm_of_a_whole_batch_is_the_plain_one(kind, monkeypatch):
     """Micro-batches of one process that hold the whole batch: there is nobody to exchange statistics with."""
-    monkeypatch.delattr(layers, "_normalised")
+    monkeypatch.delattr(layers, "normalised")
     ours, theirs = kind(4), kind(4)
     x = 2 * torch.randn(6, 4, 5, 3) + 1
     with _computing(Part(Plan(ONE, [0, 6], micro_batch=6), slice(0, 6), DRAWS)):
