@@ -243,6 +243,7 @@ def run_split(call: Callable, plan: Plan, first: Tensor | SplitImages, args: tup
     def dealt(value):
         return value.shard(first, owner) if hasattr(value, "shard") else plan.deal(value)
 
+    name = "the image tower" if owner is None else type(owner).__name__
     args, kwargs = tuple(map(dealt, args)), {name: dealt(value) for name, value in kwargs.items()}
     count, chunks = len(images), plan.chunks()
 
@@ -253,7 +254,7 @@ def run_split(call: Callable, plan: Plan, first: Tensor | SplitImages, args: tup
             return value.take(rows) if hasattr(value, "shard") else value
 
         start = plan.own.start
-        part = Part(plan, slice(start + rows.start, start + rows.stop), Draws(images.device, type(owner).__name__))
+        part = Part(plan, slice(start + rows.start, start + rows.stop), Draws(images.device, name))
         with _computing(part):
             output = call(images[rows], *map(taken, args), **{name: taken(value) for name, value in kwargs.items()})
         if plan.is_split:
