@@ -34,9 +34,9 @@ def _resample(x: Tensor, grid: tuple[int, int], matrix) -> Tensor:
     # tracing gives tensors for sizes, of which no two are the same key of a cache
     height, width, grid = int(x.shape[-2]), int(x.shape[-1]), (int(grid[0]), int(grid[1]))
     if grid[0] != height:
-        x = matrix(height, grid[0]).to(x).T @ x
+        x = matrix(height, grid[0]).to(x, non_blocking=True).T @ x
     if grid[1] != width:
-        x = x @ matrix(width, grid[1]).to(x)
+        x = x @ matrix(width, grid[1]).to(x, non_blocking=True)
     return x
 
 

@@ -262,7 +262,8 @@ class _Layers(nn.Module):
 
     def controlled(self, x: Tensor, number: int, weight: float) -> Tensor:
         """`x` [B, N, C] after the merging of stage `number` (from 0), under the semantic weight."""
-        semantic = torch.tensor([weight, 1 - weight], device=x.device)
+        # made on the device: numbers from here would be waited for
+        semantic = torch.stack([torch.full((), share, device=x.device) for share in (weight, 1 - weight)])
         scale = F.softplus(self.semantic_embed_w[number](semantic))
         return (x * scale + self.semantic_embed_b[number](semantic)).to(x.dtype)
 

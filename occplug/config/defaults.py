@@ -185,7 +185,7 @@ OURS = {
         "logger": "tensorboard",  # tensorboard, csv, wandb, mlflow, trackio, none; several with commas
         "page": True,  # leave report.html, a page about the run, and the ranked lists it shows
         "compile": False,  # torch.compile for image towers: minutes at first, then faster; the same up to rounding
-        "fused": False,  # fused optimisers (adam, adamw, sgd): faster on GPUs, the same up to rounding
+        "fused": False,  # fused optimisers (adam, adamw, sgd): faster on GPUs, with fp16 without a wait; up to rounding
     },
 }
 

@@ -27,7 +27,7 @@ def otsu_threshold(values: Tensor) -> Tensor:
     s = values.detach().double().flatten().sort().values
     count = len(s)
     if count < 2:
-        return values.new_tensor(KEEP_ALL)
+        return values.new_full((), KEEP_ALL)
     below = torch.arange(1, count, device=s.device)
     sums = s.cumsum(0)
     gap = (sums[-1] - sums[:-1]) / (count - below) - sums[:-1] / below
@@ -35,7 +35,8 @@ def otsu_threshold(values: Tensor) -> Tensor:
     between = weight * (1 - weight) * gap.square()
     # rounding must not decide between equal maxima
     first = (between >= between.max() * (1 - 1e-12)).int().argmax()
-    return torch.where(s[0] == s[-1], torch.full_like(s[0], KEEP_ALL), s[first]).to(values.dtype)
+    chosen = s.take(first)  # an index with a single tensor would ask the device for its number
+    return torch.where(s[0] == s[-1], torch.full_like(s[0], KEEP_ALL), chosen).to(values.dtype)
 
 
 def noise_threshold(name: str | float | None, key: str = "threshold") -> Callable[[Tensor], Tensor]:
@@ -50,7 +51,7 @@ def noise_threshold(name: str | float | None, key: str = "threshold") -> Callabl
         ConfigError: none of these, or a number outside [-1, 1].
     """
     if name is None or name == "none":
-        return lambda values: values.new_tensor(KEEP_ALL)
+        return lambda values: values.new_full((), KEEP_ALL)
     if name == "otsu":
         return otsu_threshold
     if quantile := _QUANTILE.fullmatch(str(name)):
@@ -64,7 +65,7 @@ def noise_threshold(name: str | float | None, key: str = "threshold") -> Callabl
         raise ConfigError(
             f"{key} is {name!r}; there are: otsu, a percentile such as p50, p75 or p90, a number from -1 to 1, and none"
         )
-    return lambda values: values.new_tensor(fixed)
+    return lambda values: values.new_full((), fixed)
 
 
 @LOSSES.register_module("attribute_align")

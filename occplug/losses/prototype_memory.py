@@ -78,19 +78,26 @@ class PrototypeMemory(nn.Module):
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Move the prototypes of `labels` [B] towards `features` [B, D]."""
-        unit, labels = F.normalize(features.float()), labels.long()
-        for chosen in self._rounds(unit, labels):
-            old = self.bank[labels[chosen]]
-            self.bank[labels[chosen]] = F.normalize(self.momentum * old + (1 - self.momentum) * unit[chosen])
-
-    def _rounds(self, unit: Tensor, labels: Tensor) -> list[Tensor]:
-        """Positions in the batch, at most one of each identity a round, in the order the updates are made."""
         if not len(labels):
-            return []
+            return
+        unit, labels = F.normalize(features.float()), labels.long()
         same = labels[:, None] == labels[None, :]
         if self.rule == "all":
             earlier = same.tril(-1).sum(dim=1)  # how many of the same identity come before in the batch
-            return [(earlier == turn).nonzero()[:, 0] for turn in range(int(earlier.max()) + 1)]
-        cosines = (unit * self.bank[labels]).sum(dim=1)
-        farthest = cosines.expand(len(labels), -1).masked_fill(~same, float("inf")).argmin(dim=1)
-        return [farthest.unique()]
+            for turn in range(int(earlier.max()) + 1):  # the one wait for the device: how many turns there are
+                now = same & (earlier == turn)  # at most one True a row
+                self._move(labels, unit[now.int().argmax(dim=1)], now.any(dim=1))
+        else:
+            cosines = (unit * self.bank[labels]).sum(dim=1)
+            farthest = cosines.expand(len(labels), -1).masked_fill(~same, float("inf")).argmin(dim=1)
+            self._move(labels, unit[farthest], torch.ones_like(labels, dtype=torch.bool))
+
+    def _move(self, labels: Tensor, target: Tensor, moves: Tensor) -> None:
+        """Move the prototypes of `labels` [B] towards `target` [B, D] where `moves` [B].
+
+        All rows of an identity have the same target and write the same: to leave one of them would take counting, for
+        which the device has to be waited for.
+        """
+        old = self.bank[labels]
+        new = F.normalize(self.momentum * old + (1 - self.momentum) * target)
+        self.bank[labels] = torch.where(moves[:, None], new, old)

@@ -47,6 +47,7 @@ class BatchHardTriplet(nn.Module):
             negative = ~same if ineligible is None else ~same & ~ineligible
             hardest_negative = distance.masked_fill(~negative, float("inf")).amin(dim=1)
             valid = negative.any(dim=1)
-            gap = (hardest_positive - hardest_negative)[valid]
+            # minus infinity has loss 0; taking the valid rows out would wait for the device to count them
+            gap = torch.where(valid, hardest_positive - hardest_negative, float("-inf"))
             per_anchor = F.softplus(gap) if self.margin is None else F.relu(gap + self.margin)
             return per_anchor.sum() / valid.sum().clamp(min=1)

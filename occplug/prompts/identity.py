@@ -45,6 +45,8 @@ class IdentityPrompts(nn.Module):
     """
 
     template: Tensor
+    _own_at: Tensor
+    _others_at: Tensor
 
     def __init__(
         self,
@@ -60,6 +62,9 @@ class IdentityPrompts(nn.Module):
         self.slots, self.other_slots = list(parsed.slots["X"]), list(parsed.slots["Y"])
         self.context = _tokens(num_classes, len(self.slots), width)
         self.others = _tokens(1 if shared else num_classes, len(self.other_slots), width) if self.other_slots else None
+        # on the device, since a list would be sent there at each step, and waited for
+        self.register_buffer("_own_at", torch.tensor(self.slots), persistent=False)
+        self.register_buffer("_others_at", torch.tensor(self.other_slots, dtype=torch.long), persistent=False)
         self.register_buffer("template", torch.empty(len(self.ids), width))
         nn.init.normal_(self.template, std=0.02)
 
@@ -80,10 +85,10 @@ class IdentityPrompts(nn.Module):
     def forward(self, labels: Tensor) -> Tensor:
         """Token embeddings [n, L, W] of the prompts of identities `labels` [n]."""
         tokens = self.template.repeat(len(labels), 1, 1)
-        tokens[:, self.slots] = self.context[labels].to(tokens.dtype)
+        tokens[:, self._own_at] = self.context[labels].to(tokens.dtype)
         if self.others is not None:
             rows = self.others if len(self.others) == 1 else self.others[labels]
-            tokens[:, self.other_slots] = rows.to(tokens.dtype)
+            tokens[:, self._others_at] = rows.to(tokens.dtype)
         return tokens
 
 

@@ -136,7 +136,7 @@ def _draw(qualified: Tensor, values: Tensor) -> Tensor:
     """One of `values` [B, K] per row, all `qualified` ones alike; -1 where none is."""
     if not qualified.shape[1]:
         return torch.full((len(qualified),), -1, device=qualified.device)
-    keys = torch.rand(qualified.shape).to(qualified.device).masked_fill(~qualified, -1.0)
+    keys = torch.rand(qualified.shape).to(qualified.device, non_blocking=True).masked_fill(~qualified, -1.0)
     best, place = keys.max(dim=1)
     return torch.where(best >= 0, values.gather(1, place[:, None])[:, 0], -1)
 
@@ -280,8 +280,8 @@ class PatchTransfer:
 
     Attributes:
         counts: samples so far, drawn for mixing, and left unmixed because no candidate qualified, in this epoch.
-        foreign: of each image mixed in this epoch whose part masks are known, the share of the candidate's body that
-            stays in it.
+        foreign: of each image of this epoch whose part masks are known, the share of the candidate's body that stays
+            in it; nan where nothing was mixed in.
     """
 
     def __init__(self, saliency: Callable[[Tensor], Tensor], grid: tuple[int, int], options):
@@ -338,24 +338,29 @@ class PatchTransfer:
         """`drawn` is on the CPU, where the images are drawn."""
         shows = masks.flatten(1).any(dim=1)[candidates.clamp_min(0)]  # a candidate without a person would take it all
         candidates = torch.where(shows, candidates, -1)
-        use = drawn.to(masks.device) & (candidates >= 0)
-        without = int(drawn.sum()) - int(use.sum())  # the one wait for the device
+        use = drawn.to(masks.device, non_blocking=True) & (candidates >= 0)
+        wanted = int(drawn.sum())
+        without = wanted - int(use.sum())  # the one wait for the device
         self.counts["no_candidate"] += without
-        if without == int(drawn.sum()) and not self._warned:
-            self._warned = True
-            log.warning(
-                "patch transfer: none of the %d samples drawn in a batch of %d has a candidate, so they train unmixed; "
-                "a larger train.batch_size or lower alpha1 gives more (logged once, and counted)",
-                without,
-                len(masks),
-            )
-        if without == int(drawn.sum()):
+        if without == wanted:
+            self._warn(without, len(masks))
             return None
         itself = torch.arange(len(masks), device=masks.device)
         source = torch.where(use, candidates, itself)
         if body is not None:
-            self.foreign.append(foreign_share(body[source[use]], masks[source[use]]).cpu())
+            self.foreign.append(foreign_share(body[source], masks[source]).masked_fill(~use, float("nan")))
         return Transfer(source, masks[source] | ~use[:, None, None], self.options)
+
+    def _warn(self, count: int, size: int) -> None:
+        """Log, once, that none of the `count` samples drawn in a batch of `size` has a candidate."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "patch transfer: none of the %d samples drawn in a batch of %d has a candidate, so they train unmixed; "
+                "a larger train.batch_size or lower alpha1 gives more (logged once, and counted)",
+                count,
+                size,
+            )
 
 
 def transfer_once(batch: dict, plan: Callable[[Tensor, Tensor | None], Transfer | None] | None) -> Transfer | None:

@@ -21,6 +21,7 @@ __all__ = ["CLEAN", "OCCLUDED", "FeatureCache", "OccludedViews", "Pair", "prompt
 log = logging.getLogger(__name__)
 
 CLEAN, OCCLUDED = "feature", "feature_occ"  # batch entries: features of the plain and of the occluded images
+ROWS = {True: "occluded_rows", False: "plain_rows"}  # batch entries: where in the batch the flag `occluded` is this
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class FeatureCache:
     CPU whatever the device, so that a resumed run draws the same one.
 
     A batch has `pid` and `feature` [B, E]; with occluded views also `feature_occ` [B, E] and `occluded` [B], whether
-    the copy differs from the plain image.
+    the copy differs from the plain image, with the positions of those rows and of the others, `occluded_rows` and
+    `plain_rows`, which are counted on the CPU: to count them on a GPU would wait for it.
 
     Args:
         encode: images [B, 3, H, W] -> features [B, E].
@@ -60,6 +62,7 @@ class FeatureCache:
         self.views = views
         self.data: Any = None  # the data manager, once filled
         self.draws: list[dict[str, Tensor]] = []
+        self._flags: list[Tensor] = []  # `occluded` of the draws, on the CPU
         self.features = self.labels = torch.empty(0)
 
     @torch.no_grad()
@@ -73,6 +76,7 @@ class FeatureCache:
         features, labels = zip(*encoded)
         self.features, self.labels = torch.cat(features).to(device), torch.cat(labels).to(device)
         self.draws = [self._occluded(loader, device) for loader in copies]
+        self._flags = [draw["occluded"].cpu() for draw in self.draws]
 
     def _copies(self) -> list:
         v = self.views
@@ -111,11 +115,21 @@ class FeatureCache:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         entries = {CLEAN: self.features, "pid": self.labels}
+        flags = None
         if self.draws:
-            entries |= self.draws[self.data.epoch % len(self.draws)]
-        order = torch.randperm(len(self.labels)).to(self.labels.device)
-        for chosen in order.split(self.batch_size):
-            yield {name: values[chosen] for name, values in entries.items()}
+            number = self.data.epoch % len(self.draws)
+            entries |= self.draws[number]
+            flags = self._flags[number]
+        order = torch.randperm(len(self.labels))
+        on_device = order.to(self.labels.device)
+        for here, chosen in zip(order.split(self.batch_size), on_device.split(self.batch_size)):
+            rows = {} if flags is None else {name: _where(flags[here] == which) for which, name in ROWS.items()}
+            yield {name: values[chosen] for name, values in entries.items()} | rows
+
+
+def _where(flags: Tensor) -> Tensor:
+    """Positions of True in `flags` [B]."""
+    return flags.nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -138,11 +152,12 @@ class Pair:
         """SupCon of the chosen rows both ways; zero where there are none."""
         image, label = batch[self.images], batch["pid"]
         if self.only is not None:
-            chosen = batch["occluded"] == self.only
-            if not chosen.any():
+            rows = batch.get(ROWS[self.only])
+            rows = _where(batch["occluded"] == self.only) if rows is None else rows  # of a batch that has flags alone
+            if not len(rows):
                 nothing = 0 * self.encode_prompts(label[:1]).sum()  # keeps the prompts in the graph
                 return dict.fromkeys(self.names, nothing)
-            image, label = image[chosen], label[chosen]
+            image, label = image[rows], label[rows]
         text = self.encode_prompts(label)
         return dict(zip(self.names, (contrast(image, text, label, label), contrast(text, image, label, label))))
 

@@ -106,6 +106,26 @@ def test_all_updates_with_each_sample_in_turn():
     torch.testing.assert_close(memory.bank, expected)
 
 
+@pytest.mark.parametrize("update", PrototypeMemory.UPDATES)
+@pytest.mark.parametrize("width", [6, 768])
+def test_rows_that_write_the_same_write_what_one_of_them_would(update, width):
+    """To the bit, against rounds in which each identity is written once."""
+    memory = PrototypeMemory(9, width, update=update)
+    memory.fill(torch.randn(9, width), torch.arange(9))
+    for count in (1, 7, 64):
+        features, labels, bank = torch.randn(count, width), torch.randint(0, 9, (count,)), memory.bank.clone()
+        x = torch.nn.functional.normalize(features)
+        same = labels[:, None] == labels[None, :]
+        cosines = (x * bank[labels]).sum(dim=1).expand(count, -1).masked_fill(~same, float("inf"))
+        earlier = same.tril(-1).sum(dim=1)
+        in_turn = [(earlier == turn).nonzero()[:, 0] for turn in range(count)]
+        for rows in [cosines.argmin(dim=1).unique()] if update == "hard" else in_turn:
+            moved = memory.momentum * bank[labels[rows]] + (1 - memory.momentum) * x[rows]
+            bank[labels[rows]] = torch.nn.functional.normalize(moved)
+        memory.update(features, labels)
+        assert torch.equal(memory.bank, bank)
+
+
 def test_momentum_is_the_share_that_stays():
     memory = filled(momentum=1.0)
     before = memory.bank.clone()

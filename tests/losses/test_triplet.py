@@ -58,3 +58,33 @@ def test_order_does_not_matter():
     order = torch.randperm(8, generator=torch.Generator().manual_seed(6))
     loss = BatchHardTriplet(0.3)
     assert loss(features[order], labels[order]).item() == pytest.approx(loss(features, labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("margin", [0.3, None])
+@pytest.mark.parametrize("counts", [(3, 2, 4), (3, 2, 1)])
+def test_anchors_that_are_left_out_change_nothing(margin, counts):
+    """Against the rows taken out of the batch: to the bit where none is, else up to the order of the sum."""
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    start = torch.randn(len(labels), 6, generator=torch.Generator().manual_seed(7))
+    ineligible = torch.zeros(len(labels), len(labels), dtype=torch.bool)
+    ineligible[-1] = counts[-1] == 1  # the last anchor has no negative
+
+    def taken_out(features):
+        square = features.pow(2).sum(dim=1)
+        distance = (square[:, None] + square[None, :] - 2 * features @ features.T).clamp(min=1e-12).sqrt()
+        same = labels[:, None] == labels[None, :]
+        negative = ~same & ~ineligible
+        valid = negative.any(dim=1)
+        positive = distance.masked_fill(~same, float("-inf")).amax(dim=1)
+        gap = (positive - distance.masked_fill(~negative, float("inf")).amin(dim=1))[valid]
+        return (torch.nn.functional.softplus(gap) if margin is None else (gap + margin).relu()).sum() / valid.sum()
+
+    losses, gradients = [], []
+    for loss in (taken_out, lambda features: BatchHardTriplet(margin)(features, labels, ineligible)):
+        features = start.clone().requires_grad_()
+        losses.append(loss(features))
+        gradients.append(torch.autograd.grad(losses[-1], features)[0])
+    assert ineligible.any() == (counts[-1] == 1) and gradients[0].any()
+    close = {"rtol": 1e-6, "atol": 1e-7} if ineligible.any() else {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(losses[1], losses[0], **close)
+    torch.testing.assert_close(gradients[1], gradients[0], **close)

@@ -6,7 +6,8 @@ import torch
 from occplug.config import load_config
 from occplug.data.manager import GeneratedDataManager
 from occplug.errors import DataError
-from occplug.stages import CLEAN, OCCLUDED, FeatureCache, OccludedViews
+from occplug.losses import SupCon
+from occplug.stages import CLEAN, OCCLUDED, FeatureCache, OccludedViews, Pair
 
 CPU = torch.device("cpu")
 EXPECTED_SHARE = 0.5
@@ -56,6 +57,24 @@ def test_rows_of_a_batch_belong_together():
             assert (batch["pid"][row], batch["occluded"][row]) == (cache.labels[at], copies["occluded"][at])
             seen += 1
     assert seen == len(cache.labels) == 64
+
+
+@pytest.mark.parametrize("only, name", [(True, "occluded_rows"), (False, "plain_rows")])
+def test_the_rows_a_batch_brings_are_those_of_its_flags(only, name):
+    """Taken by their positions, features, loss and gradient are to the bit those of the flags."""
+    cache = filled(manager())
+    table = torch.randn(16, cache.features.shape[1], requires_grad=True)
+    pair = Pair(lambda labels: table[labels], "", OCCLUDED, only)
+    for batch in cache:
+        chosen = batch["occluded"] == only
+        assert torch.equal(batch[name], chosen.nonzero()[:, 0]) and 0 < len(batch[name]) < len(chosen)
+        image, label = batch[OCCLUDED][chosen], batch["pid"][chosen]
+        expected = SupCon()(image, table[label], label, label)
+        flags_alone = {key: value for key, value in batch.items() if not key.endswith("_rows")}
+        for each in (batch, flags_alone):
+            found = pair.losses(each, SupCon())["loss_i2t"]
+            assert torch.equal(found, expected)
+            assert torch.equal(*(torch.autograd.grad(v, table, retain_graph=True)[0] for v in (found, expected)))
 
 
 def test_copies_differ_where_and_only_where_they_are_occluded():
