@@ -64,7 +64,8 @@ class IdentityPrompts(nn.Module):
         self.others = _tokens(1 if shared else num_classes, len(self.other_slots), width) if self.other_slots else None
         # on the device, since a list would be sent there at each step, and waited for
         self.register_buffer("_own_at", torch.tensor(self.slots), persistent=False)
-        self.register_buffer("_others_at", torch.tensor(self.other_slots, dtype=torch.long), persistent=False)
+        if self.other_slots:
+            self.register_buffer("_others_at", torch.tensor(self.other_slots), persistent=False)
         self.register_buffer("template", torch.empty(len(self.ids), width))
         nn.init.normal_(self.template, std=0.02)
 
