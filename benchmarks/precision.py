@@ -12,19 +12,19 @@ from occplug.utils.measuring import measured
 __all__ = ["amp"]
 
 WEIGHTS = ("clip_reid/vit_tiny/synthocc", "dpl_reid/vit_tiny/synthocc")
-TYPES = ("none", "bf16")
+TYPES = ("none", "bf16", "fp16")
 TOP = 10
 
 
 def amp(quick: bool) -> Rows:
-    """The test of zoo weights on SynthOcc (below `reid-data`, rendered if it is not there) in both precisions."""
+    """The test of zoo weights on SynthOcc (below `reid-data`, rendered if it is not there) in each precision."""
     rows = [row for weights in WEIGHTS[: 1 if quick else None] for row in measured(_testing, weights, quick).output]
     heads = ("", "eval.amp", "CPU s", "mAP, %", "Rank-1, %", "same first image, %", f"same of the first {TOP}, %")
     note = (
         "CPU seconds of embedding queries and gallery, without reading them; the last two compare the ranked gallery "
         "of each query with that in float32"
     )
-    return Rows("amp: embeddings in float32 and bfloat16, SynthOcc small", heads, rows, note)
+    return Rows("amp: embeddings in float32, bfloat16 and float16, SynthOcc small", heads, rows, note)
 
 
 def _testing(weights: str, quick: bool):
