@@ -120,7 +120,7 @@ def exchange(device: torch.device, backend: str) -> dict:
 
 
 def batch_norm(device: torch.device, backend: str) -> dict:
-    """Outputs, gradients and running statistics of batch norm over all ranks, which is one, against torch's."""
+    """Outputs, gradients and running statistics of batch norm over all ranks, here one, against torch's own."""
     sides = []
     with _group_of_one(device):
         for over_ranks in (False, True):

@@ -129,6 +129,7 @@ def test_each_process_decodes_its_share_of_the_same_batches(groups, name, option
         ("main", "ConfigError: refused by rank 0"),
         ("not finite", "TrainingError: stage2, epoch 1, batch 1: .*nan"),
         ("apart", "TrainingError: the weights weight of the processes differ"),
+        ("draws", "TrainingError: Drawing draws random numbers for the images of one process"),
         ("random", "TrainingError: the random numbers of the processes differ"),
     ],
 )

@@ -12,7 +12,9 @@ from occplug.backbones.architectures import ARCHITECTURES
 from occplug.config import default_config
 from occplug.data.cache import cached_pictures
 from occplug.data.manager import DataManager, GeneratedDataManager
-from occplug.distributed import SplitImages, check_agreement, current_ranks
+from occplug.distributed import SplitImages, Splitter, check_agreement, current_ranks
+from occplug.distributed.parts import even_bounds
+from occplug.distributed.split import Plan
 from occplug.engine import load_checkpoint, seed_everything
 from occplug.errors import ConfigError
 from occplug.evaluation import extract
@@ -147,6 +149,13 @@ def batches(name, *options):
         return found
 
 
+class Drawing(torch.nn.Module):
+    splits = "images"
+
+    def forward(self, images):
+        return torch.nn.functional.dropout(images)
+
+
 def failing(kind):
     """Each kind fails on rank 1 alone, or everywhere for a reason that only rank 0 knows."""
     ranks = current_ranks()
@@ -168,6 +177,10 @@ def failing(kind):
 
             engine.stages[0].loader = lambda data: list(poisoned())
             engine.run_stages()
+    if kind == "draws":  # as many on each rank, so that the generators stay alike
+        tower = Drawing()
+        with Splitter(ranks).installed(tower):
+            tower(SplitImages(torch.ones(2, 3, 4, 2), Plan(ranks, even_bounds(2 * ranks.world, ranks.world))))
     if kind == "random":
         torch.manual_seed(ranks.rank)
         check_agreement(ranks, torch.nn.Identity())
