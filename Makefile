@@ -32,7 +32,7 @@ test: lint types unit wheel
 unit: install
 	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-# what `unit` leaves out: whole trainings under torchrun, every method on 4 processes; an hour of two cores
+# what `unit` leaves out: whole trainings under torchrun, every method on 4 processes
 slow: install
 	OMP_NUM_THREADS=$(THREADS) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
