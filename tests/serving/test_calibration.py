@@ -415,12 +415,7 @@ def test_the_world_of_the_training_is_known_by_its_seed_and_nothing_is_rendered(
         with pytest.raises(ConfigError, match="were trained on"):
             unseen_images(zoo, str(tmp_path / "none"), [f"folder:{folder}"])
     words = ["calibrate", "--weights", "zoo://clip_reid/vit_tiny/synthocc", "--root", str(tmp_path / "none"), "-o", "c"]
-    for more in (
-        (),
-        ("-s", "synthocc"),
-        ("--set", "synthocc.size=tiny"),
-        ("--batch-size", "0", "--set", "synthocc.seed=7"),
-    ):
+    for more in ((), ("-s", "synthocc"), ("--set", "synthocc.size=tiny")):
         assert main([*words, *more]) == 2, more
         assert not (tmp_path / "none").exists(), more
     export(zoo, tmp_path / "m.torchscript")

@@ -1,6 +1,7 @@
 """Trained weights for pictures of one's own."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,7 +177,8 @@ def test_what_is_no_embedding_is_named(packaged, pictures):
 
 @pytest.mark.parametrize(("one", "other"), [(1, 0), (0, 1), (3, 0), (2, 3)])
 def test_sides_without_an_image_are_named(one, other, packaged, pictures, monkeypatch):
-    monkeypatch.setattr(type(packaged), "calibration", None)
+    calibrated = SimpleNamespace(flip=False, check_flip=lambda flip: None)
+    monkeypatch.setattr(type(packaged), "calibration", calibrated)
     with pytest.raises(DataError, match=f"there are {one} and {other} images; give equally many, or one on one side"):
         packaged.same(pictures[:one], pictures[:other])
 
