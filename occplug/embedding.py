@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import operator
@@ -18,6 +17,7 @@ from torch import Tensor
 from occplug.errors import DataError
 from occplug.utils.files import read_whole, user_path, write_atomically
 from occplug.utils.integrity import is_intact, save_checked
+from occplug.utils.logs import warn_once
 from occplug.utils.texts import parse_json
 
 __all__ = ["Embedding", "Origin"]
@@ -171,7 +171,7 @@ class Embedding:
             said = f"{what} are {first}, {others} {second}"
             if flip:
                 raise DataError(f"{said}; embed both alike (--flip or --no-flip, flip= in Python)")
-            _warn_once(f"{said}: distances are larger than of embeddings that are alike")
+            warn_once(_log, f"{said}: distances are larger than of embeddings that are alike")
 
     def check_finite(self, what: str = "an image") -> None:
         """Raise DataError for the first image whose embedding is not finite: what compares it would be meaningless.
@@ -222,11 +222,6 @@ class Embedding:
 
 
 _FLIPPED = {True: "averaged with their mirror images", False: "of images as they are (no flip)"}
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    _log.warning("%s", message)
 
 
 def _without_flip(origin: Origin) -> dict:

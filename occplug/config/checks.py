@@ -18,6 +18,7 @@ from occplug.config.files import flatten
 from occplug.config.ranges import Range, under
 from occplug.errors import ConfigError
 from occplug.registry import BACKBONES, TRANSFORMS, get, has_texts, names, tower_gives, tower_options
+from occplug.utils.logs import warn_once
 
 __all__ = ["check", "declared_keys", "unused_reason"]
 
@@ -262,7 +263,7 @@ def _say_dependent(cfg, method, origin: dict[str, str]) -> None:
         made_for = [table[key] for table in MADE_FOR.values() if key in table]  # of one tower, in a base of several
         if key in values and values[key] not in [_default(key, method), *made_for]:
             for reason in _without_effect(key, values, cfg, method):
-                _warn_once(f"{origin[key]}: {key} is {values[key]!r}, which does nothing {reason}")
+                warn_once(log, f"{origin[key]}: {key} is {values[key]!r}, which does nothing {reason}")
 
 
 def _default(key: str, method):
@@ -307,11 +308,6 @@ def _without_effect(key: str, values: dict[str, Any], cfg, method) -> Iterator[s
         yield f"for the data sets {', '.join(sets)}; it is of {named}"
     if key in _UNREAD:
         yield f"in occplug: {_UNREAD[key]}"
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    log.warning("%s", message)
 
 
 def _backbone(cfg, method) -> Iterator[tuple[str, str]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import re
 import shutil
 from collections.abc import Callable
 
 from occplug.datasets.boxes import CAMERA, PERSON, Box, read_boxes, with_frames
-from occplug.datasets.common import ReidDataset, warn_once
+from occplug.datasets.common import ReidDataset
 from occplug.datasets.layouts import Layout, Part, inventory
 from occplug.datasets.listing import IMAGE_ENDINGS, ImageFile, list_tree, real_paths
 from occplug.datasets.own_images import (
@@ -27,6 +28,7 @@ from occplug.datasets.tables import Line, path_in, read_table
 from occplug.errors import ConfigError, DataError
 from occplug.registry import DATASETS, get, names
 from occplug.utils.files import is_text, user_path, write_atomically
+from occplug.utils.logs import warn_once
 
 __all__ = [
     "GALLERY_CAMERA",
@@ -42,6 +44,7 @@ __all__ = [
     "path_hint",
 ]
 
+log = logging.getLogger(__name__)
 # Names without folders, tried in this order; one must fit all images.
 KNOWN_NAMES = (
     r"(?P<pid>-?\d+)_c(?P<camid>\d+)",  # 0002_c1s1_000451_03 (Market, Duke, Occluded-Duke, SynthOcc)
@@ -247,7 +250,7 @@ class CsvImages(OwnImages):
             )
         others = [name for name in header if name not in ("path", *GROUPS)]
         if others:
-            warn_once(f"{self.name}: the columns {', '.join(others)} are not read, only path, {', '.join(GROUPS)}")
+            warn_once(log, f"{self.name}: the columns {', '.join(others)} are not read, only path, {', '.join(GROUPS)}")
 
     def _row(self, number: int, line: dict[str, str]) -> Row:
         where = f"{self.file}, line {number}"

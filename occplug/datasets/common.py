@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
 import hashlib
 import logging
 import os
@@ -15,8 +14,9 @@ from occplug.datasets.listing import ImageFile, list_images, passed_over
 from occplug.errors import ConfigError, DataError
 from occplug.torchreid_host import ImageDataset
 from occplug.utils.files import user_path
+from occplug.utils.logs import warn_once
 
-__all__ = ["Counts", "FOLDER_CAMERAS", "MARKET_LAYOUT", "MARKET_NAME", "ReidDataset", "warn_once"]
+__all__ = ["Counts", "FOLDER_CAMERAS", "MARKET_LAYOUT", "MARKET_NAME", "ReidDataset"]
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class ReidDataset(ImageDataset):
             if differences:
                 self.differences[split] = differences
                 what = f"{self.name}: the {split} split in {self.dataset_dir} is not as published"
-                warn_once(f"{what}: {', '.join(differences)}")
+                warn_once(log, f"{what}: {', '.join(differences)}")
 
     def _refuse_shared_ids(self, splits: dict[str, list[Labelled]]) -> None:
         train = {image.pid for image in splits["train"]} - set(self._junk_pids)
@@ -228,9 +228,3 @@ def _differences(images: list[Labelled], published: Counts, junk: list[int]) -> 
     counted = Counts(len(images), len(ids), len({image.camid for image in images}))
     rows = zip(Counts._fields, counted, published)
     return [f"{count} {what}, not {wanted}" for what, count, wanted in rows if wanted not in (None, count)]
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """Log a warning, the same one once in a process: torchreid builds each data set three times."""
-    log.warning("%s", message)

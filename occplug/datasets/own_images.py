@@ -19,11 +19,12 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from occplug.datasets.common import MOST_PERSONS, Labelled, ReidDataset, warn_once
+from occplug.datasets.common import MOST_PERSONS, Labelled, ReidDataset
 from occplug.datasets.layouts import Layout
 from occplug.datasets.listing import ImageFile, real_paths
 from occplug.errors import DataError
 from occplug.utils.files import user_path
+from occplug.utils.logs import warn_once
 
 __all__ = [
     "GALLERY_CAMERA",
@@ -154,9 +155,9 @@ class OwnImages(ReidDataset):
         if len(texts) < len(rows):
             if texts:
                 warn_once(
-                    f"{self.name}: {len(rows) - len(texts)} of {len(rows)} images have no camera, so none is used"
+                    log, f"{self.name}: {len(rows) - len(texts)} of {len(rows)} images have no camera, so none is used"
                 )
-            warn_once(f"{self.name}: cameras are unknown; it is evaluated without the camera filter")
+            warn_once(log, f"{self.name}: cameras are unknown; it is evaluated without the camera filter")
             return False, [0] * len(rows)
         number = _numbers(texts)
         place = {text: position for position, text in enumerate(sorted(number, key=lambda text: number[text]))}

@@ -248,7 +248,7 @@ CLIP = "model: {name: clip_reid}\nbackbone: {name: clip_vit_tiny, stride: 8, wei
     ],
 )
 def test_keys_that_were_set_to_no_effect_are_said(tmp_path, caplog, key, value, reason):
-    checks._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     file = tmp_path / "c.yaml"
     file.write_text(CLIP)
     cfg = load_config(file, [key, value])
@@ -280,7 +280,7 @@ ON_VIT = "model: {name: NAME}\nbackbone: {name: vit_mini}\n"
     ],
 )
 def test_keys_of_texts_that_a_method_does_not_read_are_said(tmp_path, caplog, method, more, key, value, is_said):
-    checks._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     sizes = ["data.height", 64, "data.width", 32, "backbone.stride", 8, "backbone.weights", "none"]
     texts = ["prompts.clip", "clip_vit_tiny", "prompts.weights", "embedded"]
     words = [*sizes, *texts, *(["method.train.text_encoder_lr_mult", 0.0] if method == "profd" else []), *more]
@@ -293,7 +293,7 @@ def test_keys_of_texts_that_a_method_does_not_read_are_said(tmp_path, caplog, me
 
 
 def test_no_config_of_ours_sets_a_key_to_no_effect(caplog):
-    checks._warn_once.cache_clear()
+    checks.warn_once.cache_clear()
     for file in sorted(shipped_configs().glob("*.yaml")):
         load_config(file)
     assert not [text for text in caplog.messages if "does nothing" in text]
