@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,10 @@ def _plain(value):
     value = str(value) if isinstance(value, Path) else value
     if value is not None and not isinstance(value, (int, float, str, bool)):
         raise DataError(f"metadata are numbers, texts or None, not {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(
+            f"metadata hold {value}, which no condition and no JSON can say; give None for what is not known"
+        )
     return value
 
 

@@ -603,6 +603,12 @@ def test_embeddings_that_are_not_finite_are_refused_not_ranked(make, field, valu
     assert len(gallery) == 9
 
 
+@pytest.mark.parametrize("value", [float("nan"), np.float32("inf")])
+def test_metadata_that_are_no_number_are_refused(value):
+    with pytest.raises(DataError, match=f"metadata hold {value}, .*give None for what is not known"):
+        Gallery.build(vectors(2), metadata={"time": [1.5, value]})
+
+
 def test_the_image_that_is_not_finite_is_named_wherever_it_is(monkeypatch):
     monkeypatch.setattr("occplug.embedding.CHECKED", 4)
     for row in (0, 3, 4, 8):
