@@ -60,11 +60,15 @@ class Library:
         split: whose cut-outs it holds.
         categories: file of the category table, empty for the package's own.
         cutouts: in the order of the index.
+
+    Attributes:
+        kept: sizes that were made ahead, of :class:`occplug.transforms.shapes.Shapes`.
     """
 
     def __init__(self, folder: str, split: str, categories: str, cutouts: list[Cutout]):
         self.folder, self.split, self.categories = folder, split, categories
         self.cutouts = cutouts
+        self.kept: dict[tuple, np.ndarray] = {}
         self.table: Mapping[str, Category] = read_categories(categories)
         self.by_category: dict[str, list[Cutout]] = {}
         for cutout in cutouts:

@@ -104,19 +104,23 @@ def blurred_border(alpha, core, weights, result):
             out[x] = min(np.int32(limit[x]), (np.int32(255) * sums[x] + np.int32(1 << 15)) >> np.int32(16))
 
 
-@compiled.loop("void(uint8[:,:,::1], uint8[:,::1], float64[:,::1])")
-def light_of(planes, alpha, sums):
+@compiled.loop("void(uint8[:,:,::1], int64[::1], float64[:,::1])")
+def light_of(shape, place, sums):
     """Adds over the rows of a layer: alpha, luminance times alpha, and its square times alpha, to sums [3, w].
 
     Args:
-        planes: uint8 [4, h, w], premultiplied, the last one its own alpha.
+        shape: uint8 [5, h, w], whose last plane is the alpha that counts.
+        place: what of it lies where, as `pasting.Layer.place` says.
     """
     one, least, most = np.float32(1), np.float32(1e-3), np.float32(255)
     red, green, blue = np.float32(0.299), np.float32(0.587), np.float32(0.114)
+    first, start, end, height = place[0], place[1], place[1] + place[3], place[2]
     totals, means, squares = sums[0], sums[1], sums[2]
-    for y in range(alpha.shape[0]):
-        reds, greens, blues, owns, opacity = planes[0, y], planes[1, y], planes[2, y], planes[3, y], alpha[y]
-        for x in range(alpha.shape[1]):
+    for y in range(height):
+        row = first + y
+        reds, greens, blues = shape[0, row, start:end], shape[1, row, start:end], shape[2, row, start:end]
+        owns, opacity = shape[3, row, start:end], shape[4, row, start:end]
+        for x in range(end - start):
             value = np.float32(opacity[x])
             share = value / max(np.float32(owns[x]), one)
             light = np.float32(reds[x]) * share * red + np.float32(greens[x]) * share * green
@@ -127,28 +131,29 @@ def light_of(planes, alpha, sums):
             squares[x] += light * light / max(value, least)
 
 
-@compiled.loop("void(uint8[:,:,::1], uint8[:,::1], int64[::1], int64, float64[:,::1])")
-def light_around(image, alpha, place, uncovered, sums):
+@compiled.loop("void(uint8[:,:,::1], uint8[:,:,::1], int64[::1], int64, int64, int64, int64, int64, float64[:,::1])")
+def light_around(image, shape, place, upper, lower, begin, end, uncovered, sums):
     """Adds over rows of `image`, uint8 [3, H, W]: the number of pixels that a layer leaves free, their luminance and
     its square, to sums [3, W].
 
     Args:
-        alpha: of the layer, [h, w].
-        place: its top and left, then first and last row, first and last column of what is looked at.
+        shape, place: as for :func:`light_of`.
+        upper, lower, begin, end: first and last row, first and last column of what is looked at.
         uncovered: alpha up to which a pixel is free.
     """
-    top, left, first, end, start, stop = place[0], place[1], place[2], place[3], place[4], place[5]
+    first, start, height, width, top, left = place[0], place[1], place[2], place[3], place[4], place[5]
     red, green, blue = np.float32(0.299), np.float32(0.587), np.float32(0.114)
-    (height, width), across = alpha.shape, stop - start
+    across = end - begin
     free = np.empty(across, np.uint8)
     counts, means, squares = sums[0], sums[1], sums[2]
-    for y in range(first, end):
+    for y in range(upper, lower):
         free[:] = 1
         if top <= y < top + height:
-            hidden, part = alpha[y - top], free[left - start : left - start + width]
+            source = shape[4, first + y - top, start : start + width]
+            part = free[left - begin : left - begin + width]
             for x in range(width):
-                part[x] = hidden[x] <= uncovered
-        reds, greens, blues = image[0, y, start:stop], image[1, y, start:stop], image[2, y, start:stop]
+                part[x] = source[x] <= uncovered
+        reds, greens, blues = image[0, y, begin:end], image[1, y, begin:end], image[2, y, begin:end]
         for x in range(across):
             light = np.float32(reds[x]) * red + np.float32(greens[x]) * green
             light += np.float32(blues[x]) * blue
@@ -158,25 +163,28 @@ def light_around(image, alpha, place, uncovered, sums):
             squares[x] += value * value
 
 
-@compiled.loop("void(uint8[:,:,::1], uint8[:,:,::1], uint8[:,::1], int64, int64, float32, float32, float32)")
-def mix(image, planes, alpha, top, left, factor, shift, limit):
-    """Lays a layer over `image`, uint8 [3, H, W], at (top, left), its colours times `factor`, plus `shift`, but not
-    below 0 and above `limit`.
+@compiled.loop("void(uint8[:,:,::1], uint8[:,::1], uint8[:,:,::1], int64[::1], float32, float32, float32)")
+def mix(image, alpha, shape, place, factor, shift, limit):
+    """Lays a layer over `image`, uint8 [3, H, W], its colours times `factor`, plus `shift`, but not below 0 and above
+    `limit`; and its alpha into `alpha`, uint8 [H, W].
 
     Args:
-        planes: uint8 [4, h, w], premultiplied, the last one its own alpha.
+        shape, place: as for :func:`light_of`.
     """
     zero, one, most, ties = np.float32(0), np.float32(1), np.float32(255), np.float32(1 << 23)
-    width = alpha.shape[1]
+    first, start, height, width, top, left = place[0], place[1], place[2], place[3], place[4], place[5]
     shares, values = np.empty(width, np.float32), np.empty(width, np.float32)
-    for y in range(alpha.shape[0]):
-        owns, opacity = planes[3, y], alpha[y]
+    for y in range(height):
+        owns, opacity = shape[3, first + y, start : start + width], shape[4, first + y, start : start + width]
+        hidden = alpha[top + y, left : left + width]
         for x in range(width):
+            hidden[x] = opacity[x]
             value = np.float32(opacity[x])
             shares[x] = value / max(np.float32(owns[x]), one)
             values[x] = value / most
         for colour in range(3):
-            row, out = planes[colour, y], image[colour, top + y, left : left + width]
+            row = shape[colour, first + y, start : start + width]
+            out = image[colour, top + y, left : left + width]
             for x in range(width):
                 value = values[x]
                 layer = np.float32(row[x]) * shares[x] * factor + shift * value

@@ -60,11 +60,11 @@ class Tally:
 class Occlusion(v2.Transform):
     """Base: draws whether an image is occluded, and hands out the mask.
 
-    Called with an image, uint8 [3, H, W], it returns the image. Called with a sample {"img": image, ...} it returns the
-    sample with "img" and two entries more: "occlusion", the occluder's alpha as `tv_tensors.Mask`, uint8 [1, H, W], 255
-    for opaque; and "occluder", the category's index in the category table, -1 for none. Other masks of the sample stay
-    as they are. The image that was given is not changed. `tally` counts "seen" and "occluded" images and, where a
-    subclass can fail, "misfits".
+    Called with an image, uint8 [3, H, W], it returns one of the same type. Called with a sample {"img": image, ...} it
+    returns the sample with "img" and two entries more: "occlusion", the occluder's alpha as `tv_tensors.Mask`, uint8
+    [1, H, W], 255 for opaque; and "occluder", the category's index in the category table, -1 for none. Other masks of
+    the sample stay as they are. The image that was given is not changed. `tally` counts "seen" and "occluded" images
+    and, where a subclass can fail, "misfits".
 
     A subclass has `occlude(pixels) -> Occluded | None`; None: nothing fits, the image stays as it is.
 
@@ -77,6 +77,7 @@ class Occlusion(v2.Transform):
     """
 
     level = "image"
+    takes_tensors = True
     occludes = True
     provides = ("occlusion", "occluder")
 
@@ -91,9 +92,10 @@ class Occlusion(v2.Transform):
         """An image [3, H, W], or a sample with one; as said above."""
         if not isinstance(sample, dict):
             result = self._draw(sample)
-            return (
-                sample if result is None else tv_tensors.wrap(torch.from_numpy(result.pixels), like=_as_image(sample))
-            )
+            if result is None:
+                return sample
+            pixels = torch.from_numpy(result.pixels)
+            return tv_tensors.wrap(pixels, like=sample) if isinstance(sample, tv_tensors.Image) else pixels
         image = sample["img"]
         result = self._draw(image)
         if result is None:
@@ -104,12 +106,13 @@ class Occlusion(v2.Transform):
         return {**sample, "img": image, "occlusion": tv_tensors.Mask(alpha), "occluder": category}
 
     def _draw(self, image: Tensor) -> Occluded | None:
+        image = image.as_subclass(Tensor)  # of whose subclasses each look at a shape takes microseconds
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
             raise ConfigError(f"{self.name} needs images of uint8 [3, H, W]; it got {image.dtype} {list(image.shape)}")
         self.tally.add("seen")
         if float(torch.rand(())) >= self.prob:
             return None
-        result = self.occlude(image.as_subclass(Tensor).numpy())
+        result = self.occlude(image.numpy())
         if result is not None:
             self.tally.add("occluded")
             return result
@@ -130,7 +133,3 @@ class Occlusion(v2.Transform):
     @abstractmethod
     def occlude(self, pixels: np.ndarray) -> Occluded | None:
         """uint8 [3, H, W], not to be changed -> the occluded image."""
-
-
-def _as_image(image: Tensor) -> tv_tensors.Image:
-    return image if isinstance(image, tv_tensors.Image) else tv_tensors.Image(image)

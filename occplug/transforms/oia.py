@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,8 @@ from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
-from occplug.transforms.pasting import Layer, Light, laid, resized
+from occplug.transforms.pasting import Layer, Light, laid
+from occplug.transforms.shapes import Shapes
 
 __all__ = ["OIA"]
 
@@ -52,8 +54,15 @@ class OIA(Occlusion):
         self.groups = [of_category[c.name] for c in self.library.table.values() if c.oia_area and c.name in of_category]
         if not self.groups:
             raise ConfigError(f"augment.oia.library: no category in {self.library.folder} is a class of OIA")
+        self.shapes = Shapes(self.library, feather=None)
 
     defaults = defaults_of(__init__)
+
+    def prepare(self, height: int, width: int) -> None:
+        """Make the size ahead that each cut-out has in images of that size, where `area` is "class"."""
+        if self.area == "class":
+            cutouts = list(itertools.chain.from_iterable(self.groups))
+            self.shapes.keep([(each, _size(each, each.category.oia_area or 0, height, width)) for each in cutouts])
 
     def occlude(self, pixels: np.ndarray) -> Occluded:
         """uint8 [3, H, W] -> the occluded image."""
@@ -61,13 +70,13 @@ class OIA(Occlusion):
         group = self.groups[int(category * len(self.groups))]
         cutout = group[int(which * len(group))]
         height, width = pixels.shape[1:]
-        share = cutout.category.oia_area if self.area == "class" else LEAST + (MOST - LEAST) * share
-        h = math.sqrt(share * height * width / cutout.aspect)
-        h, w = max(1, round(h)), max(1, round(cutout.aspect * h))
+        share = cutout.category.oia_area or 0 if self.area == "class" else LEAST + (MOST - LEAST) * share
+        h, w = _size(cutout, share, height, width)
         top, left = _corner(cutout.category.oia_corner or "", h, w, height, width)
         if self.area == "uniform":
             left = round((width - w) * across)
-        layer = _hard_edged(cutout, (h, w), (top, left), (height, width))
+        index = cutout.category.index
+        layer = Layer(self.shapes(cutout, (h, w)), False, (top, left), (height, width), index)
         return Occluded(*laid(layer, pixels, OWN_LIGHT), layer.category)
 
 
@@ -77,6 +86,7 @@ def _corner(name: str, h: int, w: int, height: int, width: int) -> tuple[int, in
     return top, 0 if column == "left" else width - w
 
 
-def _hard_edged(cutout: Cutout, size: tuple[int, int], corner: tuple[int, int], image: tuple[int, int]) -> Layer:
-    rgba = resized(cutout.rgba, *size, mirrored=False)
-    return Layer.cut(rgba, (rgba[..., 3] > 127).astype(np.uint8) * 255, corner, image, cutout.category.index)
+def _size(cutout: Cutout, share: float, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a cut-out whose box covers that share of an image."""
+    h = math.sqrt(share * height * width / cutout.aspect)
+    return max(1, round(h)), max(1, round(cutout.aspect * h))

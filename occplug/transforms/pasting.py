@@ -1,4 +1,4 @@
-"""Laying a cut-out over an image: resize, feather, match the light of the place, mix.
+"""Laying a cut-out over an image: resize, soften the border, match the light of the place, mix.
 
 Colours are premultiplied by alpha from the library to the last step, so that nothing transparent is ever averaged in.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from occplug.transforms import laying
 
-__all__ = ["Layer", "Light", "feathered", "laid", "mixed", "resized"]
+__all__ = ["Layer", "Light", "feathered", "laid", "mixed", "shaped"]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 UNCOVERED = 12  # alpha up to which a pixel belongs to the surroundings, of 255
@@ -23,66 +23,89 @@ _NONE = 1e9  # a limit of colours that none reaches
 FEWEST = 64  # pixels of surroundings; with fewer, the whole image that is not covered
 
 
-@dataclass
 class Layer:
-    """The part of a pasted cut-out that lies inside the image.
+    """The part of a cut-out that lies inside an image.
 
     Args:
-        rgba: uint8 [h, w, 4], premultiplied.
-        alpha: uint8 [h, w], which counts in place of that of `rgba`, and is not above it.
-        top, left: its place in the image, in pixels.
-        box: (top, left, bottom, right) of the whole cut-out, which may reach beyond the image.
+        shape: uint8 [5, h, w], as :func:`shaped` gives it; not to be changed.
+        mirrored: lay it with left and right exchanged.
+        corner: (top, left) of the whole cut-out in the image, in pixels; may lie outside.
+        image: (H, W).
         category: index in the category table.
+
+    Attributes:
+        place: int64: the first row and column of `shape` that lie inside, height and width of what lies inside, and its
+            top and left in the image.
+        box: (top, left, bottom, right) of the whole cut-out, which may reach beyond the image.
     """
 
-    rgba: np.ndarray
-    alpha: np.ndarray
-    top: int
-    left: int
-    box: tuple[int, int, int, int]
-    category: int
+    def __init__(
+        self, shape: np.ndarray, mirrored: bool, corner: tuple[int, int], image: tuple[int, int], category: int
+    ):
+        (top, left), (h, w) = corner, shape.shape[1:]
+        first, start = max(0, -top), max(0, -left)
+        height, width = max(0, min(h, image[0] - top) - first), max(0, min(w, image[1] - left) - start)
+        if mirrored:
+            end = w - start
+            shape, first, start = _mirrored(shape[:, first : first + height, end - width : end]), 0, 0
+        self.shape, self.category, self.box = shape, category, (top, left, top + h, left + w)
+        self.place = np.array((first, start, height, width, max(top, 0), max(left, 0)))
 
     @property
     def area(self) -> tuple[slice, slice]:
         """Rows and columns of the image that it lies over."""
-        h, w = self.alpha.shape
-        return slice(self.top, self.top + h), slice(self.left, self.left + w)
+        *_, h, w, top, left = self.place.tolist()
+        return slice(top, top + h), slice(left, left + w)
 
-    @classmethod
-    def cut(cls, rgba: np.ndarray, alpha: np.ndarray, corner: tuple[int, int], image: tuple[int, int], category: int):
-        """The layer of the premultiplied `rgba`, uint8 [h, w, 4], with its (feathered) `alpha`, uint8 [h, w], that has
-        its upper left pixel at `corner` (top, left) of an image of size `image` (H, W)."""
-        (top, left), (h, w) = corner, alpha.shape
-        rows = slice(max(0, -top), max(0, min(h, image[0] - top)))
-        columns = slice(max(0, -left), max(0, min(w, image[1] - left)))
-        rgba, alpha = (np.ascontiguousarray(part[rows, columns]) for part in (rgba, alpha))
-        return cls(rgba, alpha, max(top, 0), max(left, 0), (top, left, top + h, left + w), category)
+    @property
+    def hidden(self) -> float:
+        """Sum of its alpha over the image, in pixels."""
+        import cv2  # takes long to import, and adds bytes up twice as fast as numpy
 
-    @functools.cached_property
+        return cv2.sumElems(self.alpha)[0] / 255
+
+    @property
     def planes(self) -> np.ndarray:
-        """`rgba` as uint8 [4, h, w]."""
-        import cv2  # takes long to import
+        """Of `shape`, what lies inside the image, uint8 [5, h, w]."""
+        first, start, h, w, *_ = self.place.tolist()
+        return self.shape[:, first : first + h, start : start + w]
 
-        planes = np.empty((4, *self.alpha.shape), np.uint8)
-        cv2.split(self.rgba, list(planes))
-        return planes
+    @property
+    def alpha(self) -> np.ndarray:
+        """Inside the image, uint8 [h, w]: what counts in place of that of the cut-out, and is not above it."""
+        return self.planes[4]
 
     @functools.cached_property
     def colours(self) -> np.ndarray:
         """float32 [3, h, w], premultiplied by `alpha`, in [0, 255]; the layer's light is changed here."""
-        planes = self.planes
-        share = np.maximum(planes[3], 1).astype(np.float32)
+        share = np.maximum(self.planes[3], 1).astype(np.float32)
         np.divide(self.alpha, share, out=share)
-        return planes[:3] * share
+        return self.planes[:3] * share
 
 
-def resized(rgba: np.ndarray, height: int, width: int, mirrored: bool) -> np.ndarray:
-    """uint8 [h, w, 4], premultiplied -> uint8 [height, width, 4]; area average when it shrinks, else bilinear."""
+def _mirrored(planes: np.ndarray) -> np.ndarray:
+    """uint8 [n, h, w] -> the same with left and right exchanged, contiguous."""
+    import cv2  # takes long to import, and turns rows five times as fast as numpy
+
+    if not planes.size:
+        return planes.copy()
+    return cv2.flip(np.ascontiguousarray(planes).reshape(-1, planes.shape[2]), 1).reshape(planes.shape)
+
+
+def shaped(rgba: np.ndarray, height: int, width: int, feather: float | None) -> np.ndarray:
+    """A cut-out, uint8 [h, w, 4], premultiplied, in another size: uint8 [5, height, width].
+
+    Its four planes, by area average when it shrinks, else bilinear, and the alpha that counts: as :func:`feathered`, or
+    with `feather` None all of a pixel or nothing, at half of its alpha.
+    """
     import cv2  # takes long to import
 
     shrinks = height < rgba.shape[0] and width < rgba.shape[1]
     rgba = cv2.resize(rgba, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return cv2.flip(rgba, 1) if mirrored else rgba
+    shape = np.empty((5, height, width), np.uint8)
+    cv2.split(rgba, list(shape[:4]))
+    shape[4] = (shape[3] > 127) * np.uint8(255) if feather is None else feathered(shape[3], feather)
+    return shape
 
 
 def feathered(alpha: np.ndarray, feather: float) -> np.ndarray:
@@ -200,8 +223,8 @@ class Light:
 
     def measured(self, layer: Layer, pixels: np.ndarray) -> tuple[float, float] | None:
         """As :meth:`align` with mode "luma" finds them, by compiled loops: factor and shift; None: nothing changes."""
-        sums = np.zeros((3, layer.alpha.shape[1]))
-        laying.light_of(layer.planes, layer.alpha, sums)
+        sums = np.zeros((3, layer.place[3]))
+        laying.light_of(layer.shape, layer.place, sums)
         total, mean, square = sums.sum(1).tolist()
         around = _sums_around(layer, pixels)
         if total == 0 or around is None:
@@ -254,8 +277,8 @@ def _sums_around(layer: Layer, pixels: np.ndarray) -> list[float] | None:
     height, width = pixels.shape[1:]
     for rows, columns in (_near(layer, height, width), (slice(0, height), slice(0, width))):
         sums = np.zeros((3, max(0, columns.stop - columns.start)))
-        limits = (layer.top, layer.left, rows.start, rows.stop, columns.start, columns.stop)
-        laying.light_around(pixels, layer.alpha, np.array(limits), UNCOVERED, sums)
+        near = (rows.start, rows.stop, columns.start, columns.stop)
+        laying.light_around(pixels, layer.shape, layer.place, *near, UNCOVERED, sums)
         result = sums.sum(1).tolist()
         if result[0] >= FEWEST:
             return result
@@ -268,7 +291,7 @@ def _free(layer: Layer, rows: slice, columns: slice) -> np.ndarray:
 
     h, w = layer.alpha.shape
     free = np.full((max(0, rows.stop - rows.start), max(0, columns.stop - columns.start)), 255, np.uint8)
-    top, left = layer.top - rows.start, layer.left - columns.start
+    top, left = int(layer.place[4]) - rows.start, int(layer.place[5]) - columns.start
     free[top : top + h, left : left + w] = cv2.compare(layer.alpha, cast(Any, UNCOVERED), cv2.CMP_LE)
     return free
 
@@ -279,11 +302,10 @@ def laid(layer: Layer, pixels: np.ndarray, light: Light) -> tuple[np.ndarray, np
         light.align(layer, pixels)
         return mixed(layer, pixels)
     result, alpha = pixels.copy(), np.zeros(pixels.shape[1:], np.uint8)
-    alpha[layer.area] = layer.alpha
     moved = None if light.mode == "none" else light.measured(layer, result)
     factor, shift = moved or (1.0, 0.0)
     limit = _NONE if moved is None else 255.0
-    laying.mix(result, layer.planes, layer.alpha, layer.top, layer.left, factor, shift, limit)
+    laying.mix(result, alpha, layer.shape, layer.place, factor, shift, limit)
     return result, alpha
 
 

@@ -23,6 +23,7 @@ from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, get
 from occplug.transforms.deferred import RawBatch
 from occplug.transforms.resampling import is_compiled, resized_picture
+from occplug.utils import compiled
 
 __all__ = ["PerBatch", "PerImage", "Pipeline", "Resize", "as_picture", "build_pipeline", "compose_for_stock"]
 
@@ -123,11 +124,9 @@ class PerImage:
             takes_pixels = getattr(transform, "takes_pixels", False)
             current = _apply(transform, np.asarray(current) if takes_pixels else as_picture(current))
         image = _planes(current)
-        if self.image:
-            image = tv_tensors.Image(image)
-            for transform in self.image:
-                image = _apply(transform, image)
-            image = image.as_subclass(Tensor)
+        for transform in self.image:
+            takes_tensors = getattr(transform, "takes_tensors", False)  # spares it torchvision's wrapping
+            image = _apply(transform, image if takes_tensors else tv_tensors.Image(image)).as_subclass(Tensor)
         return image
 
     def sample(self, sample: dict) -> dict:
@@ -224,12 +223,22 @@ class Pipeline(NamedTuple):
     def bind(self, items: Sequence, read: Callable) -> None:
         """Hand the training images to the transforms that cut from them, those with a method `bind`.
 
+        Where there are many, :meth:`prepare` is called, too.
+
         Args:
             items: rows (path, ...).   read: path -> RGB picture.
         """
         for transform in self.transforms:
             if hasattr(transform, "bind"):
                 transform.bind(items, read)
+        if len(items) >= compiled.WORTH:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Let the transforms with a method `prepare` do ahead what they can do, before loading processes are forked."""
+        for transform in self.transforms:
+            if hasattr(transform, "prepare"):
+                transform.prepare(self.per_image.resize.height, self.per_image.resize.width)
 
     def summaries(self) -> list[str]:
         """What the transforms with a method `summary` have to say about the images so far, if they saw any."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
-__all__ = ["pasted_size", "position"]
+__all__ = ["pasted_size", "pasted_sizes", "position"]
 
 TALLEST, WIDEST = 0.9, 1.5  # shares of the image's height and width
 LEAST_ALPHA = 0.1  # a thin object is not blown up beyond what this mean alpha asks for
@@ -17,8 +18,26 @@ def pasted_size(aspect: float, alpha_mean: float, cover: float, height: int, wid
         aspect: its width / height, which is kept.
         alpha_mean: its mean alpha; a see-through object must be larger to hide as much.
     """
+    return _rounded(_height(aspect, alpha_mean, cover, height, width), aspect)
+
+
+def pasted_sizes(
+    aspect: float, alpha_mean: float, covers: tuple[float, float], height: int, width: int
+) -> list[tuple[int, int]]:
+    """All sizes that :func:`pasted_size` gives for the covers from the first to the second."""
+    low, high = (_height(aspect, alpha_mean, cover, height, width) for cover in covers)
+    steps = [(whole + 0.5) / unit for unit in (1, aspect) for whole in range(int(low * unit), int(high * unit) + 1)]
+    ends = [low, *sorted(step for step in steps if low < step < high), high]
+    # neither side changes between two steps
+    return sorted({_rounded((one + other) / 2, aspect) for one, other in itertools.pairwise(ends)})
+
+
+def _height(aspect: float, alpha_mean: float, cover: float, height: int, width: int) -> float:
     h = math.sqrt(cover * height * width / (aspect * max(alpha_mean, LEAST_ALPHA)))
-    h *= min(1.0, TALLEST * height / h, WIDEST * width / (aspect * h))
+    return h * min(1.0, TALLEST * height / h, WIDEST * width / (aspect * h))
+
+
+def _rounded(h: float, aspect: float) -> tuple[int, int]:
     return max(1, round(h)), max(1, round(aspect * h))
 
 

@@ -13,8 +13,9 @@ from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
-from occplug.transforms.pasting import Layer, Light, feathered, laid, resized
-from occplug.transforms.placing import pasted_size, position
+from occplug.transforms.pasting import Layer, Light, laid
+from occplug.transforms.placing import pasted_size, pasted_sizes, position
+from occplug.transforms.shapes import Shapes
 
 __all__ = ["RWOA"]
 
@@ -77,7 +78,8 @@ class RWOA(Occlusion):
         if area_scale <= 0 or attempts < 1:
             raise ConfigError(f"augment.rwoa: area_scale is {area_scale} and attempts {attempts}; both must be above 0")
         self.library = read_library(library, "train", categories)
-        self.area_scale, self.feather, self.anchors = area_scale, feather, anchors
+        self.shapes = Shapes(self.library, feather)
+        self.area_scale, self.anchors = area_scale, anchors
         self.range, self.attempts, self.misfit = (min_cover, max_cover), attempts, misfit
         self.light = Light(align, brightness, contrast, min_contrast)
         self._weigh()
@@ -91,6 +93,19 @@ class RWOA(Occlusion):
         self.groups = [self.library.by_category[category.name] for category in present]
         self.bounds = list(itertools.accumulate(category.weight for category in present))
 
+    def prepare(self, height: int, width: int) -> None:
+        """Make the sizes ahead that cut-outs can have in images of that size; results are the same without it."""
+        wanted = [
+            (cutout, size)
+            for cutout in itertools.chain.from_iterable(self.groups)
+            for size in pasted_sizes(cutout.aspect, cutout.alpha_mean, self._covers(cutout), height, width)
+        ]
+        self.shapes.keep(wanted)
+
+    def _covers(self, cutout: Cutout) -> tuple[float, float]:
+        low, high = cutout.category.cover
+        return self.area_scale * low, self.area_scale * high
+
     def occlude(self, pixels: np.ndarray) -> Occluded | None:
         """uint8 [3, H, W] -> the occluded image; None if no attempt fits."""
         low, high = self.range
@@ -100,7 +115,7 @@ class RWOA(Occlusion):
             layer = self._attempt(pixels.shape[1:])
             if layer is None:
                 continue
-            cover = float(layer.alpha.sum(dtype=np.int64)) / (255 * pixels[0].size)
+            cover = layer.hidden / pixels[0].size
             distance = max(low - cover, cover - high, 0.0)
             if distance < least:
                 nearest, least = layer, distance
@@ -116,15 +131,13 @@ class RWOA(Occlusion):
         """One occluder at its place in an image of size (H, W); None if it is mostly outside."""
         category, which, mirror, cover, *place = torch.rand(_DRAWS, dtype=torch.float64).tolist()
         cutout = self._choose(category, which)
-        low, high = cutout.category.cover
-        wanted = self.area_scale * (low + (high - low) * cover)
+        low, high = self._covers(cutout)
+        wanted = low + (high - low) * cover
         size = pasted_size(cutout.aspect, cutout.alpha_mean, wanted, *image)
         corner = position(cutout.category.anchor if self.anchors else "any", size, image, tuple(place))
         if corner is None:
             return None
-        rgba = resized(cutout.rgba, *size, mirror < 0.5)
-        alpha = feathered(rgba[..., 3], self.feather)
-        return Layer.cut(rgba, alpha, corner, image, cutout.category.index)
+        return Layer(self.shapes(cutout, size), mirror < 0.5, corner, image, cutout.category.index)
 
     def _choose(self, category: float, which: float) -> Cutout:
         """Two uniform draws -> category by weight, cut-out uniformly."""

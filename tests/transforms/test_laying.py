@@ -86,12 +86,11 @@ def test_borders_are_the_same(feather, loops, one_by_one):
         np.testing.assert_array_equal(border, feathered(alpha, feather))
 
 
-def layer(alpha, top, left, whole=None):
-    alpha = np.ascontiguousarray(alpha)
-    rgba = np.random.default_rng(0).integers(0, 256, (*alpha.shape, 4), dtype=np.uint8)
-    rgba[..., 3] = np.maximum(alpha, 1)
-    rgba[..., :3] = rgba[..., :3] * (rgba[..., 3:] / 255)
-    return Layer(rgba, alpha, top, left, whole or (top, left, top + alpha.shape[0], left + alpha.shape[1]), 0)
+def layer(alpha, top, left, image=(40, 30)):
+    shape = np.random.default_rng(0).integers(0, 256, (5, *alpha.shape), dtype=np.uint8)
+    shape[3], shape[4] = np.maximum(alpha, 1), alpha
+    shape[:3] = shape[:3] * (shape[3] / 255)
+    return Layer(shape, False, (top, left), image, 0)
 
 
 @pytest.mark.parametrize("case", ["hides all", "nothing", "nearly all", "a part outside", "dark place"])
@@ -99,7 +98,8 @@ def test_corner_cases_are_the_same(case, loops, one_by_one):
     pixels, full = picture(1, 40, 30), np.full((40, 30), 255, np.uint8)
     nearly = full.copy()
     nearly[5, 5:9] = 3
-    part = layer(full[:20, :10], 0, 20, (-30, 20, 20, 60))
+    part = layer(np.full((50, 40), 255, np.uint8), -30, 20)
+    assert part.box == (-30, 20, 20, 60) and part.area == (slice(0, 20), slice(20, 30))
     layers = {
         "hides all": layer(full, 0, 0), "nothing": layer(full * 0, 0, 0), "nearly all": layer(nearly, 0, 0),
         "a part outside": part, "dark place": layer(full[:20, :10], 3, 4),

@@ -78,6 +78,19 @@ def test_classes_are_drawn_uniformly_whatever_their_number_of_cutouts(tmp_path):
     assert 160 <= drawn.count(table["car"].index) <= 240
 
 
+def test_results_are_the_same_with_sizes_made_ahead(tmp_path, monkeypatch):
+    transform = OIA(prob=1, library=library(tmp_path / "l", car=disc(90), bench=solid(50, 30), kite=solid(140, 20)))
+
+    def pictures():
+        torch.manual_seed(0)
+        return [np.stack([*pixels, alpha]) for pixels, alpha, _ in results(transform, 20)]
+
+    expected = pictures()
+    transform.prepare(HEIGHT, WIDTH)
+    monkeypatch.setattr("occplug.transforms.shapes.shaped", None)  # every size is there
+    np.testing.assert_array_equal(pictures(), expected)
+
+
 def test_uniform_area(tmp_path):
     transform = OIA(prob=1, library=library(tmp_path / "l", person=solid(40, 20)), area="uniform")
     boxes = np.array([box_of(alpha) for _, alpha, _ in results(transform, 300)])

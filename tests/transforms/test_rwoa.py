@@ -15,8 +15,8 @@ from occplug.config import default_config
 from occplug.errors import ConfigError
 from occplug.occluders import read_categories, read_library
 from occplug.transforms import RWOA, build_pipeline
-from occplug.transforms.pasting import Layer, Light, _gaussian, feathered, resized
-from occplug.transforms.placing import pasted_size, position
+from occplug.transforms.pasting import Layer, Light, _gaussian, feathered, shaped
+from occplug.transforms.placing import pasted_size, pasted_sizes, position
 from tests.data.test_manager import epochs, manager, market
 from tests.occluders.libraries import disc, library, solid
 
@@ -259,9 +259,23 @@ def test_spokes_are_not_feathered_away():
 def test_shrinking_averages_premultiplied_colours():
     rgba = np.zeros((8, 8, 4), np.uint8)
     rgba[:, :4] = (100, 60, 20, 255)  # premultiplied; the rest is transparent
-    small = resized(rgba, 2, 3, mirrored=False)
-    assert abs(int(small[0, 1, 3]) - 128) <= 1 and abs(int(small[0, 1, 0]) - 50) <= 1 and small[0, 2].max() == 0
-    assert np.array_equal(resized(rgba, 2, 3, mirrored=True), small[:, ::-1])
+    small = shaped(rgba, 2, 3, feather=0)
+    assert abs(int(small[3, 0, 1]) - 128) <= 1 and abs(int(small[0, 0, 1]) - 50) <= 1 and small[:, 0, 2].max() == 0
+    assert np.array_equal(small[4], small[3])
+    assert np.array_equal(shaped(rgba, 2, 3, feather=None)[4], np.where(small[3] > 127, 255, 0))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("corner", [(2, 3), (-4, 3), (2, -5), (17, 25), (-4, 25), (-9, 2), (30, 3), (2, 30), (2, -7)])
+def test_a_layer_is_what_lies_inside_the_image(corner, mirrored):
+    shape = np.random.default_rng(0).integers(0, 256, (5, 9, 7), dtype=np.uint8)
+    whole = np.zeros((5, 80, 80), np.uint8)  # the image, [24, 30], with much around it
+    whole[:, 20 + corner[0] :, 20 + corner[1] :][:, :9, :7] = shape[:, :, ::-1] if mirrored else shape
+    layer = Layer(shape, mirrored, corner, (24, 30), 3)
+    found = np.zeros((5, 24, 30), np.uint8)
+    found[(slice(None), *layer.area)] = layer.planes
+    np.testing.assert_array_equal(found, whole[:, 20:44, 20:50])
+    assert layer.hidden == pytest.approx(found[4].sum() / 255) and layer.box == (*corner, corner[0] + 9, corner[1] + 7)
 
 
 # ---- light
@@ -269,8 +283,8 @@ def test_shrinking_averages_premultiplied_colours():
 
 def layer_of(rng, alpha, top=60, left=30, low=40, high=100):
     colours = rng.uniform(low, high, (3, *alpha.shape)).astype(np.float32) * (alpha / np.float32(255))
-    box = (top, left, top + alpha.shape[0], left + alpha.shape[1])
-    layer = Layer(np.zeros((*alpha.shape, 4), np.uint8), alpha, top, left, box, 0)
+    shape = np.stack([*np.zeros((4, *alpha.shape), np.uint8), alpha])
+    layer = Layer(shape, False, (top, left), (top + alpha.shape[0], left + alpha.shape[1]), 0)
     layer.colours = colours
     return layer
 
@@ -287,8 +301,8 @@ def around_by_loops(layer, pixels):
     values = []
     for y in range(max(0, round(top - 0.1 * h)), min(pixels.shape[1], round(bottom + 0.1 * h))):
         for x in range(max(0, round(left - 0.1 * w)), min(pixels.shape[2], round(right + 0.1 * w))):
-            inside = 0 <= y - layer.top < layer.alpha.shape[0] and 0 <= x - layer.left < layer.alpha.shape[1]
-            if not inside or layer.alpha[y - layer.top, x - layer.left] / 255 < 0.05:
+            inside = 0 <= y - top < layer.alpha.shape[0] and 0 <= x - left < layer.alpha.shape[1]
+            if not inside or layer.alpha[y - top, x - left] / 255 < 0.05:
                 values.append(float(LUMA @ pixels[:, y, x]))
     return values
 
@@ -357,6 +371,57 @@ def test_colours_stay_in_range():
     layer = layer_of(np.random.default_rng(0), np.full((40, 40), 255, np.uint8), low=0, high=255)
     Light("luma", 1, 0, 1).align(layer, np.full((3, 128, 100), 250, np.uint8))
     assert layer.colours.min() >= 0 and layer.colours.max() <= 255
+
+
+# ---- sizes made ahead
+
+
+@pytest.mark.parametrize("size", [(256, 128), (64, 32)])
+def test_all_sizes_that_can_be_drawn_are_known(size):
+    for cutout in read_library().cutouts[::9]:
+        low, high = cutout.category.cover
+        covers = np.linspace(low, high, 4001)
+        drawn = {pasted_size(cutout.aspect, cutout.alpha_mean, cover, *size) for cover in covers}
+        known = pasted_sizes(cutout.aspect, cutout.alpha_mean, (low, high), *size)
+        assert drawn <= set(known) and len(known) < len(drawn) * 1.1 + 3
+
+
+def test_results_are_the_same_with_sizes_made_ahead(tmp_path, monkeypatch):
+    folder = library(tmp_path / "l", car=disc(90), handbag=solid(50, 30), post=solid(140, 20))
+
+    def results(**options):
+        torch.manual_seed(0)
+        transform = RWOA(prob=1, library=folder, **options)
+        return transform.library, [np.stack([*pixels, alpha]) for pixels, alpha, _ in sampled(transform, image(), 40)]
+
+    cutouts, expected = results()
+    assert not cutouts.kept
+    RWOA(library=folder).prepare(HEIGHT, WIDTH)
+    made = len(cutouts.kept)
+    monkeypatch.setattr("occplug.transforms.shapes.shaped", None)  # every size is there
+    np.testing.assert_array_equal(results()[1], expected)
+    monkeypatch.undo()
+    assert any((one != other).any() for one, other in zip(results(feather=0.2)[1], expected))
+    RWOA(library=folder, feather=0.2).prepare(HEIGHT, WIDTH)
+    assert len(cutouts.kept) == 2 * made  # of each border its own
+
+
+def test_sizes_are_made_ahead_for_many_images_as_far_as_memory_goes(tmp_path, monkeypatch, caplog):
+    def pipeline(images, **options):
+        result = build_pipeline(["oia", "rwoa"], HEIGHT, WIDTH, [0.5] * 3, [0.5] * 3, options)
+        result.bind([("x.jpg",)] * images, None)
+        return [transform.library for transform in result.transforms]
+
+    folder = library(tmp_path / "l", car=disc(90), handbag=solid(50, 30))
+    options = {name: {"library": folder} for name in ("oia", "rwoa")}
+    (cutouts, _) = pipeline(999, **options)
+    assert not cutouts.kept
+    monkeypatch.setattr("occplug.transforms.shapes.MOST", 200_000)
+    with caplog.at_level(logging.INFO, "occplug"):
+        pipeline(1000, **options)
+    sizes = sum(shape.nbytes for shape in cutouts.kept.values())
+    assert 200_000 < sizes < 500_000 and {key[1] for key in cutouts.kept} == {None, 0.03}
+    assert "occluders: 2 of 2 sizes made ahead" in caplog.text
 
 
 # ---- draws, workers, misfits
@@ -456,6 +521,11 @@ def test_impossible_options(options, message):
 def test_a_library_of_categories_without_weight(tmp_path):
     with pytest.raises(ConfigError, match="no category in .* has a weight above 0"):
         RWOA(library=library(tmp_path / "l", kite=solid()))
+
+
+def test_the_result_has_the_type_of_the_image():
+    for picture in (image(), tv_tensors.Image(image())):
+        assert type(RWOA(prob=1)(picture)) is type(RWOA(prob=0)(picture)) is type(picture)
 
 
 def test_a_float_image_is_refused():
