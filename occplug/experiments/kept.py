@@ -78,7 +78,7 @@ class KeptRuns:
         """The kept run of `training`, which needs no other run; `training` itself if there is none.
 
         Raises:
-            DataError: a kept run is damaged; names its file.
+            DataError: a kept run is damaged, or its config is not the one of its name; names its file.
         """
         there = self._find(_key(training))
         return training if there is None else replace(training, elsewhere=there, tests=None, after=None)
@@ -105,6 +105,11 @@ class KeptRuns:
     def _find(self, key: Key) -> Path | None:
         there = self._named.get((_hash(key), f"seed{key[0]}"))
         if there is not None:
+            if self._key_of(there) not in (key, None):
+                raise DataError(
+                    f"the kept run {there.relative_to(self.folder).as_posix()} is damaged: its config is not the one "
+                    "that its name stands for; delete it, and it is kept again"
+                )
             return there
         # config keys that came later are not in the hash, but stand at their defaults in the config
         there = next((run for run in self._runs() if self._key_of(run) == key), None)

@@ -19,6 +19,7 @@ import numpy as np
 
 from occplug.errors import DataError
 from occplug.evaluation import PerQuery, per_query_file, read_per_query
+from occplug.evaluation.ranking import RANKS
 from occplug.utils.files import write_atomically
 from occplug.utils.processes import held
 from occplug.utils.texts import parse_json, read_json
@@ -26,6 +27,7 @@ from occplug.utils.texts import parse_json, read_json
 __all__ = ["SUFFIX", "add_runs", "as_folder", "is_file_of_runs", "read_runs", "say_embedded"]
 
 SUFFIX = ".jsonl"
+TOLERANCE = 1e-6  # between a figure and the mean of its queries; torchreid's are of float32
 MOST = 64 << 20  # bytes of one field of a target's queries, unpacked
 CONFIG, KEPT, METRICS = "config.yaml", "kept.json", "metrics.json"
 
@@ -125,6 +127,7 @@ def as_folder(place: Path) -> Iterator[Path]:
         folder = Path(name)
         for run, content in read_runs(place).items():
             try:
+                _check_figures(content)
                 _unpack(content, folder / run)
             except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
                 raise DataError(
@@ -141,6 +144,20 @@ def _check_name(name) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or not path.parts or not {"..", "."}.isdisjoint(path.parts) or "\\" in name:
         raise ValueError(f"{name!r} is no folder below that of the runs")
+
+
+def _check_figures(content: dict) -> None:
+    """Raise ValueError where a line says of a run what its queries do not."""
+    seed, place = content["metrics"]["seed"], PurePosixPath(content["run"]).name
+    if place != f"seed{seed}":
+        raise ValueError(f"its metrics are of seed {seed}, and its name says {place}")
+    for target, columns in content["queries"].items():
+        queries, told = _queries(columns), content["metrics"]["targets"][target]
+        hits = queries.first_hit[queries.first_hit > 0]
+        found = {"mAP": np.nanmean(queries.ap), **{f"rank{k}": np.mean(hits <= k) for k in RANKS}}
+        for key, value in found.items():
+            if key in told and not abs(told[key] - value) <= TOLERANCE:  # nan is not either
+                raise ValueError(f"its {key} of {target} is {told[key]}, and its queries have {value:.6f}")
 
 
 def _packed(name: str, run: Path) -> dict:

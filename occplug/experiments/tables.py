@@ -193,8 +193,8 @@ def differences(rows: list[Row], baseline: str | None, target: str) -> dict[str,
     result = {}
     for row in rows:
         if row.name != baseline:
-            own_images, _, values = _per_query(row, target)
-            if not np.array_equal(images, own_images):
+            own_images, own_identities, values = _per_query(row, target)
+            if not (np.array_equal(images, own_images) and np.array_equal(identities, own_identities)):
                 raise DataError(f"{row.name} and {baseline} were tested on different queries of {target}")
             result[row.name] = {key: paired_bootstrap(values[key], base[key], identities) for key in values}
     return result
@@ -219,7 +219,7 @@ def false_discovery_rates(differences: dict[str, dict[str, PairedDifference]]) -
 def _per_query(row: Row, target: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Images [Q], pids [Q] and the values [Q] of average precision and Rank-1, means over the row's seeds."""
     queries = [run.queries[target] for run in row.runs]
-    if not all(np.array_equal(each.image, queries[0].image) for each in queries):
+    if not all(np.array_equal(getattr(q, key), getattr(queries[0], key)) for q in queries for key in ("image", "pid")):
         raise DataError(f"the seeds of {row.name} were tested on different queries of {target}")
     ap, rank1 = np.mean([each.ap for each in queries], axis=0), np.mean([each.rank1 for each in queries], axis=0)
     return queries[0].image, queries[0].pid, {"mAP": ap, "rank1": rank1}

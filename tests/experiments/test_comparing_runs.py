@@ -15,11 +15,11 @@ from occplug.experiments.sweeping import combinations
 PIDS = np.array([1, 1, 2, 2, 3, 3])
 
 
-def finished(folder, ap, seed=1, fingerprint="f", target="synthocc", image="q", protocol="p"):
+def finished(folder, ap, seed=1, fingerprint="f", target="synthocc", image="q", protocol="p", pids=PIDS):
     ap = np.array(ap)
     hits = np.where(ap > 0.5, 1, 4)
     names = np.array([f"{image}{n}.png" for n in range(len(ap))])
-    queries = PerQuery(names, PIDS, np.zeros(len(ap), int), ap, hits)
+    queries = PerQuery(names, pids, np.zeros(len(ap), int), ap, hits)
     (folder / "per_query").mkdir(parents=True)
     queries.write(per_query_file(folder, target))
     figures = {"mAP": ap.mean(), "rank1": float((hits == 1).mean()), "rank5": 1.0, "rank10": 1.0, "rank20": 1.0}
@@ -59,6 +59,12 @@ def test_what_cannot_be_compared_is_named(tmp_path):
         compare_runs([a, finished(tmp_path / "x", POOR, fingerprint="g")], tmp_path)
     with pytest.raises(DataError, match="different queries"):
         compare_runs([a, finished(tmp_path / "y", POOR, image="r")], tmp_path)
+    with pytest.raises(DataError, match="different queries"):
+        compare_runs([a, finished(tmp_path / "people", POOR, pids=PIDS[::-1])], tmp_path)
+    finished(tmp_path / "both" / "seed1", POOR)
+    finished(tmp_path / "both" / "seed2", POOR, seed=2, pids=PIDS + 1)
+    with pytest.raises(DataError, match="the seeds of both were tested on different queries"):
+        compare_runs([a, tmp_path / "both"], tmp_path)
     with pytest.raises(DataError, match="no test set in common"):
         compare_runs([a, finished(tmp_path / "z", POOR, target="occduke")], tmp_path)
 

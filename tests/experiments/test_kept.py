@@ -9,7 +9,7 @@ import pytest
 from occplug.cli import main
 from occplug.config import default_config, load_config, save_config
 from occplug.config.defaults import BACKBONE_FACTS
-from occplug.errors import ConfigError
+from occplug.errors import ConfigError, DataError
 from occplug.evaluation import PerQuery
 from occplug.experiments.kept import KeptRuns
 from occplug.experiments.keptfile import add_runs, as_folder, read_runs
@@ -86,6 +86,19 @@ def test_a_kept_run_is_that_of_todays_files(tmp_path, monkeypatch):
     finish(later)
     assert KeptRuns(tmp_path / "kept").keep(later) != taken.elsewhere  # both stay
     assert KeptRuns(tmp_path / "kept").take(later).elsewhere not in (None, taken.elsewhere)
+
+
+def test_a_kept_run_whose_config_was_changed_is_named(tmp_path):
+    with as_folder(tmp_path / "runs.jsonl") as folder:
+        there = KeptRuns(folder).keep(finish(planned(tmp_path / "run"))).relative_to(folder).as_posix()
+    (line,) = read_runs(tmp_path / "runs.jsonl").values()
+    line["config"] = line["config"].replace("batch_size: 64", "batch_size: 32")
+    (tmp_path / "runs.jsonl").write_text(json.dumps(line) + "\n")
+    with (
+        as_folder(tmp_path / "runs.jsonl") as folder,
+        pytest.raises(DataError, match=f"the kept run {there} is damaged"),
+    ):
+        KeptRuns(folder).take(planned(tmp_path / "other"))
 
 
 def test_a_run_that_needs_none_of_them_is_found_under_its_name_of_before(tmp_path, monkeypatch):

@@ -20,7 +20,8 @@ def keep(folder, name="a-0123/seed1", ap=(0.1, 1 / 3, float("nan"))):
     (run / "per_query").mkdir(parents=True)
     run.joinpath("config.yaml").write_text("data:\n  root: 'ä'\n", encoding="utf-8")
     run.joinpath("kept.json").write_text(json.dumps({"tests": None, "after": "b-4567/seed1"}, indent=2) + "\n")
-    metrics = {"targets": {"synthocc": {"mAP": 0.1 + 0.2}}, "seed": 1}
+    figures = {"mAP": float(np.nanmean(ap)), "rank1": 0.5, "rank20": 0.5, "num_query": 3}
+    metrics = {"targets": {"synthocc": figures}, "seed": int(name[-1])}
     run.joinpath("metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     images, hits = np.array(["x.jpg", "längst.jpg", "y.jpg"]), np.array([1, 70_000, 0])
     PerQuery(images, np.array([5, 5, 9]), np.array([0, 1, 2]), np.array(ap), hits).write(
@@ -109,6 +110,30 @@ def test_a_run_is_never_unpacked_outside_its_folder(tmp_path, name):
     file.write_text(json.dumps({**content, "run": name}) + "\n")
     with pytest.raises(DataError, match=r"runs.jsonl, line 1 is damaged"):
         read_runs(file)
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        ({"mAP": 0.99}, "its mAP of synthocc is 0.99, and its queries have 0.216667"),
+        ({"mAP": float("nan")}, "its mAP of synthocc is nan"),
+        ({"rank1": 1.0}, "its rank1 of synthocc is 1.0, and its queries have 0.500000"),
+        ({"rank20": 1.0}, "its rank20"),
+    ],
+)
+def test_figures_that_are_not_those_of_the_queries_are_named(tmp_path, figures, told):
+    keep(tmp_path / "folder")
+    file = tmp_path / "runs.jsonl"
+    add_runs(file, tmp_path / "folder")
+    content = json.loads(file.read_text())
+    content["metrics"]["targets"]["synthocc"].update(figures)
+    file.write_text(json.dumps(content) + "\n")
+    with pytest.raises(DataError, match=rf"runs.jsonl: the run a-0123/seed1 is damaged .*{told}"), as_folder(file):
+        pass
+    content["metrics"]["seed"] = 7
+    file.write_text(json.dumps(content) + "\n")
+    with pytest.raises(DataError, match="its metrics are of seed 7, and its name says seed1"), as_folder(file):
+        pass
 
 
 def packed(kind, content) -> str:
