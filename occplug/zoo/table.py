@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
+from scipy.stats import kendalltau
 from tabulate import tabulate
 
 from occplug.zoo.index import Entry, Index, Made, Measured, Published
@@ -81,7 +83,27 @@ def overview(index: Index) -> str:
             _ours(rendered.ours),
             weights,
         ])  # fmt: skip
-    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+    return "\n\n".join([tabulate(rows, heads, tablefmt="github", disable_numparse=True), *_agreements(index)])
+
+
+def _agreements(index: Index) -> list[str]:
+    """A sentence: is the order of the methods on SynthOcc that of the published figures?"""
+    found = []
+    for key, name in (("mAP", "mAP"), ("rank1", "Rank-1")):
+        pairs = list(_pairs(index, key))
+        if len(pairs) > 2:
+            tau = kendalltau(*zip(*pairs))
+            found.append(f"by {name} {tau.statistic:.2f} (p = {tau.pvalue:.3f}, {len(pairs)} methods)")
+    return [f"Kendall's tau between the published order and that on SynthOcc: {', '.join(found)}."] if found else []
+
+
+def _pairs(index: Index, key: str) -> Iterator[tuple[float, float]]:
+    """Published and our figure of each row of the overview that has both; ours is the mean over seeds, not rounded."""
+    for shown in index.overview:
+        published = [p for p in index.find(shown["published"]).published if p.mAP is not None][:1]
+        ours = index.find(shown["synthocc"]).ours
+        if published and ours and (value := getattr(published[0], key)) is not None:
+            yield value, statistics.mean(run.figures[key] for run in ours.runs)
 
 
 def _row(index: Index, entry: Entry, sources: dict[str, int]) -> list[str]:

@@ -1,8 +1,10 @@
 """The index of the zoo: what it holds, that its form is kept, and that mistakes in it are named."""
 
 import re
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -56,6 +58,21 @@ def test_the_readme_has_the_overview_of_the_index(index):
     assert f"<!-- methods -->\n{overview(index)}\n<!-- end -->" in (ROOT / "README.md").read_text()
     real = index.find(index.overview[1]["published"]).published[0]
     assert f"| {real.mAP:.1f} / {real.rank1:.1f} (Occluded-Duke)" in overview(index)
+
+
+def test_the_overview_says_how_far_the_orders_agree(index):
+    """Kendall's tau-b, counted pair by pair: what is tied in one order is left out of its number of pairs."""
+    for key, name, least in (("mAP", "mAP", 8), ("rank1", "Rank-1", 7)):
+        pairs = []
+        for row in index.overview:
+            real, ours = index.find(row["published"]).published[0], index.find(row["synthocc"]).ours
+            mean = sum(run.figures[key] for run in ours.runs) / len(ours.runs)
+            pairs += [] if getattr(real, key) is None else [(getattr(real, key), mean)]
+        signs = [(np.sign(a[0] - b[0]), np.sign(a[1] - b[1])) for a, b in combinations(pairs, 2)]
+        counts = [sum(sign[i] != 0 for sign in signs) for i in (0, 1)]
+        tau = sum(one * other for one, other in signs) / np.sqrt(counts[0] * counts[1])
+        assert len(pairs) >= least
+        assert re.search(rf"by {name} {tau:.2f} \(p = 0\.\d+, {len(pairs)} methods\)", overview(index))
 
 
 def test_an_overview_of_unknown_entries_is_refused(tmp_path):
