@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
         scale_texts(method, args.text_scale)
     report = gradient_report(method, data, args.batches, args.stage)
     data.close()
-    print(f"{report['stage']}: {report['batches']} batches of {cfg.train.batch_size}")
+    print(f"{report['stage']}: {report['batches']} batches of {report['images']}")
     print(_table(report["terms"]))
     if args.output:
         about = {"config_file": args.config_file, "weights": args.weights, "text_scale": args.text_scale}
@@ -64,7 +64,7 @@ def _table(terms: dict[str, dict]) -> str:
     rows = []
     for name, term in terms.items():
         at = [term["levels"].get(level) for level in levels]
-        label = None if term["label"] is None else 100 * term["label"]
+        touched, label = (None if term[key] is None else 100 * term[key] for key in ("touched", "label"))
         numbers = [term["weight"], term["value"], term["tower"], term["rest"], 100 * term["share"], *at]
-        rows.append([name, *numbers, 100 * term["touched"], term["spread"], label])
+        rows.append([name, *numbers, touched, term["spread"], label])
     return tabulate(rows, headers=headers, floatfmt=".3g", missingval="")

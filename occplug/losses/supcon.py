@@ -34,8 +34,10 @@ class SupCon(nn.Module):
             shapes = [tuple(t.shape) for t in (x, y, labels_x, labels_y)]
             raise ValueError(f"SupCon wants x [N, D], y [M, D], labels [N] and [M]; got {shapes}")
         with torch.autocast(x.device.type, enabled=False):
-            log_p = (x.float() @ y.float().T).log_softmax(dim=1)  # [N, M]
-            positive = labels_x[:, None] == labels_y[None, :]  # [N, M]
-            count = positive.sum(dim=1)
-            per_row = -(log_p * positive).sum(dim=1) / count.clamp(min=1)
-            return per_row.sum() / (count > 0).sum().clamp(min=1)
+            return self.of_scores(x.float() @ y.float().T, labels_x[:, None] == labels_y[None, :])
+
+    def of_scores(self, scores: Tensor, positive: Tensor) -> Tensor:
+        """The same of products `scores` [N, M] and of which of them have one label, `positive` [N, M] bool."""
+        count = positive.sum(dim=1)
+        per_row = -(scores.log_softmax(dim=1) * positive).sum(dim=1) / count.clamp(min=1)
+        return per_row.sum() / (count > 0).sum().clamp(min=1)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from occplug.backbones import VisionFeatures
 from occplug.engine.freezing import close_layers
 from occplug.errors import ConfigError
+from occplug.losses import IgnoringCrossEntropy, SupCon
+from occplug.losses.ignoring import kept_classes
 from occplug.method import Method, Stage, parameter_groups
 from occplug.utils.devices import device_named
 
 __all__ = ["TermFigures", "gradient_report", "scale_texts", "term_gradients"]
 
-LEVELS = ("last", "feature", "projected", "tokens", "projected_tokens")  # of VisionFeatures, that terms may act on
+LEVELS = tuple(each.name for each in fields(VisionFeatures))  # terms may act on whatever a backbone hands out
 
 
 @dataclass
@@ -39,10 +41,14 @@ class TermFigures:
         tower: norm of the weighted term's gradient on all trained parameters of backbones.
         rest: the same on all other trained parameters.
         levels: output of the backbone -> norm of the weighted term's gradient on it; where one output is made of
-            another, the latter's includes the former's.
-        touched: share of the batch's images whose outputs have a gradient at all.
-        spread: of the logits of the term's cross entropies, the standard deviation over the classes, mean over images.
-        label: softmax's mean probability of the label there.
+            another, the latter's includes the former's, but `blocks` and `attention` have what the term takes from
+            them itself.
+        touched: share of the batch's images whose outputs have a gradient at all. Where the term does not act on the
+            backbone: those whose cached features have one, or else whose outputs of another trained part; None where
+            it trains something and none of these was seen.
+        spread: of the logits of the term's cross entropies and SupCons as these take them (with an angular margin), the
+            standard deviation over the classes (columns), mean over images.
+        label: softmax's mean probability of the label there, of all its columns in a SupCon.
     """
 
     weight: float
@@ -50,7 +56,7 @@ class TermFigures:
     tower: float
     rest: float
     levels: dict[str, float] = field(default_factory=dict)
-    touched: float = 0.0
+    touched: float | None = 0.0
     spread: float | None = None
     label: float | None = None
 
@@ -64,8 +70,9 @@ def gradient_report(method: Method, data, batches: int, stage: str = "", device:
         batches: how many to look at.
         stage: name; the last by default.
 
-    Returns: `stage`, `batches`, and `terms`: name -> the fields of :class:`TermFigures`, with `share`, the weighted
-        gradient on the tower relative to the sum of all terms' norms (on the other parameters where the tower rests).
+    Returns: `stage`, `batches`, `images` (of the largest batch), and `terms`: name -> the fields of
+        :class:`TermFigures`, with `share`, the weighted gradient on the tower relative to the sum of all terms' norms
+        (on the other parameters where the tower rests).
 
     Raises:
         ConfigError: no such stage, fewer than one batch, or a device that is not there.
@@ -76,16 +83,16 @@ def gradient_report(method: Method, data, batches: int, stage: str = "", device:
     put_on = device_named(device)
     _open(method, chosen, data, put_on)
     loader = chosen.loader(data) if chosen.loader else data.train_loader
-    per_batch = [
-        term_gradients(method, chosen, {**_on(batch, put_on), "epoch": 1})
-        for batch in itertools.islice(loader, batches)
-    ]
+    per_batch, images = [], 0
+    for batch in itertools.islice(loader, batches):
+        per_batch.append(term_gradients(method, chosen, {**_on(batch, put_on), "epoch": 1}))
+        images = max(images, len(batch["pid"]))
     terms = {name: _mean([figures[name] for figures in per_batch]) for name in per_batch[0]}
     scale = "tower" if any(term["tower"] for term in terms.values()) else "rest"
     whole = sum(term[scale] for term in terms.values())
     for term in terms.values():
         term["share"] = term[scale] / whole if whole else 0.0
-    return {"stage": chosen.name, "batches": len(per_batch), "terms": terms}
+    return {"stage": chosen.name, "batches": len(per_batch), "images": images, "terms": terms}
 
 
 @torch.no_grad()
@@ -127,46 +134,95 @@ def _on(batch: dict, device: torch.device) -> dict:
 # ---------------------------------------------------------------------- one batch
 
 
+@dataclass
+class _Seen:
+    """What was noted while the losses were computed.
+
+    Args:
+        outputs: (level, tensor) of backbones.
+        features: the batch's cached features, rows of images.
+        parts: outputs of trained modules beside backbones.
+        logits: of the losses.
+    """
+
+    outputs: list[tuple[str, Tensor]] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
+    parts: list[Tensor] = field(default_factory=list)
+    logits: list[_Logits] = field(default_factory=list)
+
+
+class _Logits(NamedTuple):
+    """What a softmax over classes was taken of: `scores` [N, C], which are the label's and which take part (bool)."""
+
+    scores: Tensor
+    positive: Tensor
+    kept: Tensor
+
+
 def term_gradients(method: Method, stage: Stage, batch: dict) -> dict[str, TermFigures]:
     """The figures of each term of `stage` on `batch`, in which only what the stage trains has gradients."""
     trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
     tower = [p for name, p in trained.items() if "backbone." in name]
     rest = [p for name, p in trained.items() if "backbone." not in name]
-    with _outputs(method) as outputs, _cross_entropies() as entropies:
-        losses = stage.losses(batch)
-    parts = (tower, rest, outputs, entropies, len(batch["pid"]))
-    return {name: _term(stage.weights[name], loss, *parts) for name, loss in losses.items()}
+    count = len(batch["pid"])
+    cached = {key: value.detach().requires_grad_() for key, value in batch.items() if _is_cached(value, count)}
+    seen = _Seen(features=list(cached.values()))
+    with _outputs(method, seen), _logits(seen):
+        losses = stage.losses({**batch, **cached})
+    return {name: _term(stage.weights[name], loss, tower, rest, seen, count) for name, loss in losses.items()}
 
 
-def _term(
-    weight: float, loss: Tensor, tower: list, rest: list, outputs: list, entropies: list, count: int
-) -> TermFigures:
+def _is_cached(value: Any, count: int) -> bool:
+    """Whether an entry of a batch is features [B, E] of its images."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 2 and len(value) == count
+
+
+def _term(weight: float, loss: Tensor, tower: list, rest: list, seen: _Seen, count: int) -> TermFigures:
     figures = TermFigures(weight, float(loss.detach()), 0.0, 0.0)
     if not loss.requires_grad:
         return figures
-    tensors = [tensor for _, tensor in outputs]
-    logits = [tensor for tensor, _ in entropies]
-    wanted = [*tower, *rest, *tensors, *logits]
-    gradients = torch.autograd.grad(weight * loss, wanted, retain_graph=True, allow_unused=True)
-    parts = iter(gradients)
-    figures.tower = _norm(itertools.islice(parts, len(tower)))
-    figures.rest = _norm(itertools.islice(parts, len(rest)))
-    at_outputs = list(itertools.islice(parts, len(tensors)))
+    tensors, scores = [tensor for _, tensor in seen.outputs], [each.scores for each in seen.logits]
+    groups = _gradients(weight * loss, tower, rest, tensors, seen.features, seen.parts, scores)
+    on_tower, on_rest, on_outputs, on_features, on_parts, on_logits = groups
+    figures.tower, figures.rest = _norm(on_tower), _norm(on_rest)
     for level in LEVELS:
-        values = [grad for (name, _), grad in zip(outputs, at_outputs) if name == level and grad is not None]
+        values = [grad for (name, _), grad in zip(seen.outputs, on_outputs) if name == level and grad is not None]
         if values:
             figures.levels[level] = _norm(values)
-    rows = [grad.flatten(1).abs().amax(1) > 0 for grad in at_outputs if grad is not None and len(grad) == count]
-    figures.touched = float(torch.stack(rows).any(0).float().mean()) if rows else 0.0
-    used = [each for each, grad in zip(entropies, parts) if grad is not None]
+    touched = [_touched(gradients, count) for gradients in (on_outputs, on_features, on_parts)]
+    trains = figures.tower or figures.rest
+    figures.touched = next((share for share in touched if share is not None), None if trains else 0.0)
+    used = [each for each, grad in zip(seen.logits, on_logits) if grad is not None and each.positive.any()]
     if used:
-        figures.spread = _average([logits.detach().float().std(dim=1).mean() for logits, _ in used])
-        figures.label = _average([_at_label(logits, labels) for logits, labels in used])
+        figures.spread = _average([_spread(each) for each in used])
+        figures.label = _average([_at_label(each) for each in used])
     return figures
 
 
-def _at_label(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.detach().float().softmax(dim=1).gather(1, labels[:, None]).mean()
+def _gradients(loss: Tensor, *groups: list[Tensor]) -> list[list[Tensor | None]]:
+    """Of `loss`, on the tensors of each group; None where it does not pass them."""
+    wanted = [tensor for group in groups for tensor in group]
+    parts = iter(torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True))
+    return [list(itertools.islice(parts, len(group))) for group in groups]
+
+
+def _touched(gradients: list[Tensor | None], count: int) -> float | None:
+    """Share of the `count` images that have a gradient in any of `gradients` with a row for each; None without one."""
+    rows = [grad.flatten(1).abs().amax(1) > 0 for grad in gradients if grad is not None and len(grad) == count]
+    return float(torch.stack(rows).any(0).float().mean()) if rows else None
+
+
+def _spread(logits: _Logits) -> Tensor:
+    scores, count = logits.scores.detach().float(), logits.kept.sum(dim=1)
+    mean = scores.masked_fill(~logits.kept, 0.0).sum(dim=1) / count
+    gaps = (scores - mean[:, None]).masked_fill(~logits.kept, 0.0)
+    return (gaps.square().sum(dim=1) / (count - 1)).sqrt().mean()
+
+
+def _at_label(logits: _Logits) -> Tensor:
+    """Rows without a column of their label are left out, as the losses do."""
+    scores = logits.scores.detach().float().masked_fill(~logits.kept, float("-inf"))
+    return (scores.softmax(dim=1) * logits.positive).sum(dim=1)[logits.positive.any(dim=1)].mean()
 
 
 def _norm(grads) -> float:
@@ -178,37 +234,80 @@ def _average(values: list[Tensor]) -> float:
 
 
 @contextmanager
-def _outputs(method: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """Inside, every output of a backbone that has a gradient is noted: (level, tensor)."""
-    noted: list[tuple[str, Tensor]] = []
+def _outputs(method: nn.Module, seen: _Seen) -> Iterator[None]:
+    """Inside, every output that has a gradient is noted, of backbones and of other modules with trained parameters."""
 
-    def note(module, args, output):
+    def note_tower(module, args, output):
         if isinstance(output, VisionFeatures):
-            values = {level: getattr(output, level) for level in LEVELS}
-            noted.extend((k, v) for k, v in values.items() if isinstance(v, Tensor) and v.requires_grad)
+            # what the tower goes on with stays its own: a gradient on a block is what terms take from it themselves,
+            # for later layers may mix images (batch norm)
+            output.blocks, output.attention = _handed_out(output.blocks), _handed_out(output.attention)
+            noted = ((level, value) for level in LEVELS for value in _tensors(getattr(output, level)))
+            seen.outputs.extend((level, value) for level, value in noted if value.requires_grad)
 
-    backbones = [module for name, module in method.named_modules() if name.rpartition(".")[2] == "backbone"]
-    handles = [backbone.register_forward_hook(note) for backbone in backbones]
+    def note_part(module, args, output):
+        seen.parts.extend(value for value in _tensors(output) if value.requires_grad and value.ndim > 0)
+
+    handles = []
+    for name, module in method.named_modules():
+        if name.rpartition(".")[2] == "backbone":
+            handles.append(module.register_forward_hook(note_tower))
+        elif "backbone." not in name and any(p.requires_grad for p in module.parameters(recurse=False)):
+            handles.append(module.register_forward_hook(note_part))
     try:
-        yield noted
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
+def _handed_out(tensors: dict[int, Tensor]) -> dict[int, Tensor]:
+    return {number: tensor.view_as(tensor) for number, tensor in tensors.items()}
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in one output: itself, or those of a dict."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return [each for each in values if isinstance(each, Tensor)]
+
+
 @contextmanager
-def _cross_entropies() -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Inside, the logits [B, C] and class labels [B] of every cross entropy are noted."""
-    noted: list[tuple[Tensor, Tensor]] = []
-    plain = F.cross_entropy
+def _logits(seen: _Seen) -> Iterator[None]:
+    """Inside, what the losses over classes take a softmax of is noted."""
 
-    def spy(logits, labels, *args, **kwargs):
-        if logits.ndim == 2 and labels.ndim == 1 and logits.requires_grad:
-            noted.append((logits, labels))
-        return plain(logits, labels, *args, **kwargs)
+    def watched(owner: Any, name: str, read: Callable[..., _Logits | None]):
+        plain = getattr(owner, name)
 
-    with mock.patch.object(F, "cross_entropy", spy):
-        yield noted
+        def spy(*args, **kwargs):
+            logits = read(*args, **kwargs)
+            if logits is not None and logits.scores.requires_grad:
+                seen.logits.append(logits)
+            return plain(*args, **kwargs)
+
+        return mock.patch.object(owner, name, spy)
+
+    with ExitStack() as watching:
+        watching.enter_context(watched(F, "cross_entropy", _of_cross_entropy))
+        watching.enter_context(watched(IgnoringCrossEntropy, "forward", _of_ignoring))
+        watching.enter_context(watched(SupCon, "of_scores", _of_supcon))
+        yield
+
+
+def _of_cross_entropy(input: Tensor, target: Tensor, *args, **kwargs) -> _Logits | None:
+    if input.ndim != 2 or target.ndim != 1:
+        return None
+    return _Logits(input, ~kept_classes(input, target), torch.ones_like(input, dtype=torch.bool))
+
+
+def _of_ignoring(
+    loss: IgnoringCrossEntropy, logits: Tensor, labels: Tensor, ignored: Tensor | None = None, reduction: str = ""
+) -> _Logits:
+    ignored = torch.full_like(labels, -1) if ignored is None else ignored
+    return _Logits(logits, ~kept_classes(logits, labels), kept_classes(logits, ignored))
+
+
+def _of_supcon(loss: SupCon, scores: Tensor, positive: Tensor) -> _Logits:
+    return _Logits(scores, positive, torch.ones_like(positive))
 
 
 def _mean(figures: list[TermFigures]) -> dict:
