@@ -153,7 +153,7 @@ def _config_in(text: str, file: Path) -> CfgNode | None:
     """The config with that `text`, of `file`; None if no version of today reads it."""
     if text not in _READ:
         try:
-            _READ[text] = load_config(file)
+            _READ[text] = load_config(file, text=text)  # as text: keys without effect were told when it was trained
         except ConfigError:
             _READ[text] = None
     return _READ[text]

@@ -163,8 +163,11 @@ def _identity(cfg: CfgNode) -> tuple[int, dict[str, object]]:
 def _config_of(folder: Path, settings: dict[str, object]) -> CfgNode | None:
     """The config of the run in `folder` with `settings` in place of its own; None if no version of today reads it."""
     try:
-        return load_config(folder / "config.yaml", [word for setting in settings.items() for word in setting])
-    except ConfigError:
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        return load_config(
+            folder / "config.yaml", [word for setting in settings.items() for word in setting], text=text
+        )
+    except (ConfigError, OSError, UnicodeDecodeError):
         return None
 
 

@@ -157,7 +157,7 @@ def test_the_table_goes_between_its_marks():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--table", "no"], "clip_reid has no table 'no'; it has: prompts, backbone, recipe, template"),
+        (["--table", "no"], "clip_reid has no table 'no'; it has: prompts, backbone, recipe, length, template"),
         (["--table", "fusion"], "fusion is a table of dpl_reid, so give a config of that method"),
         (["--rows", "clipreid"], "--rows: table prompts has no row 'clipreid'; it has: baseline, clip_reid, sie_olp"),
         (["--rows", "sie_olp"], "row sie_olp: it cannot be trained from"),
