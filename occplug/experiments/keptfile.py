@@ -127,7 +127,6 @@ def as_folder(place: Path) -> Iterator[Path]:
         folder = Path(name)
         for run, content in read_runs(place).items():
             try:
-                _check_figures(content)
                 _unpack(content, folder / run)
             except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
                 raise DataError(
@@ -146,15 +145,14 @@ def _check_name(name) -> None:
         raise ValueError(f"{name!r} is no folder below that of the runs")
 
 
-def _check_figures(content: dict) -> None:
-    """Raise ValueError where a line says of a run what its queries do not."""
+def _check_figures(content: dict, queries: dict[str, PerQuery]) -> None:
+    """Raise ValueError where a line says of a run what its queries, by target, do not."""
     seed, place = content["metrics"]["seed"], PurePosixPath(content["run"]).name
     if place != f"seed{seed}":
         raise ValueError(f"its metrics are of seed {seed}, and its name says {place}")
-    for target, columns in content["queries"].items():
-        queries, told = _queries(columns), content["metrics"]["targets"][target]
-        hits = queries.first_hit[queries.first_hit > 0]
-        found = {"mAP": np.nanmean(queries.ap), **{f"rank{k}": np.mean(hits <= k) for k in RANKS}}
+    for target, each in queries.items():
+        told, hits = content["metrics"]["targets"][target], each.first_hit[each.first_hit > 0]
+        found = {"mAP": np.nanmean(each.ap), **{f"rank{k}": np.mean(hits <= k) for k in RANKS}}
         for key, value in found.items():
             if key in told and not abs(told[key] - value) <= TOLERANCE:  # nan is not either
                 raise ValueError(f"its {key} of {target} is {told[key]}, and its queries have {value:.6f}")
@@ -171,9 +169,11 @@ def _packed(name: str, run: Path) -> dict:
 
 
 def _unpack(content: dict, run: Path) -> None:
+    queries = {target: _queries(columns) for target, columns in content["queries"].items()}
+    _check_figures(content, queries)
     (run / "per_query").mkdir(parents=True)
-    for target, columns in content["queries"].items():
-        _queries(columns).write(per_query_file(run, target))
+    for target, each in queries.items():
+        each.write(per_query_file(run, target))
     (run / CONFIG).write_text(content["config"], encoding="utf-8")
     for name, part in ((KEPT, "kept"), (METRICS, "metrics")):
         (run / name).write_text(json.dumps(content[part], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -43,11 +43,9 @@ class Shapes:
         made = 0
         for cutout, size in wanted:
             key = (id(cutout), self.feather, *size)
-            if key not in kept:
+            if key not in kept and room > 0:
                 kept[key] = shaped(cutout.rgba, *size, self.feather)
                 made, room = made + 1, room - kept[key].nbytes
-            if room < 0:
-                break
         if made:
             taken = sum(shape.nbytes for shape in kept.values()) / GB
             log.info("occluders: %d of %d sizes made ahead; all that are kept take %.2f GB", made, len(wanted), taken)

@@ -422,6 +422,9 @@ def test_sizes_are_made_ahead_for_many_images_as_far_as_memory_goes(tmp_path, mo
     sizes = sum(shape.nbytes for shape in cutouts.kept.values())
     assert 200_000 < sizes < 500_000 and {key[1] for key in cutouts.kept} == {None, 0.03}
     assert "occluders: 2 of 2 sizes made ahead" in caplog.text
+    known = set(cutouts.kept)
+    pipeline(1000, **options)
+    assert set(cutouts.kept) == known  # there is no room for more
 
 
 # ---- draws, workers, misfits
