@@ -9,7 +9,13 @@ import numpy as np
 
 from occplug.utils import compiled
 
-__all__ = ["blurred_border", "dilate", "erode", "is_compiled", "keep_thin", "light_around", "light_of", "mix", "solid"]
+__all__ = ["blurred_border", "dilate", "erode", "is_compiled", "keep_thin", "lay", "solid", "total"]
+
+# value / 255 of a byte, to the bit, without a division: the first has so few digits that its product is exact
+MOST_OF_255TH, REST_OF_255TH = np.float32(257 / 65536), np.float32(1 / 255 - 257 / 65536)
+UNCOVERED = 12  # alpha up to which a pixel belongs to the surroundings, of 255
+GROWN = 0.1  # the surroundings: the cut-out's box, larger by this share of its sides on each side
+FEWEST = 64  # pixels of surroundings; with fewer, the whole image that is not covered
 
 
 @compiled.loop("void(uint8[:,::1], int64, int64, uint8[:,::1], uint8[:,::1])")
@@ -104,97 +110,112 @@ def blurred_border(alpha, core, weights, result):
             out[x] = min(np.int32(limit[x]), (np.int32(255) * sums[x] + np.int32(1 << 15)) >> np.int32(16))
 
 
-@compiled.loop("void(uint8[:,:,::1], int64[::1], float64[:,::1])")
-def light_of(shape, place, sums):
-    """Adds over the rows of a layer: alpha, luminance times alpha, and its square times alpha, to sums [3, w].
+@compiled.loop("int64(uint8[:,:,::1], UniTuple(int64, 6))")
+def total(shape, place):
+    """Sum of a layer's alpha; `shape` and `place` as for :func:`lay`."""
+    result = 0
+    for y in range(place[0], place[0] + place[2]):
+        row = shape[4, y, place[1] : place[1] + place[3]]
+        for x in range(place[3]):
+            result += np.int64(row[x])
+    return result
+
+
+@compiled.loop(
+    "void(uint8[:,:,::1], uint8[:,:,::1], UniTuple(int64, 6), UniTuple(int64, 4), UniTuple(float64, 3), boolean)"
+)
+def lay(image, shape, place, box, strengths, aligned):
+    """Lays a layer over `image`, uint8 [3, H, W], in its light.
 
     Args:
         shape: uint8 [5, h, w], whose last plane is the alpha that counts.
-        place: what of it lies where, as `pasting.Layer.place` says.
-    """
-    one, least, most = np.float32(1), np.float32(1e-3), np.float32(255)
-    red, green, blue = np.float32(0.299), np.float32(0.587), np.float32(0.114)
-    first, start, end, height = place[0], place[1], place[1] + place[3], place[2]
-    totals, means, squares = sums[0], sums[1], sums[2]
-    for y in range(height):
-        row = first + y
-        reds, greens, blues = shape[0, row, start:end], shape[1, row, start:end], shape[2, row, start:end]
-        owns, opacity = shape[3, row, start:end], shape[4, row, start:end]
-        for x in range(end - start):
-            value = np.float32(opacity[x])
-            share = value / max(np.float32(owns[x]), one)
-            light = np.float32(reds[x]) * share * red + np.float32(greens[x]) * share * green
-            light += np.float32(blues[x]) * share * blue
-            value /= most
-            totals[x] += value
-            means[x] += light
-            squares[x] += light * light / max(value, least)
-
-
-@compiled.loop("void(uint8[:,:,::1], uint8[:,:,::1], int64[::1], int64, int64, int64, int64, int64, float64[:,::1])")
-def light_around(image, shape, place, upper, lower, begin, end, uncovered, sums):
-    """Adds over rows of `image`, uint8 [3, H, W]: the number of pixels that a layer leaves free, their luminance and
-    its square, to sums [3, W].
-
-    Args:
-        shape, place: as for :func:`light_of`.
-        upper, lower, begin, end: first and last row, first and last column of what is looked at.
-        uncovered: alpha up to which a pixel is free.
-    """
-    first, start, height, width, top, left = place[0], place[1], place[2], place[3], place[4], place[5]
-    red, green, blue = np.float32(0.299), np.float32(0.587), np.float32(0.114)
-    across = end - begin
-    free = np.empty(across, np.uint8)
-    counts, means, squares = sums[0], sums[1], sums[2]
-    for y in range(upper, lower):
-        free[:] = 1
-        if top <= y < top + height:
-            source = shape[4, first + y - top, start : start + width]
-            part = free[left - begin : left - begin + width]
-            for x in range(width):
-                part[x] = source[x] <= uncovered
-        reds, greens, blues = image[0, y, begin:end], image[1, y, begin:end], image[2, y, begin:end]
-        for x in range(across):
-            light = np.float32(reds[x]) * red + np.float32(greens[x]) * green
-            light += np.float32(blues[x]) * blue
-            value = np.float64(light) * free[x]
-            counts[x] += free[x]
-            means[x] += value
-            squares[x] += value * value
-
-
-@compiled.loop("void(uint8[:,:,::1], uint8[:,::1], uint8[:,:,::1], int64[::1], float32, float32, float32)")
-def mix(image, alpha, shape, place, factor, shift, limit):
-    """Lays a layer over `image`, uint8 [3, H, W], its colours times `factor`, plus `shift`, but not below 0 and above
-    `limit`; and its alpha into `alpha`, uint8 [H, W].
-
-    Args:
-        shape, place: as for :func:`light_of`.
+        place, box: of `pasting.Layer`.
+        strengths: of `pasting.Light`.
+        aligned: whether light is matched, as `pasting.Light.align` does with mode "luma".
     """
     zero, one, most, ties = np.float32(0), np.float32(1), np.float32(255), np.float32(1 << 23)
-    first, start, height, width, top, left = place[0], place[1], place[2], place[3], place[4], place[5]
-    shares, values = np.empty(width, np.float32), np.empty(width, np.float32)
+    least, red, green, blue = np.float32(1e-3), np.float32(0.299), np.float32(0.587), np.float32(0.114)
+    first, start, height, width, top, left = place
+    factor, shift, limit = one, zero, np.float32(1e9)  # a limit that no colour reaches
+    if aligned:
+        # of the layer: sums of alpha, of luminance times alpha and of its square times alpha
+        sums = np.zeros((3, max(width, image.shape[2])))
+        totals, means, squares = sums[0], sums[1], sums[2]
+        for y in range(first, first + height):
+            reds, greens, blues = (
+                shape[0, y, start : start + width],
+                shape[1, y, start : start + width],
+                shape[2, y, start : start + width],
+            )
+            owns, opacity = shape[3, y, start : start + width], shape[4, y, start : start + width]
+            for x in range(width):
+                value = np.float32(opacity[x])
+                share = value / max(np.float32(owns[x]), one)
+                light = np.float32(reds[x]) * share * red + np.float32(greens[x]) * share * green
+                light += np.float32(blues[x]) * share * blue
+                value /= most
+                totals[x] += value
+                means[x] += light
+                squares[x] += light * light / max(value, least)
+        total, mean, square = sums[0].sum(), sums[1].sum(), sums[2].sum()
+        # of the pixels around it that it leaves free, or with too few of these of all: their number, luminance, square
+        down, across = GROWN * (box[2] - box[0]), GROWN * (box[3] - box[1])
+        upper = max(0, int(np.rint(box[0] - down)))
+        lower = min(image.shape[1], int(np.rint(box[2] + down)))
+        begin = max(0, int(np.rint(box[1] - across)))
+        end = min(image.shape[2], int(np.rint(box[3] + across)))
+        free = np.empty(image.shape[2], np.uint8)
+        count = 0
+        for _ in range(2):
+            sums[:] = 0
+            count = 0
+            for y in range(upper, lower):
+                free[:] = 1
+                if top <= y < top + height:
+                    source, part = shape[4, first + y - top, start : start + width], free[left : left + width]
+                    for x in range(width):
+                        part[x] = source[x] <= UNCOVERED
+                reds, greens, blues = image[0, y, begin:end], image[1, y, begin:end], image[2, y, begin:end]
+                counted = free[begin:end]
+                for x in range(end - begin):
+                    light = np.float32(reds[x]) * red + np.float32(greens[x]) * green
+                    light += np.float32(blues[x]) * blue
+                    count += np.int64(counted[x])
+                    value = np.float64(light * np.float32(counted[x]))
+                    means[x] += value
+                    squares[x] += value * value
+            if count >= FEWEST:
+                break
+            upper, lower, begin, end = 0, image.shape[1], 0, image.shape[2]
+        if total > 0 and count > 0:
+            mean /= total
+            spread = np.sqrt(max(square / total - mean**2, 1e-6))
+            around = sums[1].sum() / count
+            deviation = np.sqrt(max(sums[2].sum() / count - around**2, 0.0))
+            kept = min(max((deviation / spread) ** strengths[1], strengths[2]), 1.0)
+            factor, limit = np.float32(kept), most
+            shift = np.float32(mean * (1 - kept) + strengths[0] * (around - mean))
+    shares, values, limits = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(height):
         owns, opacity = shape[3, first + y, start : start + width], shape[4, first + y, start : start + width]
-        hidden = alpha[top + y, left : left + width]
         for x in range(width):
-            hidden[x] = opacity[x]
             value = np.float32(opacity[x])
             shares[x] = value / max(np.float32(owns[x]), one)
-            values[x] = value / most
+            values[x] = value * MOST_OF_255TH + value * REST_OF_255TH
+            limits[x] = limit * values[x]
         for colour in range(3):
             row = shape[colour, first + y, start : start + width]
             out = image[colour, top + y, left : left + width]
             for x in range(width):
                 value = values[x]
                 layer = np.float32(row[x]) * shares[x] * factor + shift * value
-                layer = min(max(layer, zero), limit * value)
+                layer = min(max(layer, zero), limits[x])
                 mixed = np.float32(out[x]) * (one - value) + layer
                 # added to 2 ** 23, a float32 is rounded to a whole number, halves to even ones
                 out[x] = np.uint8(min(mixed + ties - ties, most))
 
 
-_ALL = (solid, erode, dilate, keep_thin, blurred_border, light_of, light_around, mix)
+_ALL = (solid, erode, dilate, keep_thin, blurred_border, total, lay)
 
 
 def is_compiled() -> bool:

@@ -52,7 +52,7 @@ class OAMN(Occlusion):
         self.items, self.read = items, read
 
     def occlude(self, pixels: np.ndarray) -> Occluded:
-        """uint8 [3, H, W] -> the occluded image."""
+        """Put a strip before `pixels`, uint8 [3, H, W]."""
         if not self.items:
             raise ConfigError("oamn cuts its strips from training images, and none were bound; call bind(items, read)")
         which, upright, share, place, far, mirror = torch.rand(6, dtype=torch.float64).tolist()
@@ -66,10 +66,14 @@ class OAMN(Occlusion):
             cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         strip = np.asarray(self.jitter(cut)).transpose(2, 0, 1)
         rows, columns = (slice(None), slice(start, start + thick))[:: 1 if across else -1]
-        result, alpha = pixels.copy(), np.zeros((height, width), np.uint8)
-        result[:, rows, columns] = strip
-        alpha[rows, columns] = 255
-        return Occluded(result, alpha, CLEAN)
+        pixels[:, rows, columns] = strip
+
+        def hides() -> np.ndarray:
+            alpha = np.zeros((height, width), np.uint8)
+            alpha[rows, columns] = 255
+            return alpha
+
+        return Occluded(hides, CLEAN)
 
 
 def _strip(picture: Image.Image, size: tuple[int, int], thick: int, place: float, across: bool) -> Image.Image:

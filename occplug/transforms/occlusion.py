@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,16 +25,15 @@ _SLOTS = 256  # more worker processes than that share a slot, and may then misco
 
 
 class Occluded(NamedTuple):
-    """An image with something before it.
+    """What was put before an image.
 
     Args:
-        pixels: uint8 [3, H, W].
-        alpha: uint8 [H, W], 255 where the occluder hides the image; other than 0 exactly where pixels were mixed.
+        hides: makes the alpha, uint8 [H, W], 255 where the occluder hides the image; other than 0 exactly where pixels
+            were mixed. Most callers have no use for it.
         category: index in the category table; CLEAN for none, or for what has no category.
     """
 
-    pixels: np.ndarray
-    alpha: np.ndarray
+    hides: Callable[[], np.ndarray]
     category: int
 
 
@@ -44,14 +45,22 @@ class Tally:
         # a slot per process, because adding to memory that others write is not atomic
         self.slots = torch.zeros(_SLOTS, len(names), dtype=torch.int64).share_memory_()
 
-    def add(self, name: str) -> int:
-        """Count one event; returns how many this process has counted."""
+    @functools.cached_property
+    def _counts(self) -> memoryview:
+        """The same memory, flat; torch's own indexing takes fifty times as long."""
+        return memoryview(self.slots.numpy().reshape(-1))
+
+    def __getstate__(self) -> dict:
+        return {"names": self.names, "slots": self.slots}
+
+    def add(self, *names: str) -> int:
+        """Count one event of each; returns how many of the last this process has counted."""
         worker = get_worker_info()
         row = 0 if worker is None else 1 + worker.id % (_SLOTS - 1)
-        column = self.names.index(name)
-        slots = self.slots.numpy()  # the same memory; torch's own indexing takes ten times as long
-        slots[row, column] += 1
-        return int(slots[row, column])
+        for name in names:
+            place = row * len(self.names) + self.names.index(name)
+            self._counts[place] += 1
+        return self._counts[place]
 
     def __getitem__(self, name: str) -> int:
         return int(self.slots[:, self.names.index(name)].sum())
@@ -66,7 +75,8 @@ class Occlusion(v2.Transform):
     the sample stay as they are. The image that was given is not changed. `tally` counts "seen" and "occluded" images
     and, where a subclass can fail, "misfits".
 
-    A subclass has `occlude(pixels) -> Occluded | None`; None: nothing fits, the image stays as it is.
+    A subclass has `occlude(pixels) -> Occluded | None`, which changes its pixels; None: nothing fits, the image stays
+    as it is.
 
     Args:
         name: its key under `augment`, for messages.
@@ -77,7 +87,6 @@ class Occlusion(v2.Transform):
     """
 
     level = "image"
-    takes_tensors = True
     occludes = True
     provides = ("occlusion", "occluder")
 
@@ -91,37 +100,42 @@ class Occlusion(v2.Transform):
     def forward(self, sample):
         """An image [3, H, W], or a sample with one; as said above."""
         if not isinstance(sample, dict):
-            result = self._draw(sample)
-            if result is None:
-                return sample
-            pixels = torch.from_numpy(result.pixels)
-            return tv_tensors.wrap(pixels, like=sample) if isinstance(sample, tv_tensors.Image) else pixels
-        image = sample["img"]
-        result = self._draw(image)
+            image, result = self._draw(sample)
+            is_wrapped = result is not None and isinstance(sample, tv_tensors.Image)
+            return tv_tensors.wrap(image, like=sample) if is_wrapped else image
+        image, result = self._draw(sample["img"])
         if result is None:
             alpha, category = torch.zeros((1, *image.shape[-2:]), dtype=torch.uint8), CLEAN
         else:
-            image = tv_tensors.Image(torch.from_numpy(result.pixels))
-            alpha, category = torch.from_numpy(result.alpha)[None], result.category
+            image = tv_tensors.Image(image)
+            alpha, category = torch.from_numpy(result.hides())[None], result.category
         return {**sample, "img": image, "occlusion": tv_tensors.Mask(alpha), "occluder": category}
 
-    def _draw(self, image: Tensor) -> Occluded | None:
-        image = image.as_subclass(Tensor)  # of whose subclasses each look at a shape takes microseconds
+    def in_place(self, image: Tensor) -> Tensor:
+        """As a call with an image, uint8 [3, H, W], that nobody else needs: its pixels may be changed."""
+        return self._draw(image, copy=False)[0]
+
+    def _draw(self, given: Tensor, copy: bool = True) -> tuple[Tensor, Occluded | None]:
+        """The image with what was put before it, or as it was."""
+        image = given
+        if type(image) is not Tensor:  # of whose subclasses each look at a shape takes microseconds
+            image = image.as_subclass(Tensor)
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
             raise ConfigError(f"{self.name} needs images of uint8 [3, H, W]; it got {image.dtype} {list(image.shape)}")
-        self.tally.add("seen")
-        if float(torch.rand(())) >= self.prob:
-            return None
+        if torch.rand(()).item() >= self.prob:
+            self.tally.add("seen")
+            return given, None
+        image = image.clone(memory_format=torch.contiguous_format) if copy else image.contiguous()
         result = self.occlude(image.numpy())
         if result is not None:
-            self.tally.add("occluded")
-            return result
-        count = self.tally.add("misfits")
+            self.tally.add("seen", "occluded")
+            return image, result
+        count = self.tally.add("seen", "misfits")
         if str(count).strip("0") == "1":  # 1, 10, 100, ...: enough to be noticed, too few to flood a log
             log.warning(
                 "%s: no occluder fitted; the image stays as it is (%d so far in this process)", self.name, count
             )
-        return None
+        return given, None
 
     def summary(self) -> str:
         """What `tally` has counted, as a sentence; empty before the first image."""
@@ -132,4 +146,4 @@ class Occlusion(v2.Transform):
 
     @abstractmethod
     def occlude(self, pixels: np.ndarray) -> Occluded | None:
-        """uint8 [3, H, W], not to be changed -> the occluded image."""
+        """Change `pixels`, uint8 [3, H, W], contiguous; where nothing fits, leave them as they are."""

@@ -13,7 +13,7 @@ from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
-from occplug.transforms.pasting import Layer, Light, laid
+from occplug.transforms.pasting import Layer, Light, lay
 from occplug.transforms.shapes import Shapes
 
 __all__ = ["OIA"]
@@ -65,7 +65,7 @@ class OIA(Occlusion):
             self.shapes.keep([(each, _size(each, each.category.oia_area or 0, height, width)) for each in cutouts])
 
     def occlude(self, pixels: np.ndarray) -> Occluded:
-        """uint8 [3, H, W] -> the occluded image."""
+        """Lay an occluder over `pixels`, uint8 [3, H, W], contiguous."""
         category, which, share, across = torch.rand(4, dtype=torch.float64).tolist()
         group = self.groups[int(category * len(self.groups))]
         cutout = group[int(which * len(group))]
@@ -77,7 +77,8 @@ class OIA(Occlusion):
             left = round((width - w) * across)
         index = cutout.category.index
         layer = Layer(self.shapes(cutout, (h, w)), False, (top, left), (height, width), index)
-        return Occluded(*laid(layer, pixels, OWN_LIGHT), layer.category)
+        lay(layer, pixels, OWN_LIGHT)
+        return Occluded(layer.hides, layer.category)
 
 
 def _corner(name: str, h: int, w: int, height: int, width: int) -> tuple[int, int]:

@@ -13,14 +13,11 @@ from typing import Any, cast
 import numpy as np
 
 from occplug.transforms import laying
+from occplug.transforms.laying import FEWEST, GROWN, UNCOVERED
 
-__all__ = ["Layer", "Light", "feathered", "laid", "mixed", "shaped"]
+__all__ = ["Layer", "Light", "feathered", "lay", "shaped"]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-UNCOVERED = 12  # alpha up to which a pixel belongs to the surroundings, of 255
-GROWN = 0.1  # the surroundings: the cut-out's box, larger by this share of its sides on each side
-_NONE = 1e9  # a limit of colours that none reaches
-FEWEST = 64  # pixels of surroundings; with fewer, the whole image that is not covered
 
 
 class Layer:
@@ -34,8 +31,8 @@ class Layer:
         category: index in the category table.
 
     Attributes:
-        place: int64: the first row and column of `shape` that lie inside, height and width of what lies inside, and its
-            top and left in the image.
+        place: the first row and column of `shape` that lie inside, height and width of what lies inside, and its top
+            and left in the image.
         box: (top, left, bottom, right) of the whole cut-out, which may reach beyond the image.
     """
 
@@ -45,21 +42,21 @@ class Layer:
         (top, left), (h, w) = corner, shape.shape[1:]
         first, start = max(0, -top), max(0, -left)
         height, width = max(0, min(h, image[0] - top) - first), max(0, min(w, image[1] - left) - start)
-        if mirrored:
-            end = w - start
-            shape, first, start = _mirrored(shape[:, first : first + height, end - width : end]), 0, 0
-        self.shape, self.category, self.box = shape, category, (top, left, top + h, left + w)
-        self.place = np.array((first, start, height, width, max(top, 0), max(left, 0)))
+        self.shape, self.category = _mirrored(shape) if mirrored else shape, category
+        self.image, self.box = image, (top, left, top + h, left + w)
+        self.place = (first, start, height, width, max(top, 0), max(left, 0))
 
     @property
     def area(self) -> tuple[slice, slice]:
         """Rows and columns of the image that it lies over."""
-        *_, h, w, top, left = self.place.tolist()
+        *_, h, w, top, left = self.place
         return slice(top, top + h), slice(left, left + w)
 
     @property
     def hidden(self) -> float:
         """Sum of its alpha over the image, in pixels."""
+        if laying.is_compiled():
+            return laying.total(self.shape, self.place) / 255
         import cv2  # takes long to import, and adds bytes up twice as fast as numpy
 
         return cv2.sumElems(self.alpha)[0] / 255
@@ -67,13 +64,20 @@ class Layer:
     @property
     def planes(self) -> np.ndarray:
         """Of `shape`, what lies inside the image, uint8 [5, h, w]."""
-        first, start, h, w, *_ = self.place.tolist()
+        first, start, h, w, *_ = self.place
         return self.shape[:, first : first + h, start : start + w]
 
     @property
     def alpha(self) -> np.ndarray:
         """Inside the image, uint8 [h, w]: what counts in place of that of the cut-out, and is not above it."""
-        return self.planes[4]
+        first, start, h, w, *_ = self.place
+        return self.shape[4, first : first + h, start : start + w]
+
+    def hides(self) -> np.ndarray:
+        """`alpha` in the whole image, uint8 [H, W]."""
+        alpha = np.zeros(self.image, np.uint8)
+        alpha[self.area] = self.alpha
+        return alpha
 
     @functools.cached_property
     def colours(self) -> np.ndarray:
@@ -84,12 +88,10 @@ class Layer:
 
 
 def _mirrored(planes: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w] -> the same with left and right exchanged, contiguous."""
+    """uint8 [n, h, w] -> the same with left and right exchanged."""
     import cv2  # takes long to import, and turns rows five times as fast as numpy
 
-    if not planes.size:
-        return planes.copy()
-    return cv2.flip(np.ascontiguousarray(planes).reshape(-1, planes.shape[2]), 1).reshape(planes.shape)
+    return cv2.flip(planes.reshape(-1, planes.shape[2]), 1).reshape(planes.shape)
 
 
 def shaped(rgba: np.ndarray, height: int, width: int, feather: float | None) -> np.ndarray:
@@ -193,6 +195,11 @@ class Light:
     contrast: float
     min_contrast: float
 
+    @property
+    def strengths(self) -> tuple[float, float, float]:
+        """`brightness`, `contrast`, `min_contrast`."""
+        return float(self.brightness), float(self.contrast), float(self.min_contrast)
+
     def align(self, layer: Layer, pixels: np.ndarray) -> None:
         """Change the colours of `layer`, which is about to be laid over `pixels`, uint8 [3, H, W]."""
         if self.mode == "none":
@@ -220,19 +227,6 @@ class Light:
         spread = math.sqrt(max(square - mean**2, 1e-6))
         factor = min(max((deviation / spread) ** self.contrast, self.min_contrast), 1.0)
         return factor, mean * (1 - factor) + self.brightness * (around - mean)
-
-    def measured(self, layer: Layer, pixels: np.ndarray) -> tuple[float, float] | None:
-        """As :meth:`align` with mode "luma" finds them, by compiled loops: factor and shift; None: nothing changes."""
-        sums = np.zeros((3, layer.place[3]))
-        laying.light_of(layer.shape, layer.place, sums)
-        total, mean, square = sums.sum(1).tolist()
-        around = _sums_around(layer, pixels)
-        if total == 0 or around is None:
-            return None
-        count, near, near_square = around
-        near /= count
-        deviation = math.sqrt(max(near_square / count - near**2, 0.0))
-        return self._moved(mean / total, square / total, near, deviation)
 
 
 def _luminance(planes: np.ndarray) -> np.ndarray:
@@ -272,52 +266,27 @@ def _near(layer: Layer, height: int, width: int) -> tuple[slice, slice]:
     return rows, slice(max(0, round(left - across)), min(width, round(right + across)))
 
 
-def _sums_around(layer: Layer, pixels: np.ndarray) -> list[float] | None:
-    """Number of the pixels that :func:`_moments` looks at, sum and sum of squares of their luminance."""
-    height, width = pixels.shape[1:]
-    for rows, columns in (_near(layer, height, width), (slice(0, height), slice(0, width))):
-        sums = np.zeros((3, max(0, columns.stop - columns.start)))
-        near = (rows.start, rows.stop, columns.start, columns.stop)
-        laying.light_around(pixels, layer.shape, layer.place, *near, UNCOVERED, sums)
-        result = sums.sum(1).tolist()
-        if result[0] >= FEWEST:
-            return result
-    return result if result[0] else None
-
-
 def _free(layer: Layer, rows: slice, columns: slice) -> np.ndarray:
     """uint8 mask of the pixels in `rows` and `columns` of the image, which `layer` lies in: 255 where it hides none."""
     import cv2
 
     h, w = layer.alpha.shape
     free = np.full((max(0, rows.stop - rows.start), max(0, columns.stop - columns.start)), 255, np.uint8)
-    top, left = int(layer.place[4]) - rows.start, int(layer.place[5]) - columns.start
+    top, left = layer.place[4] - rows.start, layer.place[5] - columns.start
     free[top : top + h, left : left + w] = cv2.compare(layer.alpha, cast(Any, UNCOVERED), cv2.CMP_LE)
     return free
 
 
-def laid(layer: Layer, pixels: np.ndarray, light: Light) -> tuple[np.ndarray, np.ndarray]:
-    """`layer` in the `light` of `pixels`, uint8 [3, H, W], laid over them: as :func:`mixed`."""
-    if light.mode == "adain" or not laying.is_compiled():
-        light.align(layer, pixels)
-        return mixed(layer, pixels)
-    result, alpha = pixels.copy(), np.zeros(pixels.shape[1:], np.uint8)
-    moved = None if light.mode == "none" else light.measured(layer, result)
-    factor, shift = moved or (1.0, 0.0)
-    limit = _NONE if moved is None else 255.0
-    laying.mix(result, alpha, layer.shape, layer.place, factor, shift, limit)
-    return result, alpha
-
-
-def mixed(layer: Layer, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(1 - alpha) pixels + alpha occluder: uint8 [3, H, W], and alpha in the whole image, uint8 [H, W]."""
-    result, alpha = pixels.copy(), np.zeros(pixels.shape[1:], np.uint8)
-    alpha[layer.area] = layer.alpha
+def lay(layer: Layer, pixels: np.ndarray, light: Light) -> None:
+    """Lay `layer`, in the `light` of `pixels`, uint8 [3, H, W], over them: (1 - alpha) pixels + alpha occluder."""
+    if light.mode != "adain" and laying.is_compiled():
+        laying.lay(pixels, layer.shape, layer.place, layer.box, light.strengths, light.mode == "luma")
+        return
+    light.align(layer, pixels)
     rows, columns = layer.area
     share = layer.alpha.astype(np.float32)
     share /= 255
     under = pixels[:, rows, columns] * np.subtract(1, share, out=share)
     under += layer.colours
     np.rint(under, out=under)
-    result[:, rows, columns] = np.minimum(under, 255, out=under)  # rounding may leave a colour above its alpha
-    return result, alpha
+    pixels[:, rows, columns] = np.minimum(under, 255, out=under)  # rounding may leave a colour above its alpha

@@ -125,8 +125,10 @@ class PerImage:
             current = _apply(transform, np.asarray(current) if takes_pixels else as_picture(current))
         image = _planes(current)
         for transform in self.image:
-            takes_tensors = getattr(transform, "takes_tensors", False)  # spares it torchvision's wrapping
-            image = _apply(transform, image if takes_tensors else tv_tensors.Image(image)).as_subclass(Tensor)
+            if hasattr(transform, "in_place"):  # spares it torchvision's wrapping, and a copy
+                image = transform.in_place(image)
+            else:
+                image = _apply(transform, tv_tensors.Image(image)).as_subclass(Tensor)
         return image
 
     def sample(self, sample: dict) -> dict:

@@ -13,7 +13,7 @@ from occplug.errors import ConfigError
 from occplug.occluders import Cutout, read_library
 from occplug.registry import TRANSFORMS, defaults_of
 from occplug.transforms.occlusion import Occluded, Occlusion
-from occplug.transforms.pasting import Layer, Light, laid
+from occplug.transforms.pasting import Layer, Light, lay
 from occplug.transforms.placing import pasted_size, pasted_sizes, position
 from occplug.transforms.shapes import Shapes
 
@@ -107,7 +107,7 @@ class RWOA(Occlusion):
         return self.area_scale * low, self.area_scale * high
 
     def occlude(self, pixels: np.ndarray) -> Occluded | None:
-        """uint8 [3, H, W] -> the occluded image; None if no attempt fits."""
+        """Lay an occluder over `pixels`, uint8 [3, H, W], contiguous; None if no attempt fits."""
         low, high = self.range
         nearest: Layer | None = None
         least = float("inf")
@@ -125,7 +125,8 @@ class RWOA(Occlusion):
             return None
         if least > 0:
             self.tally.add("misfits")
-        return Occluded(*laid(nearest, pixels, self.light), nearest.category)
+        lay(nearest, pixels, self.light)
+        return Occluded(nearest.hides, nearest.category)
 
     def _attempt(self, image: tuple[int, int]) -> Layer | None:
         """One occluder at its place in an image of size (H, W); None if it is mostly outside."""

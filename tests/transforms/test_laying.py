@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from occplug.transforms import OIA, RWOA, laying, pasting
-from occplug.transforms.pasting import Layer, Light, feathered, laid
+from occplug.transforms.pasting import Layer, Light, feathered, lay
 from occplug.utils import compiled
 
 LOOPS = laying._ALL
@@ -106,10 +106,20 @@ def test_corner_cases_are_the_same(case, loops, one_by_one):
     }  # fmt: skip
     pixels = pixels // 30 if case == "dark place" else pixels
     light = Light("luma", 0.5, 0.5, 0.6)
-    found = laid(layers[case], pixels, light)
+    found, expected = pixels.copy(), pixels.copy()
+    lay(layers[case], found, light)
     one_by_one()
-    for one, other in zip(found, laid(layers[case], pixels, light)):
-        np.testing.assert_array_equal(one, other)
+    lay(layers[case], expected, light)
+    np.testing.assert_array_equal(found, expected)
+    hidden = np.zeros((40, 30), np.uint8)
+    hidden[layers[case].area] = layers[case].alpha
+    np.testing.assert_array_equal(layers[case].hides(), hidden)
+
+
+def test_a_byte_is_divided_by_255_to_the_bit():
+    values = np.arange(256, dtype=np.float32)
+    products = values * laying.MOST_OF_255TH + values * laying.REST_OF_255TH
+    np.testing.assert_array_equal(products, values / np.float32(255))
 
 
 def align_in_float32(self, layer, pixels):

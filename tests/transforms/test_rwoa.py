@@ -2,6 +2,7 @@
 
 import logging
 import math
+import pickle
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from occplug.config import default_config
 from occplug.errors import ConfigError
 from occplug.occluders import read_categories, read_library
 from occplug.transforms import RWOA, build_pipeline
+from occplug.transforms.occlusion import Tally
 from occplug.transforms.pasting import Layer, Light, _gaussian, feathered, shaped
 from occplug.transforms.placing import pasted_size, pasted_sizes, position
 from tests.data.test_manager import epochs, manager, market
@@ -62,6 +64,35 @@ def test_an_image_alone_gives_the_image_of_the_sample():
     torch.manual_seed(3)
     assert torch.equal(alone, transform({"img": picture})["img"]) and isinstance(alone, tv_tensors.Image)
     assert alone.dtype == torch.uint8 and alone.shape == (3, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("name", ["rwoa", "oia", "oamn"])
+def test_in_place_gives_the_image_of_a_call(name):
+    transform = build_pipeline([name], HEIGHT, WIDTH, [0.5] * 3, [0.5] * 3, {name: {"prob": 0.7}}).transforms[0]
+    if name == "oamn":
+        transform.bind([("strip",)], lambda path: Image.fromarray(image(9).permute(1, 2, 0).numpy()))
+    for seed in range(20):
+        own, other = image(seed), image(seed).transpose(1, 2).contiguous().transpose(1, 2)  # not contiguous
+        torch.manual_seed(seed)
+        expected = transform(image(seed))
+        for given in (own, other):
+            torch.manual_seed(seed)
+            assert torch.equal(transform.in_place(given), expected)
+        torch.manual_seed(seed)
+        changed = transform.in_place(own.copy_(image(seed)))
+        assert changed.data_ptr() == own.data_ptr() and torch.equal(own, expected), "no copy is made"
+
+
+def test_counts_go_with_a_transform_to_another_process():
+    tally = Tally("seen", "occluded")
+    assert tally.add("seen") == 1 and tally.add("seen", "occluded") == 1 and tally["seen"] == 2
+    copied = pickle.loads(pickle.dumps(tally))
+    assert copied.add("seen") == 3 and copied["seen"] == 3 and copied["occluded"] == 1
+    context = torch.multiprocessing.get_context("fork")
+    process = context.Process(target=tally.add, args=("occluded",))
+    process.start()
+    process.join()
+    assert tally["occluded"] == 2
 
 
 @pytest.mark.parametrize("low, high", [(0.05, 0.6), (0.15, 0.22), (0.0, 0.1)])
@@ -486,8 +517,6 @@ def test_the_try_nearest_to_the_range_is_a_switch():
 
 
 def test_a_spawned_process_reads_the_library_again(tmp_path):
-    import pickle
-
     folder = library(tmp_path / "l", car=solid())
     assert pickle.loads(pickle.dumps(read_library(folder))) is read_library(folder)
 
