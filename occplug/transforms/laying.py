@@ -121,80 +121,71 @@ def total(shape, place):
     return result
 
 
-@compiled.loop(
-    "void(uint8[:,:,::1], uint8[:,:,::1], UniTuple(int64, 6), UniTuple(int64, 4), UniTuple(float64, 3), boolean)"
-)
-def lay(image, shape, place, box, strengths, aligned):
-    """Lays a layer over `image`, uint8 [3, H, W], in its light.
+@compiled.loop("UniTuple(float64, 3)(uint8[:,:,::1], UniTuple(int64, 6))")
+def light_of(shape, place):
+    """Sums over a layer of alpha, of luminance times alpha, and of its square times alpha; arguments of :func:`lay`."""
+    one, least, most = np.float32(1), np.float32(1e-3), np.float32(255)
+    red, green, blue = np.float32(0.299), np.float32(0.587), np.float32(0.114)
+    first, start, height, width, _, _ = place
+    end = start + width
+    sums = np.zeros((3, width))
+    totals, means, squares = sums[0], sums[1], sums[2]
+    for y in range(first, first + height):
+        reds, greens, blues = shape[0, y, start:end], shape[1, y, start:end], shape[2, y, start:end]
+        owns, opacity = shape[3, y, start:end], shape[4, y, start:end]
+        for x in range(width):
+            value = np.float32(opacity[x])
+            share = value / max(np.float32(owns[x]), one)
+            light = np.float32(reds[x]) * share * red + np.float32(greens[x]) * share * green
+            light += np.float32(blues[x]) * share * blue
+            value /= most
+            totals[x] += value
+            means[x] += light
+            squares[x] += light * light / max(value, least)
+    return totals.sum(), means.sum(), squares.sum()
 
-    Args:
-        shape: uint8 [5, h, w], whose last plane is the alpha that counts.
-        place, box: of `pasting.Layer`.
-        strengths: of `pasting.Light`.
-        aligned: whether light is matched, as `pasting.Light.align` does with mode "luma".
-    """
-    zero, one, most, ties = np.float32(0), np.float32(1), np.float32(255), np.float32(1 << 23)
-    least, red, green, blue = np.float32(1e-3), np.float32(0.299), np.float32(0.587), np.float32(0.114)
+
+@compiled.loop("UniTuple(float64, 3)(uint8[:,:,::1], uint8[:,:,::1], UniTuple(int64, 6), UniTuple(int64, 4))")
+def light_around(image, shape, place, box):
+    """Number of the pixels around a layer that it leaves free, or with too few of these of all that it leaves free;
+    sums of their luminance and of its square. Arguments as of :func:`lay`."""
+    red, green, blue = np.float32(0.299), np.float32(0.587), np.float32(0.114)
     first, start, height, width, top, left = place
-    factor, shift, limit = one, zero, np.float32(1e9)  # a limit that no colour reaches
-    if aligned:
-        # of the layer: sums of alpha, of luminance times alpha and of its square times alpha
-        sums = np.zeros((3, max(width, image.shape[2])))
-        totals, means, squares = sums[0], sums[1], sums[2]
-        for y in range(first, first + height):
-            reds, greens, blues = (
-                shape[0, y, start : start + width],
-                shape[1, y, start : start + width],
-                shape[2, y, start : start + width],
-            )
-            owns, opacity = shape[3, y, start : start + width], shape[4, y, start : start + width]
-            for x in range(width):
-                value = np.float32(opacity[x])
-                share = value / max(np.float32(owns[x]), one)
-                light = np.float32(reds[x]) * share * red + np.float32(greens[x]) * share * green
-                light += np.float32(blues[x]) * share * blue
-                value /= most
-                totals[x] += value
-                means[x] += light
-                squares[x] += light * light / max(value, least)
-        total, mean, square = sums[0].sum(), sums[1].sum(), sums[2].sum()
-        # of the pixels around it that it leaves free, or with too few of these of all: their number, luminance, square
-        down, across = GROWN * (box[2] - box[0]), GROWN * (box[3] - box[1])
-        upper = max(0, int(np.rint(box[0] - down)))
-        lower = min(image.shape[1], int(np.rint(box[2] + down)))
-        begin = max(0, int(np.rint(box[1] - across)))
-        end = min(image.shape[2], int(np.rint(box[3] + across)))
-        free = np.empty(image.shape[2], np.uint8)
+    down, across = GROWN * (box[2] - box[0]), GROWN * (box[3] - box[1])
+    upper, lower = max(0, int(np.rint(box[0] - down))), min(image.shape[1], int(np.rint(box[2] + down)))
+    begin, end = max(0, int(np.rint(box[1] - across))), min(image.shape[2], int(np.rint(box[3] + across)))
+    free, sums, count = np.empty(image.shape[2], np.uint8), np.zeros((2, image.shape[2])), 0
+    means, squares = sums[0], sums[1]
+    for _ in range(2):
+        sums[:] = 0
         count = 0
-        for _ in range(2):
-            sums[:] = 0
-            count = 0
-            for y in range(upper, lower):
-                free[:] = 1
-                if top <= y < top + height:
-                    source, part = shape[4, first + y - top, start : start + width], free[left : left + width]
-                    for x in range(width):
-                        part[x] = source[x] <= UNCOVERED
-                reds, greens, blues = image[0, y, begin:end], image[1, y, begin:end], image[2, y, begin:end]
-                counted = free[begin:end]
-                for x in range(end - begin):
-                    light = np.float32(reds[x]) * red + np.float32(greens[x]) * green
-                    light += np.float32(blues[x]) * blue
-                    count += np.int64(counted[x])
-                    value = np.float64(light * np.float32(counted[x]))
-                    means[x] += value
-                    squares[x] += value * value
-            if count >= FEWEST:
-                break
-            upper, lower, begin, end = 0, image.shape[1], 0, image.shape[2]
-        if total > 0 and count > 0:
-            mean /= total
-            spread = np.sqrt(max(square / total - mean**2, 1e-6))
-            around = sums[1].sum() / count
-            deviation = np.sqrt(max(sums[2].sum() / count - around**2, 0.0))
-            kept = min(max((deviation / spread) ** strengths[1], strengths[2]), 1.0)
-            factor, limit = np.float32(kept), most
-            shift = np.float32(mean * (1 - kept) + strengths[0] * (around - mean))
+        for y in range(upper, lower):
+            free[:] = 1
+            if top <= y < top + height:
+                source, part = shape[4, first + y - top, start : start + width], free[left : left + width]
+                for x in range(width):
+                    part[x] = source[x] <= UNCOVERED
+            reds, greens, blues = image[0, y, begin:end], image[1, y, begin:end], image[2, y, begin:end]
+            counted = free[begin:end]
+            for x in range(end - begin):
+                light = np.float32(reds[x]) * red + np.float32(greens[x]) * green
+                light += np.float32(blues[x]) * blue
+                count += np.int64(counted[x])
+                value = np.float64(light * np.float32(counted[x]))
+                means[x] += value
+                squares[x] += value * value
+        if count >= FEWEST:
+            break
+        upper, lower, begin, end = 0, image.shape[1], 0, image.shape[2]
+    return float(count), means.sum(), squares.sum()
+
+
+@compiled.loop("void(uint8[:,:,::1], uint8[:,:,::1], UniTuple(int64, 6), float32, float32, float32)")
+def mix(image, shape, place, factor, shift, limit):
+    """Lays a layer over `image`, its colours times `factor`, plus `shift`, but not below 0 and above `limit`; other
+    arguments as of :func:`lay`."""
+    zero, one, most, ties = np.float32(0), np.float32(1), np.float32(255), np.float32(1 << 23)
+    first, start, height, width, top, left = place
     shares, values, limits = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(height):
         owns, opacity = shape[3, first + y, start : start + width], shape[4, first + y, start : start + width]
@@ -215,7 +206,33 @@ def lay(image, shape, place, box, strengths, aligned):
                 out[x] = np.uint8(min(mixed + ties - ties, most))
 
 
-_ALL = (solid, erode, dilate, keep_thin, blurred_border, total, lay)
+@compiled.loop(
+    "void(uint8[:,:,::1], uint8[:,:,::1], UniTuple(int64, 6), UniTuple(int64, 4), UniTuple(float64, 3), boolean)"
+)
+def lay(image, shape, place, box, strengths, aligned):
+    """Lays a layer over `image`, uint8 [3, H, W], in its light.
+
+    Args:
+        shape: uint8 [5, h, w], whose last plane is the alpha that counts.
+        place, box: of `pasting.Layer`.
+        strengths: of `pasting.Light`.
+        aligned: whether light is matched, as `pasting.Light.align` does with mode "luma".
+    """
+    factor, shift, limit = np.float32(1), np.float32(0), np.float32(1e9)  # a limit that no colour reaches
+    if aligned:
+        total, mean, square = light_of(shape, place)
+        count, around, near = light_around(image, shape, place, box)
+        if total > 0 and count > 0:
+            mean, around = mean / total, around / count
+            spread = np.sqrt(max(square / total - mean**2, 1e-6))
+            deviation = np.sqrt(max(near / count - around**2, 0.0))
+            kept = min(max((deviation / spread) ** strengths[1], strengths[2]), 1.0)
+            factor, limit = np.float32(kept), np.float32(255)
+            shift = np.float32(mean * (1 - kept) + strengths[0] * (around - mean))
+    mix(image, shape, place, factor, shift, limit)
+
+
+_ALL = (solid, erode, dilate, keep_thin, blurred_border, total, light_of, light_around, mix, lay)
 
 
 def is_compiled() -> bool:

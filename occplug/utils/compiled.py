@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ _LOOPS: list[Loop] = []
 
 
 class Loop:
-    """A function of arrays, to be called where `ready`.
+    """A function of arrays, to be called where `ready`; it may call loops that stand before it in its file.
 
     Attributes:
         plain: the function itself, which gives the same in Python, many times slower.
@@ -43,10 +44,13 @@ class Loop:
     def compile(self, numba: Any) -> None:
         """Compile it, or read what an earlier process compiled."""
         options = {"nogil": True, "error_model": "numpy"}
+        # loops that it calls are those before it in its file, compiled by now
+        called = {name: each._compiled for name, each in self.plain.__globals__.items() if isinstance(each, Loop)}
+        plain = types.FunctionType(self.plain.__code__, {**self.plain.__globals__, **called}, self.plain.__name__)
         try:
-            self._compiled = numba.njit(self.signature, cache=True, **options)(self.plain)
+            self._compiled = numba.njit(self.signature, cache=True, **options)(plain)
         except RuntimeError:  # neither the package's folder nor the user's cache can be written
-            self._compiled = numba.njit(self.signature, **options)(self.plain)
+            self._compiled = numba.njit(self.signature, **options)(plain)
         except Exception as error:  # whatever a compiler meets on a machine: there is another way
             log.info(
                 "numba does not compile %s here (%s: %s), which stays slower",
