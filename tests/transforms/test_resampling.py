@@ -126,6 +126,10 @@ def fake_numba(monkeypatch, njit):
     monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(njit=njit, config=SimpleNamespace(DISABLE_JIT=False)))
 
 
+def positive(number):
+    return abs(number)
+
+
 def test_many_pictures_compile_loops_once_whenever_they_are_imported(monkeypatch, unstarted):
     compilations = []
 
@@ -134,11 +138,11 @@ def test_many_pictures_compile_loops_once_whenever_they_are_imported(monkeypatch
         return lambda plain: plain
 
     fake_numba(monkeypatch, njit)
-    early = compiled.loop("early")(abs)
+    early = compiled.loop("early")(positive)
     compiled.start(compiled.WORTH - 1)
     assert not compilations and not early.ready
     compiled.start(compiled.WORTH)
-    late = compiled.loop("late")(abs)
+    late = compiled.loop("late")(positive)
     compiled.start(compiled.WORTH)
     assert compilations == ["early", "late"] and early(-2) == late(-2) == 2
 
@@ -150,7 +154,7 @@ def test_folders_that_cannot_be_written_are_no_obstacle(monkeypatch, unstarted):
         return lambda plain: plain
 
     fake_numba(monkeypatch, njit)
-    loop = compiled.loop("any")(abs)
+    loop = compiled.loop("any")(positive)
     compiled.start(compiled.WORTH)
     assert loop.ready
 
@@ -160,15 +164,15 @@ def test_a_compiler_that_fails_leaves_the_other_way(monkeypatch, caplog, unstart
         raise ValueError("no target")
 
     fake_numba(monkeypatch, njit)
-    loop = compiled.loop("any")(abs)
+    loop = compiled.loop("any")(positive)
     with caplog.at_level("INFO", "occplug"):
         compiled.start(compiled.WORTH)
-    assert not loop.ready and "numba does not compile abs here (ValueError: no target)" in caplog.text
+    assert not loop.ready and "numba does not compile positive here (ValueError: no target)" in caplog.text
 
 
 def test_without_numba_loops_are_never_ready(monkeypatch, unstarted):
     monkeypatch.setitem(sys.modules, "numba", None)  # which makes its import fail
-    loop = compiled.loop("any")(abs)
+    loop = compiled.loop("any")(positive)
     compiled.start(compiled.WORTH)
     assert not loop.ready
 
