@@ -5,11 +5,24 @@ Each does the float32 operations of its counterpart there in the same order; onl
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from occplug.utils import compiled
 
-__all__ = ["blurred_border", "dilate", "erode", "is_compiled", "keep_thin", "lay", "solid", "total"]
+__all__ = [
+    "alpha_sum",
+    "blurred_border",
+    "dilate",
+    "erode",
+    "is_compiled",
+    "keep_thin",
+    "lay",
+    "moved",
+    "near",
+    "solid",
+]
 
 # value / 255 of a byte, to the bit, without a division: the first has so few digits that its product is exact
 MOST_OF_255TH, REST_OF_255TH = np.float32(257 / 65536), np.float32(1 / 255 - 257 / 65536)
@@ -111,7 +124,7 @@ def blurred_border(alpha, core, weights, result):
 
 
 @compiled.loop("int64(uint8[:,:,::1], UniTuple(int64, 6))")
-def total(shape, place):
+def alpha_sum(shape, place):
     """Sum of a layer's alpha; `shape` and `place` as for :func:`lay`."""
     result = 0
     for y in range(place[0], place[0] + place[2]):
@@ -145,15 +158,31 @@ def light_of(shape, place):
     return totals.sum(), means.sum(), squares.sum()
 
 
+@compiled.loop("UniTuple(int64, 4)(UniTuple(int64, 4), int64, int64)")
+def near(box, height, width):
+    """First and last row, first and last column of an image of that size that count as the surroundings of `box`."""
+    down, across = GROWN * (box[2] - box[0]), GROWN * (box[3] - box[1])
+    upper, lower = max(0, int(np.rint(box[0] - down))), min(height, int(np.rint(box[2] + down)))
+    return upper, lower, max(0, int(np.rint(box[1] - across))), min(width, int(np.rint(box[3] + across)))
+
+
+@compiled.loop("UniTuple(float64, 2)(float64, float64, float64, float64, UniTuple(float64, 3))")
+def moved(mean, square, around, deviation, strengths):
+    """Factor and shift for an occluder with that mean and mean square of light, in surroundings with that mean and
+    standard deviation; `strengths` of `pasting.Light`."""
+    brightness, contrast, least = strengths
+    spread = math.sqrt(max(square - mean**2, 1e-6))
+    factor = min(max((deviation / spread) ** contrast, least), 1.0)
+    return factor, mean * (1 - factor) + brightness * (around - mean)
+
+
 @compiled.loop("UniTuple(float64, 3)(uint8[:,:,::1], uint8[:,:,::1], UniTuple(int64, 6), UniTuple(int64, 4))")
 def light_around(image, shape, place, box):
     """Number of the pixels around a layer that it leaves free, or with too few of these of all that it leaves free;
     sums of their luminance and of its square. Arguments as of :func:`lay`."""
     red, green, blue = np.float32(0.299), np.float32(0.587), np.float32(0.114)
     first, start, height, width, top, left = place
-    down, across = GROWN * (box[2] - box[0]), GROWN * (box[3] - box[1])
-    upper, lower = max(0, int(np.rint(box[0] - down))), min(image.shape[1], int(np.rint(box[2] + down)))
-    begin, end = max(0, int(np.rint(box[1] - across))), min(image.shape[2], int(np.rint(box[3] + across)))
+    upper, lower, begin, end = near(box, image.shape[1], image.shape[2])
     free, sums, count = np.empty(image.shape[2], np.uint8), np.zeros((2, image.shape[2])), 0
     means, squares = sums[0], sums[1]
     for _ in range(2):
@@ -221,18 +250,16 @@ def lay(image, shape, place, box, strengths, aligned):
     factor, shift, limit = np.float32(1), np.float32(0), np.float32(1e9)  # a limit that no colour reaches
     if aligned:
         total, mean, square = light_of(shape, place)
-        count, around, near = light_around(image, shape, place, box)
+        count, around, around_square = light_around(image, shape, place, box)
         if total > 0 and count > 0:
-            mean, around = mean / total, around / count
-            spread = np.sqrt(max(square / total - mean**2, 1e-6))
-            deviation = np.sqrt(max(near / count - around**2, 0.0))
-            kept = min(max((deviation / spread) ** strengths[1], strengths[2]), 1.0)
-            factor, limit = np.float32(kept), np.float32(255)
-            shift = np.float32(mean * (1 - kept) + strengths[0] * (around - mean))
+            around /= count
+            deviation = math.sqrt(max(around_square / count - around**2, 0.0))
+            found = moved(mean / total, square / total, around, deviation, strengths)
+            factor, shift, limit = np.float32(found[0]), np.float32(found[1]), np.float32(255)
     mix(image, shape, place, factor, shift, limit)
 
 
-_ALL = (solid, erode, dilate, keep_thin, blurred_border, total, light_of, light_around, mix, lay)
+_ALL = (solid, erode, dilate, keep_thin, blurred_border, alpha_sum, light_of, near, moved, light_around, mix, lay)
 
 
 def is_compiled() -> bool:

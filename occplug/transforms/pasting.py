@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from occplug.transforms import laying
-from occplug.transforms.laying import FEWEST, GROWN, UNCOVERED
+from occplug.transforms.laying import FEWEST, UNCOVERED
 
 __all__ = ["Layer", "Light", "feathered", "lay", "shaped"]
 
@@ -56,7 +56,7 @@ class Layer:
     def hidden(self) -> float:
         """Sum of its alpha over the image, in pixels."""
         if laying.is_compiled():
-            return laying.total(self.shape, self.place) / 255
+            return laying.alpha_sum(self.shape, self.place) / 255
         import cv2  # takes long to import, and adds bytes up twice as fast as numpy
 
         return cv2.sumElems(self.alpha)[0] / 255
@@ -213,20 +213,14 @@ class Light:
         planes = layer.colours if self.mode == "adain" else _luminance(layer.colours)[None]
         mean = planes.sum((1, 2), dtype=np.float64) / total  # of premultiplied colours: the mean weighted by alpha
         square = (planes * planes / np.maximum(alpha, 1e-3)).sum((1, 2), dtype=np.float64) / total
-        moved = [self._moved(*numbers) for numbers in zip(mean.tolist(), square.tolist(), *around)]
+        numbers = zip(mean.tolist(), square.tolist(), *around)
+        moved = [laying.moved.plain(*each, self.strengths) for each in numbers]
         factor, shift = np.array(moved, np.float32).T
         layer.colours *= factor[:, None, None]
         layer.colours += shift[:, None, None] * alpha
         if shift.min() < 0:  # else nothing can be below 0
             np.maximum(layer.colours, 0, out=layer.colours)
         np.minimum(layer.colours, 255 * alpha, out=layer.colours)
-
-    def _moved(self, mean: float, square: float, around: float, deviation: float) -> tuple[float, float]:
-        """Factor and shift for an occluder with that mean and mean square of light, in surroundings with that mean and
-        standard deviation."""
-        spread = math.sqrt(max(square - mean**2, 1e-6))
-        factor = min(max((deviation / spread) ** self.contrast, self.min_contrast), 1.0)
-        return factor, mean * (1 - factor) + self.brightness * (around - mean)
 
 
 def _luminance(planes: np.ndarray) -> np.ndarray:
@@ -244,7 +238,8 @@ def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.nda
     import cv2
 
     height, width = pixels.shape[1:]
-    rows, columns = _near(layer, height, width)
+    upper, lower, begin, end = laying.near.plain(layer.box, height, width)
+    rows, columns = slice(upper, lower), slice(begin, end)
     free = _free(layer, rows, columns)
     if cv2.countNonZero(free) < FEWEST:
         rows, columns = slice(0, height), slice(0, width)
@@ -256,14 +251,6 @@ def _moments(layer: Layer, pixels: np.ndarray, per_colour: bool) -> tuple[np.nda
     moments = [cv2.meanStdDev(plane, mask=free) for plane in planes]
     mean, deviation = (np.array([moment[i].item() for moment in moments]) for i in (0, 1))
     return mean, deviation
-
-
-def _near(layer: Layer, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of an image of that size that count as the surroundings of `layer`."""
-    top, left, bottom, right = layer.box
-    down, across = GROWN * (bottom - top), GROWN * (right - left)
-    rows = slice(max(0, round(top - down)), min(height, round(bottom + down)))
-    return rows, slice(max(0, round(left - across)), min(width, round(right + across)))
 
 
 def _free(layer: Layer, rows: slice, columns: slice) -> np.ndarray:

@@ -130,6 +130,10 @@ def positive(number):
     return abs(number)
 
 
+def twice(number):
+    return 2 * inner(number)  # noqa: F821, set by the test
+
+
 def test_many_pictures_compile_loops_once_whenever_they_are_imported(monkeypatch, unstarted):
     compilations = []
 
@@ -145,6 +149,14 @@ def test_many_pictures_compile_loops_once_whenever_they_are_imported(monkeypatch
     late = compiled.loop("late")(positive)
     compiled.start(compiled.WORTH)
     assert compilations == ["early", "late"] and early(-2) == late(-2) == 2
+
+
+def test_a_loop_calls_the_compiled_one_before_it(monkeypatch, unstarted):
+    pytest.importorskip("numba")
+    monkeypatch.setitem(globals(), "inner", compiled.loop("int64(int64)")(positive))
+    outer = compiled.loop("int64(int64)")(twice)
+    compiled.start(compiled.WORTH)
+    assert outer.ready and outer(-3) == 6
 
 
 def test_folders_that_cannot_be_written_are_no_obstacle(monkeypatch, unstarted):
