@@ -35,7 +35,7 @@ SETS = {  # name -> heights and widths from, to; augmentations that torchreid ha
     "about 260 x 110": ((230, 90), (290, 130), ("random_flip", "random_erase")),
 }
 AUGMENTATIONS = ("random_erase_pixel", "oamn", "oia", "rwoa")
-PREPARED = ("oia", "rwoa")  # measured without the sizes that they make ahead, too
+PREPARED = ("oamn", "oia", "rwoa")  # measured without what they make ahead, too
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -165,7 +165,7 @@ def augment(quick: bool) -> Rows:
         for name, seconds in spent.items()
     ]
     heads = ("on every image", "CPU ms an image", "of plain loading", "CPU ms added")
-    note = "flip and pad-crop besides; JPEGs of about 260 x 110; sizes of cut-outs are made ahead but where it is said"
+    note = "flip and pad-crop besides; JPEGs of about 260 x 110; what can be made ahead is, but where it is said"
     return Rows(f"augment: {count:,} JPEGs to batches of {BATCH} of 256x128", heads, rows, note)
 
 
@@ -188,7 +188,8 @@ def _occluding(name: str, paths: list[str], ahead: bool) -> Side:
     pipeline.bind([(path,) for path in paths], read_pixels)
     if ahead:
         pipeline.prepare()
-    else:  # with another library of the same cut-outs, which holds none that were made ahead
+    elif hasattr(pipeline.transforms[-1], "shapes"):
+        # another library of the same cut-outs, which holds none that were made ahead
         shapes = pipeline.transforms[-1].shapes
         library = shapes.library
         shapes.library = Library(library.folder, library.split, library.categories, library.cutouts)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
-from torchvision.transforms import v2
 
 from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, defaults_of
+from occplug.transforms.jitter import Jitter
 from occplug.transforms.occlusion import CLEAN, Occluded, Occlusion
-from occplug.transforms.pipeline import as_picture
+from occplug.transforms.resampling import resized_picture
+from occplug.utils.measuring import GB, room_ahead
 
 __all__ = ["OAMN"]
+
+log = logging.getLogger(__name__)
+# (path, reader) -> pixels, for all pipelines of a process, as long as one of them is in use
+_DECODED: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
 @TRANSFORMS.register_module("oamn")
@@ -42,14 +48,39 @@ class OAMN(Occlusion):
         super().__init__("oamn", prob)
         if not 0 <= jitter <= 1:
             raise ConfigError(f"augment.oamn.jitter is {jitter}; it must be from 0 to 1")
-        self.jitter = v2.ColorJitter(jitter, jitter, jitter)
-        self.items: Sequence | None = None
+        self.jitter = Jitter(jitter)
+        self.items: Sequence = ()
+        self._decoded: dict[str, np.ndarray] = {}
 
     defaults = defaults_of(__init__)
 
     def bind(self, items: Sequence, read: Callable) -> None:
         """Say where strips come from: `items` are rows (path, ...), `read(path)` gives an RGB picture or its pixels."""
-        self.items, self.read = items, read
+        self.items, self.read, self._decoded = items, read, {}
+
+    def prepare(self, height: int, width: int) -> None:
+        """Decode training images ahead, as far as there is memory for them; results are the same without it."""
+        room = room_ahead()
+        for path, *_ in self.items:
+            if room <= 0:
+                break
+            pixels = _DECODED.get((path, self.read))
+            if pixels is None:
+                _DECODED[path, self.read] = pixels = np.asarray(self.read(path))
+                room -= pixels.nbytes
+            self._decoded[path] = pixels
+        if self._decoded:
+            taken = sum(pixels.nbytes for pixels in self._decoded.values()) / GB
+            log.info("oamn: %d of %d images decoded ahead, %.2f GB", len(self._decoded), len(self.items), taken)
+
+    def __getstate__(self) -> dict:
+        # a process that is spawned decodes images when it needs them; one that is forked has them already
+        return {**self.__dict__, "_decoded": {}}
+
+    def _picture(self, path: str) -> np.ndarray:
+        """Pixels of a training image, uint8 [H, W, 3]."""
+        kept = self._decoded.get(path)
+        return np.asarray(self.read(path)) if kept is None else kept
 
     def occlude(self, pixels: np.ndarray) -> Occluded:
         """Put a strip before `pixels`, uint8 [3, H, W]."""
@@ -60,13 +91,12 @@ class OAMN(Occlusion):
         whole, across = (width, True) if upright < 0.5 else (height, False)
         thick = round(whole * (1 + share) / 4)
         start = int(far * 2) * (whole - thick)
-        picture = as_picture(self.read(self.items[int(which * len(self.items))][0]))
-        cut = _strip(picture, (height, width), thick, place, across)
-        if mirror < 0.5:
-            cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        strip = np.asarray(self.jitter(cut)).transpose(2, 0, 1)
-        rows, columns = (slice(None), slice(start, start + thick))[:: 1 if across else -1]
-        pixels[:, rows, columns] = strip
+        picture = self._picture(self.items[int(which * len(self.items))][0])
+        strip = _strip(picture, (height, width), thick, place, across)
+        top, left = (0, start) if across else (start, 0)
+        rows, columns = slice(top, top + strip.shape[0]), slice(left, left + strip.shape[1])
+        pixels[:, rows, columns] = (strip[:, ::-1] if mirror < 0.5 else strip).transpose(2, 0, 1)
+        self.jitter(pixels, (top, left, *strip.shape[:2]))
 
         def hides() -> np.ndarray:
             alpha = np.zeros((height, width), np.uint8)
@@ -76,12 +106,17 @@ class OAMN(Occlusion):
         return Occluded(hides, CLEAN)
 
 
-def _strip(picture: Image.Image, size: tuple[int, int], thick: int, place: float, across: bool) -> Image.Image:
-    """A strip `thick` pixels wide (`across`) or high, at `place` in [0, 1), of `picture` resized to `size` (H, W)."""
-    height, width = size
-    scale = (picture.width / width, picture.height / height)
+def _strip(picture: np.ndarray, size: tuple[int, int], thick: int, place: float, across: bool) -> np.ndarray:
+    """A strip of `picture`, uint8 [H, W, 3], resized to `size`, at `place` in [0, 1): uint8 [h, w, 3].
+
+    Args:
+        thick: its width (`across`) or height, in pixels.
+    """
+    (height, width), (old_height, old_width) = size, picture.shape[:2]
+    scale = (old_width / width, old_height / height)
     start = place * ((width if across else height) - thick)
     box = (start, 0, start + thick, height) if across else (0, start, width, start + thick)
     left, top, right, bottom = (value * scale[i % 2] for i, value in enumerate(box))
-    inside = (left, top, min(right, picture.width), min(bottom, picture.height))  # rounding may leave the picture
-    return picture.resize((thick, height) if across else (width, thick), Image.Resampling.BILINEAR, box=inside)
+    inside = (left, top, min(right, old_width), min(bottom, old_height))  # rounding may leave the picture
+    shape = (height, thick) if across else (thick, width)
+    return np.asarray(resized_picture(picture, *shape, "bilinear", inside))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 
 import numpy as np
 from PIL import Image
@@ -19,13 +20,14 @@ __all__ = ["is_compiled", "resampled", "resized_picture"]
 
 log = logging.getLogger(__name__)
 Span = tuple[float, float]
+Box = tuple[float, float, float, float]
 BITS = 22
 _REACH = {"bilinear": 1.0, "bicubic": 2.0}  # pixels on each side that an enlargement looks at
 
 
 def is_compiled() -> bool:
     """Whether loops are compiled and give this Pillow's pixels."""
-    return _weigh_rows.ready and _tall_first() is not None
+    return all(each.ready for each in _ALL) and _tall_first() is not None
 
 
 def resampled(
@@ -48,17 +50,22 @@ def resampled(
 
 
 def resized_picture(
-    picture: Image.Image | np.ndarray, height: int, width: int, interpolation: str
+    picture: Image.Image | np.ndarray, height: int, width: int, interpolation: str, box: Box | None = None
 ) -> Image.Image | np.ndarray:
-    """RGB `picture`, or its pixels uint8 [H, W, 3], resized by Pillow or as by Pillow; whichever takes less time."""
+    """RGB `picture`, or its pixels uint8 [H, W, 3], resized by Pillow or as by Pillow; whichever takes less time.
+
+    Args:
+        box: (left, top, right, bottom) of the part that is resized, in pixels; None: all.
+    """
     if isinstance(picture, np.ndarray) or picture.mode == "RGB":
-        pixels = resampled(np.asarray(picture), height, width, interpolation) if is_compiled() else None
+        spans = (None, None) if box is None else (box[1::2], box[::2])
+        pixels = resampled(np.asarray(picture), height, width, interpolation, *spans) if is_compiled() else None
         if pixels is not None:
             return pixels
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture)
     # torchvision's `Resize` of pictures gives the same, but takes longer
-    return picture.resize((width, height), Image.Resampling[interpolation.upper()])
+    return picture.resize((width, height), Image.Resampling[interpolation.upper()], box)
 
 
 def _resized(pixels, size, interpolation, tall_first, rows=None, columns=None) -> np.ndarray:
@@ -70,22 +77,30 @@ def _resized(pixels, size, interpolation, tall_first, rows=None, columns=None) -
     import cv2  # takes long to import
 
     (height, width), (new_height, new_width) = pixels.shape[:2], size
+    top, starts, weights = _taken(height, new_height, interpolation, rows)
+    left, begins, shares = _taken(width, new_width, interpolation, columns)
+    pixels = pixels[top : top + starts[-1] + weights.shape[1], left : left + begins[-1] + shares.shape[1]]
     down = height - new_height
     if tall_first and down > 0 and down > 2 * (width - new_width):
-        pixels = _along_rows(np.require(pixels, requirements=["C", "W"]), new_height, interpolation, rows)
-        return cv2.transpose(_along_rows(cv2.transpose(pixels), new_width, interpolation, columns))
-    across = cv2.transpose(_along_rows(cv2.transpose(pixels), new_width, interpolation, columns))
-    return _along_rows(across, new_height, interpolation, rows)
+        pixels = _along_rows(np.require(pixels, requirements=["C", "W"]), starts, weights)
+        return cv2.transpose(_along_rows(cv2.transpose(pixels), begins, shares))
+    across = cv2.transpose(_along_rows(cv2.transpose(pixels), begins, shares))
+    return _along_rows(across, starts, weights)
 
 
-def _along_rows(pixels: np.ndarray, count: int, interpolation: str, span: Span | None) -> np.ndarray:
-    """uint8 [H, W, C], contiguous -> uint8 [count, W, C]."""
-    height, width, channels = pixels.shape
-    low, high = span or (0, height)
-    starts, weights = _weights(height, count, interpolation, low, high)
-    result = np.empty((count, width * channels), np.uint8)
-    _weigh_rows(pixels.reshape(height, -1), starts, weights, result)
-    return result.reshape(count, width, channels)
+def _taken(old: int, new: int, interpolation: str, span: Span | None) -> tuple[int, np.ndarray, np.ndarray]:
+    """The first input that is needed, and :func:`_weights` counted from there."""
+    starts, weights = _weights(old, new, interpolation, *(span or (0, old)))
+    first = int(starts[0])
+    return first, (starts - starts[0] if first else starts), weights
+
+
+def _along_rows(pixels: np.ndarray, starts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, C], contiguous -> uint8 [n, W, C]; `starts` and `weights` as of :func:`_spread`."""
+    _, width, channels = pixels.shape
+    result = np.empty((len(starts), width * channels), np.uint8)
+    _weigh_rows(pixels.reshape(len(pixels), -1), starts, weights, result)
+    return result.reshape(-1, width, channels)
 
 
 @compiled.loop("void(uint8[:,::1], int32[::1], int32[:,::1], uint8[:,::1])")
@@ -107,32 +122,47 @@ def _weigh_rows(rows, starts, weights, result):
 
 @functools.lru_cache(maxsize=2048)
 def _weights(old: int, new: int, interpolation: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `new` outputs spread over [low, high] of `old` inputs: the first input, int32 [new], and the weights
-    of it and the next ones, int32 [new, taps], in 2 ** -BITS. A reduction averages over as many more inputs."""
+    """As :func:`_spread`, for any numbers."""
     low, high = np.float32(low), np.float32(high)  # Pillow's coordinates
-    scale = float(high - low) / new
-    wide = max(scale, 1.0)
-    reach = _REACH[interpolation] * wide
-    centres = float(low) + (np.arange(new) + 0.5) * scale
-    first = np.maximum((centres - reach + 0.5).astype(np.int64), 0)  # truncates, as all here do
-    end = np.minimum((centres + reach + 0.5).astype(np.int64), old)
-    taps = int((end - first).max())
-    starts = np.minimum(first, old - taps)
-    inputs = starts[:, None] + np.arange(taps)
-    weights = _filtered(np.abs((inputs - centres[:, None] + 0.5) * (1.0 / wide)), interpolation)
-    weights[(inputs < first[:, None]) | (inputs >= end[:, None])] = 0
-    weights /= np.add.accumulate(weights, axis=1)[:, -1:]  # summed in order
-    whole = np.trunc(weights * (1 << BITS) + np.copysign(0.5, weights)).astype(np.int32)
-    return starts.astype(np.int32), whole
+    return _spread(old, new, float(low), float(high - low), _REACH[interpolation])
 
 
-def _filtered(x: np.ndarray, interpolation: str) -> np.ndarray:
-    """The weight at distance `x` >= 0: a triangle, or Keys' cubic with a = -1/2."""
-    if interpolation == "bilinear":
-        return np.maximum(1 - x, 0)
+@compiled.loop("float64(float64, float64)")
+def _filtered(x, reach):
+    """The weight at distance `x` >= 0: a triangle where `reach` is 1, Keys' cubic with a = -1/2 where it is 2."""
+    if reach == 1:
+        return max(1 - x, 0.0)
     a = -0.5
-    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0))
+    if x < 1:
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+    return (((x - 5) * x + 8) * x - 4) * a if x < 2 else 0.0
+
+
+@compiled.loop("Tuple((int32[::1], int32[:,::1]))(int64, int64, float64, float64, float64)")
+def _spread(old, new, low, length, reach):
+    """For each of `new` outputs spread over `length` of `old` inputs from `low` on: the first input, int32 [new], and
+    the weights of it and the next ones, int32 [new, taps], in 2 ** -BITS. A reduction looks at as many more inputs.
+    """
+    scale = length / new
+    wide = max(scale, 1.0)
+    firsts, ends, taps = np.empty(new, np.int64), np.empty(new, np.int64), 0
+    for i in range(new):
+        centre = low + (i + 0.5) * scale
+        firsts[i] = max(int(centre - reach * wide + 0.5), 0)
+        ends[i] = min(int(centre + reach * wide + 0.5), old)
+        taps = max(taps, ends[i] - firsts[i])
+    starts, weights, exact = np.empty(new, np.int32), np.zeros((new, taps), np.int32), np.empty(taps)
+    for i in range(new):
+        centre, total = low + (i + 0.5) * scale, 0.0
+        start = starts[i] = min(firsts[i], old - taps)
+        for t in range(taps):
+            is_seen = firsts[i] <= start + t < ends[i]
+            exact[t] = _filtered(abs((start + t - centre + 0.5) * (1.0 / wide)), reach) if is_seen else 0.0
+            total += exact[t]
+        for t in range(taps):
+            share = exact[t] / total
+            weights[i, t] = int(share * (1 << BITS) + math.copysign(0.5, share))
+    return starts, weights
 
 
 @functools.cache
@@ -156,3 +186,6 @@ def _is_pillows(pixels: np.ndarray, interpolation: str, tall_first: bool) -> boo
         _resized(pixels, (64, 32), interpolation, tall_first),
         np.asarray(Image.fromarray(pixels).resize((32, 64), resample)),
     )
+
+
+_ALL = (_weigh_rows, _filtered, _spread)

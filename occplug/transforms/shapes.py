@@ -13,14 +13,11 @@ import numpy as np
 
 from occplug.occluders import Cutout, Library
 from occplug.transforms.pasting import shaped
-from occplug.utils.measuring import MIB, free_memory
+from occplug.utils.measuring import GB, room_ahead
 
 __all__ = ["Shapes"]
 
 log = logging.getLogger(__name__)
-MOST = 1e9  # bytes of all that is kept of a library
-SHARE = 0.1  # of the free memory, which it does not exceed either
-GB = 1e9
 
 Size = tuple[int, int]  # height, width
 
@@ -39,7 +36,7 @@ class Shapes:
     def keep(self, wanted: Sequence[tuple[Cutout, Size]]) -> None:
         """Make these ahead, as far as there is memory for them."""
         kept = self.library.kept
-        room = min(MOST, SHARE * MIB * free_memory()) - sum(shape.nbytes for shape in kept.values())
+        room = room_ahead() - sum(shape.nbytes for shape in kept.values())
         made = 0
         for cutout, size in wanted:
             key = (id(cutout), self.feather, *size)

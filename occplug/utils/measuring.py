@@ -22,10 +22,10 @@ import torch
 from occplug.errors import OccplugError
 from occplug.utils.processes import end_with_parent
 
-__all__ = ["Figures", "free_memory", "machine", "measured", "peak_memory", "processor", "reset_peak"]
+__all__ = ["Figures", "free_memory", "machine", "measured", "peak_memory", "processor", "reset_peak", "room_ahead"]
 
 STATUS = Path("/proc/self/status")
-MIB, GIB = 2**20, 2**30
+MIB, GIB, GB = 2**20, 2**30, 1e9
 
 
 @dataclass
@@ -114,6 +114,11 @@ def free_memory() -> float:
         return float("inf")
     (line,) = [line for line in info.read_text().splitlines() if line.startswith("MemAvailable:")]
     return int(line.split()[1]) / 1024
+
+
+def room_ahead() -> float:
+    """Bytes that what is made ahead of loading may take: 1 GB, or a tenth of the free memory where that is less."""
+    return min(GB, MIB * free_memory() / 10)
 
 
 def machine(with_load: bool = True) -> str:

@@ -1,13 +1,17 @@
 """The compared augmentations: OIA's hard-edged cut-outs in their corners, OAMN's strips of other images."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import ColorJitter
 
 from occplug.errors import ConfigError
 from occplug.occluders import read_categories
-from occplug.transforms import OAMN, OIA, build_pipeline
+from occplug.transforms import OAMN, OIA, build_pipeline, jitter, resampling
+from occplug.utils import compiled
 from tests.occluders.libraries import disc, library, solid
 
 HEIGHT, WIDTH = 256, 128
@@ -167,6 +171,82 @@ def test_jitter_changes_the_brightness_by_at_most_half():
     values = [pixels[0][alpha > 0].mean() for pixels, alpha, _ in strips(200, jitter=0.5)]
     assert min(values) < 55 and max(values) > 190 and len(set(np.round(values))) > 50
     assert all(29 <= value <= 255 for value in values)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def loops(request, monkeypatch):
+    """Strips are cut by compiled loops, or by Pillow."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+        compiled.start(compiled.WORTH)
+        return
+    for each in (resampling._weigh_rows, jitter._enhance):
+        monkeypatch.setattr(each, "_compiled", None)
+
+
+def noises(count, size=(110, 50)):
+    """Rows of training images, and what reads them; it counts how often it is called."""
+    pictures = np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    read = Mock(side_effect=lambda number: Image.fromarray(pictures[number]))
+    return [(number, 0, 0) for number in range(count)], read, pictures[0].nbytes
+
+
+def pasted(transform, count=30):
+    found = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        found += [pixels.copy() for pixels, _, _ in results(transform, 1)]
+    return np.stack(found)
+
+
+def by_hand(pictures, count=30):
+    """The same strips by Pillow and torchvision alone."""
+    found = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        torch.rand(())
+        which, upright, share, place, far, mirror = torch.rand(6, dtype=torch.float64).tolist()
+        whole, across = (WIDTH, True) if upright < 0.5 else (HEIGHT, False)
+        thick = round(whole * (1 + share) / 4)
+        picture = pictures(int(which * 6))
+        scale = (picture.width if across else picture.height) / whole
+        low, high = (scale * (place * (whole - thick) + side) for side in (0, thick))
+        box = (low, 0, high, picture.height) if across else (0, low, picture.width, high)
+        strip = picture.resize((thick, HEIGHT) if across else (WIDTH, thick), Image.Resampling.BILINEAR, box)
+        if mirror < 0.5:
+            strip = strip.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        strip = np.asarray(ColorJitter(0.5, 0.5, 0.5)(strip)).transpose(2, 0, 1)
+        image, start = np.zeros((3, HEIGHT, WIDTH), np.uint8), int(far * 2) * (whole - thick)
+        where = slice(start, start + thick)
+        image[(slice(None), slice(None), where) if across else (slice(None), where)] = strip
+        found.append(image)
+    return np.stack(found)
+
+
+def test_strips_are_those_of_pillow_and_torchvision_to_the_bit(loops):
+    items, read, _ = noises(6)
+    transform = OAMN(prob=1)
+    transform.bind(items, read)
+    np.testing.assert_array_equal(pasted(transform), by_hand(read))
+
+
+def test_strips_are_the_same_with_images_decoded_ahead(monkeypatch):
+    items, read, size = noises(6)
+    one, other = OAMN(prob=1), OAMN(prob=1)
+    one.bind(items, read)
+    other.bind(items, read)
+    expected = pasted(one)
+    read.reset_mock()
+    monkeypatch.setattr("occplug.transforms.oamn.room_ahead", lambda: 3 * size)
+    one.prepare(HEIGHT, WIDTH)
+    assert [call.args[0] for call in read.call_args_list] == [0, 1, 2], "as far as there is memory"
+    other.prepare(HEIGHT, WIDTH)
+    assert read.call_count == 6, "of those that another pipeline has decoded none is decoded again"
+    np.testing.assert_array_equal(pasted(one), expected)
+    read.reset_mock()
+    np.testing.assert_array_equal(pasted(other), expected)
+    assert not read.called
+    assert not other.__getstate__()["_decoded"], "they are not sent to processes that are spawned"
 
 
 def test_probability_and_mistakes():

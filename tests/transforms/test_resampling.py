@@ -22,15 +22,18 @@ def loops(monkeypatch):
     """Loops compiled as for many pictures; skipped without numba."""
     pytest.importorskip("numba")
     compiled.start(compiled.WORTH)
-    assert resampling._weigh_rows.ready
+    assert resampling.is_compiled()
 
 
 @pytest.fixture
 def plain(monkeypatch):
     """Loops as Python runs them, without numba."""
-    monkeypatch.setattr(resampling._weigh_rows, "_compiled", resampling._weigh_rows.plain)
+    for each in resampling._ALL:
+        monkeypatch.setattr(each, "_compiled", each.plain)
+    resampling._weights.cache_clear()
     resampling._tall_first.cache_clear()
     yield
+    resampling._weights.cache_clear()
     resampling._tall_first.cache_clear()
 
 

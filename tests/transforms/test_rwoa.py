@@ -447,7 +447,7 @@ def test_sizes_are_made_ahead_for_many_images_as_far_as_memory_goes(tmp_path, mo
     options = {name: {"library": folder} for name in ("oia", "rwoa")}
     (cutouts, _) = pipeline(999, **options)
     assert not cutouts.kept
-    monkeypatch.setattr("occplug.transforms.shapes.MOST", 200_000)
+    monkeypatch.setattr("occplug.transforms.shapes.room_ahead", lambda: 200_000)
     with caplog.at_level(logging.INFO, "occplug"):
         pipeline(1000, **options)
     sizes = sum(shape.nbytes for shape in cutouts.kept.values())
