@@ -86,6 +86,7 @@ def _started() -> Any:
     try:
         import numba
     except ImportError:
+        log.info("images load in half the time with numba and simplejpeg: pip install 'occplug[fast]'")
         return None
     return None if getattr(numba.config, "DISABLE_JIT", False) else numba
 

@@ -185,11 +185,13 @@ def test_a_compiler_that_fails_leaves_the_other_way(monkeypatch, caplog, unstart
     assert not loop.ready and "numba does not compile positive here (ValueError: no target)" in caplog.text
 
 
-def test_without_numba_loops_are_never_ready(monkeypatch, unstarted):
+def test_without_numba_loops_are_never_ready_and_the_log_says_how_to_have_them(monkeypatch, caplog, unstarted):
     monkeypatch.setitem(sys.modules, "numba", None)  # which makes its import fail
     loop = compiled.loop("any")(positive)
-    compiled.start(compiled.WORTH)
-    assert not loop.ready
+    with caplog.at_level("INFO", "occplug"):
+        compiled.start(compiled.WORTH)
+        compiled.start(compiled.WORTH)
+    assert not loop.ready and caplog.text.count("pip install 'occplug[fast]'") == 1
 
 
 def test_batches_are_the_same_with_and_without_in_any_number_of_workers(tmp_path, monkeypatch):
