@@ -14,7 +14,8 @@ tables:
         set: {KEY: VALUE, ...}      # overrides; "${KEY}" stands for that key's value in the config
         tests: ROW                  # nothing is trained: the weights of that row are tested with these overrides
         after: ROW                  # builds on that row's run of the same seed, whose folder `set` names as ${run};
-                                    # TABLE.ROW for a row of another table of the file
+                                    # TABLE.ROW for a row of another table of the file. Where fewer stages are
+                                    # trained, other batches are drawn: compare such rows with each other
         published:                  # per target, in per cent; null where nobody published a figure
           - {target: NAME, where: {KEY: [VALUE, ...]}, mAP: 53.5, rank1: null, source: ...}
 """
