@@ -251,6 +251,7 @@ COMPONENTS = {
     "dpm_hmg": {"spt": False, "hem": False},
     "dpm_hmg_hem": {"spt": False},
     "full": {"spt": True},
+    "again": {"spt": True},
 }
 SWITCHES = {
     ("dpm", "components"): COMPONENTS,
@@ -316,7 +317,8 @@ def test_dpms_figures_stand_beside_their_own_recipe_alone():
     for options, expected in (([], ["dpm", "dpm_hmg", "dpm_hmg_hem", "full"]),
                               (recipe, ["baseline", "spt", "spt_oiou", "spt_oiou_mr"])):  # fmt: skip
         cfg = load_config(given, options)
-        assert [row.name for row in table.rows.values() if row.published[0].fits(cfg)] == expected
+        published = [row for row in table.rows.values() if row.published]
+        assert [row.name for row in published if row.published[0].fits(cfg)] == expected
 
 
 # ---------------------------------------------------------------- the file's own mistakes
