@@ -60,15 +60,14 @@ class OAMN(Occlusion):
 
     def prepare(self, height: int, width: int) -> None:
         """Decode training images ahead, as far as there is memory for them; results are the same without it."""
-        room = room_ahead()
+        room = room_ahead() - sum(pixels.nbytes for pixels in _DECODED.values())
         for path, *_ in self.items:
-            if room <= 0:
-                break
             pixels = _DECODED.get((path, self.read))
-            if pixels is None:
+            if pixels is None and room > 0:
                 _DECODED[path, self.read] = pixels = np.asarray(self.read(path))
                 room -= pixels.nbytes
-            self._decoded[path] = pixels
+            if pixels is not None:
+                self._decoded[path] = pixels
         if self._decoded:
             taken = sum(pixels.nbytes for pixels in self._decoded.values()) / GB
             log.info("oamn: %d of %d images decoded ahead, %.2f GB", len(self._decoded), len(self.items), taken)

@@ -86,7 +86,7 @@ def _started() -> Any:
     try:
         import numba
     except ImportError:
-        log.info("images load in half the time with numba and simplejpeg: pip install 'occplug[fast]'")
+        log.info("numba is not installed; images load faster with it: pip install 'occplug[fast]'")
         return None
     return None if getattr(numba.config, "DISABLE_JIT", False) else numba
 
