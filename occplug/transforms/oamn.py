@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -12,15 +13,16 @@ import torch
 from occplug.config.ranges import SHARE
 from occplug.errors import ConfigError
 from occplug.registry import TRANSFORMS, defaults_of
-from occplug.transforms.jitter import Jitter
+from occplug.transforms.jitter import enhance
 from occplug.transforms.occlusion import CLEAN, Occluded, Occlusion
-from occplug.transforms.resampling import resized_picture
+from occplug.transforms.resampling import Box, Lines, resized_part
 from occplug.utils.measuring import GB, room_ahead
 
 __all__ = ["OAMN"]
 
 log = logging.getLogger(__name__)
-# (path, reader) -> pixels, for all pipelines of a process, as long as one of them is in use
+_ORDERS = tuple(permutations(range(3)))  # of brightness, contrast and saturation
+# (path, reader) -> lines, for all pipelines of a process, as long as one of them is in use
 _DECODED: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
@@ -48,9 +50,9 @@ class OAMN(Occlusion):
         super().__init__("oamn", prob)
         if not 0 <= jitter <= 1:
             raise ConfigError(f"augment.oamn.jitter is {jitter}; it must be from 0 to 1")
-        self.jitter = Jitter(jitter)
+        self.jitter = jitter
         self.items: Sequence = ()
-        self._decoded: dict[str, np.ndarray] = {}
+        self._decoded: dict[str, Lines] = {}
 
     defaults = defaults_of(__init__)
 
@@ -60,42 +62,43 @@ class OAMN(Occlusion):
 
     def prepare(self, height: int, width: int) -> None:
         """Decode training images ahead, as far as there is memory for them; results are the same without it."""
-        room = room_ahead() - sum(pixels.nbytes for pixels in _DECODED.values())
+        room = room_ahead() - sum(lines.nbytes for lines in _DECODED.values())
         for path, *_ in self.items:
-            pixels = _DECODED.get((path, self.read))
-            if pixels is None and room > 0:
-                _DECODED[path, self.read] = pixels = np.asarray(self.read(path))
-                room -= pixels.nbytes
-            if pixels is not None:
-                self._decoded[path] = pixels
+            lines = _DECODED.get((path, self.read))
+            if lines is None and room > 0:
+                _DECODED[path, self.read] = lines = Lines.of(self.read(path))
+                room -= lines.nbytes
+            if lines is not None:
+                self._decoded[path] = lines
         if self._decoded:
-            taken = sum(pixels.nbytes for pixels in self._decoded.values()) / GB
+            taken = sum(lines.nbytes for lines in self._decoded.values()) / GB
             log.info("oamn: %d of %d images decoded ahead, %.2f GB", len(self._decoded), len(self.items), taken)
 
     def __getstate__(self) -> dict:
         # a process that is spawned decodes images when it needs them; one that is forked has them already
         return {**self.__dict__, "_decoded": {}}
 
-    def _picture(self, path: str) -> np.ndarray:
-        """Pixels of a training image, uint8 [H, W, 3]."""
+    def _lines(self, path: str) -> Lines:
         kept = self._decoded.get(path)
-        return np.asarray(self.read(path)) if kept is None else kept
+        return Lines.of(self.read(path)) if kept is None else kept
 
     def occlude(self, pixels: np.ndarray) -> Occluded:
         """Put a strip before `pixels`, uint8 [3, H, W]."""
         if not self.items:
             raise ConfigError("oamn cuts its strips from training images, and none were bound; call bind(items, read)")
-        which, upright, share, place, far, mirror = torch.rand(6, dtype=torch.float64).tolist()
+        # all at once, because each call of torch takes as long as a tenth of the strip
+        which, upright, share, place, far, mirror, order, *factors = torch.rand(10, dtype=torch.float64).tolist()
         height, width = pixels.shape[1:]
         whole, across = (width, True) if upright < 0.5 else (height, False)
         thick = round(whole * (1 + share) / 4)
         start = int(far * 2) * (whole - thick)
-        picture = self._picture(self.items[int(which * len(self.items))][0])
-        strip = _strip(picture, (height, width), thick, place, across)
-        top, left = (0, start) if across else (start, 0)
-        rows, columns = slice(top, top + strip.shape[0]), slice(left, left + strip.shape[1])
-        pixels[:, rows, columns] = (strip[:, ::-1] if mirror < 0.5 else strip).transpose(2, 0, 1)
-        self.jitter(pixels, (top, left, *strip.shape[:2]))
+        lines = self._lines(self.items[int(which * len(self.items))][0])
+        box = _box(lines.rows, (height, width), thick, place, across)
+        strip = resized_part(lines, box, height if across else thick, thick if across else width, mirror < 0.5)
+        enhance(strip, _ORDERS[int(order * 6)], [1 + self.jitter * (2 * factor - 1) for factor in factors])
+        along = slice(start, start + thick)
+        rows, columns = (slice(None), along) if across else (along, slice(None))
+        pixels[:, rows, columns] = strip
 
         def hides() -> np.ndarray:
             alpha = np.zeros((height, width), np.uint8)
@@ -105,17 +108,16 @@ class OAMN(Occlusion):
         return Occluded(hides, CLEAN)
 
 
-def _strip(picture: np.ndarray, size: tuple[int, int], thick: int, place: float, across: bool) -> np.ndarray:
-    """A strip of `picture`, uint8 [H, W, 3], resized to `size`, at `place` in [0, 1): uint8 [h, w, 3].
+def _box(rows: np.ndarray, size: tuple[int, int], thick: int, place: float, across: bool) -> Box:
+    """Where a strip is cut from a picture, `rows` uint8 [H, 3, W].
 
     Args:
-        thick: its width (`across`) or height, in pixels.
+        size: of the strip's image, in pixels.
+        thick: width (`across`) or height of the strip there.
+        place: in [0, 1), from the left or from above.
     """
-    (height, width), (old_height, old_width) = size, picture.shape[:2]
-    scale = (old_width / width, old_height / height)
-    start = place * ((width if across else height) - thick)
-    box = (start, 0, start + thick, height) if across else (0, start, width, start + thick)
-    left, top, right, bottom = (value * scale[i % 2] for i, value in enumerate(box))
-    inside = (left, top, min(right, old_width), min(bottom, old_height))  # rounding may leave the picture
-    shape = (height, thick) if across else (thick, width)
-    return np.asarray(resized_picture(picture, *shape, "bilinear", inside))
+    height, width = rows.shape[::2]
+    whole, new = (width, size[1]) if across else (height, size[0])
+    start = place * (new - thick)
+    low, high = start * (whole / new), min((start + thick) * (whole / new), whole)  # rounding may leave the picture
+    return (low, 0.0, high, float(height)) if across else (0.0, low, float(width), high)

@@ -10,18 +10,20 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from occplug.utils import compiled
 
-__all__ = ["is_compiled", "resampled", "resized_picture"]
+__all__ = ["Lines", "is_compiled", "resampled", "resized_part", "resized_picture"]
 
 log = logging.getLogger(__name__)
 Span = tuple[float, float]
 Box = tuple[float, float, float, float]
 BITS = 22
+FEW = 3  # inputs of an output, that are added without storing sums: most resizes of crops have two or three
 _REACH = {"bilinear": 1.0, "bicubic": 2.0}  # pixels on each side that an enlargement looks at
 
 
@@ -50,22 +52,55 @@ def resampled(
 
 
 def resized_picture(
-    picture: Image.Image | np.ndarray, height: int, width: int, interpolation: str, box: Box | None = None
+    picture: Image.Image | np.ndarray, height: int, width: int, interpolation: str
 ) -> Image.Image | np.ndarray:
-    """RGB `picture`, or its pixels uint8 [H, W, 3], resized by Pillow or as by Pillow; whichever takes less time.
-
-    Args:
-        box: (left, top, right, bottom) of the part that is resized, in pixels; None: all.
-    """
+    """RGB `picture`, or its pixels uint8 [H, W, 3], resized by Pillow or as by Pillow; whichever takes less time."""
     if isinstance(picture, np.ndarray) or picture.mode == "RGB":
-        spans = (None, None) if box is None else (box[1::2], box[::2])
-        pixels = resampled(np.asarray(picture), height, width, interpolation, *spans) if is_compiled() else None
+        pixels = resampled(np.asarray(picture), height, width, interpolation) if is_compiled() else None
         if pixels is not None:
             return pixels
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture)
     # torchvision's `Resize` of pictures gives the same, but takes longer
-    return picture.resize((width, height), Image.Resampling[interpolation.upper()], box)
+    return picture.resize((width, height), Image.Resampling[interpolation.upper()])
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """A picture as parts of it are resized fastest.
+
+    Args:
+        rows: red, green and blue of each row, uint8 [H, 3, W], contiguous.
+        columns: the same of each column, uint8 [W, 3, H], contiguous.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(cls, picture: Image.Image | np.ndarray) -> Lines:
+        """Those of an RGB picture, or of its pixels uint8 [H, W, 3]."""
+        pixels = np.asarray(picture)
+        return cls(np.ascontiguousarray(pixels.transpose(0, 2, 1)), np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return self.rows.nbytes + self.columns.nbytes
+
+
+def resized_part(lines: Lines, box: Box, height: int, width: int, mirrored: bool = False) -> np.ndarray:
+    """A part of a picture, resized bilinearly as by Pillow: uint8 [3, height, width], contiguous.
+
+    Args:
+        box: (left, top, right, bottom) of the part, in pixels.
+        mirrored: from right to left.
+    """
+    if is_compiled():
+        return _part(lines.rows, lines.columns, box, height, width, mirrored, bool(_tall_first()))
+    picture = Image.fromarray(np.ascontiguousarray(lines.rows.transpose(0, 2, 1)))
+    part = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
+    return np.array(part[:, :, ::-1] if mirrored else part, order="C")  # Pillow's pixels cannot be changed
 
 
 def _resized(pixels, size, interpolation, tall_first, rows=None, columns=None) -> np.ndarray:
@@ -106,10 +141,20 @@ def _along_rows(pixels: np.ndarray, starts: np.ndarray, weights: np.ndarray) -> 
 @compiled.loop("void(uint8[:,::1], int32[::1], int32[:,::1], uint8[:,::1])")
 def _weigh_rows(rows, starts, weights, result):
     """result[i] = sum over t of weights[i, t] rows[starts[i] + t], rounded from `BITS` fractional bits to a byte."""
-    low, high, bits = np.int32(0), np.int32(255), np.int32(BITS)
+    low, high, bits, half = np.int32(0), np.int32(255), np.int32(BITS), np.int32(1 << (BITS - 1))
+    if weights.shape[1] == FEW:
+        for i in range(result.shape[0]):
+            start, a, b, c = starts[i], weights[i, 0], weights[i, 1], weights[i, 2]
+            first, second, third, out = rows[start], rows[start + 1], rows[start + 2], result[i]
+            for j in range(result.shape[1]):
+                # numba widens sums and products to 64 bits, where processors take half as many at a time
+                total = np.int32(np.int32(np.int32(first[j]) * a) + np.int32(np.int32(second[j]) * b))
+                total = np.int32(np.int32(total + half) + np.int32(np.int32(third[j]) * c))
+                out[j] = min(max(np.int32(total >> bits), low), high)
+        return
     sums = np.empty(rows.shape[1], np.int32)
     for i in range(result.shape[0]):
-        sums[:] = np.int32(1 << (BITS - 1))
+        sums[:] = half
         for t in range(weights.shape[1]):
             weight, row = weights[i, t], rows[starts[i] + t]
             if weight != 0:
@@ -151,6 +196,7 @@ def _spread(old, new, low, length, reach):
         firsts[i] = max(int(centre - reach * wide + 0.5), 0)
         ends[i] = min(int(centre + reach * wide + 0.5), old)
         taps = max(taps, ends[i] - firsts[i])
+    taps = max(taps, min(FEW, old))
     starts, weights, exact = np.empty(new, np.int32), np.zeros((new, taps), np.int32), np.empty(taps)
     for i in range(new):
         centre, total = low + (i + 0.5) * scale, 0.0
@@ -163,6 +209,55 @@ def _spread(old, new, low, length, reach):
             share = exact[t] / total
             weights[i, t] = int(share * (1 << BITS) + math.copysign(0.5, share))
     return starts, weights
+
+
+@compiled.loop("uint8[:,:,::1](uint8[:,:,::1], int64, int64)")
+def _turned(rows, first, last):
+    """Columns `first` to `last` of uint8 [H, 3, W] as rows: [last - first, 3, H]."""
+    result = np.empty((last - first, 3, rows.shape[0]), np.uint8)
+    for colour in range(3):
+        for x in range(last - first):
+            out = result[x, colour]
+            for y in range(rows.shape[0]):
+                out[y] = rows[y, colour, first + x]
+    return result
+
+
+@compiled.loop("uint8[:,:,::1](uint8[:,:,::1], int32[::1], int32[:,::1])")
+def _weighed(rows, starts, weights):
+    """Rows of uint8 [H, 3, W] resized: [n, 3, W]."""
+    result = np.empty((starts.shape[0], 3 * rows.shape[2]), np.uint8)
+    _weigh_rows(rows.reshape(rows.shape[0], 3 * rows.shape[2]), starts, weights, result)
+    return result.reshape(starts.shape[0], 3, rows.shape[2])
+
+
+@compiled.loop("uint8[:,:,::1](uint8[:,:,::1], uint8[:,:,::1], UniTuple(float64, 4), int64, int64, boolean, boolean)")
+def _part(rows, columns, box, height, width, mirrored, tall_first):
+    """As :func:`resized_part`; `tall_first` as of :func:`_resized`."""
+    across, down = rows.shape[2] - width, rows.shape[0] - height
+    left, top, right, bottom = (np.float32(box[0]), np.float32(box[1]), np.float32(box[2]), np.float32(box[3]))
+    starts, weights = _spread(rows.shape[0], height, top, bottom - top, 1.0)
+    begins, shares = _spread(rows.shape[2], width, left, right - left, 1.0)
+    x, y = begins[0], starts[0]
+    last, end = begins[-1] + shares.shape[1], starts[-1] + weights.shape[1]
+    starts -= y
+    begins -= x
+    if mirrored:
+        begins, shares = begins[::-1].copy(), shares[::-1].copy()
+    result = np.empty((3, height, width), np.uint8)
+    if tall_first and down > 0 and down > 2 * across:
+        parts = _weighed(_turned(_weighed(rows[y:end], starts, weights), x, last), begins, shares)
+        for colour in range(3):
+            for i in range(height):
+                out = result[colour, i]
+                for j in range(width):
+                    out[j] = parts[j, colour, i]
+    else:
+        parts = _weighed(_turned(_weighed(columns[x:last], begins, shares), y, end), starts, weights)
+        for i in range(height):
+            for colour in range(3):
+                result[colour, i] = parts[i, colour]
+    return result
 
 
 @functools.cache
@@ -188,4 +283,4 @@ def _is_pillows(pixels: np.ndarray, interpolation: str, tall_first: bool) -> boo
     )
 
 
-_ALL = (_weigh_rows, _filtered, _spread)
+_ALL = (_weigh_rows, _filtered, _spread, _turned, _weighed, _part)

@@ -1,17 +1,15 @@
-"""Colours of a part of an image: draws and pixels are torchvision's on a Pillow picture, to the bit."""
+"""Colours of an image are torchvision's on a Pillow picture, to the bit."""
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchvision.transforms import ColorJitter
+from torchvision.transforms.functional import adjust_brightness, adjust_contrast, adjust_saturation
 
 from occplug.transforms import jitter
-from occplug.transforms.jitter import Jitter
+from occplug.transforms.jitter import enhance
 from occplug.utils import compiled
 
-LOOPS = (jitter._greys, jitter._enhance)
-AREA = (3, 5, 30, 17)  # top, left, height, width
+LOOPS = (jitter._greys, jitter._blended, jitter._enhance)
 
 
 @pytest.fixture(params=["compiled", "as Python runs them", "Pillow"])
@@ -29,34 +27,30 @@ def loops(request, monkeypatch):
 
 
 def noise(seed, extreme=False):
-    pixels = np.random.default_rng(seed).integers(0, 256, (3, 40, 24), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (3, 40, 28), dtype=np.uint8)
     return (pixels > 127).astype(np.uint8) * 255 if extreme else pixels
 
 
 @pytest.mark.parametrize("most", [0, 0.5, 1])
-def test_pixels_and_draws_are_torchvisions(most, loops):
-    top, left, height, width = AREA
+def test_pixels_are_torchvisions(most, loops):
+    draws = np.random.default_rng(0)
     for seed in range(loops):
-        pixels = noise(seed, extreme=seed % 3 == 0)
-        expected, part = pixels.copy(), pixels[:, top : top + height, left : left + width]
-        torch.manual_seed(seed)
-        picture = ColorJitter(most, most, most)(Image.fromarray(np.ascontiguousarray(part.transpose(1, 2, 0))))
-        expected[:, top : top + height, left : left + width] = np.asarray(picture).transpose(2, 0, 1)
-        next_draw = torch.rand(()).item()
-        torch.manual_seed(seed)
-        Jitter(most)(pixels, AREA)
-        np.testing.assert_array_equal(pixels, expected)
-        assert torch.rand(()).item() == next_draw
+        pixels, order = noise(seed, extreme=seed % 3 == 0), draws.permutation(3).tolist()
+        factors = draws.uniform(1 - most, 1 + most, 3).tolist()
+        picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        for number in order:
+            picture = (adjust_brightness, adjust_contrast, adjust_saturation)[number](picture, factors[number])
+        enhance(pixels, order, factors)
+        np.testing.assert_array_equal(pixels, np.asarray(picture).transpose(2, 0, 1))
 
 
 def test_contrast_by_hand(loops):
     """Greys 10 and 250 of mean 130: 0.5 moves each half of the way there, 1.5 as far away, within a byte."""
     pixels = np.zeros((3, 2, 2), np.uint8)
     pixels[:, :, 0], pixels[:, :, 1] = 10, 250
-    enhance = jitter._enhance if jitter._enhance.ready else jitter._enhance_by_pillow
     for factor, expected in ((0.5, (70, 190)), (1.5, (0, 255))):
         found = pixels.copy()
-        enhance(found, (0, 0, 2, 2), (3, 1, 0, 2), (1.0, factor, 1.0))
+        enhance(found, (1, 0, 2), (1.0, factor, 1.0))
         assert found[0, 0].tolist() == list(expected)
 
 
@@ -64,7 +58,6 @@ def test_loops_that_do_not_give_this_pillows_pixels_are_not_used(monkeypatch):
     monkeypatch.setattr(jitter._enhance, "_compiled", lambda pixels, *_: pixels.fill(7))
     jitter._is_pillows.cache_clear()
     pixels = noise(0)
-    torch.manual_seed(0)
-    Jitter(0.5)(pixels, AREA)
+    enhance(pixels, (0, 1, 2), (0.9, 1.2, 1.3))
     jitter._is_pillows.cache_clear()
     assert len(np.unique(pixels)) > 7

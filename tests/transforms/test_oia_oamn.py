@@ -1,12 +1,13 @@
 """The compared augmentations: OIA's hard-edged cut-outs in their corners, OAMN's strips of other images."""
 
+from itertools import permutations
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import ColorJitter
+from torchvision.transforms.functional import adjust_brightness, adjust_contrast, adjust_saturation
 
 from occplug.errors import ConfigError
 from occplug.occluders import read_categories
@@ -205,7 +206,7 @@ def by_hand(pictures, count=30):
     for seed in range(count):
         torch.manual_seed(seed)
         torch.rand(())
-        which, upright, share, place, far, mirror = torch.rand(6, dtype=torch.float64).tolist()
+        which, upright, share, place, far, mirror, order, *factors = torch.rand(10, dtype=torch.float64).tolist()
         whole, across = (WIDTH, True) if upright < 0.5 else (HEIGHT, False)
         thick = round(whole * (1 + share) / 4)
         picture = pictures(int(which * 6))
@@ -215,7 +216,9 @@ def by_hand(pictures, count=30):
         strip = picture.resize((thick, HEIGHT) if across else (WIDTH, thick), Image.Resampling.BILINEAR, box)
         if mirror < 0.5:
             strip = strip.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        strip = np.asarray(ColorJitter(0.5, 0.5, 0.5)(strip)).transpose(2, 0, 1)
+        for number in list(permutations(range(3)))[int(6 * order)]:
+            strip = (adjust_brightness, adjust_contrast, adjust_saturation)[number](strip, 0.5 + factors[number])
+        strip = np.asarray(strip).transpose(2, 0, 1)
         image, start = np.zeros((3, HEIGHT, WIDTH), np.uint8), int(far * 2) * (whole - thick)
         where = slice(start, start + thick)
         image[(slice(None), slice(None), where) if across else (slice(None), where)] = strip
@@ -237,12 +240,12 @@ def test_strips_are_the_same_with_images_decoded_ahead(monkeypatch):
     other.bind(items, read)
     expected = pasted(one)
     read.reset_mock()
-    monkeypatch.setattr("occplug.transforms.oamn.room_ahead", lambda: 3 * size)
+    monkeypatch.setattr("occplug.transforms.oamn.room_ahead", lambda: 6 * size)
     one.prepare(HEIGHT, WIDTH)
     assert [call.args[0] for call in read.call_args_list] == [0, 1, 2], "as far as there is memory"
     other.prepare(HEIGHT, WIDTH)
     assert read.call_count == 3, "what another pipeline has decoded is shared, and counts as memory taken"
-    monkeypatch.setattr("occplug.transforms.oamn.room_ahead", lambda: 6 * size)
+    monkeypatch.setattr("occplug.transforms.oamn.room_ahead", lambda: 12 * size)
     other.prepare(HEIGHT, WIDTH)
     assert [call.args[0] for call in read.call_args_list] == list(range(6))
     np.testing.assert_array_equal(pasted(one), expected)
