@@ -31,7 +31,6 @@ class BuildWithConfigs(build_py):
 
 
 EXTRAS = {
-    "fast": ["simplejpeg>=1.8", "numba>=0.61"],  # the first with wheels for numpy 2 and Python 3.13
     "faiss": ["faiss-cpu>=1.11"],  # the first with RaBitQ
     "milvus": ["pymilvus>=3.0", "milvus-lite>=3.0"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
@@ -103,6 +102,9 @@ setup(
         "tensorboard>=2.18",
         "opencv-python>=4.10.0.84",  # torchreid 0.2.5 declares no dependencies; these are what it imports
         "Pillow>=12.2",  # CVE-2026-25990 and later
+        # the first with wheels for numpy 2 and Python 3.13; where there are none, images load without them, only slower
+        "simplejpeg>=1.8; python_version < '3.14'",
+        "numba>=0.61; python_version < '3.14'",
         "ImageHash>=4.3.2",  # near-duplicates; the first tested with numpy 2
         "packaging>=24.0",
         "six>=1.16",

@@ -1,14 +1,16 @@
-"""Loops over pixels, compiled by numba where it is installed; `pip install 'occplug[fast]'` installs it.
+"""Loops over pixels, compiled by numba.
 
-Importing numba takes about a second, and so does compiling, whose result is kept on disk. So loops are compiled only
-where many pictures are about to be loaded: from :func:`start` on, in this process and in those it forks. Before that,
-and without numba, callers take another way, whose results are the same to the bit.
+Compiling takes half a minute, once on a machine, since its result is kept on disk; to import numba and read that takes
+two seconds in each process. So loops are compiled only where many pictures are about to be loaded: from :func:`start`
+on, in this process and in those it forks. Before that, and where numba is not installed or does not compile, callers
+take another way, whose results are the same to the bit.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = ["Loop", "loop", "start"]
 
 log = logging.getLogger(__name__)
 WORTH = 1000  # pictures; a compiled loop saves about a millisecond in three of them
+SLOW = 4.0  # seconds; loops that are read from disk take half of that
 _LOOPS: list[Loop] = []
 
 
@@ -86,12 +89,15 @@ def _started() -> Any:
     try:
         import numba
     except ImportError:
-        log.info("numba is not installed; images load faster with it: pip install 'occplug[fast]'")
+        log.info("numba is not installed; images load faster with it: pip install numba")
         return None
     return None if getattr(numba.config, "DISABLE_JIT", False) else numba
 
 
 def _compile(loops: list[Loop]) -> None:
-    numba = _started()
+    numba, started, said = _started(), time.monotonic(), False
     for each in loops if numba is not None else ():
         each.compile(numba)
+        if time.monotonic() - started > SLOW and not said:
+            log.info("loops over pixels are compiled, once on this machine; it takes about half a minute")
+            said = True

@@ -1,8 +1,8 @@
 """Decoding JPEG files with simplejpeg (libjpeg-turbo), where it is installed and gives Pillow's pixels to the bit.
 
-`pip install 'occplug[fast]'` installs it. It is given what both libraries decode alike: 8-bit grey and YCbCr files
-without EXIF tags, a second picture or a colour transform of Adobe's. All others, and whatever simplejpeg objects to,
-are left to Pillow, which also words the errors. Its fast DCT, which changes pixels, is never used.
+It is given what both libraries decode alike: 8-bit grey and YCbCr files without EXIF tags, a second picture or a colour
+transform of Adobe's. All others, and whatever simplejpeg objects to, are left to Pillow, which also words the errors.
+Its fast DCT, which changes pixels, is never used.
 """
 
 from __future__ import annotations
