@@ -117,18 +117,16 @@ class Occlusion(v2.Transform):
 
     def _draw(self, given: Tensor, copy: bool = True) -> tuple[Tensor, Occluded | None]:
         """The image with what was put before it, or as it was."""
-        # of a tensor, and most of all of its subclasses, each look at a shape takes microseconds
-        image = given if type(given) is Tensor else given.as_subclass(Tensor)
-        pixels = image.numpy()
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) != 3:
+        image = given
+        if type(image) is not Tensor:  # of whose subclasses each look at a shape takes microseconds
+            image = image.as_subclass(Tensor)
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
             raise ConfigError(f"{self.name} needs images of uint8 [3, H, W]; it got {image.dtype} {list(image.shape)}")
         if torch.rand(()).item() >= self.prob:
             self.tally.add("seen")
             return given, None
-        if copy or not pixels.flags.c_contiguous:
-            image = image.clone(memory_format=torch.contiguous_format)
-            pixels = image.numpy()
-        result = self.occlude(pixels)
+        image = image.clone(memory_format=torch.contiguous_format) if copy else image.contiguous()
+        result = self.occlude(image.numpy())
         if result is not None:
             self.tally.add("seen", "occluded")
             return image, result
