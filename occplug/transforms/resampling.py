@@ -97,7 +97,8 @@ def resized_part(lines: Lines, box: Box, height: int, width: int, mirrored: bool
         mirrored: from right to left.
     """
     if is_compiled():
-        return _part(lines.rows, lines.columns, box, height, width, mirrored, bool(_tall_first()))
+        tall_first = bool(_tall_first()) and _loses_height(lines.rows.shape[::2], (height, width))
+        return _part(lines.rows, lines.columns, box, height, width, mirrored, tall_first)
     picture = Image.fromarray(np.ascontiguousarray(lines.rows.transpose(0, 2, 1)))
     part = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
     return np.array(part[:, :, ::-1] if mirrored else part, order="C")  # Pillow's pixels cannot be changed
@@ -107,7 +108,7 @@ def _resized(pixels, size, interpolation, tall_first, rows=None, columns=None) -
     """As :func:`resampled`.
 
     Args:
-        tall_first: height is reduced first where it loses more than twice the pixels of width, as from Pillow 13 on.
+        tall_first: height is resized first where :func:`_loses_height`, as from Pillow 13 on.
     """
     import cv2  # takes long to import
 
@@ -115,12 +116,17 @@ def _resized(pixels, size, interpolation, tall_first, rows=None, columns=None) -
     top, starts, weights = _taken(height, new_height, interpolation, rows)
     left, begins, shares = _taken(width, new_width, interpolation, columns)
     pixels = pixels[top : top + starts[-1] + weights.shape[1], left : left + begins[-1] + shares.shape[1]]
-    down = height - new_height
-    if tall_first and down > 0 and down > 2 * (width - new_width):
+    if tall_first and _loses_height((height, width), size):
         pixels = _along_rows(np.require(pixels, requirements=["C", "W"]), starts, weights)
         return cv2.transpose(_along_rows(cv2.transpose(pixels), begins, shares))
     across = cv2.transpose(_along_rows(cv2.transpose(pixels), begins, shares))
     return _along_rows(across, starts, weights)
+
+
+def _loses_height(old: tuple[int, int], new: tuple[int, int]) -> bool:
+    """Whether height is reduced, and loses more than twice the pixels of width."""
+    down, across = (before - after for before, after in zip(old, new))
+    return down > 0 and down > 2 * across
 
 
 def _taken(old: int, new: int, interpolation: str, span: Span | None) -> tuple[int, np.ndarray, np.ndarray]:
@@ -233,8 +239,7 @@ def _weighed(rows, starts, weights):
 
 @compiled.loop("uint8[:,:,::1](uint8[:,:,::1], uint8[:,:,::1], UniTuple(float64, 4), int64, int64, boolean, boolean)")
 def _part(rows, columns, box, height, width, mirrored, tall_first):
-    """As :func:`resized_part`; `tall_first` as of :func:`_resized`."""
-    across, down = rows.shape[2] - width, rows.shape[0] - height
+    """As :func:`resized_part`; `tall_first`: resize the height before the width."""
     left, top, right, bottom = (np.float32(box[0]), np.float32(box[1]), np.float32(box[2]), np.float32(box[3]))
     starts, weights = _spread(rows.shape[0], height, top, bottom - top, 1.0)
     begins, shares = _spread(rows.shape[2], width, left, right - left, 1.0)
@@ -245,7 +250,7 @@ def _part(rows, columns, box, height, width, mirrored, tall_first):
     if mirrored:
         begins, shares = begins[::-1].copy(), shares[::-1].copy()
     result = np.empty((3, height, width), np.uint8)
-    if tall_first and down > 0 and down > 2 * across:
+    if tall_first:
         parts = _weighed(_turned(_weighed(rows[y:end], starts, weights), x, last), begins, shares)
         for colour in range(3):
             for i in range(height):
