@@ -226,8 +226,9 @@ def by_hand(pictures, count=30):
     return np.stack(found)
 
 
-def test_strips_are_those_of_pillow_and_torchvision_to_the_bit(loops):
-    items, read, _ = noises(6)
+@pytest.mark.parametrize("size", [(110, 50), (300, 140), (257, 128), (700, 400), (900, 60)])
+def test_strips_are_those_of_pillow_and_torchvision_to_the_bit(size, loops):
+    items, read, _ = noises(6, size)
     transform = OAMN(prob=1)
     transform.bind(items, read)
     np.testing.assert_array_equal(pasted(transform), by_hand(read))
