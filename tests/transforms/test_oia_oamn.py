@@ -180,6 +180,7 @@ def loops(request, monkeypatch):
     if request.param == "compiled":
         pytest.importorskip("numba")
         compiled.start(compiled.WORTH)
+        assert resampling.is_compiled() and jitter._is_pillows(), "else Pillow does it, which is the other case"
         return
     for each in (resampling._weigh_rows, jitter._enhance):
         monkeypatch.setattr(each, "_compiled", None)
